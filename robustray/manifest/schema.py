@@ -1,0 +1,285 @@
+"""What a manifest may say: frozen pydantic models that refuse unknown keys.
+
+The same classes describe a run everywhere: in YAML, in `fit(model, data, recipe)`, in the hash
+that names a study. Numbers such as ``8/255`` may be written as fractions.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import product
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _fraction(value: object) -> object:
+    """Read "8/255" as a float; leave everything else to pydantic."""
+    if isinstance(value, str):
+        try:
+            return float(Fraction(value.replace(" ", "")))
+        except (ValueError, ZeroDivisionError) as error:
+            raise ValueError("not a number or a fraction such as 8/255") from error
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
+PositiveNumber = Annotated[Number, Field(gt=0)]
+Natural = Annotated[int, Field(ge=1, strict=True)]
+PerStage = tuple[Natural, ...]
+
+
+class Section(BaseModel):
+    """Base of every part of a manifest: frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class ModelConfig(Section):
+    """The network: an architecture's name and its options (see ``robustray.models``).
+
+    Classes and input channels come from the data set.
+    """
+
+    name: str = "preact_resnet"
+    depths: PerStage | None = None
+    widths: tuple[PositiveNumber, ...] | None = None
+    channels: PerStage | None = None
+    strides: PerStage | None = None
+    block: str | tuple[str, ...] | None = None
+    activations: str | tuple[str, ...] | None = None
+    normalizations: str | tuple[str, ...] | None = None
+    kernel_sizes: Natural | PerStage | None = None
+    scales: Natural | None = None
+    base_width: Natural | None = None
+    cardinality: Natural | None = None
+    se_reduction: Natural | None = None
+    pre_process: bool | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return the options that were given, as keyword arguments of ``create_model``."""
+        return {k: v for k, v in self.model_dump(exclude={"name"}).items() if v is not None}
+
+
+class StageGrid(Section):
+    """The settings of one option over the stages: a product, or a list.
+
+    ``each_stage: [4, 8], stages: 3`` gives the 8 combinations; ``settings`` lists them instead.
+    """
+
+    each_stage: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)] | None = None
+    stages: Natural = 3
+    settings: Annotated[tuple[tuple[PositiveNumber, ...], ...], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if (self.each_stage is None) == (self.settings is None):
+            raise ValueError("give either each_stage or settings, and not an empty one")
+        rows = self.rows()
+        if len(set(rows)) != len(rows):
+            raise ValueError("the same setting stands there twice")
+        return self
+
+    def rows(self) -> list[tuple[float, ...]]:
+        """Return every setting, one value for each stage."""
+        if self.settings is not None:
+            return list(self.settings)
+        assert self.each_stage is not None
+        return list(product(self.each_stage, repeat=self.stages))
+
+
+class Grid(Section):
+    """What a sweep varies: the widths or the depths of the stages, or both (their product)."""
+
+    widths: StageGrid | None = None
+    depths: StageGrid | None = None
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Self:
+        if self.widths is None and self.depths is None:
+            raise ValueError("an empty grid: give widths, depths or both")
+        for row in self.depths.rows() if self.depths else []:
+            if any(depth != int(depth) for depth in row):
+                raise ValueError(f"depths are whole numbers of blocks, not {list(row)}")
+        return self
+
+
+class ThreatConfig(Section):
+    """The perturbations that are allowed: ``||x' - x|| <= eps`` within the pixel box [0, 1]."""
+
+    norm: Literal["linf"] = "linf"
+    eps: PositiveNumber = 8 / 255
+
+
+class InnerAttack(Section):
+    """The inner maximisation: signed gradient ascent inside the threat model.
+
+    ``start`` and ``start_scale`` give the first point: ``normal`` is x + start_scale * N(0, 1),
+    ``uniform`` is x + U(-eps, eps) clipped to [0, 1].
+    """
+
+    steps: Natural = 10
+    step_size: PositiveNumber = 2 / 255
+    start: Literal["normal", "uniform"] = "normal"
+    start_scale: PositiveNumber = 0.001
+
+
+class Optimizer(Section):
+    """SGD; weight decay falls on every parameter, norms and biases included."""
+
+    name: Literal["sgd"] = "sgd"
+    lr: PositiveNumber = 0.1
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[Number, Field(ge=0)] = 2e-4
+
+
+class Schedule(Section):
+    """The learning rate over the epochs, set once at the start of each epoch e = 0..E-1.
+
+    ``step`` multiplies by ``gamma`` at each milestone (a fraction of E: from the first epoch
+    e >= milestone * E); ``cosine`` is lr/2 * (1 + cos(pi * e / E)); ``constant`` leaves it.
+    """
+
+    name: Literal["step", "cosine", "constant"] = "step"
+    milestones: tuple[Annotated[Number, Field(gt=0, le=1)], ...] = (0.75, 0.9)
+    gamma: PositiveNumber = 0.1
+
+
+class Ema(Section):
+    """Exponential moving average of the weights, evaluated in place of the raw ones.
+
+    The decay after ``n`` steps is min(decay, (1 + n) / (10 + n)).
+    """
+
+    decay: Annotated[Number, Field(gt=0, lt=1)] = 0.995
+
+
+class Augmentation(Section):
+    """Random crops after zero padding by ``crop_padding`` pixels, and horizontal flips.
+
+    ``rotation`` turns each image by up to that many degrees either way (nearest pixel).
+    """
+
+    crop_padding: Annotated[int, Field(ge=0, strict=True)] = 4
+    flip: bool = True
+    rotation: Annotated[Number, Field(ge=0, le=180)] = 0.0
+
+
+class Selection(Section):
+    """Choosing the best checkpoint by PGD accuracy on the held-out part of the training set.
+
+    Validation runs after each epoch e (1-based) with e > ``start`` * E.
+    """
+
+    start: Annotated[Number, Field(ge=0, lt=1)] = 0.5
+    attack: Literal["pgd-20", "pgd-10", "cw-40"] = "pgd-20"
+
+
+class Recipe(Section):
+    """How a model is trained. The defaults are the scaling study's baseline recipe."""
+
+    objective: Literal["trades", "sat", "natural"] = "trades"
+    beta: PositiveNumber = 6.0
+    threat: ThreatConfig = ThreatConfig()
+    inner: InnerAttack = InnerAttack()
+    epochs: Natural = 100
+    batch_size: Natural = 128
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    grad_clip: PositiveNumber | None = 5.0
+    ema: Ema | None = None
+    augmentation: Augmentation = Augmentation()
+    selection: Selection = Selection()
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = True
+    compile: bool = False
+
+
+class DataConfig(Section):
+    """The data set, its held-out validation part, and labelled subsets of it.
+
+    ``parts`` names official files of the training set ("data_batch_1"); ``train_limit`` and
+    ``test_limit`` take the first images only. Each of them changes the label that stands beside
+    every number ("cifar10[data_batch_1][:4000]").
+    """
+
+    name: Literal["cifar10", "cifar100", "mnist", "digits"]
+    validation: Natural = 1024
+    parts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    train_limit: Natural | None = None
+    test_limit: Natural | None = None
+    download: bool = False
+
+
+class EvaluationConfig(Section):
+    """Attacks on the test set with the selected checkpoint of each trial."""
+
+    attacks: Annotated[
+        tuple[Literal["fgsm", "pgd-10", "pgd-20", "cw-40"], ...], Field(min_length=1)
+    ] = ("fgsm", "pgd-20", "cw-40")
+    threat: ThreatConfig | None = None
+    batch_size: Natural = 250
+
+
+class Retention(Section):
+    """Which checkpoints keep their bytes; every one that was made keeps its record."""
+
+    best: bool = True
+    last: bool = True
+    every: Natural | None = None
+
+
+class Retries(Section):
+    """How often a trial is tried again after each kind of failure, and the back-off between.
+
+    Waits are ``backoff_seconds * 2**k`` with k earlier failures of that kind, at most
+    ``backoff_limit_seconds``. An error of the user's or the program's is never retried unless
+    ``user_error`` says so.
+    """
+
+    preemption: Annotated[int, Field(ge=0)] = 20
+    out_of_memory: Annotated[int, Field(ge=0)] = 1
+    storage: Annotated[int, Field(ge=0)] = 5
+    user_error: Annotated[int, Field(ge=0)] = 0
+    backoff_seconds: PositiveNumber = 5.0
+    backoff_limit_seconds: PositiveNumber = 300.0
+
+
+def _thread_count(value: float) -> float:
+    if value >= 1 and value != int(value):
+        raise ValueError("CPUs are whole numbers, or a fraction below 1")
+    return value
+
+
+class Resources(Section):
+    """What one trial takes, and how failures are handled.
+
+    No part of a study's identity; but on CPUs the number of threads follows ``cpus``, and with
+    it the last bit of every sum.
+    """
+
+    gpus: Annotated[Number, Field(ge=0)] = 1.0
+    cpus: Annotated[PositiveNumber, AfterValidator(_thread_count)] = 1.0
+    max_concurrent: Natural | None = None
+    wait_minutes: Annotated[Number, Field(ge=0)] = 30.0
+    retries: Retries = Retries()
+
+
+class Sweep(Section):
+    """A manifest of kind Sweep: one trial for each setting of the grid."""
+
+    kind: Literal["Sweep"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    description: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    model: ModelConfig = ModelConfig()
+    grid: Grid
+    recipe: Recipe = Recipe()
+    data: DataConfig
+    evaluation: EvaluationConfig = EvaluationConfig()
+    retention: Retention = Retention()
+    resources: Resources = Resources()
+
+
+Manifest = Sweep

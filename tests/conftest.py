@@ -1,0 +1,28 @@
+"""What every test may ask for: real data beside the checkout, real servers on loopback."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tests share two cores; more intra-op threads than that make everything slower."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with real data sets and checkpoints; tests that need it skip without it."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("ROBUSTRAY_SHARED", beside))
+    if not folder.is_dir():
+        pytest.skip("real data sets are not at hand (../shared/data or $ROBUSTRAY_SHARED)")
+    return folder
