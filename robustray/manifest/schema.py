@@ -223,10 +223,13 @@ class EvaluationConfig(Section):
 
 
 class Retention(Section):
-    """Which checkpoints keep their bytes; every one that was made keeps its record."""
+    """Which checkpoints keep their bytes; every one that was made keeps its record.
 
-    best: bool = True
-    last: bool = True
+    ``best-last`` keeps the selected checkpoint and the newest, ``last`` drops the selected one
+    once the trial was evaluated, ``all`` keeps everything. ``every`` adds each k-th epoch.
+    """
+
+    keep: Literal["best-last", "last", "all"] = "best-last"
     every: Natural | None = None
 
 

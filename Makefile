@@ -1,0 +1,40 @@
+# make quickstart   set up and run a whole small study on embedded data
+# make test         set up and run the fast tests;   make test-slow   the long ones
+# make lint         ruff and pyright
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: quickstart test test-slow lint clean
+.DELETE_ON_ERROR:
+
+quickstart: $(VENV)/.run
+	$(BIN)/python jobs/sweep_width.py --manifest manifests/quickstart.yaml
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+# torch comes first, so that nothing else chooses its build; torchvision's wheel must not bring one.
+$(VENV)/.run: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a few minutes)"
+	$(PIP) --constraint constraints.txt torch
+	$(PIP) --constraint constraints.txt --no-deps torchvision
+	$(PIP) --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) --constraint constraints.txt --editable '.[dev,bench]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,0 +1,191 @@
+"""``robustray plan | run | status | report``: the same functions for a shell and for jobs/."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from robustray import __version__
+from robustray.errors import MachineError, UserError
+from robustray.manifest import Manifest, dump_manifest, load_manifest, study_id
+
+EXIT_OK, EXIT_FAILED_TRIALS, EXIT_INTERRUPTED = 0, 1, 130
+
+
+def main(
+    arguments: Sequence[str] | None = None, *, default_manifest: str | Path | None = None
+) -> int:
+    """Run one command and return its exit code.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Default: those of the process.
+    default_manifest : str or Path, optional
+        Taken where the command line names none.
+
+    Returns
+    -------
+    int
+        0 done; 1 some trials failed, or an error of the program; 2 wrong input; 3 a machine or
+        service failed, worth trying again; 130 stopped by hand.
+    """
+    options = _parser(default_manifest).parse_args(arguments)
+    try:
+        return options.command(options)
+    except (UserError, MachineError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to continue", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from robustray.sweeps import Study, describe_plan, make_plan
+
+    study = Study.from_manifest(_manifest(options))
+    store = _store()
+    if options.measure:
+        from robustray.sweeps import measure_here
+
+        measure_here(study, store, _say)
+    print(describe_plan(make_plan(study, store), None if options.all else 12))
+    return EXIT_OK
+
+
+def _run(options: argparse.Namespace) -> int:
+    manifest = _manifest(options)
+    if options.dry_run:
+        print(dump_manifest(manifest))
+        options.measure = options.all = False
+        return _plan(options)
+    from robustray.reports import text_table
+    from robustray.sweeps import run_study
+    from robustray.tracking import default_tracking_uri, ui_command
+
+    tracking_uri = default_tracking_uri()
+    outcome = run_study(
+        manifest,
+        _store(),
+        tracking_uri,
+        _report_root(),
+        data_root=os.environ.get("ROBUSTRAY_DATA"),
+        assume_yes=options.yes,
+        say=_say,
+    )
+    report = outcome.published.report
+    _say("")
+    _say(text_table(report.rows, limit=20))
+    _say(f"\nreport       {outcome.published.folder / 'index.html'}")
+    if outcome.untracked:
+        _say(
+            f"MLflow       {len(outcome.untracked)} runs are not there yet; nothing is lost: run "
+            "the same command again when it answers"
+        )
+    _say(f"MLflow UI    {ui_command(tracking_uri)}")
+    if outcome.interrupted:
+        _say("stopped; run the same command again to continue")
+        return EXIT_INTERRUPTED
+    for name, reason in sorted(outcome.failed.items()):
+        _say(f"failed: {name}: {reason}")
+    return EXIT_FAILED_TRIALS if outcome.failed else EXIT_OK
+
+
+def _status(options: argparse.Namespace) -> int:
+    from robustray.sweeps import describe_status, list_studies, load_study
+
+    store = _store()
+    wanted = [options.study] if options.study else list_studies(store)
+    if options.manifest:
+        wanted = [study_id(_manifest(options))]
+    if not wanted:
+        print(f"no study in {store.uri} yet")
+    for name in wanted:
+        print(describe_status(store, load_study(store, name), details=len(wanted) == 1))
+    return EXIT_OK
+
+
+def _report(options: argparse.Namespace) -> int:
+    from robustray.reports import text_table
+    from robustray.sweeps import list_studies, load_study, make_plan, publish
+
+    store = _store()
+    name = options.study or (study_id(_manifest(options)) if options.manifest else None)
+    if name is None:
+        known = list_studies(store)
+        if len(known) != 1:
+            raise UserError(f"name a study with --study; known: {', '.join(known) or 'none'}")
+        name = known[0]
+    study = load_study(store, name)
+    published = publish(make_plan(study, store), store, _report_root())
+    _say(text_table(published.report.rows, limit=20))
+    _say(f"\nreport       {published.folder / 'index.html'}")
+    return EXIT_OK
+
+
+def _manifest(options: argparse.Namespace) -> Manifest:
+    path = options.manifest or options.default_manifest
+    if path is None:
+        raise UserError("name a manifest: --manifest FILE (see manifests/)")
+    return load_manifest(path, options.set)
+
+
+def _store():  # noqa: ANN202
+    from robustray.store import open_store
+
+    return open_store()
+
+
+def _report_root() -> Path:
+    return Path("runs/reports").resolve()
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="robustray", description=__doc__)
+    parser.add_argument("--version", action="version", version=f"robustray {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="plan | run | status | report")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--manifest", metavar="FILE", help="a YAML manifest (see manifests/)")
+    common.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="override a field of the manifest, such as recipe.epochs=2; may be repeated",
+    )
+    common.set_defaults(default_manifest=default_manifest)
+
+    plan = commands.add_parser("plan", parents=[common], help="say what a study will cost")
+    plan.add_argument("--measure", action="store_true", help="measure this device's speed first")
+    plan.add_argument("--all", action="store_true", help="list every trial")
+    plan.set_defaults(command=_plan)
+
+    run = commands.add_parser("run", parents=[common], help="run a study, or continue it")
+    run.add_argument("--dry-run", action="store_true", help="print manifest and plan, and stop")
+    run.add_argument("--yes", action="store_true", help="use CPUs where no GPU is")
+    run.set_defaults(command=_run)
+
+    status = commands.add_parser("status", parents=[common], help="say how far studies are")
+    status.add_argument("--study", metavar="ID", help="a study's id, or how it begins")
+    status.set_defaults(command=_status)
+
+    report = commands.add_parser("report", parents=[common], help="write a study's report again")
+    report.add_argument("--study", metavar="ID", help="a study's id, or how it begins")
+    report.set_defaults(command=_report)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

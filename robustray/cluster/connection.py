@@ -1,0 +1,47 @@
+"""One way to reach Ray: the cluster that the environment names, or a local one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+# Tune must not retry, snapshot often, write result files or print: the store holds the state.
+_TUNE_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@contextmanager
+def connect(num_cpus: int | None = None) -> Iterator[None]:
+    """Connect to Ray for the length of a ``with`` block.
+
+    ``RAY_ADDRESS`` (set by ``ray job submit`` too) names a running cluster; without it a local
+    Ray is started, and ended with the block. An existing connection is used and left alone.
+
+    Parameters
+    ----------
+    num_cpus : int, optional
+        CPUs of a local Ray; by default those of the machine.
+    """
+    for name, value in _TUNE_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if ray.is_initialized():
+        yield
+        return
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(address="local", include_dashboard=False, num_cpus=num_cpus, **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()

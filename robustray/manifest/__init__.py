@@ -1,0 +1,57 @@
+"""What a YAML manifest may say, and how it is read, overridden, hashed and printed."""
+
+from robustray.errors import ManifestError
+from robustray.manifest.loading import (
+    dump_manifest,
+    load_manifest,
+    manifest_hash,
+    study_id,
+    validate,
+)
+from robustray.manifest.schema import (
+    Augmentation,
+    DataConfig,
+    Ema,
+    EvaluationConfig,
+    Grid,
+    InnerAttack,
+    Manifest,
+    ModelConfig,
+    Optimizer,
+    Recipe,
+    Resources,
+    Retention,
+    Retries,
+    Schedule,
+    Selection,
+    StageGrid,
+    Sweep,
+    ThreatConfig,
+)
+
+__all__ = [
+    "Augmentation",
+    "DataConfig",
+    "Ema",
+    "EvaluationConfig",
+    "Grid",
+    "InnerAttack",
+    "Manifest",
+    "ManifestError",
+    "ModelConfig",
+    "Optimizer",
+    "Recipe",
+    "Resources",
+    "Retention",
+    "Retries",
+    "Schedule",
+    "Selection",
+    "StageGrid",
+    "Sweep",
+    "ThreatConfig",
+    "dump_manifest",
+    "load_manifest",
+    "manifest_hash",
+    "study_id",
+    "validate",
+]

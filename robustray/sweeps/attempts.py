@@ -1,0 +1,139 @@
+"""One attempt at a trial: registered, classified when it fails, and kept as provenance."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import socket
+import time
+import traceback
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError
+from robustray.store import ObjectStore, canonical_json
+from robustray.sweeps.queue import Failure
+
+_PACKAGES = ("robustray", "torch", "ray", "numpy", "mlflow")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The record of one attempt; ``number`` counts from 1 over the trial's whole life."""
+
+    number: int
+    started_ms: int
+    environment: dict[str, Any]
+    ended_ms: int | None = None
+    outcome: str = "running"
+    message: str = ""
+    traceback: str = ""
+
+
+def register(store: ObjectStore, prefix: str, device: torch.device) -> Attempt:
+    """Take the next attempt number of a trial, atomically."""
+    number = len(store.list(f"{prefix}/attempts/")) + 1
+    while True:
+        attempt = Attempt(number, _now_ms(), environment(device))
+        if store.create(_key(prefix, number), _encode(attempt)):
+            return attempt
+        number += 1
+
+
+def conclude(
+    store: ObjectStore, prefix: str, attempt: Attempt, outcome: str, error: BaseException | None
+) -> Attempt:
+    """Write down how an attempt ended; ``outcome`` is "finished" or a failure's kind."""
+    trace = "".join(traceback.format_exception(error)) if error else ""
+    message = one_line(error) if error else ""
+    done = replace(attempt, ended_ms=_now_ms(), outcome=outcome, message=message, traceback=trace)
+    store.put(_key(prefix, attempt.number), _encode(done))
+    return done
+
+
+def conclude_lost(store: ObjectStore, prefix: str, kind: str, message: str) -> None:
+    """Write down the end of an attempt whose worker could not do so itself, if it is open."""
+    for attempt in list_attempts(store, prefix)[-1:]:
+        if attempt.outcome == "running":
+            ended = replace(attempt, ended_ms=_now_ms(), outcome=kind, message=message)
+            store.put(_key(prefix, attempt.number), _encode(ended))
+
+
+def list_attempts(store: ObjectStore, prefix: str) -> list[Attempt]:
+    """Return every attempt at a trial, oldest first."""
+    keys = sorted(entry.key for entry in store.list(f"{prefix}/attempts/"))
+    return [Attempt(**json.loads(store.get(key))) for key in keys]
+
+
+def classify(error: BaseException) -> Failure:
+    """Tell the kind of a failure from its exception."""
+    text = str(error).lower()
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in text:
+        return Failure.OUT_OF_MEMORY
+    if isinstance(error, RuntimeError) and "can't allocate memory" in text:
+        return Failure.OUT_OF_MEMORY
+    if isinstance(error, StoreUnavailableError | CorruptObjectError):
+        return Failure.STORAGE
+    if isinstance(error, MachineError):
+        return Failure.PREEMPTION
+    return Failure.USER_ERROR
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Return what may explain a difference between two runs: host, device, threads, versions."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
+        "versions": versions,
+    }
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name that throughput records and provenance carry for a device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU {cpu_name()}"
+
+
+def cpu_name() -> str:
+    """Return the processor's model name."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception as one short line for tables."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:500]
+
+
+def _key(prefix: str, number: int) -> str:
+    return f"{prefix}/attempts/{number:04d}.json"
+
+
+def _encode(attempt: Attempt) -> bytes:
+    return canonical_json(vars(attempt))
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,133 @@
+"""From a sweep's grid to its trials: one architecture, one recipe, one seed each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+
+from robustray.data import DataFacts, describe
+from robustray.errors import ManifestError
+from robustray.manifest import ModelConfig, Sweep, dump_manifest, study_id, validate
+from robustray.models import Profile, create_model, profile
+
+__all__ = ["Study", "Trial", "expand", "profile_trials"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One setting of the grid.
+
+    ``name`` is unique within the study and tells the setting: ``d4-4-4_w4-6-8``.
+    """
+
+    name: str
+    model: ModelConfig
+    seed: int
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Blocks of each stage."""
+        return tuple(self.model.depths or ())
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Widening factor of each stage; empty where channels were given."""
+        return tuple(self.model.widths or ())
+
+
+@dataclass(frozen=True)
+class Study:
+    """What one manifest of kind Sweep expands to."""
+
+    id: str
+    manifest: Sweep
+    trials: tuple[Trial, ...]
+
+    @classmethod
+    def from_manifest(cls, manifest: Sweep) -> Study:
+        """Expand a manifest."""
+        return cls(study_id(manifest), manifest, tuple(expand(manifest)))
+
+    @property
+    def prefix(self) -> str:
+        """Key prefix of the study in the store."""
+        return f"studies/{self.id}"
+
+    def trial_prefix(self, name: str) -> str:
+        """Key prefix of one trial in the store."""
+        return f"{self.prefix}/trials/{name}"
+
+    def manifest_yaml(self) -> str:
+        """Return the resolved manifest as it is kept in the store."""
+        return dump_manifest(self.manifest)
+
+
+def study_from_document(document: dict[str, object], file: str) -> Study:
+    """Rebuild a study from its stored manifest."""
+    return Study.from_manifest(validate(document, file))
+
+
+def expand(manifest: Sweep) -> list[Trial]:
+    """Return the trials of a sweep in the grid's order.
+
+    Raises
+    ------
+    ManifestError
+        If the grid sets an option that the model also fixes by other means.
+    """
+    grid, model = manifest.grid, manifest.model
+    if grid.widths and model.channels:
+        raise ManifestError("fixes channels, and the grid varies widths", path="model.channels")
+    width_rows = grid.widths.rows() if grid.widths else [model.widths]
+    depth_rows = grid.depths.rows() if grid.depths else [model.depths]
+    trials = []
+    for depths, widths in product(depth_rows, width_rows):
+        change = {
+            "depths": None if depths is None else tuple(int(d) for d in depths),
+            "widths": None if widths is None else tuple(widths),
+        }
+        setting = model.model_copy(update=change)
+        trials.append(Trial(_name(setting), setting, manifest.seed))
+    return trials
+
+
+def profile_trials(study: Study) -> dict[str, Profile]:
+    """Count parameters and MACs of every trial's network, on the meta device.
+
+    Raises
+    ------
+    ManifestError
+        If a setting of the grid is no possible network; names the trial and why.
+    """
+    facts = describe(study.manifest.data)
+    return {trial.name: _profile(trial, facts) for trial in study.trials}
+
+
+def build_model(trial: Trial, facts: DataFacts) -> torch.nn.Module:
+    """Build a trial's network for a data set, on torch's current default device."""
+    return create_model(
+        trial.model.name,
+        num_classes=facts.num_classes,
+        in_channels=facts.image_shape[0],
+        **trial.model.options(),
+    )
+
+
+def _profile(trial: Trial, facts: DataFacts) -> Profile:
+    try:
+        with torch.device("meta"):
+            model = build_model(trial, facts)
+        return profile(model, facts.image_shape)
+    except (ValueError, TypeError) as error:
+        raise ManifestError(str(error), path="model", value=trial.name) from error
+
+
+def _name(model: ModelConfig) -> str:
+    parts = [
+        f"{letter}{'-'.join(f'{value:g}' for value in values)}"
+        for letter, values in (("d", model.depths), ("w", model.widths), ("c", model.channels))
+        if values
+    ]
+    return "_".join(parts) or model.name

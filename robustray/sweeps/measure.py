@@ -1,0 +1,41 @@
+"""Taking a throughput measurement where a trial would run: on a worker, with its resources."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ray
+
+from robustray.cluster import check_fits, connect, read_capacity
+from robustray.store import ObjectStore
+from robustray.sweeps.grid import Study, profile_trials
+from robustray.sweeps.throughput import Throughput, measure, save_throughput
+
+
+def measure_here(study: Study, store: ObjectStore, say: Callable[[str], None]) -> Throughput:
+    """Measure how fast a worker trains members of a study, and keep it in the store.
+
+    Parameters
+    ----------
+    study : Study
+        Its recipe decides precision, batch size and steps; its resources decide the worker.
+    store : ObjectStore
+        Where plans look for it.
+    say : callable
+        Takes lines for a person.
+
+    Raises
+    ------
+    UserError
+        If no node can hold a trial.
+    """
+    resources = study.manifest.resources
+    with connect():
+        check_fits(resources, read_capacity())
+        say("measuring: a few training steps of the smallest, a middle and the largest network")
+        task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=1)(measure)
+        record = ray.get(task.remote(study, profile_trials(study)))
+    save_throughput(store, record, study.manifest)
+    for macs, rate in record.points:
+        say(f"  {macs:.3g} MACs: {rate:.3g} MAC/s on {record.device} ({record.precision})")
+    return record

@@ -1,0 +1,164 @@
+"""What a study will cost, said before it is spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robustray.data import describe
+from robustray.manifest import manifest_hash
+from robustray.models import Profile
+from robustray.store import ObjectStore
+from robustray.sweeps.grid import Study, profile_trials
+from robustray.sweeps.throughput import Throughput, load_throughputs, precision_name
+from robustray.training import checkpoint_bytes, evaluation_passes, recipe_passes
+
+
+@dataclass(frozen=True)
+class TrialCost:
+    """Cost of one trial: MACs are multiply-accumulates, over all epochs and images."""
+
+    profile: Profile
+    train_macs: int
+    evaluation_macs: int
+    checkpoint_bytes: int
+
+    @property
+    def total_macs(self) -> int:
+        """Training, validation and evaluation together."""
+        return self.train_macs + self.evaluation_macs
+
+    @property
+    def training_flops(self) -> int:
+        """Floating-point operations of training: two for each multiply-accumulate."""
+        return 2 * self.train_macs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study's cost, trial by trial."""
+
+    study: Study
+    costs: dict[str, TrialCost]
+    throughputs: tuple[Throughput, ...]
+
+    def seconds(self, name: str, throughput: Throughput) -> float:
+        """Return one trial's expected time on a measured device."""
+        cost = self.costs[name]
+        return throughput.seconds(cost.profile.macs, cost.total_macs)
+
+    def device_hours(self, throughput: Throughput) -> float:
+        """Return the whole study's expected time on a measured device, in hours."""
+        return sum(self.seconds(name, throughput) for name in self.costs) / 3600
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of checkpoints that stay in the store."""
+        retention, recipe = self.study.manifest.retention, self.study.manifest.recipe
+        kept = {"last": 1, "best-last": 2, "all": recipe.epochs}[retention.keep]
+        if retention.every:
+            kept = min(recipe.epochs, kept + recipe.epochs // retention.every)
+        return sum(cost.checkpoint_bytes * kept for cost in self.costs.values())
+
+
+def make_plan(study: Study, store: ObjectStore | None = None) -> Plan:
+    """Count everything that a study will compute; trains nothing.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    store : ObjectStore, optional
+        Where measured throughputs are looked up.
+
+    Raises
+    ------
+    ManifestError
+        If a setting of the grid is no possible network.
+    """
+    profiles = profile_trials(study)
+    costs = {name: _cost(study, profile) for name, profile in profiles.items()}
+    measured = tuple(load_throughputs(store, study.manifest)) if store else ()
+    return Plan(study, costs, measured)
+
+
+def describe_plan(plan: Plan, limit: int | None = 12) -> str:
+    """Return the plan as text: totals, then the longest and shortest trials.
+
+    ``limit`` is the number of trials listed, half from each end; None lists all.
+    """
+    study, manifest = plan.study, plan.study.manifest
+    order = sorted(plan.costs, key=lambda name: (-plan.costs[name].total_macs, name))
+    total = sum(cost.training_flops for cost in plan.costs.values())
+    evaluation = 2 * sum(cost.evaluation_macs for cost in plan.costs.values())
+    lines = [
+        f"study        {study.id}",
+        f"manifest     sha256 {manifest_hash(manifest)}",
+        f"trials       {len(study.trials)}, longest first",
+        f"training     {total:.3e} FLOPs ({manifest.recipe.objective}, "
+        f"{manifest.recipe.epochs} epochs, {recipe_passes(manifest.recipe):g} passes per image)",
+        f"evaluation   {evaluation:.3e} FLOPs (validation included)",
+        f"checkpoints  {_bytes(plan.stored_bytes)} kept ({manifest.retention.keep})",
+        *_time_lines(plan),
+        "",
+        f"{'trial':<28} {'parameters':>13} {'MACs':>15} {'train FLOPs':>12}  expected",
+    ]
+    shown = order
+    if limit is not None and len(order) > limit:
+        shown = [*order[: limit // 2], "", *order[-(limit - limit // 2) :]]
+    for name in shown:
+        lines.append(_trial_line(plan, name) if name else f"... {len(order) - limit} more ...")  # type: ignore[operator]
+    return "\n".join(lines)
+
+
+def _cost(study: Study, profile: Profile) -> TrialCost:
+    manifest = study.manifest
+    recipe, facts = manifest.recipe, describe(manifest.data)
+    validated = recipe.epochs - int(recipe.selection.start * recipe.epochs)
+    validation = 1 + evaluation_passes(recipe.selection.attack)
+    test = 1 + sum(evaluation_passes(suite) for suite in manifest.evaluation.attacks)
+    images = validated * validation * facts.validation + test * facts.test
+    return TrialCost(
+        profile,
+        round(recipe_passes(recipe) * profile.macs * facts.train * recipe.epochs),
+        round(images * profile.macs),
+        checkpoint_bytes(profile.parameters, recipe),
+    )
+
+
+def _time_lines(plan: Plan) -> list[str]:
+    if not plan.throughputs:
+        wanted = precision_name(plan.study.manifest.recipe)
+        return [f"device-hours unmeasured for {wanted} (take it: robustray plan --measure)"]
+    lines = []
+    for record in plan.throughputs:
+        longest = max(plan.seconds(name, record) for name in plan.costs)
+        lines.append(
+            f"device-hours {plan.device_hours(record):.4g} h on {record.device} "
+            f"({record.precision}); longest trial {duration(longest)}"
+        )
+    return lines
+
+
+def _trial_line(plan: Plan, name: str) -> str:
+    cost = plan.costs[name]
+    times = [duration(plan.seconds(name, record)) for record in plan.throughputs]
+    return (
+        f"{name:<28} {cost.profile.parameters:>13,} {cost.profile.macs:>15,} "
+        f"{cost.training_flops:>12.3e}  {', '.join(times) or 'unmeasured'}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"

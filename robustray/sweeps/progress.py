@@ -1,0 +1,101 @@
+"""Telling a person how a sweep goes: a bar on a terminal, plain lines in a job's log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+from tqdm import tqdm
+
+from robustray.sweeps.queue import Failure
+
+
+class Progress:
+    """Counts epochs over all trials.
+
+    Parameters
+    ----------
+    trials, epochs : int
+        Number of trials, and of epochs in all of them.
+    done_trials, done_epochs : int
+        What earlier runs have finished.
+    stream : text stream, optional
+        Where to write (standard error by default).
+    heartbeat_s : float
+        Seconds between plain lines when nothing else is said.
+    """
+
+    def __init__(
+        self,
+        trials: int,
+        epochs: int,
+        done_trials: int = 0,
+        done_epochs: int = 0,
+        stream: TextIO | None = None,
+        heartbeat_s: float = 30.0,
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._trials, self._epochs = trials, epochs
+        self._finished, self._failed, self._running = done_trials, 0, 0
+        self._done = done_epochs
+        self._started = self._spoke = time.monotonic()
+        self._first = done_epochs
+        self._heartbeat_s = heartbeat_s
+        self._bar = None
+        if self._stream.isatty():
+            self._bar = tqdm(total=epochs, initial=done_epochs, unit="epoch", file=self._stream)
+
+    def say(self, text: str) -> None:
+        """Write one line, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(f"{time.strftime('%H:%M:%S')} {text}", file=self._stream, flush=True)
+        self._spoke = time.monotonic()
+
+    def started(self) -> None:
+        """Count one more running trial."""
+        self._running += 1
+
+    def epoch(self, number: int = 1) -> None:
+        """Count epochs that were trained."""
+        self._done += number
+        if self._bar is not None:
+            self._bar.update(number)
+            self._bar.set_postfix_str(self._counts())
+        else:
+            self.heartbeat()
+
+    def finished(self, name: str, detail: str = "") -> None:
+        """Tell that a trial is done."""
+        self._running, self._finished = self._running - 1, self._finished + 1
+        self.say(f"{name} finished{detail} ({self._counts()})")
+
+    def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
+        """Tell that an attempt failed and what follows."""
+        self._running -= 1
+        self._failed += wait is None
+        after = "given up" if wait is None else f"again in {wait:.0f} s"
+        self.say(f"{name} failed ({kind.value}): {message}; {after}")
+
+    def heartbeat(self) -> None:
+        """Say something if nothing was said for a while."""
+        if self._bar is None and time.monotonic() - self._spoke > self._heartbeat_s:
+            waiting = "" if self._running else "; waiting for a free node"
+            self.say(f"epoch {self._done}/{self._epochs}, {self._counts()}{self._left()}{waiting}")
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _counts(self) -> str:
+        failed = f", {self._failed} failed" if self._failed else ""
+        return f"{self._finished}/{self._trials} trials done, {self._running} running{failed}"
+
+    def _left(self) -> str:
+        trained, elapsed = self._done - self._first, time.monotonic() - self._started
+        if trained == 0:
+            return ""
+        return f", about {elapsed * (self._epochs - self._done) / trained / 60:.0f} min left"

@@ -1,0 +1,106 @@
+"""Which trial next: longest first, retries with back-off, a budget for each kind of failure.
+
+Pure scheduling code, told the time by its caller; the Tune runner and the packing benchmark
+drive the same queue.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from robustray.manifest import Retries
+
+
+class Failure(StrEnum):
+    """Kinds of failure; each has its own budget (`robustray.manifest.Retries`)."""
+
+    PREEMPTION = "preemption"
+    OUT_OF_MEMORY = "out_of_memory"
+    STORAGE = "storage"
+    USER_ERROR = "user_error"
+
+
+@dataclass
+class _Entry:
+    cost: float
+    failures: dict[Failure, int] = field(default_factory=dict)
+
+
+class TrialQueue:
+    """Hands out trials, costliest first, and decides on retries.
+
+    Parameters
+    ----------
+    costs : iterable of (name, cost)
+        Cost in any unit; ties go by name.
+    retries : Retries
+        Budgets and back-off.
+    """
+
+    def __init__(self, costs: Iterable[tuple[str, float]], retries: Retries) -> None:
+        self._retries = retries
+        self._entries = {name: _Entry(cost) for name, cost in costs}
+        self._ready = [(-entry.cost, name) for name, entry in self._entries.items()]
+        heapq.heapify(self._ready)
+        self._waiting: list[tuple[float, str]] = []
+        self._running: set[str] = set()
+        self.succeeded: list[str] = []
+        self.given_up: dict[str, Failure] = {}
+
+    def pop(self, now: float) -> str | None:
+        """Return the next trial to start, or None if none is ready at ``now`` (seconds)."""
+        while self._waiting and self._waiting[0][0] <= now:
+            _, name = heapq.heappop(self._waiting)
+            heapq.heappush(self._ready, (-self._entries[name].cost, name))
+        if not self._ready:
+            return None
+        _, name = heapq.heappop(self._ready)
+        self._running.add(name)
+        return name
+
+    def succeed(self, name: str) -> None:
+        """Record that a running trial is done."""
+        self._running.remove(name)
+        self.succeeded.append(name)
+
+    def fail(self, name: str, kind: Failure, now: float) -> float | None:
+        """Record a failure of a running trial.
+
+        Returns
+        -------
+        float or None
+            Seconds until it may start again, or None when its budget is spent.
+        """
+        self._running.remove(name)
+        failures = self._entries[name].failures
+        earlier = failures.get(kind, 0)
+        failures[kind] = earlier + 1
+        if earlier >= getattr(self._retries, kind.value):
+            self.given_up[name] = kind
+            return None
+        longest = self._retries.backoff_limit_seconds
+        wait = min(self._retries.backoff_seconds * 2 ** min(earlier, 60), longest)
+        heapq.heappush(self._waiting, (now + wait, name))
+        return wait
+
+    def attempts_failed(self, name: str) -> int:
+        """Return how many attempts at a trial have failed so far."""
+        return sum(self._entries[name].failures.values())
+
+    @property
+    def unfinished(self) -> int:
+        """Trials that are ready, waiting or running."""
+        return len(self._ready) + len(self._waiting) + len(self._running)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing will ever be handed out again unless a running trial fails."""
+        return not self._ready and not self._waiting
+
+    @property
+    def finished(self) -> bool:
+        """Whether every trial has succeeded or been given up."""
+        return self.unfinished == 0

@@ -1,0 +1,290 @@
+"""Reading a study back from the store: the state of each trial, and its MLflow run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import yaml
+
+from robustray.errors import UserError
+from robustray.manifest import manifest_hash
+from robustray.models import Profile
+from robustray.reports import TrialRow
+from robustray.store import CheckpointRecord, CheckpointStore, ObjectStore, canonical_json
+from robustray.sweeps.attempts import Attempt, list_attempts
+from robustray.sweeps.grid import Study, Trial, study_from_document
+from robustray.sweeps.trial import read_result
+from robustray.tracking import MetricPoint, RunRecord
+
+
+@dataclass
+class TrialState:
+    """What the store holds of one trial."""
+
+    trial: Trial
+    prefix: str
+    result: dict[str, Any] | None = None
+    finished: dict[str, Any] | None = None
+    checkpoints: list[CheckpointRecord] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def status(self) -> str:
+        """One of finished, failed, unfinished."""
+        if self.result is not None:
+            return "finished"
+        ended = self.attempts and self.attempts[-1].outcome not in ("running", "preemption")
+        return "failed" if ended else "unfinished"
+
+    @property
+    def epochs(self) -> int:
+        """Epochs committed so far."""
+        return self.checkpoints[-1].step if self.checkpoints else 0
+
+    def events(self) -> list[dict[str, Any]]:
+        """Return the journal of the committed epochs, in order."""
+        return [event for record in self.checkpoints for event in record.info["journal"]]
+
+
+class TrialReader:
+    """Reads one trial again and again, and fetches what can't have changed only once."""
+
+    def __init__(self, store: ObjectStore, study: Study, trial: Trial) -> None:
+        self._store, self._trial = store, trial
+        self._prefix = study.trial_prefix(trial.name)
+        self._checkpoints = CheckpointStore(store, self._prefix)
+        self._known: dict[int, CheckpointRecord] = {}
+
+    def read(self) -> TrialState:
+        """Return what the store holds now.
+
+        While a trial runs, the state (kept or pruned) of earlier checkpoints may be an old one;
+        it is right once the trial has its result.
+        """
+        state = TrialState(self._trial, self._prefix, read_result(self._store, self._prefix))
+        if state.result is not None:
+            state.finished = json.loads(self._store.get(f"{self._prefix}/finished.json"))
+            self._known.clear()
+        for step in self._checkpoints.steps():
+            if step not in self._known:
+                self._known[step] = self._checkpoints.record(step)
+        state.checkpoints = [self._known[step] for step in sorted(self._known)]
+        state.attempts = list_attempts(self._store, self._prefix)
+        return state
+
+
+def read_trial(store: ObjectStore, study: Study, trial: Trial) -> TrialState:
+    """Read everything that the store holds of one trial."""
+    return TrialReader(store, study, trial).read()
+
+
+def finished_trials(store: ObjectStore, study: Study) -> set[str]:
+    """Return the names of the trials that have a result, with one listing."""
+    start = f"{study.prefix}/trials/"
+    keys = (entry.key for entry in store.list(start))
+    return {key[len(start) :].split("/")[0] for key in keys if key.endswith("/result.json")}
+
+
+def committed_epochs(store: ObjectStore, study: Study) -> dict[str, int]:
+    """Return the newest committed epoch of every trial that has one, with one listing."""
+    start, newest = f"{study.prefix}/trials/", {}
+    for entry in store.list(start):
+        parts = entry.key[len(start) :].split("/")
+        if len(parts) == 4 and parts[1] == "checkpoints" and parts[3] == "record.json":
+            newest[parts[0]] = max(newest.get(parts[0], 0), int(parts[2]))
+    return newest
+
+
+def save_study(store: ObjectStore, study: Study) -> None:
+    """Keep the study's manifest, once."""
+    store.create(f"{study.prefix}/manifest.yaml", study.manifest_yaml().encode())
+
+
+def load_study(store: ObjectStore, study_id: str) -> Study:
+    """Read a study by its id, or by a prefix of it that names just one.
+
+    Raises
+    ------
+    UserError
+        If none or several match.
+    """
+    ids = [known for known in list_studies(store) if known.startswith(study_id)]
+    exact = [known for known in ids if known == study_id] or ids
+    if len(exact) != 1:
+        known = ", ".join(list_studies(store)) or "none"
+        raise UserError(f"{study_id!r} names {len(ids)} studies in {store.uri}. Known: {known}")
+    key = f"studies/{exact[0]}/manifest.yaml"
+    return study_from_document(yaml.safe_load(store.get(key)), key)
+
+
+def list_studies(store: ObjectStore) -> list[str]:
+    """Return the ids of all studies in the store."""
+    keys = (entry.key.split("/") for entry in store.list("studies/"))
+    return sorted({key[1] for key in keys if len(key) == 3 and key[2] == "manifest.yaml"})
+
+
+def trial_row(state: TrialState, profile: Profile) -> TrialRow:
+    """Return the canonical row of a trial: no time, host, attempt or run id."""
+    result = state.result or {}
+    return TrialRow(
+        name=state.trial.name,
+        depths=state.trial.depths,
+        widths=state.trial.widths,
+        parameters=profile.parameters,
+        macs=profile.macs,
+        status=state.status,
+        selected_epoch=result.get("selected_epoch"),
+        validation_accuracy=result.get("validation_accuracy"),
+        metrics=result.get("metrics", {}),
+        weights_sha256=result.get("weights_sha256"),
+        seed=state.trial.seed,
+    )
+
+
+def trial_run(
+    study: Study,
+    state: TrialState,
+    profile: Profile,
+    store_uri: str,
+    *,
+    failed: bool,
+    stopped: bool,
+) -> RunRecord:
+    """Return the MLflow run that a trial should have, as far as the store knows it.
+
+    ``failed``: its budget of retries is spent; ``stopped``: the sweep was stopped before its end.
+    """
+    trial, manifest = state.trial, study.manifest
+    params = {
+        "depths": "-".join(map(str, trial.depths)),
+        "widths": "-".join(f"{width:g}" for width in trial.widths),
+        "parameters": str(profile.parameters),
+        "macs": str(profile.macs),
+        "seed": str(trial.seed),
+        **flatten({"recipe": manifest.recipe.model_dump(mode="json")}),
+    }
+    tags = {"study": study.id, "trial": trial.name, "data": manifest.data.name}
+    tags |= _environment_tags(state, failed)
+    status = "FINISHED" if state.result else "FAILED" if failed else "RUNNING"
+    if stopped and status == "RUNNING":
+        status = "KILLED"
+    artifacts = {}
+    if status != "RUNNING":
+        artifacts["checkpoints.json"] = canonical_json(_checkpoint_table(state, store_uri))
+        artifacts["attempts.json"] = canonical_json([vars(entry) for entry in state.attempts])
+    if state.result is not None:
+        artifacts["result.json"] = canonical_json(state.result)
+    first = min((entry.started_ms for entry in state.attempts), default=0)
+    return RunRecord(
+        key=state.prefix,
+        name=trial.name,
+        experiment=manifest.name,
+        parent_key=study.prefix,
+        params=params,
+        tags=tags,
+        metrics=_metric_points(state),
+        artifacts=artifacts,
+        status=status,
+        start_ms=first,
+        end_ms=_end_ms(state),
+    )
+
+
+def study_run(
+    study: Study,
+    status: Literal["RUNNING", "FINISHED", "FAILED", "KILLED"],
+    started_ms: int,
+    artifacts: dict[str, bytes],
+) -> RunRecord:
+    """Return the parent run of a study: its manifest, and its report once there is one."""
+    manifest = study.manifest
+    settings = {
+        "trials": len(study.trials),
+        "seed": manifest.seed,
+        "model": manifest.model.model_dump(mode="json", exclude_none=True),
+        "grid": manifest.grid.model_dump(mode="json", exclude_none=True),
+        "data": manifest.data.model_dump(mode="json", exclude_none=True),
+        "recipe": manifest.recipe.model_dump(mode="json"),
+    }
+    return RunRecord(
+        key=study.prefix,
+        name=study.id,
+        experiment=manifest.name,
+        params=flatten(settings),
+        tags={"study": study.id, "manifest_sha256": manifest_hash(manifest)},
+        artifacts={"manifest.yaml": study.manifest_yaml().encode(), **artifacts},
+        status=status,
+        start_ms=started_ms,
+    )
+
+
+def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Write nested settings as dotted parameters."""
+    flat: dict[str, str] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
+
+
+def _metric_points(state: TrialState) -> tuple[MetricPoint, ...]:
+    points = []
+    for event in state.events():
+        if event["event"] == "epoch":
+            values = {**event["metrics"], **event.get("timing", {})}
+            points += [
+                MetricPoint(name, value, event["epoch"], event["time_ms"])
+                for name, value in values.items()
+            ]
+    if state.result is not None and state.finished is not None:
+        points += [
+            MetricPoint(
+                f"test_{name}", value, state.result["epochs"], state.finished["finished_ms"]
+            )
+            for name, value in state.result["metrics"].items()
+        ]
+    return tuple(points)
+
+
+def _checkpoint_table(state: TrialState, store_uri: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "epoch": record.step,
+            "state": record.state,
+            "selected": bool(state.result and state.result["selected_epoch"] == record.step),
+            "files": {
+                name: {
+                    "sha256": entry["sha256"],
+                    "bytes": entry["bytes"],
+                    "uri": f"{store_uri.rstrip('/')}/{entry['key']}",
+                }
+                for name, entry in record.files.items()
+            },
+        }
+        for record in state.checkpoints
+    ]
+
+
+def _environment_tags(state: TrialState, failed: bool) -> dict[str, str]:
+    if not state.attempts:
+        return {}
+    last = state.attempts[-1]
+    environment = last.environment
+    versions = {f"version.{name}": text for name, text in environment["versions"].items()}
+    return {
+        "device": environment["device"],
+        "host": environment["host"],
+        "attempts": str(len(state.attempts)),
+        "failure": last.message if failed else "",
+        **versions,
+    }
+
+
+def _end_ms(state: TrialState) -> int | None:
+    if state.finished is not None:
+        return state.finished["finished_ms"]
+    return state.attempts[-1].ended_ms if state.attempts else None

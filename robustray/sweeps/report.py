@@ -1,0 +1,144 @@
+"""From the store to a study's report: table, figures and page, kept in all three places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustray.data import describe
+from robustray.manifest import manifest_hash
+from robustray.reports import StudyReport, write_report
+from robustray.store import ObjectStore
+from robustray.sweeps.plan import Plan
+from robustray.sweeps.records import TrialState, flatten, read_trial, trial_row
+from robustray.sweeps.throughput import precision_name
+
+
+@dataclass(frozen=True)
+class Published:
+    """A written report: its folder, and its files as MLflow artifacts."""
+
+    folder: Path
+    artifacts: dict[str, bytes]
+    report: StudyReport
+
+
+def publish(
+    plan: Plan, store: ObjectStore, report_root: Path, failures: Mapping[str, str] | None = None
+) -> Published:
+    """Write the report of what the store holds now, locally and into the store.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the study.
+    store : ObjectStore
+        Where its trials are.
+    report_root : Path
+        The report goes to ``report_root/<study id>``.
+    failures : mapping, optional
+        Why trials were given up; by default what their last attempts say.
+    """
+    study = plan.study
+    states = [read_trial(store, study, trial) for trial in study.trials]
+    report = _assemble(plan, states, failures)
+    folder = report_root / study.id
+    paths = write_report(report, folder)
+    artifacts = {}
+    for path in paths:
+        name = path.relative_to(folder).as_posix()
+        artifacts[f"report/{name}"] = path.read_bytes()
+        store.put(f"{study.prefix}/report/{name}", artifacts[f"report/{name}"])
+    return Published(folder, artifacts, report)
+
+
+def _assemble(
+    plan: Plan, states: list[TrialState], failures: Mapping[str, str] | None
+) -> StudyReport:
+    study, manifest = plan.study, plan.study.manifest
+    threat = manifest.evaluation.threat or manifest.recipe.threat
+    grid = manifest.grid
+    environments = [entry.environment for state in states for entry in state.attempts]
+    if failures is None:
+        failures = {
+            state.trial.name: f"{state.attempts[-1].outcome}: {state.attempts[-1].message}"
+            for state in states
+            if state.status == "failed"
+        }
+    return StudyReport(
+        study=manifest.name,
+        study_id=study.id,
+        grid="both" if grid.widths and grid.depths else "width" if grid.widths else "depth",
+        data_label=describe(manifest.data).label,
+        rows=[trial_row(state, plan.costs[state.trial.name].profile) for state in states],
+        manifest_hash=manifest_hash(manifest),
+        threat=f"{threat.norm}, eps = {threat.eps * 255:.3g}/255",
+        attacks=manifest.evaluation.attacks,
+        planned_trials=len(study.trials),
+        recipe=flatten(manifest.recipe.model_dump(mode="json", exclude_none=True)),
+        cost=_cost(plan, states),
+        failures=failures,
+        provenance=_provenance(states),
+        versions=environments[-1]["versions"] if environments else {},
+        devices=sorted({environment["device"] for environment in environments}),
+        curves={state.trial.name: _curve(state) for state in states},
+        curve_metrics=(f"validation_{manifest.recipe.selection.attack}", "train_loss"),
+        notes=_notes(plan),
+    )
+
+
+def _cost(plan: Plan, states: list[TrialState]) -> dict[str, tuple[float | None, float | None]]:
+    """Planned against actual: device-hours of the trials on the device that ran most of them."""
+    spent = {
+        state.trial.name: sum(
+            (attempt.ended_ms or attempt.started_ms) - attempt.started_ms
+            for attempt in state.attempts
+        )
+        / 3.6e6
+        for state in states
+    }
+    devices = [state.attempts[-1].environment["device"] for state in states if state.attempts]
+    used = max(set(devices), key=devices.count) if devices else None
+    measured = [record for record in plan.throughputs if record.device == used]
+    planned = plan.device_hours(measured[0]) if measured else None
+    longest = max(spent, key=lambda name: spent[name])
+    expected = plan.seconds(longest, measured[0]) / 3600 if measured else None
+    return {
+        "device-hours": (planned, sum(spent.values())),
+        f"hours of the longest trial ({longest})": (expected, spent[longest]),
+    }
+
+
+def _provenance(states: list[TrialState]) -> list[dict[str, object]]:
+    return [
+        {
+            "trial": state.trial.name,
+            "attempt": attempt.number,
+            "outcome": attempt.outcome,
+            "started_ms": attempt.started_ms,
+            "ended_ms": attempt.ended_ms,
+            "message": attempt.message,
+            **{key: value for key, value in attempt.environment.items() if key != "versions"},
+            **attempt.environment["versions"],
+        }
+        for state in states
+        for attempt in state.attempts
+    ]
+
+
+def _curve(state: TrialState) -> list[tuple[int, dict[str, float]]]:
+    return [
+        (event["epoch"], event["metrics"]) for event in state.events() if event["event"] == "epoch"
+    ]
+
+
+def _notes(plan: Plan) -> list[str]:
+    manifest = plan.study.manifest
+    facts = describe(manifest.data)
+    return [
+        f"Each model was selected by {manifest.recipe.selection.attack} accuracy on "
+        f"{facts.validation} images held out from the training set, and attacked once on the "
+        f"{facts.test} test images.",
+        f"Trained in {precision_name(manifest.recipe)}; every verdict is float32.",
+    ]

@@ -1,0 +1,242 @@
+"""Driving a queue of trials with Ray Tune.
+
+Tune starts actors, gives them their resources and tells us what became of them. Everything that
+must outlive a process is elsewhere: trials resume from the store, and which trial comes next, and
+whether a failed one comes again, is decided by `TrialQueue`. So Tune gets a searcher that suggests
+trials from the queue and no retries, checkpoints or restores of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import ray
+from ray import cloudpickle, tune
+from ray.tune.search import Searcher
+
+from robustray.errors import MachineError
+from robustray.manifest import Resources
+from robustray.sweeps.attempts import classify, one_line
+from robustray.sweeps.queue import Failure, TrialQueue
+
+# One attempt at the named trial in a worker; reports dictionaries, returns the outcome.
+Execute = Callable[[str, Callable[[dict[str, Any]], None]], dict[str, Any]]
+
+
+class Listener(Protocol):
+    """What the driver wants to hear of a running sweep. Called in the driver's main loop."""
+
+    def started(self, name: str) -> None:
+        """A worker has begun an attempt."""
+        ...
+
+    def progressed(self, name: str, report: dict[str, Any]) -> None:
+        """A worker has reported."""
+        ...
+
+    def finished(self, name: str) -> None:
+        """A trial is done."""
+        ...
+
+    def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
+        """An attempt failed; the next comes after ``wait`` seconds, or never if None."""
+        ...
+
+    def tick(self) -> None:
+        """Some time has passed."""
+        ...
+
+
+def run_queue(
+    queue: TrialQueue,
+    execute: Execute,
+    resources: Resources,
+    listener: Listener,
+    *,
+    name: str,
+    cpu_only: bool = False,
+) -> bool:
+    """Run trials until the queue is finished.
+
+    Parameters
+    ----------
+    queue : TrialQueue
+        What is to be done.
+    execute : callable
+        Makes one attempt; runs in a worker, must be picklable.
+    resources : Resources
+        Of each trial.
+    listener : Listener
+        Told what happens.
+    name : str
+        Shown by Ray for these actors.
+    cpu_only : bool
+        Ask for no GPU.
+
+    Returns
+    -------
+    bool
+        False if it was interrupted (SIGINT, SIGTERM) with work left.
+
+    Raises
+    ------
+    MachineError
+        If no trial could be started for ``resources.wait_minutes``.
+    """
+    state = _SweepCallback(queue, listener, resources.wait_minutes * 60)
+    want = {"cpu": resources.cpus, "gpu": 0 if cpu_only else resources.gpus}
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "64"
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we tell what failed, once
+    with tempfile.TemporaryDirectory(prefix="robustray-tune-") as scratch, _sigterm_as_sigint():
+        tuner = tune.Tuner(
+            tune.with_resources(_trainable(execute), want),
+            param_space={},
+            tune_config=tune.TuneConfig(
+                search_alg=_QueueSearcher(queue),
+                num_samples=-1,
+                max_concurrent_trials=resources.max_concurrent,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[state],
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )
+        try:
+            tuner.fit()
+        except Exception:
+            if state.abort is None:
+                raise
+    if state.abort is not None:
+        raise state.abort
+    return queue.finished
+
+
+def _trainable(execute: Execute) -> Callable[[dict[str, Any]], None]:
+    def attempt(config: dict[str, Any]) -> None:
+        name = config["trial"]
+        outcome = execute(name, lambda report: tune.report({"trial": name, **report}))
+        tune.report(outcome)
+
+    return attempt
+
+
+class _QueueSearcher(Searcher):
+    """Suggests what the queue hands out."""
+
+    def __init__(self, queue: TrialQueue) -> None:
+        super().__init__()
+        self._queue = queue
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._queue.finished:
+            return Searcher.FINISHED
+        name = self._queue.pop(time.monotonic())
+        return None if name is None else {"trial": name}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Do nothing: the callback hears the same, and why a trial failed."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: no state here outlives the driver."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Refuse: no state here outlives the driver."""
+        raise NotImplementedError
+
+
+class _SweepCallback(tune.Callback):
+    """Turns Tune's events into the queue's."""
+
+    def __init__(self, queue: TrialQueue, listener: Listener, patience_s: float) -> None:
+        self._queue, self._listener, self._patience_s = queue, listener, patience_s
+        self._outcomes: dict[str, dict[str, Any]] = {}
+        self._waiting_since = time.monotonic()
+        self.abort: MachineError | None = None
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        running = any(trial.status == "RUNNING" for trial in trials[-64:])
+        now = time.monotonic()
+        if running or self._queue.finished:
+            self._waiting_since = now
+        elif now - self._waiting_since > self._patience_s:
+            self.abort = MachineError(
+                f"no node could start a trial for {self._patience_s / 60:g} minutes "
+                "(resources.wait_minutes). Nothing is lost; run the same command again"
+            )
+            raise self.abort
+        self._listener.tick()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._listener.started(trial.config["trial"])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "outcome" in result:
+            self._outcomes[trial.trial_id] = result
+        elif "trial" in result:
+            self._listener.progressed(trial.config["trial"], result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        name, outcome = trial.config["trial"], self._outcomes.pop(trial.trial_id, None)
+        if outcome is None:
+            return  # stopped from outside: the driver is shutting down
+        if outcome["outcome"] == "finished":
+            self._queue.succeed(name)
+            self._listener.finished(name)
+        else:
+            self._fail(name, Failure(outcome["outcome"]), outcome["message"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        error = _read_error(trial)
+        message = one_line(error) if error else "the worker was lost"
+        self._fail(trial.config["trial"], _kind(error), message)
+
+    def _fail(self, name: str, kind: Failure, message: str) -> None:
+        wait = self._queue.fail(name, kind, time.monotonic())
+        self._listener.failed(name, kind, message, wait)
+
+
+def _read_error(trial: Any) -> BaseException | None:
+    """Return the exception that Tune met; it lies in Tune's own scratch folder of this driver."""
+    path = trial.pickled_error_file
+    return cloudpickle.loads(Path(path).read_bytes()) if path else None
+
+
+def _kind(error: BaseException | None) -> Failure:
+    """Tell what took a worker away from the error that Ray gives."""
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        return Failure.OUT_OF_MEMORY
+    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, Exception):
+        return classify(error.cause)
+    if error is None or isinstance(error, ray.exceptions.RayError):
+        return Failure.PREEMPTION
+    return classify(error)
+
+
+@contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    """Let a polite kill stop the sweep as Ctrl-C does: Tune ends its loop and its actors."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,42 @@
+"""How far a study is, as the store tells it; needs neither Ray nor MLflow."""
+
+from __future__ import annotations
+
+from robustray.store import ObjectStore
+from robustray.sweeps.grid import Study
+from robustray.sweeps.records import committed_epochs, finished_trials, read_trial
+
+
+def describe_status(store: ObjectStore, study: Study, details: bool = False) -> str:
+    """Return a line on a study, and with ``details`` one on each unfinished trial.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        Where the study is kept.
+    study : Study
+        The study.
+    details : bool
+        Tell of trials that have begun and aren't done: their epoch, and how they last failed.
+    """
+    total = study.manifest.recipe.epochs
+    done, epochs = finished_trials(store, study), committed_epochs(store, study)
+    lines = [
+        f"{study.id}: {len(done)} of {len(study.trials)} trials finished, "
+        f"{sum(epochs.values())} of {total * len(study.trials)} epochs committed"
+    ]
+    if details:
+        lines += [
+            _trial_line(store, study, trial.name)
+            for trial in study.trials
+            if trial.name not in done and trial.name in epochs
+        ]
+    return "\n".join(lines)
+
+
+def _trial_line(store: ObjectStore, study: Study, name: str) -> str:
+    trial = next(trial for trial in study.trials if trial.name == name)
+    state = read_trial(store, study, trial)
+    last = state.attempts[-1] if state.attempts else None
+    ending = f", attempt {last.number} {last.outcome} {last.message}".rstrip() if last else ""
+    return f"  {name}: epoch {state.epochs} of {study.manifest.recipe.epochs}{ending}"

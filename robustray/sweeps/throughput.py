@@ -1,0 +1,158 @@
+"""How fast a device trains: measured once, kept in the store, used by every plan.
+
+A measurement is kept under device, precision and architecture family, with the rate in effective
+MACs per second (images/s times forward-equivalent passes times MACs of a forward pass) for a few
+network sizes; between the sizes the rate is interpolated over log MACs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from robustray.data import Dataset, Split, describe
+from robustray.manifest import Recipe, Sweep
+from robustray.models import Profile
+from robustray.store import NotFoundError, ObjectStore, canonical_json
+from robustray.sweeps.attempts import device_name
+from robustray.sweeps.grid import Study, Trial, build_model
+from robustray.sweeps.trial import pick_device
+from robustray.training import fit, recipe_passes
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Measured training speed of one device for one precision and architecture family.
+
+    ``points`` holds (MACs of a forward pass, effective MACs per second), by MACs.
+    """
+
+    device: str
+    precision: str
+    family: str
+    points: tuple[tuple[float, float], ...]
+    measured_ms: int
+
+    def seconds(self, macs: float, train_macs: float) -> float:
+        """Return the seconds that ``train_macs`` take for a network of ``macs`` a pass."""
+        sizes = np.log([size for size, _ in self.points])
+        rates = np.log([rate for _, rate in self.points])
+        return train_macs / math.exp(float(np.interp(math.log(macs), sizes, rates)))
+
+
+def precision_name(recipe: Recipe) -> str:
+    """Return the part of a recipe that decides speed, as a name for records."""
+    parts = [recipe.precision]
+    parts += ["channels_last"] if recipe.channels_last else []
+    parts += ["compiled"] if recipe.compile else []
+    return "-".join(parts)
+
+
+def family_name(manifest: Sweep) -> str:
+    """Return the architecture family: networks of one family share a throughput record."""
+    model = manifest.model
+    block = model.block if isinstance(model.block, str) else "-".join(model.block or ("basic",))
+    shape = "x".join(str(side) for side in describe(manifest.data).image_shape)
+    return f"{model.name}-{block}-{shape}-b{manifest.recipe.batch_size}"
+
+
+def load_throughputs(store: ObjectStore, manifest: Sweep) -> list[Throughput]:
+    """Return what was measured for this kind of training, for every device in the store."""
+    found = []
+    for entry in store.list("throughput/"):
+        if entry.key.endswith(f"/{_record_name(manifest)}"):
+            try:
+                found.append(_decode(store.get(entry.key)))
+            except NotFoundError:
+                continue
+    return sorted(found, key=lambda record: record.device)
+
+
+def save_throughput(store: ObjectStore, record: Throughput, manifest: Sweep) -> None:
+    """Keep a measurement, in place of an earlier one of the same kind."""
+    key = f"throughput/{_slug(record.device)}/{_record_name(manifest)}"
+    store.put(key, canonical_json(asdict(record)))
+
+
+def measure(study: Study, profiles: dict[str, Profile], sizes: int = 3) -> Throughput:
+    """Train a few members of the study on random images for a moment, on this process's device.
+
+    Parameters
+    ----------
+    study : Study
+        Its recipe and batch size are used as they are.
+    profiles : dict of str to Profile
+        Of every trial.
+    sizes : int
+        Number of members: the smallest, the largest, and those between, evenly by log MACs.
+
+    Returns
+    -------
+    Throughput
+        The median of a few steps for each.
+    """
+    manifest = study.manifest
+    device = pick_device(manifest)
+    points = []
+    for trial in spread(study, profiles, sizes):
+        macs = profiles[trial.name].macs
+        images = _images_per_second(trial, manifest, device)
+        points.append((float(macs), images * recipe_passes(manifest.recipe) * macs))
+    return Throughput(
+        device_name(device),
+        precision_name(manifest.recipe),
+        family_name(manifest),
+        tuple(points),
+        int(time.time() * 1000),
+    )
+
+
+def spread(study: Study, profiles: dict[str, Profile], sizes: int) -> list[Trial]:
+    """Choose members of a study evenly over the logarithm of their MACs, extremes included."""
+    by_size = sorted(study.trials, key=lambda trial: (profiles[trial.name].macs, trial.name))
+    logs = np.log([profiles[trial.name].macs for trial in by_size])
+    targets = np.linspace(logs[0], logs[-1], min(sizes, len(by_size)))
+    chosen = sorted({int(np.abs(logs - target).argmin()) for target in targets})
+    return [by_size[position] for position in chosen]
+
+
+def _images_per_second(trial: Trial, manifest: Sweep, device: torch.device) -> float:
+    facts = describe(manifest.data)
+    steps, batch = 3, manifest.recipe.batch_size
+    images = torch.randint(0, 256, (steps * batch, *facts.image_shape), dtype=torch.uint8)
+    labels = torch.arange(steps * batch) % facts.num_classes
+    train = Split(images, labels, torch.arange(steps * batch))
+    few = Split(images[:1], labels[:1], torch.arange(1))
+    data = Dataset("random", "random images", train, few, few, facts.num_classes, "")
+    recipe = manifest.recipe.model_copy(update={"epochs": 3})
+    speeds: list[float] = []
+    fit(
+        build_model(trial, facts),
+        data,
+        recipe,
+        seed=0,
+        device=device,
+        on_epoch=lambda report, _: speeds.append(report.timing["images_per_second"]),
+    )
+    return float(np.median(speeds[1:]))
+
+
+def _record_name(manifest: Sweep) -> str:
+    return f"{_slug(precision_name(manifest.recipe))}/{_slug(family_name(manifest))}.json"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
+
+
+def _decode(content: bytes) -> Throughput:
+    fields: dict[str, Any] = json.loads(content)
+    points = tuple((macs, rate) for macs, rate in fields.pop("points"))
+    return Throughput(points=points, **fields)

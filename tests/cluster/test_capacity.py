@@ -1,0 +1,35 @@
+"""What fits on a cluster, and what a user is told when nothing does."""
+
+import pytest
+
+from robustray.cluster import Capacity, check_fits, has_gpu
+from robustray.errors import UserError
+from robustray.manifest import Resources
+
+CPU_HEAD, GPU_NODE = (4.0, 0.0), (16.0, 8.0)
+
+
+def test_a_live_node_is_enough():
+    assert check_fits(Resources(gpus=8, cpus=16), Capacity((CPU_HEAD, GPU_NODE), ()))
+    assert check_fits(Resources(gpus=0.25, cpus=1), Capacity((GPU_NODE,), ()))
+
+
+def test_a_declared_node_type_means_waiting():
+    assert not check_fits(Resources(gpus=1, cpus=4), Capacity((CPU_HEAD,), (GPU_NODE,)))
+
+
+@pytest.mark.parametrize(("gpus", "cpus"), [(9, 1), (1, 17), (0, 32)])
+def test_more_than_any_node_has_is_refused(gpus, cpus):
+    with pytest.raises(UserError, match="16 CPUs \\+ 8 GPUs") as caught:
+        check_fits(Resources(gpus=gpus, cpus=cpus), Capacity((CPU_HEAD,), (GPU_NODE,)))
+    assert caught.value.exit_code == 2
+
+
+def test_two_nodes_together_are_not_one():
+    with pytest.raises(UserError):
+        check_fits(Resources(gpus=12, cpus=1), Capacity((GPU_NODE, GPU_NODE), ()))
+
+
+def test_gpus_count_whether_live_or_declared():
+    assert not has_gpu(Capacity((CPU_HEAD,), (CPU_HEAD,)))
+    assert has_gpu(Capacity((CPU_HEAD,), (GPU_NODE,)))
