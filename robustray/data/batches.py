@@ -1,0 +1,126 @@
+"""Batches on the device: an epoch that can be resumed at any step, and plain ones to evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustray.data.augmentation import EpochPlan
+from robustray.data.dataset import Split
+from robustray.errors import DataError
+from robustray.manifest.schema import Augmentation
+
+_PLAIN = Augmentation(crop_padding=0, flip=False, rotation=0.0)
+
+
+class Batch(NamedTuple):
+    """Images float32 in [0, 1], classes int64, official positions int64."""
+
+    x_BCHW: Tensor
+    y_B: Tensor
+    index_B: Tensor
+
+
+class EpochBatches:
+    """The shuffled, augmented batches of one epoch.
+
+    Everything random is drawn for the whole epoch from ``generator(seed, "data", epoch)`` on the
+    CPU, and step k uses slice k of it: the epoch from step ``start`` on is the same whether or not
+    the steps before were taken, on every device. Its length is the number of batches it yields.
+
+    Parameters
+    ----------
+    split : Split
+        The images; moved to ``device`` if they aren't there (do it once, with ``split.to``).
+    batch_size : int
+        Images in a batch.
+    augmentation : Augmentation or None
+        None: the images as they are, shuffled.
+    seed : int
+        The trial's seed.
+    epoch : int
+        Which epoch, from 0.
+    device : torch.device or str
+        Where batches are wanted.
+    start : int
+        First step to yield.
+    drop_last : bool
+        Whether to leave out a last batch with fewer images.
+
+    Raises
+    ------
+    DataError
+        If the split has no images.
+    ValueError
+        If batch size or start is out of range.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        augmentation: Augmentation | None,
+        *,
+        seed: int,
+        epoch: int,
+        device: torch.device | str = "cpu",
+        start: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        _check(split, batch_size)
+        self.steps = steps_per_epoch(len(split), batch_size, drop_last=drop_last)
+        if not 0 <= start <= self.steps:
+            raise ValueError(f"start must be in [0, {self.steps}], not {start}")
+        self._start, self._batch_size = start, batch_size
+        self._augmentation = augmentation or _PLAIN
+        self._split = split.to(device)
+        plan = EpochPlan.draw(len(split), self._augmentation, seed=seed, epoch=epoch)
+        self._plan = plan.to(device)
+
+    def __len__(self) -> int:
+        return self.steps - self._start
+
+    def __iter__(self) -> Iterator[Batch]:
+        for step in range(self._start, self.steps):
+            rows = slice(step * self._batch_size, (step + 1) * self._batch_size)
+            batch = self._split.select(self._plan.order_N[rows])
+            x_BCHW = self._plan.augment(batch.x_NCHW, rows, self._augmentation)
+            yield Batch(_scale(x_BCHW), batch.y_N, batch.index_N)
+
+
+def eval_batches(
+    split: Split, batch_size: int, device: torch.device | str = "cpu"
+) -> Iterator[Batch]:
+    """Yield the images as they are, in official order; the last batch may be smaller.
+
+    Raises
+    ------
+    DataError
+        If the split has no images.
+    ValueError
+        If the batch size is not positive.
+    """
+    _check(split, batch_size)
+    for first in range(0, len(split), batch_size):
+        batch = split.select(slice(first, first + batch_size)).to(device)
+        yield Batch(_scale(batch.x_NCHW), batch.y_N, batch.index_N)
+
+
+def steps_per_epoch(count: int, batch_size: int, *, drop_last: bool = False) -> int:
+    """Return the number of batches that ``count`` images make."""
+    return count // batch_size if drop_last else -(-count // batch_size)
+
+
+def _check(split: Split, batch_size: int) -> None:
+    if not len(split):
+        raise DataError("the split has no images: was it left out when the data were loaded?")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be positive, not {batch_size}")
+
+
+def _scale(x_BCHW: Tensor) -> Tensor:
+    """Map 0..255 to [0, 1], each value the float32 nearest to v / 255."""
+    return x_BCHW.to(torch.float32).div_(255)

@@ -1,0 +1,135 @@
+"""What a data set is: three splits of uint8 images, and a digest that says exactly which."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from robustray.random import ExampleRandom
+
+ROLES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images in one role, in official order.
+
+    Parameters
+    ----------
+    x_NCHW : Tensor
+        Pixels, uint8.
+    y_N : Tensor
+        Classes, int64 from 0.
+    index_N : Tensor
+        Positions in the official training or test set, int64. They are what an image's random
+        numbers are keyed by, so they survive limits, parts and hold-outs.
+
+    Raises
+    ------
+    ValueError
+        If types or lengths do not fit.
+    """
+
+    x_NCHW: Tensor
+    y_N: Tensor
+    index_N: Tensor
+
+    def __post_init__(self) -> None:
+        if self.x_NCHW.dtype != torch.uint8 or self.x_NCHW.dim() != 4:
+            raise ValueError("x_NCHW must be a uint8 tensor (N, C, H, W)")
+        for name, tensor in (("y_N", self.y_N), ("index_N", self.index_N)):
+            if tensor.dtype != torch.int64 or tensor.shape != self.x_NCHW.shape[:1]:
+                raise ValueError(f"{name} must be an int64 tensor ({len(self.x_NCHW)},)")
+
+    def __len__(self) -> int:
+        return len(self.x_NCHW)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width."""
+        _, channels, height, width = self.x_NCHW.shape
+        return channels, height, width
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over shape, pixels, classes and positions, hexadecimal."""
+        digest = hashlib.sha256(json.dumps(list(self.x_NCHW.shape)).encode())
+        for tensor in (self.x_NCHW, self.y_N, self.index_N):
+            digest.update(tensor.cpu().contiguous().view(-1).numpy().tobytes())
+        return digest.hexdigest()
+
+    def to(self, device: torch.device | str) -> Split:
+        """Return the split on ``device`` (itself if it is there)."""
+        tensors = [tensor.to(device) for tensor in (self.x_NCHW, self.y_N, self.index_N)]
+        return self if tensors[0] is self.x_NCHW else Split(*tensors)
+
+    def select(self, rows: Tensor | slice) -> Split:
+        """Return the images at the given rows of this split."""
+        return Split(self.x_NCHW[rows], self.y_N[rows], self.index_N[rows])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set as a trial sees it. A split that was not asked for has no images.
+
+    Parameters
+    ----------
+    name : str
+        The official set, such as "cifar10".
+    label : str
+        The name, and what was left out: it stands beside every number.
+    train, validation, test : Split
+        Disjoint; ``validation`` was held out from the official training set.
+    num_classes : int
+        Number of classes.
+    digest : str
+        SHA-256 of which images have which role and class (see ``digest_of``).
+    class_names : tuple of str
+        The official names, in the order of the classes.
+    """
+
+    name: str
+    label: str
+    train: Split
+    validation: Split
+    test: Split
+    num_classes: int
+    digest: str
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of every image."""
+        return self.train.image_shape
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """Return the data set with all splits on ``device``."""
+        return replace(
+            self,
+            train=self.train.to(device),
+            validation=self.validation.to(device),
+            test=self.test.to(device),
+        )
+
+
+def digest_of(splits: Mapping[str, Split], num_classes: int) -> str:
+    """Return the SHA-256, hexadecimal, of the roles and the digests of their splits."""
+    record = {"classes": num_classes, **{role: split.digest for role, split in splits.items()}}
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def smallest_hashes(index_N: Tensor, count: int, purpose: str) -> Tensor:
+    """Mark the ``count`` positions with the smallest hashes for a purpose: bool (N,).
+
+    A draw without replacement that no release of torch can change.
+    """
+    hash_N = ExampleRandom(0, purpose).integers(2**31, index_N, ())
+    chosen_N = torch.zeros(len(index_N), dtype=torch.bool)
+    chosen_N[hash_N.argsort(stable=True)[:count]] = True
+    return chosen_N

@@ -1,0 +1,174 @@
+"""From a manifest's ``data`` section to a data set."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robustray.data.dataset import ROLES, Dataset, Split, digest_of, smallest_hashes
+from robustray.data.files import read_part
+from robustray.data.readers import Arrays
+from robustray.data.sources import SOURCES, Part, Source
+from robustray.errors import DataError
+from robustray.manifest.schema import DataConfig
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a configuration says of its data before a file is opened.
+
+    ``train``, ``validation`` and ``test`` are numbers of images.
+    """
+
+    label: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+    class_names: tuple[str, ...]
+    train: int
+    validation: int
+    test: int
+
+
+def describe(config: DataConfig) -> DataFacts:
+    """Check a configuration and say what it gives, without reading anything.
+
+    Raises
+    ------
+    DataError
+        If parts are unknown or named twice, a limit exceeds the set, or the validation part
+        leaves nothing to train on.
+    """
+    source = SOURCES[config.name]
+    parts = _training_parts(source, config)
+    train = _limited(sum(part.size for part in parts), "train_limit", config.train_limit)
+    test = _limited(sum(part.size for part in source.test), "test_limit", config.test_limit)
+    if config.validation >= train:
+        message = f"data.validation of {config.validation} leaves none of {train} training images"
+        raise DataError(f"{message} of {config.name} to train on")
+    return DataFacts(
+        label=_label(config, parts),
+        image_shape=source.image_shape,
+        num_classes=len(source.class_names),
+        class_names=source.class_names,
+        train=train - config.validation,
+        validation=config.validation,
+        test=test,
+    )
+
+
+def load_dataset(
+    config: DataConfig, root: Path | None = None, splits: Collection[str] = ROLES
+) -> Dataset:
+    """Load a data set from verified official files.
+
+    Parameters
+    ----------
+    config : DataConfig
+        Which one, and what part of it. ``validation`` images are held out from the training set
+        (after parts and limit), those with the smallest hashes of their official positions: the
+        same ones in every trial of every study.
+    root : Path, optional
+        Where the files are; default ``$ROBUSTRAY_DATA``, else ``./data``.
+    splits : collection of str
+        Which of "train", "validation" and "test" are wanted. Files of no wanted split are not
+        opened; the others of the result are empty, and its digest covers the wanted ones.
+
+    Returns
+    -------
+    Dataset
+        uint8 tensors on the CPU.
+
+    Raises
+    ------
+    DataError
+        If the configuration asks for what is not there, or a file is missing or damaged.
+    MachineError
+        If ``config.download`` was set and the download failed.
+    """
+    if not set(splits) <= set(ROLES):
+        raise ValueError(f"splits must be among {ROLES}, not {splits}")
+    facts, source, folder = describe(config), SOURCES[config.name], data_root(root)
+    found: dict[str, Split] = {}
+    if "train" in splits or "validation" in splits:
+        parts = _training_parts(source, config)
+        whole = _read(source, parts, folder, facts.train + facts.validation, config.download)
+        held_N = smallest_hashes(whole.index_N, config.validation, "validation")
+        found |= {"train": whole.select(~held_N), "validation": whole.select(held_N)}
+    if "test" in splits:
+        found["test"] = _read(source, source.test, folder, facts.test, config.download)
+    wanted = {role: split for role, split in found.items() if role in splits}
+    return Dataset(
+        name=config.name,
+        label=facts.label,
+        **{role: wanted.get(role, _empty(source)) for role in ROLES},
+        num_classes=facts.num_classes,
+        digest=digest_of(wanted, facts.num_classes),
+        class_names=facts.class_names,
+    )
+
+
+def data_root(root: Path | None = None) -> Path:
+    """Return the folder of data files: ``root``, else ``$ROBUSTRAY_DATA``, else ``./data``."""
+    return Path(root or os.environ.get("ROBUSTRAY_DATA") or "data")
+
+
+def _training_parts(source: Source, config: DataConfig) -> tuple[Part, ...]:
+    """Return the parts that are wanted, in official order whatever order they are named in."""
+    if config.parts is None:
+        return source.train
+    allowed = [part.name for part in source.train]
+    if not set(config.parts) <= set(allowed) or len(set(config.parts)) < len(config.parts):
+        message = f"data.parts of {config.name} must be different ones of {', '.join(allowed)}"
+        raise DataError(f"{message}, not {', '.join(config.parts)}")
+    return tuple(part for part in source.train if part.name in config.parts)
+
+
+def _limited(size: int, field: str, limit: int | None) -> int:
+    if limit is not None and limit > size:
+        raise DataError(f"data.{field} is {limit}, but there are only {size} images")
+    return limit or size
+
+
+def _label(config: DataConfig, parts: tuple[Part, ...]) -> str:
+    """Name the data set and everything in which it differs from the official one."""
+    label = config.name
+    if parts != SOURCES[config.name].train:
+        label += f"[{','.join(part.name for part in parts)}]"
+    if config.train_limit is not None:
+        label += f"[:{config.train_limit}]"
+    if config.validation != DataConfig.model_fields["validation"].default:
+        label += f" validation={config.validation}"
+    if config.test_limit is not None:
+        label += f" test[:{config.test_limit}]"
+    return label
+
+
+def _read(source: Source, parts: tuple[Part, ...], root: Path, count: int, fetch: bool) -> Split:
+    """Read the first ``count`` images of some parts, and no file that holds none of them."""
+    arrays: list[Arrays] = []
+    missing = count
+    for part in parts:
+        if missing > 0:
+            blobs = read_part(source.name, part, root, fetch=fetch)
+            whole = _checked(source, part, part.read(blobs))
+            arrays.append(Arrays(*(column[:missing] for column in whole)))
+            missing -= part.size
+    columns = zip(*arrays, strict=True)
+    return Split(*(torch.from_numpy(np.concatenate(column)) for column in columns))
+
+
+def _checked(source: Source, part: Part, arrays: Arrays) -> Arrays:
+    """Move positions to where the part begins; verified files must hold what they should."""
+    assert arrays.x_NCHW.shape == (part.size, *source.image_shape)
+    assert set(np.unique(arrays.y_N)) <= set(range(len(source.class_names)))
+    return arrays._replace(index_N=arrays.index_N + part.first)
+
+
+def _empty(source: Source) -> Split:
+    none = torch.zeros(0, dtype=torch.int64)
+    return Split(torch.zeros(0, *source.image_shape, dtype=torch.uint8), none, none)

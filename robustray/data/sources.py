@@ -1,0 +1,116 @@
+"""The official data sets: their files with MD5 digests, sizes, classes and layouts.
+
+CIFAR: Krizhevsky, "Learning multiple layers of features from tiny images" (2009). MNIST: LeCun,
+Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition" (1998). Digits:
+the 1797 optical digits in scikit-learn; Alpaydin and Kaynak, "Cascading classifiers" (1998).
+Folders are laid out as torchvision does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from robustray.data.readers import Arrays, read_cifar, read_digits, read_mnist
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """A file below the data root, and the MD5 that its publisher gives."""
+
+    path: str
+    md5: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a training or test set that can be read alone.
+
+    ``read`` turns the bytes of ``files`` into arrays; ``first`` is its first image's official
+    position and ``size`` its number of images.
+    """
+
+    name: str
+    files: tuple[OfficialFile, ...]
+    first: int
+    size: int
+    read: Callable[[list[bytes]], Arrays]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An official data set."""
+
+    name: str
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    train: tuple[Part, ...]
+    test: tuple[Part, ...]
+
+
+def _cifar10() -> Source:
+    folder, read = "cifar-10-batches-py", partial(read_cifar, label_key=b"labels")
+    digests = (
+        "c99cafc152244af753f735de768cd75f",
+        "d4bba439e000b95fd0a9bffe97cbabec",
+        "54ebc095f3ab1f0389bbae665268c751",
+        "634d18415352ddfa80567beed471001a",
+        "482c414d41f54cd18b22e5b47cb7c3cb",
+    )
+    train = tuple(
+        Part(f"data_batch_{k + 1}", (OfficialFile(f"{folder}/data_batch_{k + 1}", md5),),
+             10_000 * k, 10_000, read)
+        for k, md5 in enumerate(digests)
+    )  # fmt: skip
+    test_file = OfficialFile(f"{folder}/test_batch", "40351d587109b95175f43aff81a1287e")
+    names = "airplane automobile bird cat deer dog frog horse ship truck"
+    test = Part("test_batch", (test_file,), 0, 10_000, read)
+    return Source("cifar10", (3, 32, 32), tuple(names.split()), train, (test,))
+
+
+_CIFAR100_NAMES = """
+apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup
+dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower
+leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid
+otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray
+road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar
+sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
+wardrobe whale willow_tree wolf woman worm
+"""
+
+
+def _cifar100() -> Source:
+    folder, read = "cifar-100-python", partial(read_cifar, label_key=b"fine_labels")
+    train = OfficialFile(f"{folder}/train", "16019d7e3df5f24257cddd939b257f8d")
+    test = OfficialFile(f"{folder}/test", "f0ef6b0ae62326f3e7ffdfab6717acfc")
+    return Source(
+        "cifar100",
+        (3, 32, 32),
+        tuple(_CIFAR100_NAMES.split()),
+        (Part("train", (train,), 0, 50_000, read),),
+        (Part("test", (test,), 0, 10_000, read),),
+    )
+
+
+def _mnist() -> Source:
+    def part(name: str, prefix: str, size: int, images_md5: str, labels_md5: str) -> Part:
+        images = OfficialFile(f"MNIST/raw/{prefix}-images-idx3-ubyte.gz", images_md5)
+        labels = OfficialFile(f"MNIST/raw/{prefix}-labels-idx1-ubyte.gz", labels_md5)
+        return Part(name, (images, labels), 0, size, read_mnist)
+
+    train_md5s = ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432")
+    test_md5s = ("9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c")
+    train = part("train", "train", 60_000, *train_md5s)
+    test = part("test", "t10k", 10_000, *test_md5s)
+    return Source("mnist", (1, 28, 28), tuple("0123456789"), (train,), (test,))
+
+
+def _digits() -> Source:
+    train = Part("train", (), 0, 1437, partial(read_digits, role="train"))
+    test = Part("test", (), 0, 360, partial(read_digits, role="test"))
+    return Source("digits", (1, 8, 8), tuple("0123456789"), (train,), (test,))
+
+
+SOURCES = {source.name: source for source in (_cifar10(), _cifar100(), _mnist(), _digits())}
