@@ -84,7 +84,7 @@ def _run(options: argparse.Namespace) -> int:
     report = outcome.published.report
     _say("")
     _say(text_table(report.rows, limit=20))
-    _say(f"\nreport       {outcome.published.folder / 'index.html'}")
+    _say(f"\nreport       {outcome.published.folder / 'report.html'}")
     if outcome.untracked:
         _say(
             f"MLflow       {len(outcome.untracked)} runs are not there yet; nothing is lost: run "
@@ -127,7 +127,7 @@ def _report(options: argparse.Namespace) -> int:
     study = load_study(store, name)
     published = publish(make_plan(study, store), store, _report_root())
     _say(text_table(published.report.rows, limit=20))
-    _say(f"\nreport       {published.folder / 'index.html'}")
+    _say(f"\nreport       {published.folder / 'report.html'}")
     return EXIT_OK
 
 

@@ -23,8 +23,9 @@ _PACKAGES = ("robustray", "torch", "ray", "numpy", "mlflow")
 
 @dataclass(frozen=True)
 class Attempt:
-    """The record of one attempt; ``number`` counts from 1 over the trial's whole life."""
+    """The record of one attempt; ``number`` counts from 1 over the whole life of ``trial``."""
 
+    trial: str
     number: int
     started_ms: int
     environment: dict[str, Any]
@@ -36,9 +37,9 @@ class Attempt:
 
 def register(store: ObjectStore, prefix: str, device: torch.device) -> Attempt:
     """Take the next attempt number of a trial, atomically."""
-    number = len(store.list(f"{prefix}/attempts/")) + 1
+    trial, number = prefix.rpartition("/")[2], len(store.list(f"{prefix}/attempts/")) + 1
     while True:
-        attempt = Attempt(number, _now_ms(), environment(device))
+        attempt = Attempt(trial, number, _now_ms(), environment(device))
         if store.create(_key(prefix, number), _encode(attempt)):
             return attempt
         number += 1

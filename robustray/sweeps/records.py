@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -17,6 +19,7 @@ from robustray.sweeps.attempts import Attempt, list_attempts
 from robustray.sweeps.grid import Study, Trial, study_from_document
 from robustray.sweeps.trial import read_result
 from robustray.tracking import MetricPoint, RunRecord
+from robustray.tracking.records import Status
 
 
 @dataclass
@@ -31,8 +34,8 @@ class TrialState:
     attempts: list[Attempt] = field(default_factory=list)
 
     @property
-    def status(self) -> str:
-        """One of finished, failed, unfinished."""
+    def status(self) -> Literal["finished", "failed", "unfinished"]:
+        """What the last attempt left: a failure that may be tried again counts as failed."""
         if self.result is not None:
             return "finished"
         ended = self.attempts and self.attempts[-1].outcome not in ("running", "preemption")
@@ -54,7 +57,7 @@ class TrialReader:
     def __init__(self, store: ObjectStore, study: Study, trial: Trial) -> None:
         self._store, self._trial = store, trial
         self._prefix = study.trial_prefix(trial.name)
-        self._checkpoints = CheckpointStore(store, self._prefix)
+        self._checkpoints = CheckpointStore(store, self._prefix, Path(tempfile.gettempdir()))
         self._known: dict[int, CheckpointRecord] = {}
 
     def read(self) -> TrialState:
@@ -167,9 +170,8 @@ def trial_run(
     }
     tags = {"study": study.id, "trial": trial.name, "data": manifest.data.name}
     tags |= _environment_tags(state, failed)
-    status = "FINISHED" if state.result else "FAILED" if failed else "RUNNING"
-    if stopped and status == "RUNNING":
-        status = "KILLED"
+    running: Status = "KILLED" if stopped else "RUNNING"
+    status: Status = "FINISHED" if state.result else "FAILED" if failed else running
     artifacts = {}
     if status != "RUNNING":
         artifacts["checkpoints.json"] = canonical_json(_checkpoint_table(state, store_uri))
@@ -194,7 +196,7 @@ def trial_run(
 
 def study_run(
     study: Study,
-    status: Literal["RUNNING", "FINISHED", "FAILED", "KILLED"],
+    status: Status,
     started_ms: int,
     artifacts: dict[str, bytes],
 ) -> RunRecord:

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import ray
 from ray import cloudpickle, tune
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from ray.tune.search import Searcher
 
 from robustray.errors import MachineError
@@ -36,24 +36,19 @@ class Listener(Protocol):
     """What the driver wants to hear of a running sweep. Called in the driver's main loop."""
 
     def started(self, name: str) -> None:
-        """A worker has begun an attempt."""
-        ...
+        """Hear that a worker has begun an attempt."""
 
     def progressed(self, name: str, report: dict[str, Any]) -> None:
-        """A worker has reported."""
-        ...
+        """Hear a worker's report."""
 
     def finished(self, name: str) -> None:
-        """A trial is done."""
-        ...
+        """Hear that a trial is done."""
 
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
-        """An attempt failed; the next comes after ``wait`` seconds, or never if None."""
-        ...
+        """Hear that an attempt failed; the next comes after ``wait`` seconds, or never if None."""
 
     def tick(self) -> None:
-        """Some time has passed."""
-        ...
+        """Hear that some time has passed."""
 
 
 def run_queue(
@@ -140,7 +135,7 @@ class _QueueSearcher(Searcher):
         super().__init__()
         self._queue = queue
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         if self._queue.finished:
             return Searcher.FINISHED
         name = self._queue.pop(time.monotonic())
@@ -220,11 +215,11 @@ def _read_error(trial: Any) -> BaseException | None:
 
 def _kind(error: BaseException | None) -> Failure:
     """Tell what took a worker away from the error that Ray gives."""
-    if isinstance(error, ray.exceptions.OutOfMemoryError):
+    if isinstance(error, OutOfMemoryError):
         return Failure.OUT_OF_MEMORY
-    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, Exception):
+    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
         return classify(error.cause)
-    if error is None or isinstance(error, ray.exceptions.RayError):
+    if error is None or isinstance(error, RayError):
         return Failure.PREEMPTION
     return classify(error)
 

@@ -11,11 +11,11 @@ from typing import Any
 
 from robustray.cluster import check_fits, connect, has_gpu, read_capacity
 from robustray.data import load_dataset
-from robustray.errors import UserError
+from robustray.errors import StoreError, StoreUnavailableError, UserError
 from robustray.manifest import Sweep
 from robustray.store import ObjectStore
 from robustray.sweeps import attempts
-from robustray.sweeps.grid import Study, Trial
+from robustray.sweeps.grid import Study
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
 from robustray.sweeps.progress import Progress
 from robustray.sweeps.queue import Failure, TrialQueue
@@ -31,6 +31,7 @@ from robustray.sweeps.report import Published, publish
 from robustray.sweeps.runner import run_queue
 from robustray.sweeps.trial import TrialJob, attempt_trial
 from robustray.tracking import RunRecord, Uploader
+from robustray.tracking.records import Status
 
 NO_GPU = (
     "this study asks for GPUs and there is none, neither here nor declared by a cluster. "
@@ -88,7 +89,7 @@ def run_study(
     plan = make_plan(study, store)
     say(describe_plan(plan))
     _check_data(manifest, data_root)
-    store.probe()
+    _check_store(store)
     with connect():
         cpu_only = _check_resources(manifest, assume_yes, say)
         save_study(store, study)
@@ -207,7 +208,7 @@ class _Driver:
             self._study, state, profile, self._store.uri, failed=failed, stopped=stopped
         )
 
-    def _track_study(self, status: str, artifacts: dict[str, bytes] | None = None) -> None:
+    def _track_study(self, status: Status, artifacts: dict[str, bytes] | None = None) -> None:
         record = study_run(self._study, status, self._started_ms, artifacts or {})
         self._uploader.submit(self._study.prefix, lambda: record)
 
@@ -233,6 +234,14 @@ def _execute(
 def _check_data(manifest: Sweep, data_root: str | None) -> None:
     """Read the data once before anything starts: a damaged file must not stop 512 trials."""
     load_dataset(manifest.data, Path(data_root) if data_root else None)
+
+
+def _check_store(store: ObjectStore) -> None:
+    """Refuse to start with a store that can't be written; later outages are waited out."""
+    try:
+        store.probe()
+    except StoreUnavailableError as error:
+        raise StoreError(f"{error}. Check ROBUSTRAY_STORE and AWS_ENDPOINT_URL") from error
 
 
 def _check_resources(manifest: Sweep, assume_yes: bool, say: Callable[[str], None]) -> bool:

@@ -13,6 +13,7 @@ driver or cluster made it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -30,7 +31,7 @@ from robustray.data import Dataset, describe, load_dataset
 from robustray.errors import UserError
 from robustray.manifest import DataConfig, Sweep
 from robustray.random import derive_seed
-from robustray.store import CheckpointStore, ObjectStore, canonical_json, open_store, sha256_tensors
+from robustray.store import CheckpointStore, ObjectStore, canonical_json, open_store
 from robustray.sweeps import attempts
 from robustray.sweeps.grid import Trial, build_model
 from robustray.tracking import Journal
@@ -130,7 +131,9 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
     )
     epoch = fitted.best_epoch
     assert epoch is not None, "the last epoch is always validated"
-    weights = fitted.best_weights or _load_weights(context, epoch)
+    selected = context.checkpoints.record(epoch)
+    name = "ema" if "ema" in selected.files else "weights"
+    weights = fitted.best_weights or context.checkpoints.load(selected, name)
     model.load_state_dict(weights)
     metrics = attack(context, model, data)
     if manifest.retention.keep == "last":
@@ -143,7 +146,7 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
         "epochs": fitted.epochs,
         "selected_epoch": epoch,
         "validation_accuracy": fitted.best_accuracy,
-        "weights_sha256": sha256_tensors(weights),
+        "weights_sha256": selected.files[name]["sha256"],
         "metrics": metrics,
     }
 
@@ -232,15 +235,6 @@ def _kept_epochs(manifest: Sweep, best: int | None) -> set[int]:
     return kept | ({best} if best else set())
 
 
-def _load_weights(context: TrialContext, epoch: int) -> dict[str, torch.Tensor]:
-    """Read the weights that validation chose, which an earlier attempt committed."""
-    for record in context.checkpoints.records():
-        if record.step == epoch:
-            name = "ema" if "ema" in record.files else "weights"
-            return context.checkpoints.load(record, name)
-    raise AssertionError(f"epoch {epoch} was selected and never committed")
-
-
 def _commit_result(
     store: ObjectStore, job: TrialJob, attempt: attempts.Attempt, result: dict[str, Any]
 ) -> None:
@@ -270,17 +264,19 @@ def _conclude_quietly(
     """Keep the failure's story where the store allows it; the outcome is reported anyway."""
     if store is None or attempt is None or kind is attempts.Failure.STORAGE:
         return
-    try:
+    with contextlib.suppress(Exception):
         attempts.conclude(store, job.prefix, attempt, kind.value, error)
-    except Exception:  # noqa: S110 (the first failure is the one to report)
-        pass
 
 
 def _outcome(job: TrialJob, outcome: str, message: str = "") -> dict[str, Any]:
     return {"trial": job.trial.name, "outcome": outcome, "message": message}
 
 
-@lru_cache(maxsize=1)
 def _dataset(config: DataConfig, root: str | None) -> Dataset:
+    return _cached_dataset(config.model_dump_json(), root)
+
+
+@lru_cache(maxsize=1)
+def _cached_dataset(config: str, root: str | None) -> Dataset:
     """Read a data set once per process: actors are reused by many trials."""
-    return load_dataset(config, Path(root) if root else None)
+    return load_dataset(DataConfig.model_validate_json(config), Path(root) if root else None)

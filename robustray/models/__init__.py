@@ -1,0 +1,33 @@
+"""Architectures, their catalogue, their cost, and their weights."""
+
+from robustray.models import catalogue as catalogue
+from robustray.models.errors import ModelError, WeightsError
+from robustray.models.profile import Profile, profile
+from robustray.models.registry import (
+    Entry,
+    Paper,
+    PublishedCost,
+    PublishedWeights,
+    create_model,
+    find_model,
+    list_models,
+)
+from robustray.models.weights import LoadReport, load_weights, save_weights
+
+__all__ = [
+    "Entry",
+    "LoadReport",
+    "ModelError",
+    "Paper",
+    "Profile",
+    "PublishedCost",
+    "PublishedWeights",
+    "WeightsError",
+    "catalogue",
+    "create_model",
+    "find_model",
+    "list_models",
+    "load_weights",
+    "profile",
+    "save_weights",
+]

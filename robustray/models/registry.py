@@ -1,0 +1,195 @@
+"""Which models exist: records of entry points, and building a model by its name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+from torch import nn
+
+from robustray.models.errors import ModelError, choice_error
+
+_Build = TypeVar("_Build", bound=Callable[..., nn.Module])
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a model comes from."""
+
+    authors: str
+    title: str
+    venue: str
+    arxiv: str
+
+
+@dataclass(frozen=True)
+class PublishedCost:
+    """Parameters and multiply-accumulates as printed by the authors, with their rounding."""
+
+    parameters: str
+    macs: str
+
+
+@dataclass(frozen=True)
+class PublishedWeights:
+    """A set of trained weights that can be fetched and verified.
+
+    Attributes
+    ----------
+    name : str
+        What it is called beside the model's name ("trades-cifar10").
+    sources : tuple of str
+        Addresses to try in turn.
+    sha256, size : str, int
+        Digest and length in bytes of the file as published.
+    licence : str
+        SPDX identifier, or "unstated".
+    layout : str
+        Format for `robustray.models.load_weights`.
+    data : str
+        The data set and classes it was trained on.
+    options : tuple of (str, object)
+        Options of ``create_model`` that the weights need ("pre_process", True).
+    numbers : tuple of (str, float)
+        Published accuracies by metric, in percent ("autoattack-linf-8/255", 54.42).
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    sha256: str
+    size: int
+    licence: str
+    layout: str
+    data: str
+    options: tuple[tuple[str, Any], ...] = ()
+    numbers: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model of the catalogue.
+
+    Attributes
+    ----------
+    name, build : str, callable
+        The entry point; ``build(num_classes=..., in_channels=..., **options)``.
+    options : tuple of str
+        What may be varied. An entry point fixes the rest.
+    paper : Paper or None
+        Its source.
+    parameters, macs : int or None
+        Counted for 10 classes and ``input_shape``, as `robustray.models.profile` counts; None
+        for a family whose members differ.
+    published : PublishedCost or None
+        What the authors print.
+    corrections : tuple of str
+        Where printed settings or costs differ from what the printed architecture has.
+    weights : tuple of PublishedWeights
+        Weights that can be had.
+    """
+
+    name: str
+    build: Callable[..., nn.Module]
+    options: tuple[str, ...]
+    paper: Paper | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    input_shape: tuple[int, int, int] = (3, 32, 32)
+    published: PublishedCost | None = None
+    corrections: tuple[str, ...] = ()
+    weights: tuple[PublishedWeights, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """First line of the entry point's documentation."""
+        return (inspect.getdoc(self.build) or "").split("\n")[0]
+
+
+_ENTRIES: dict[str, Entry] = {}
+
+
+def register(options: tuple[str, ...], **record: Any) -> Callable[[_Build], _Build]:
+    """Make the decorated function the entry point of the model with the function's name.
+
+    Parameters
+    ----------
+    options : tuple of str
+        Options that the function takes besides ``num_classes`` and ``in_channels``.
+    **record
+        The other fields of `Entry`.
+    """
+
+    def add(build: _Build) -> _Build:
+        name = build.__name__
+        assert name not in _ENTRIES, f"two models are called {name}"
+        _ENTRIES[name] = Entry(name=name, build=build, options=options, **record)
+        return build
+
+    return add
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Return the names of all models that match a shell pattern ("rrn_*"), sorted."""
+    return sorted(name for name in _ENTRIES if fnmatchcase(name, pattern))
+
+
+def find_model(name: str) -> Entry:
+    """Return a model's record.
+
+    Raises
+    ------
+    ModelError
+        If no model has this name; lists the closest ones (a ``ValueError``).
+    """
+    if name not in _ENTRIES:
+        raise choice_error("model", name, list_models())
+    return _ENTRIES[name]
+
+
+def create_model(
+    name: str, *, num_classes: int = 10, in_channels: int = 3, **options: Any
+) -> nn.Module:
+    """Build a model by name, with initial weights drawn from PyTorch's global generator.
+
+    Parameters
+    ----------
+    name : str
+        One of `list_models`.
+    num_classes, in_channels : int
+        Number of logits, and channels of the image.
+    **options
+        What the entry allows (``find_model(name).options``); None means not given.
+
+    Returns
+    -------
+    nn.Module
+        In training mode. It maps images (B, C, H, W) in [0, 1] to logits (B, num_classes).
+        Within ``torch.device("meta")`` nothing is allocated or drawn.
+
+    Raises
+    ------
+    ModelError
+        For an unknown name or a wrong option; says what is allowed (a ``ValueError``).
+
+    Examples
+    --------
+    >>> model = create_model("preact_resnet", depths=(4, 4, 4), widths=(10, 10, 10))
+    """
+    entry = find_model(name)
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given:
+        if key not in entry.options:
+            raise _option_error(entry, key)
+    return entry.build(num_classes=num_classes, in_channels=in_channels, **given)
+
+
+def _option_error(entry: Entry, option: str) -> ModelError:
+    if any(option in other.options for other in _ENTRIES.values()):
+        allowed = ", ".join(("num_classes", "in_channels", *entry.options))
+        return ModelError(f"{entry.name} does not take the option {option!r}. Allowed: {allowed}")
+    return choice_error(
+        f"option of {entry.name}", option, ("num_classes", "in_channels", *entry.options)
+    )

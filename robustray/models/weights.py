@@ -1,0 +1,254 @@
+"""Saving weights as safetensors, and loading them from that and from published layouts."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from robustray.models.errors import WeightsError, choice_error
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """How the tensors of a file fitted a model.
+
+    Attributes
+    ----------
+    matched : tuple of str
+        Names in the model that got a tensor.
+    missing : tuple of str
+        Names in the model for which the file has none.
+    unexpected : tuple of str
+        Names in the file that the model does not have.
+    mismatched : tuple of str
+        "name: shape in the file, shape in the model".
+    renamed : dict of str to str
+        Names in the file that are called differently in the model.
+    format : str
+        The layout that was read, a key of ``LAYOUTS``.
+    """
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    renamed: dict[str, str]
+    format: str
+
+    @property
+    def problems(self) -> int:
+        """How many names do not fit; 0 for weights that can be loaded."""
+        return len(self.missing) + len(self.unexpected) + len(self.mismatched)
+
+    def __str__(self) -> str:
+        """Say in a few lines what did not fit."""
+        lines = [f"{len(self.matched)} tensors match (read as {self.format})"]
+        for what in ("missing", "unexpected", "mismatched"):
+            names = getattr(self, what)
+            if names:
+                rest = f", and {len(names) - 6} more" if len(names) > 6 else ""
+                lines.append(f"{len(names)} {what}: {', '.join(names[:6])}{rest}")
+        return "; ".join(lines)
+
+
+def _same(name: str) -> str:
+    return name
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which weights are published.
+
+    Attributes
+    ----------
+    container : "safetensors" or "torch"
+        The kind of file.
+    member : str or None
+        Key of the state dict within the file's mapping; None if the mapping is the state dict.
+    rename : callable
+        Name in the file, less the prefix of data-parallel wrappers, to name in the model; None
+        for what is known to carry no weights.
+    """
+
+    container: Literal["safetensors", "torch"]
+    member: str | None = None
+    rename: Callable[[str], str | None] = _same
+
+    def state_dict(self, content: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
+        """Return the tensors of a file's content, or None if it has another layout."""
+        state = content if self.member is None else content.get(self.member)
+        if not isinstance(state, Mapping) or not state:
+            return None
+        fits = all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
+        return state if fits else None
+
+
+LAYOUTS: dict[str, Layout] = {
+    "safetensors": Layout("safetensors"),
+    "bare": Layout("torch"),
+    "state_dict": Layout("torch", "state_dict"),
+    "model_state_dict": Layout("torch", "model_state_dict"),
+}
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write a model's state dict as safetensors; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On any device but meta. Wrappers (compiled, data-parallel) are looked through.
+    path : str or Path
+        The file; its folder must exist. An existing file is replaced.
+
+    Raises
+    ------
+    WeightsError
+        If the model is on the meta device, or two of its tensors share memory.
+    OSError
+        If the file can't be written.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {path.parent}")
+    state = _real_state(model)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        safetensors.torch.save_file(tensors, temporary, metadata={"format": "pt"})
+        temporary.replace(path)
+    except RuntimeError as error:
+        raise WeightsError(f"the model can't be saved: {error}") from error
+    except SafetensorError as error:
+        raise OSError(f"{path} can't be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_weights(model: nn.Module, path: str | Path, format: str = "auto") -> LoadReport:
+    """Load weights into a model; all of them, or none if anything does not fit.
+
+    Pickles are read with restricted unpickling, which builds tensors and plain containers only.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On any device but meta; tensors are copied into it, and cast to its dtypes.
+    path : str or Path
+        A safetensors file, or what ``torch.save`` wrote.
+    format : str
+        A key of ``LAYOUTS``, or "auto": the one that fits best among those the file can be
+        read as.
+
+    Returns
+    -------
+    LoadReport
+        What was mapped; nothing in it is missing, unexpected or mismatched.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged or of no known layout, or does not fit; ``str`` of it lists the
+        names (a ``ValueError``).
+    FileNotFoundError
+        If there is no such file.
+    """
+    if format != "auto" and format not in LAYOUTS:
+        raise choice_error("format of weights", format, ("auto", *LAYOUTS))
+    path = Path(path)
+    expected = _real_state(model)
+    container, content = _read(path)
+    fits: list[tuple[LoadReport, dict[str, Tensor]]] = []
+    for name, layout in LAYOUTS.items():
+        if layout.container != container or format not in ("auto", name):
+            continue
+        state = layout.state_dict(content)
+        if state is not None:
+            fits.append(_fit(expected, state, layout, name))
+    if not fits:
+        wanted = ", ".join(LAYOUTS) if format == "auto" else format
+        raise WeightsError(f"{path}: a {container} file, but not of the format {wanted}")
+    report, tensors = min(fits, key=lambda fit: fit[0].problems)
+    if report.problems:
+        raise WeightsError(f"{path} does not fit the model: {report}")
+    _unwrapped(model).load_state_dict(tensors, strict=True)
+    return report
+
+
+def _fit(
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], layout: Layout, name: str
+) -> tuple[LoadReport, dict[str, Tensor]]:
+    """Compare a file's tensors with a model's."""
+    source: dict[str, str] = {}
+    twice: list[str] = []
+    for old in state:
+        new = layout.rename(old if old in expected else old.removeprefix("module."))
+        if new is not None and source.setdefault(new, old) != old:
+            twice.append(old)
+    tensors = {new: state[old] for new, old in source.items()}
+    shared = [key for key in expected if key in tensors]
+    bad = [key for key in shared if tensors[key].shape != expected[key].shape]
+    report = LoadReport(
+        matched=tuple(key for key in shared if key not in bad),
+        missing=tuple(key for key in expected if key not in tensors),
+        unexpected=(*(old for new, old in source.items() if new not in expected), *twice),
+        mismatched=tuple(
+            f"{key}: {tuple(tensors[key].shape)} in the file, {tuple(expected[key].shape)} here"
+            for key in bad
+        ),
+        renamed={old: new for new, old in source.items() if old != new},
+        format=name,
+    )
+    return report, tensors
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network within wrappers of torch.compile and of data parallelism."""
+    while True:
+        if isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        elif isinstance(
+            model, (nn.DataParallel, nn.parallel.DistributedDataParallel)
+        ) and isinstance(model.module, nn.Module):
+            model = model.module
+        else:
+            return model
+
+
+def _real_state(model: nn.Module) -> dict[str, Tensor]:
+    state = _unwrapped(model).state_dict()
+    if any(tensor.is_meta for tensor in state.values()):
+        raise WeightsError("the model is on the meta device and has no weights; create it anew")
+    return state
+
+
+def _read(path: Path) -> tuple[str, Mapping[str, Any]]:
+    """Read a file by what it contains, not by what it is called."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:9] == b"{":
+        try:
+            return "safetensors", safetensors.torch.load_file(path)
+        except SafetensorError as error:
+            raise WeightsError(f"{path} is damaged: {error}") from error
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path} can't be read as weights: it is damaged, no file of weights at all, or "
+            "contains objects other than tensors, numbers, strings and containers of them"
+        ) from error
+    except Exception as error:  # damaged bytes lead the unpickler into errors of any kind
+        raise WeightsError(f"{path} is damaged: {str(error).partition('. ')[0]}") from error
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path} contains a {type(content).__name__}, not a state dict")
+    return "torch", content

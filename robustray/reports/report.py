@@ -1,0 +1,123 @@
+"""Everything that is written about a study: tables, figures, a summary and the HTML page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from robustray.reports import html
+from robustray.reports.curves import curves_figure
+from robustray.reports.figures import scale_figure
+from robustray.reports.files import write_atomically
+from robustray.reports.frontier import frontiers, layers_for
+from robustray.reports.rows import Axis, StudyReport, judged
+from robustray.reports.shares import GROUP, is_uniform, shown_totals, total
+from robustray.reports.style import metric_label, render
+from robustray.reports.table import write_provenance, write_table
+from robustray.reports.text import correlation
+
+
+def write_report(report: StudyReport, folder: Path, *, svg: bool = False) -> list[Path]:
+    """Write a study's report; each file is replaced as a whole.
+
+    ``table.csv``, ``table.parquet`` and ``summary.json`` are canonical: equal results give
+    equal bytes. ``scale_width.png`` or ``scale_depth.png`` (both where both vary) is there once
+    an attack is known, ``curves.png`` where there are curves, ``provenance.csv`` where there
+    are records of it, and ``report.html`` shows it all.
+
+    Parameters
+    ----------
+    report : StudyReport
+        What is reported.
+    folder : Path
+        Where; it is made where it is missing.
+    svg : bool
+        Write each figure as SVG as well.
+
+    Returns
+    -------
+    list of Path
+        Every file written.
+    """
+    paths = write_table(report.rows, folder)
+    paths.append(write_atomically(folder / "summary.json", _summary(report)))
+    if report.provenance:
+        paths.append(write_provenance(report.provenance, folder))
+    pictures = []
+    for name, figure, title, words in _figures(report):
+        png = render(figure)
+        paths.append(write_atomically(folder / f"{name}.png", png))
+        if svg:
+            paths.append(write_atomically(folder / f"{name}.svg", render(figure, "svg")))
+        pictures.append(html.Picture(png, title, words))
+    page = html.page(report, pictures).encode()
+    return [*paths, write_atomically(folder / "report.html", page)]
+
+
+def _figures(report: StudyReport) -> list[tuple[str, Figure, str, str]]:
+    """Return name, figure, title and caption of each figure."""
+    caption = f"{report.data_label}; {report.counts}"
+    figures = []
+    for by in html.axes(report) if report.headline else ():
+        figure = scale_figure(
+            report.rows, by=by, metric=str(report.headline), caption=caption,
+            partial=report.is_partial,
+        )  # fmt: skip
+        figures.append((f"scale_{by}", figure, f"Scaling by {by}", _scale_words(report, by)))
+    macs = {row.name: row.macs for row in report.rows}
+    if any(report.curves.get(name) for name in macs):
+        figure = curves_figure(
+            report.curves, macs, report.curve_metrics, caption=caption, partial=report.is_partial
+        )
+        words = "Each line is a trial on held-out data, coloured by its multiply-accumulates."
+        figures.append(("curves", figure, "Training curves", words))
+    return figures
+
+
+def _scale_words(report: StudyReport, by: Axis) -> str:
+    found = judged(report.rows, report.headline)
+    shown = shown_totals(found, by)
+    totals = {total(row, by) for row in found}
+    band = "two outermost fronts" if layers_for(len(found)) == 2 else "outermost front"
+    window = ""
+    if len(shown) < len(totals):
+        window = (
+            f" Columns: the {len(shown)} neighbouring totals (of {len(totals)}) with most trials."
+        )
+    return (
+        f"Left: {metric_label(str(report.headline))} robust accuracy against multiply-accumulates "
+        f"of {len(found)} trials. Efficient settings are the {band} (no setting with no more MACs "
+        "is more accurate), inefficient ones its mirror image; a uniform setting is drawn as such "
+        f"wherever it lies; the lower axis gives the total {by} at its median MACs. Right: how the "
+        f"best settings of each total {by}, the worst, and those nearest to a uniform division "
+        f"share it among the stages (bars), and their accuracy (line); means of up to {GROUP} "
+        f"settings and those that tie with the last of them.{window}"
+    )
+
+
+def _summary(report: StudyReport) -> bytes:
+    counts = report.counts
+    tau = correlation(report.rows, report.headline)
+    fronts = frontiers(report.rows, report.headline)
+    uniform = {
+        f"uniform_{by}": [r.name for r in judged(report.rows, report.headline) if is_uniform(r, by)]
+        for by in html.axes(report)
+    }
+    summary = {
+        "study": report.study,
+        "study_id": report.study_id,
+        "manifest_hash": report.manifest_hash,
+        "grid": report.grid,
+        "data": report.data_label,
+        "threat": report.threat,
+        "judged_by": report.headline,
+        "partial": report.is_partial,
+        "trials": asdict(counts) | {"judged": counts.judged},
+        "kendall_macs": asdict(tau) if tau else None,
+        "frontiers": fronts | uniform,
+        "fronts_marked": layers_for(counts.judged),
+    }
+    return (json.dumps(summary, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,139 @@
+"""Small real studies for tests: run as a user does, in processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+STUDY = """
+kind: Sweep
+name: small
+seed: 3
+model: {name: preact_resnet, depths: [1, 1, 1]}
+grid: {widths: {settings: [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5], [0.5, 0.5, 0.5]]}}
+recipe:
+  threat: {eps: 0.1}
+  inner: {steps: 3, step_size: 0.04}
+  epochs: 4
+  batch_size: 50
+  augmentation: {crop_padding: 0, flip: false}
+  selection: {start: 0.0, attack: pgd-10}
+data: {name: digits, validation: 60, train_limit: 560, test_limit: 60}
+evaluation: {attacks: [fgsm, pgd-20]}
+resources: {gpus: 0, cpus: 1, retries: {backoff_seconds: 0.2}}
+"""
+
+
+class Place:
+    """A folder with a manifest, and an environment in which everything lands in that folder."""
+
+    def __init__(self, folder: Path, manifest: str = STUDY, **environment: str) -> None:
+        self.folder = folder
+        self.manifest = folder / "small.yaml"
+        self.manifest.write_text(manifest)
+        self.mark = uuid.uuid4().hex
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RAY_", "MLFLOW"))}
+        self.environment = {
+            **kept,
+            "PYTHONPATH": str(REPOSITORY),
+            "ROBUSTRAY_STORE": str(folder / "store"),
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+            "ROBUSTRAY_TEST_MARK": self.mark,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "OMP_NUM_THREADS": "1",
+            **environment,
+        }
+
+    def start(self, *arguments: str, job: str = "sweep_width") -> subprocess.Popen[str]:
+        """Start the job on the manifest."""
+        script = str(REPOSITORY / f"jobs/{job}.py")
+        log = (self.folder / "log.txt").open("a")
+        command = [sys.executable, script, "--manifest", str(self.manifest), *arguments]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            text=True,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def run(self, *arguments: str, timeout: float = 240) -> int:
+        """Run the job to its end."""
+        process = self.start(*arguments)
+        try:
+            return process.wait(timeout)
+        finally:
+            end(process)
+
+    @property
+    def log(self) -> str:
+        """Everything that was printed."""
+        return (self.folder / "log.txt").read_text()
+
+    @property
+    def study(self) -> Path:
+        """The study's folder in a local store."""
+        (folder,) = (self.folder / "store/studies").iterdir()
+        return folder
+
+    def table(self) -> bytes:
+        """Return the canonical table of the report."""
+        (table,) = (self.folder / "runs/reports").glob("*/table.csv")
+        return table.read_bytes()
+
+    def attempts(self) -> list[dict]:
+        """Return all attempt records, sorted by trial and number."""
+        paths = sorted((self.folder / "store").glob("studies/*/trials/*/attempts/*.json"))
+        return [json.loads(path.read_text()) for path in paths]
+
+    def survivors(self) -> list[int]:
+        """Return the processes that carry this place's mark."""
+        mark, found = f"ROBUSTRAY_TEST_MARK={self.mark}".encode(), []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if mark in (process / "environ").read_bytes():
+                    found.append(int(process.name))
+        return found
+
+
+def wait_for(condition: Callable[[], object], timeout: float = 120, what: str = "") -> object:
+    """Look until something is there."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError, ValueError):
+            if found := condition():
+                return found
+        time.sleep(0.02)
+    raise AssertionError(f"waited {timeout} s in vain {what}")
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill what a test started, should it still run."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
+def started(place: Place, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Start the job, and end it with the block."""
+    process = place.start(*arguments)
+    try:
+        yield process
+    finally:
+        end(process)

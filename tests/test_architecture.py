@@ -1,0 +1,64 @@
+"""The floors of the house: imports only go down, read from the code itself."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "robustray"
+SCIENCE = {"attacks", "data", "models", "training", "random"}
+RUNNERS = {"sweeps", "evaluation", "cluster", "reports", "store", "tracking"}
+BESIDE = {"manifest", "errors"}
+ENGINES = {"ray", "mlflow", "boto3", "botocore"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Names of all imports of a file, those inside functions included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms_imported(path: Path) -> set[str]:
+    parts = (name.split(".") for name in imported(path))
+    return {p[1] for p in parts if p[0] == "robustray" and len(p) > 1} - {room_of(path)}
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_only_go_down(path):
+    room, below = room_of(path), rooms_imported(path)
+    if room in SCIENCE:
+        assert below <= SCIENCE | BESIDE
+        assert not {name.split(".")[0] for name in imported(path)} & ENGINES
+    elif room in BESIDE:
+        assert below <= {"errors"}
+    elif room in RUNNERS:
+        assert below <= RUNNERS | SCIENCE | BESIDE
+
+
+def test_science_is_free_of_the_engines():
+    code = (
+        "import sys, robustray.attacks, robustray.models, robustray.data, robustray.training\n"
+        "print([m for m in ('ray', 'mlflow', 'boto3', 'torchvision') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_jobs_are_thin():
+    for job in (PACKAGE.parent / "jobs").glob("*.py"):
+        assert len(job.read_text().splitlines()) < 40, f"{job.name} holds logic"
