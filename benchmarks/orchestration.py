@@ -248,7 +248,7 @@ def real(options: argparse.Namespace) -> None:
 def main() -> None:
     """Run one of the measurements."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(required=True)
     one = commands.add_parser("overhead")
     one.add_argument("--trials", type=int, default=512)

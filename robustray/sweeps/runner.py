@@ -163,6 +163,10 @@ class _SweepCallback(tune.Callback):
         self._waiting_since = time.monotonic()
         self.abort: MachineError | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Hide the driver's locks and threads from Tune, which pickles callbacks for restores."""
+        return {}
+
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         running = any(trial.status == "RUNNING" for trial in trials[-64:])
         now = time.monotonic()

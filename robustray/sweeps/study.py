@@ -264,10 +264,10 @@ def _check_resources(manifest: Sweep, assume_yes: bool, say: Callable[[str], Non
 
 def _start_tracking(uri: str, say: Callable[[str], None]) -> Uploader:
     uploader = Uploader(uri, log=say)
-    trouble = uploader.check()
-    if trouble:
+    answer = uploader.check()
+    if answer is not True:
         say(
-            f"warning: MLflow does not answer ({trouble}); the work goes on, its journal is in "
+            f"warning: MLflow does not answer ({answer}); the work goes on, its journal is in "
             "the store, and MLflow gets it when it answers"
         )
     return uploader
