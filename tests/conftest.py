@@ -11,6 +11,8 @@ import torch
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
+pytest_plugins = ["tests.fixtures_servers"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:

@@ -1,0 +1,195 @@
+"""What a store is: named bytes, written whole or not at all, and created at most once.
+
+The two stores, a local folder and a bucket, keep the same promises, so that everything above them
+is written once. ``create`` is the only lock that the program has: of all who call it for one key,
+exactly one is told True.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import uuid
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import NamedTuple
+
+from robustray.errors import StoreError, StoreUnavailableError
+
+_SEGMENT = re.compile(r"[A-Za-z0-9._=+-]{1,255}")
+_PREFIX = re.compile(r"[A-Za-z0-9._=+/-]*")
+_LONGEST_KEY = 900
+
+
+class NotFoundError(KeyError):
+    """There is no object with this key."""
+
+    def __init__(self, key: str, uri: str = "") -> None:
+        self.key, self.uri = key, uri
+        super().__init__(key, uri)
+
+    def __str__(self) -> str:
+        return f"no object {self.key!r}" + (f" in {self.uri}" if self.uri else "")
+
+
+class ObjectInfo(NamedTuple):
+    """One line of a listing: the key, and the size in bytes."""
+
+    key: str
+    size: int
+
+
+def is_key(key: str) -> bool:
+    """Tell whether a string can name an object (see `check_key`)."""
+    return len(key) <= _LONGEST_KEY and all(
+        _SEGMENT.fullmatch(part) is not None and part not in (".", "..") for part in key.split("/")
+    )
+
+
+def check_key(key: str) -> str:
+    """Return the key if it can name an object.
+
+    Keys are segments of ``[A-Za-z0-9._=+-]`` with "/" between them, at most 900 characters, none
+    of them ``.`` or ``..``. In a local store a key can't also be the folder of another key.
+
+    Raises
+    ------
+    ValueError
+        For any other string.
+    """
+    if not is_key(key):
+        raise ValueError(f"not a key: {key!r}; keys are '/'-separated, of [A-Za-z0-9._=+-]")
+    return key
+
+
+def check_prefix(prefix: str) -> str:
+    """Return the prefix if some key can begin with it ("" begins every key).
+
+    Raises
+    ------
+    ValueError
+        For any other string.
+    """
+    parts = prefix.split("/")[:-1]
+    if not _PREFIX.fullmatch(prefix) or (parts and not is_key("/".join(parts))):
+        raise ValueError(f"not the beginning of a key: {prefix!r}")
+    return prefix
+
+
+class ObjectStore(ABC):
+    """Named bytes. Safe to use from several threads, and cheap to pickle.
+
+    Every method may raise `StoreError` when the store refuses (a user must change something) and
+    `StoreUnavailableError` when it does not answer for longer than it is given.
+
+    Attributes
+    ----------
+    uri : str
+        Where it is; ``open_store(store.uri)`` opens the same store elsewhere.
+    """
+
+    uri: str
+
+    @abstractmethod
+    def get(self, key: str) -> bytes:
+        """Return the object's bytes; `NotFoundError` without one."""
+
+    @abstractmethod
+    def put(self, key: str, data: bytes) -> None:
+        """Write the object whole, in place of an older one."""
+
+    @abstractmethod
+    def create(self, key: str, data: bytes) -> bool:
+        """Write the object if there is none; True if and only if this very call made it."""
+
+    @abstractmethod
+    def exists(self, key: str) -> bool:
+        """Tell whether there is such an object."""
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """Return the objects whose keys begin with the string ``prefix``, sorted by key."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove the object; no error when there is none."""
+
+    @abstractmethod
+    def put_file(self, key: str, path: Path) -> None:
+        """Write a local file's bytes as the object, as a stream."""
+
+    @abstractmethod
+    def get_file(self, key: str, path: Path) -> None:
+        """Write the object's bytes to a local file, as a stream; the file appears whole."""
+
+    def probe(self) -> None:
+        """Find out within about ten seconds whether the store can be used.
+
+        Writes, lists, reads and deletes a tiny object, and makes sure that `create` is honoured.
+
+        Raises
+        ------
+        StoreError
+            "can't write to <uri>: <why>".
+        StoreUnavailableError
+            The same, for a store that does not answer.
+        """
+        key = f"probe/{uuid.uuid4().hex}"
+        try:
+            self.impatient()._exercise(key, key.encode())
+        except StoreError as error:
+            raise StoreError(f"can't write to {self.uri}: {error}") from error
+        except StoreUnavailableError as error:
+            raise StoreUnavailableError(f"can't write to {self.uri}: {error}") from error
+
+    def impatient(self) -> ObjectStore:
+        """Return a twin that gives up after ten seconds."""
+        return self
+
+    def _exercise(self, key: str, data: bytes) -> None:
+        try:
+            created = self.create(key, data)
+            again = self.create(key, data)
+            found = self.get(key) == data and ObjectInfo(key, len(data)) in self.list(key)
+        except StoreError:
+            with contextlib.suppress(StoreError, StoreUnavailableError):
+                self.delete(key)
+            raise
+        self.delete(key)
+        if again:
+            raise StoreError(
+                "it overwrites objects that must be created only once "
+                "(the server ignores If-None-Match on PutObject); use another server"
+            )
+        if not (created and found) or self.exists(key):
+            raise StoreError("what was written does not come back, or does not go away")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.uri!r})"
+
+
+def open_store(uri: str | None = None) -> ObjectStore:
+    """Open the store at a place; nothing is touched until it is used.
+
+    Parameters
+    ----------
+    uri : str, optional
+        ``s3://bucket/prefix`` or a folder. By default $ROBUSTRAY_STORE, else ``./runs/store``.
+
+    Raises
+    ------
+    StoreError
+        For an address that is neither.
+    """
+    place = uri or os.environ.get("ROBUSTRAY_STORE") or "runs/store"
+    if place.startswith("s3://"):
+        from robustray.store.s3 import S3Store
+
+        return S3Store(place)
+    if "://" in place:
+        scheme = place.split("://")[0]
+        raise StoreError(f"a store is a folder or s3://bucket/prefix, not {scheme}://...")
+    from robustray.store.local import LocalStore
+
+    return LocalStore(place)

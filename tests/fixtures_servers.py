@@ -1,0 +1,35 @@
+"""Fixtures of the real servers: one of each for the whole session, fresh places for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.servers import MlflowServer, S3Server, program
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A SeaweedFS server; a test that kills it must restart it."""
+    program("weed")
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh s3:// URI, with the server's address and keys in the environment."""
+    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in s3_server.env().items():
+        monkeypatch.setenv(name, value)
+    return s3_server.uri()
+
+
+@pytest.fixture(scope="session")
+def mlflow_server() -> Iterator[MlflowServer]:
+    """An MLflow server; a test that kills it must restart it, and names its own experiments."""
+    program("mlflow")
+    with MlflowServer() as server:
+        yield server

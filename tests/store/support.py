@@ -1,0 +1,122 @@
+"""Servers that misbehave on purpose, where no real one would."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
+
+HOST = "127.0.0.1"
+
+
+class Proxy:
+    """Passes bytes on to a server; drops the replies that it is told to drop."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self.drop_replies = 0
+        self.dropped = 0
+        self._listener = socket.create_server((HOST, 0))
+        self.endpoint = f"http://{HOST}:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                server = socket.create_connection((HOST, self._target))
+                for pair, replies in (((client, server), False), ((server, client), True)):
+                    threading.Thread(target=self._pump, args=(*pair, replies), daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, replies: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if replies and self.drop_replies:
+                    self.drop_replies -= 1
+                    self.dropped += 1
+                    break
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+
+class NaiveS3(ThreadingHTTPServer):
+    """Just enough of S3 for a store, without conditional writes; can be told to be busy."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__((HOST, 0), _Answer)
+        self.objects: dict[str, tuple[bytes, str]] = {}
+        self.refusals: list[tuple[int, str]] = []
+        self.endpoint = f"http://{HOST}:{self.server_port}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: NaiveS3
+
+    def do_PUT(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self._refused():
+            self.server.objects[self.path] = data, self.headers["x-amz-meta-sha256"]
+            self._say(200)
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        if self._refused():
+            return
+        if "list-type" in url.query:
+            start = parse_qs(url.query)["prefix"][0]
+            found = [(p.split("/", 2)[2], d) for p, (d, _) in self.server.objects.items()]
+            rows = [
+                f"<Contents><Key>{key}</Key><Size>{len(data)}</Size></Contents>"
+                for key, data in found
+                if key.startswith(start)
+            ]
+            self._say(200, f"<ListBucketResult>{''.join(rows)}</ListBucketResult>".encode())
+        elif url.path in self.server.objects:
+            data, sha256 = self.server.objects[url.path]
+            self._say(200, data, {"X-Amz-Meta-Sha256": sha256})
+        else:
+            self._say(404, b"<Error><Code>NoSuchKey</Code></Error>")
+
+    do_HEAD = do_GET
+
+    def do_DELETE(self) -> None:
+        self.server.objects.pop(self.path, None)
+        self._say(204)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _refused(self) -> bool:
+        if not self.server.refusals:
+            return False
+        status, code = self.server.refusals.pop(0)
+        self._say(status, f"<Error><Code>{code}</Code><Message>-</Message></Error>".encode())
+        return True
+
+    def _say(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
