@@ -1,0 +1,97 @@
+"""Errors on the way to MLflow: which pass, which stay, and how to tell them without secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from robustray.errors import MachineError
+from robustray.tracking.uris import redact
+
+_PASSING = {408, 409, 429, 499}
+_SERVICE_MODULES = {"sqlalchemy", "sqlite3", "botocore", "urllib3"}
+
+
+class TrackingUnavailableError(MachineError):
+    """MLflow or its storage did not do what was asked, but may do so later.
+
+    Parameters
+    ----------
+    message : str
+        What happened, free of credentials.
+    refused : bool
+        The server asked for other credentials (401, 403).
+    """
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
+class RecordRejectedError(Exception):
+    """MLflow will never accept this record as it is."""
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Turn the errors of MLflow and of what is under it into the two of this module.
+
+    Errors of the program pass unchanged. The original is not chained, since its text may hold the
+    credentials of a tracking URI.
+    """
+    try:
+        yield
+    except (MachineError, RecordRejectedError):
+        raise
+    except Exception as error:
+        plain = translate(error)
+        if plain is None:
+            raise
+        raise plain from None
+
+
+def translate(error: Exception) -> TrackingUnavailableError | RecordRejectedError | None:
+    """Return the error as one of this module's, or None if it is one of the program.
+
+    Connection errors, time-outs, 5xx, 429 and a locked database pass; other 4xx stay. 401 and 403
+    count as passing (credentials are renewed), marked as refusals.
+    """
+    status = _status(error)
+    if status is None:
+        return None
+    message = redact(_story(error)).strip().partition("\n")[0][:400] or type(error).__name__
+    if status in (401, 403):
+        return TrackingUnavailableError(message, refused=True)
+    if status >= 500 or status in _PASSING:
+        return TrackingUnavailableError(message)
+    return RecordRejectedError(message)
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether MLflow says that the run or experiment does not exist."""
+    return getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
+
+
+def _story(error: BaseException) -> str:
+    """Return what the system said if a connection failed, else the error's own words."""
+    inner: BaseException | None = error
+    while inner is not None:
+        if type(inner).__module__ == "builtins" and isinstance(inner, OSError) and inner.strerror:
+            return inner.strerror
+        inner = inner.__cause__ or inner.__context__
+    return str(error)
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status that an error has or amounts to; None for errors of the program."""
+    modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    if "mlflow" in modules:
+        status = error.get_http_status_code()  # pyright: ignore[reportAttributeAccessIssue]
+        # MLflow reports an exhausted connection pool as a bad request.
+        return 503 if status == 400 and "QueuePool" in str(error) else status
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):  # botocore
+        return response.get("ResponseMetadata", {}).get("HTTPStatusCode", 503)
+    if response is not None:  # requests
+        return getattr(response, "status_code", 503)
+    return 503 if isinstance(error, OSError) or modules & _SERVICE_MODULES else None

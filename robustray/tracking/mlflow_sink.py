@@ -1,0 +1,285 @@
+"""Bringing MLflow to the state that a record describes, once, however often it is asked."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustray.tracking import limits
+from robustray.tracking.changes import (
+    DIGEST_TAG,
+    KEY_TAG,
+    Changes,
+    Shown,
+    artifact_tag,
+    changes,
+    wanted_tags,
+)
+from robustray.tracking.faults import RecordRejectedError, is_missing, plain_errors
+from robustray.tracking.records import RunRecord, bytes_digest
+from robustray.tracking.uris import resolve_uri, sqlite_file
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# One try and a short patience: whoever calls has a retry loop that knows what else waits.
+_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_MAX_TAGS_AT_CREATION = 100
+
+
+class MlflowSink:
+    """One MLflow server or database; for one thread at a time.
+
+    A run is found by its tag ``robustray.key``. Only one process at a time may own a key.
+
+    Parameters
+    ----------
+    uri : str
+        ``http(s)://HOST:PORT``, ``sqlite:///FILE`` or another database that MLflow knows. An SQLite
+        file and the folders above it are made when first needed; artifacts of its experiments
+        then lie beside it in ``mlflow-artifacts``.
+
+    Raises
+    ------
+    UserError
+        If the URI can't be used.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = resolve_uri(uri)
+        self._client_lock = threading.Lock()
+        self._made: MlflowClient | None = None
+        self._experiments: dict[str, str] = {}
+        self._shown: dict[tuple[str, str], Shown] = {}
+        self._doubtful: set[tuple[str, str]] = set()
+
+    def apply(self, record: RunRecord) -> bool:
+        """Bring MLflow to the record's state; a repetition sends nothing.
+
+        Returns
+        -------
+        bool
+            False if all is there but the nesting, because the parent's run does not exist yet.
+
+        Raises
+        ------
+        TrackingUnavailableError
+            If a later try may succeed. What was sent stays, and is not doubled by the next try.
+        RecordRejectedError
+            If MLflow refuses the record. A parameter that stands there with another value is
+            reported so too, after everything else of the record was sent.
+        """
+        with plain_errors():
+            try:
+                return self._apply(record)
+            except Exception as error:
+                if not is_missing(error):
+                    raise
+            self._forget(record.experiment)  # somebody replaced the database under us
+            return self._apply(record)
+
+    def probe(self) -> None:
+        """Return if MLflow answers.
+
+        Raises
+        ------
+        TrackingUnavailableError, RecordRejectedError
+            If it does not, or does not let us in.
+        """
+        with plain_errors():
+            file = sqlite_file(self.uri)
+            if file is None:
+                self._client().search_experiments(max_results=1)
+            elif file.exists():
+                with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as database:
+                    database.execute("PRAGMA schema_version")
+            else:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=file.parent).close()
+
+    def _apply(self, record: RunRecord) -> bool:
+        place = (record.experiment, record.key)
+        shown = self._lookup(*place)
+        digest = record.digest()
+        if shown and shown.tags.get(DIGEST_TAG) == digest:
+            shown.know_points(record.metrics)
+            self._end(record, shown)
+            return True
+        parent = self._lookup(record.experiment, record.parent_key) if record.parent_key else None
+        linked = bool(parent) or record.parent_key is None
+        parent_id = parent.run_id if parent else None
+        shown = shown or self._create(record, parent_id)
+        news = changes(record, shown, parent_id)
+        whole = linked and not news.conflicts
+        if news or record.terminal or not shown.terminal:
+            self._send(record, shown, news, {DIGEST_TAG: digest} if whole else {})
+        self._end(record, shown)
+        if news.conflicts:
+            names = ", ".join(news.conflicts[:5])
+            raise RecordRejectedError(f"MLflow holds other values of the parameters {names}")
+        return linked
+
+    def _lookup(self, experiment: str, key: str) -> Shown | None:
+        """Return what is known of a run, from memory or else from MLflow."""
+        known = self._shown.get((experiment, key))
+        if known and (experiment, key) not in self._doubtful:
+            return known
+        found = self._find(self._experiment(experiment), key, known.run_id if known else "")
+        if found:
+            self._shown[experiment, key] = found
+        return found
+
+    def _find(self, experiment_id: str, key: str, known_id: str) -> Shown | None:
+        """Return the run of a key.
+
+        Further ones are removed: they come from a request to create one that the server carried out
+        after we had given up on it.
+        """
+        query = f"tags.`{KEY_TAG}` = '{key}'"
+        runs = [Shown.of(r) for r in self._client().search_runs([experiment_id], query)]
+        runs.sort(key=lambda run: (run.run_id != known_id, -len(run.tags), run.run_id))
+        for surplus in runs[1:]:
+            self._client().delete_run(surplus.run_id)
+        return runs[0] if runs else None
+
+    def _create(self, record: RunRecord, parent_id: str | None) -> Shown:
+        place = (record.experiment, record.key)
+        tags = dict(islice(wanted_tags(record, parent_id).items(), _MAX_TAGS_AT_CREATION))
+        try:
+            run = self._client().create_run(
+                self._experiment(record.experiment),
+                start_time=record.start_ms,
+                tags=tags,
+                run_name=record.name,
+            )
+        except Exception:
+            self._doubtful.add(place)
+            raise
+        self._shown[place] = Shown(run.info.run_id, tags=tags)
+        return self._shown[place]
+
+    def _send(self, record: RunRecord, shown: Shown, news: Changes, digest: dict[str, str]) -> None:
+        if shown.terminal and not record.terminal:
+            self._client().update_run(shown.run_id, status="RUNNING")
+            shown.status, shown.end_ms = "RUNNING", None
+        self._upload(shown.run_id, news.artifacts)
+        digests = {artifact_tag(p): bytes_digest(data) for p, data in news.artifacts.items()}
+        # The record's digest vouches for everything, so it comes last.
+        tags = news.tags | digests | (digest if digest.items() - shown.tags.items() else {})
+        points = [limits.tidy_point(point) for point in news.points]
+        for batch in limits.batches(news.params, points, tags):
+            self._log(shown.run_id, batch)
+        shown.params |= news.params
+        shown.tags |= tags
+        shown.know_points(record.metrics)
+
+    def _log(self, run_id: str, batch: limits.Batch) -> None:
+        from mlflow.entities import Metric, Param, RunTag
+
+        self._client().log_batch(
+            run_id,
+            metrics=[Metric(p.name, p.value, p.timestamp_ms, p.step) for p in batch.metrics],
+            params=[Param(name, value) for name, value in batch.params],
+            tags=[RunTag(name, value) for name, value in batch.tags],
+            synchronous=True,
+        )
+
+    def _upload(self, run_id: str, artifacts: dict[str, bytes]) -> None:
+        if not artifacts:
+            return
+        with tempfile.TemporaryDirectory(prefix="robustray-artifacts-") as folder:
+            for path, content in artifacts.items():
+                file = Path(folder, path)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+            self._client().log_artifacts(run_id, folder)
+
+    def _end(self, record: RunRecord, shown: Shown) -> None:
+        if not record.terminal:
+            return
+        if not shown.is_at(record):
+            self._client().set_terminated(shown.run_id, record.status, record.end_ms)
+            shown.status, shown.end_ms = record.status, record.end_ms or shown.end_ms
+        place = (record.experiment, record.key)
+        if place in self._doubtful:
+            self._lookup(*place)  # a second run of a late request goes now
+            self._doubtful.discard(place)
+
+    def _experiment(self, name: str) -> str:
+        """Return the id of the experiment, which is made if need be."""
+        if name not in self._experiments:
+            found = self._client().get_experiment_by_name(name)
+            if found is None:
+                self._create_experiment(name)
+                found = self._client().get_experiment_by_name(name)
+            if found is None or found.lifecycle_stage != "active":
+                raise RecordRejectedError(f"experiment {name!r} was deleted in MLflow; restore it")
+            self._experiments[name] = found.experiment_id
+        return self._experiments[name]
+
+    def _create_experiment(self, name: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        file = sqlite_file(self.uri)
+        location = (file.parent / "mlflow-artifacts").as_uri() if file else None
+        try:
+            self._client().create_experiment(name, artifact_location=location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # made by somebody else meanwhile
+                raise
+
+    def _forget(self, experiment: str) -> None:
+        self._experiments.pop(experiment, None)
+        self._shown = {p: shown for p, shown in self._shown.items() if p[0] != experiment}
+
+    def _client(self) -> MlflowClient:
+        with self._client_lock:
+            if self._made is None:
+                self._made = _make_client(self.uri)
+            return self._made
+
+
+def import_mlflow() -> type[MlflowClient]:
+    """Import MLflow (seconds, and 100 MB) with its own retries and chatter turned down.
+
+    Settings that the environment already has are left alone.
+    """
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    return MlflowClient
+
+
+def _make_client(uri: str) -> MlflowClient:
+    make = import_mlflow()
+    file = sqlite_file(uri)
+    if file is None:
+        return make(uri)
+    # Makes or migrates the tables on the way; two processes at once would trip over each other.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # told by us, once
+    with _locked(file.with_name(file.name + ".lock")):
+        return make(uri)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
