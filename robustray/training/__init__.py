@@ -1,0 +1,33 @@
+"""Adversarial training in one process: objectives, inner maximisation, loop, selection, cost."""
+
+from robustray.training.compilation import CompileError
+from robustray.training.cost import checkpoint_bytes, evaluation_passes, recipe_passes
+from robustray.training.fit import EpochReport, FitResult, fit
+from robustray.training.inner import maximise, start_point, uphill_of
+from robustray.training.objectives import OBJECTIVES, Objective, Outcome, natural, sat, trades
+from robustray.training.schedule import learning_rate
+from robustray.training.state import TrainingState
+from robustray.training.step import DivergedError, Trainer
+
+__all__ = [
+    "OBJECTIVES",
+    "CompileError",
+    "DivergedError",
+    "EpochReport",
+    "FitResult",
+    "Objective",
+    "Outcome",
+    "Trainer",
+    "TrainingState",
+    "checkpoint_bytes",
+    "evaluation_passes",
+    "fit",
+    "learning_rate",
+    "maximise",
+    "natural",
+    "recipe_passes",
+    "sat",
+    "start_point",
+    "trades",
+    "uphill_of",
+]

@@ -1,0 +1,59 @@
+"""What a recipe costs, counted before anything runs.
+
+The unit is a forward pass of one image. A backward pass to the images alone costs as much again,
+one to images and weights twice as much.
+"""
+
+from __future__ import annotations
+
+from robustray.manifest.schema import Recipe
+from robustray.training.objectives import OBJECTIVES
+
+_FORWARD, _INPUT_BACKWARD, _FULL_BACKWARD = 1, 1, 2
+_STEPS = {"fgsm": 1, "pgd-10": 10, "pgd-20": 20, "cw-40": 40}
+_FLOAT32 = 4
+
+
+def recipe_passes(recipe: Recipe) -> int:
+    """Return the forward passes that training on one image once is worth.
+
+    TRADES with 10 inner steps: 1 + 10 * 2 + 2 * 3 = 27; standard adversarial training:
+    10 * 2 + 3 = 23; natural training: 3.
+    """
+    objective = OBJECTIVES[recipe.objective]
+    training = objective.forwards * (_FORWARD + _FULL_BACKWARD)
+    if objective.ascent is None:
+        return training
+    inner = recipe.inner.steps * (_FORWARD + _INPUT_BACKWARD)
+    return training + inner + (_FORWARD if objective.ascent == "kl" else 0)
+
+
+def evaluation_passes(attack: str) -> int:
+    """Return the forward passes that attacking one image is worth, the verdict's included.
+
+    The clean pass is not: several attacks on one model share it.
+
+    Raises
+    ------
+    ValueError
+        For an attack whose cost isn't fixed by its name.
+    """
+    if attack not in _STEPS:
+        raise ValueError(f"no fixed cost for attack {attack!r}; known: {', '.join(_STEPS)}")
+    return _STEPS[attack] * (_FORWARD + _INPUT_BACKWARD) + _FORWARD
+
+
+def checkpoint_bytes(parameters: int, recipe: Recipe, *, buffers: int = 0) -> int:
+    """Return the size of a training state on disk, but for a few kilobytes of headers.
+
+    Parameters
+    ----------
+    parameters, buffers : int
+        Numbers of the model's weights and of its buffers' elements.
+    recipe : Recipe
+        Momentum adds one number for each weight; averaging a second set of weights and buffers.
+    """
+    weights = parameters + buffers
+    momentum = parameters if recipe.optimizer.momentum else 0
+    average = weights if recipe.ema else 0
+    return _FLOAT32 * (weights + momentum + average)

@@ -1,0 +1,254 @@
+"""Training a model under a recipe, in one process, so that it can stop and go on at any epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustray.data import Dataset, EpochBatches
+from robustray.manifest.schema import Recipe
+from robustray.training.precision import set_layout
+from robustray.training.selection import Best, is_validated, validate
+from robustray.training.state import TrainingState, capture, restore, selected_weights
+from robustray.training.step import Trainer
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What is known after an epoch.
+
+    Attributes
+    ----------
+    epoch : int
+        The epoch that has finished, from 1.
+    metrics : dict
+        ``train_loss``, ``train_accuracy`` (on adversarial images, except for natural training),
+        ``grad_norm`` (mean before clipping), ``learning_rate``; after a validation also
+        ``validation_clean`` and ``validation_<attack>``. The same in every repetition.
+    timing : dict
+        ``train_seconds``, ``images_per_second`` (training alone) and, after a validation,
+        ``validation_seconds``. Never the same twice.
+    is_best : bool
+        Whether this epoch is the best so far.
+    best_epoch, best_accuracy
+        The best validated epoch so far and its robust accuracy in [0, 1], or None.
+    """
+
+    epoch: int
+    metrics: dict[str, float]
+    timing: dict[str, float]
+    is_best: bool
+    best_epoch: int | None
+    best_accuracy: float | None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What training came to.
+
+    Attributes
+    ----------
+    epochs : int
+        Epochs done in all, those before a resumption included.
+    best_epoch, best_accuracy
+        The selected epoch, from 1, and its robust accuracy on the validation images.
+    best_weights : dict of str to Tensor, or None
+        The selected state dict on the CPU; None if it was reached before this call resumed.
+    metrics : dict
+        The last epoch's; empty if the state resumed from was already complete.
+    history : list of EpochReport
+        The epochs of this call.
+    """
+
+    epochs: int
+    best_epoch: int | None
+    best_accuracy: float | None
+    best_weights: dict[str, Tensor] | None
+    metrics: dict[str, float]
+    history: list[EpochReport] = field(repr=False)
+
+
+OnEpoch = Callable[[EpochReport, Callable[[], TrainingState]], None]
+OnStep = Callable[[int, int, int], None]
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    resume: TrainingState | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
+) -> FitResult:
+    """Train a model.
+
+    On the CPU, stopping after any epoch and going on from its state gives the same bits as never
+    stopping, with the same versions, processor type and number of threads.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Images (B, C, H, W) in [0, 1] to logits (B, K). Trained in place: afterwards it holds the
+        last epoch's weights, on ``device``, in the mode it came in.
+    data : Dataset
+        Trains on ``train``, selects on ``validation``; ``test`` is never touched.
+    recipe : Recipe
+        Objective, optimiser, schedule, inner attack, selection, precision.
+    seed : int
+        Order, augmentation and noise of every step follow from it.
+    device : torch.device or str
+        Where to train.
+    resume : TrainingState, optional
+        Where to go on; the model's own weights are then replaced.
+    on_epoch : callable, optional
+        Told the report of each epoch and a function that copies the state; call that one at
+        once or not at all.
+    on_step : callable, optional
+        Told (epoch from 1, step from 1, steps in the epoch) after each step.
+
+    Raises
+    ------
+    ValueError
+        If ``resume`` comes from another seed, recipe or data set, or there are no validation
+        images.
+    DivergedError
+        At the end of an epoch in which a loss was not finite.
+    UserError
+        If the device can't do what the recipe asks for.
+    """
+    if not len(data.validation):
+        raise ValueError("fit needs validation images: they select the best epoch")
+    identity = {"seed": seed, "data": data.digest, "recipe": recipe.model_dump(mode="json")}
+    with _borrowed(model, recipe):
+        trainer = Trainer(model, recipe, seed=seed, device=device)
+        run = _Run(trainer, data.to(trainer.precision.device), identity)
+        if resume is not None:
+            run.resume(resume)
+        for epoch in range(run.done, recipe.epochs):
+            run.train(epoch, on_step)
+            report = run.report()
+            if on_epoch is not None:
+                on_epoch(report, run.state)
+    return run.result()
+
+
+class _Run:
+    """A fit on its way: the trainer, and how far it has come."""
+
+    def __init__(self, trainer: Trainer, data: Dataset, identity: dict[str, Any]) -> None:
+        self.trainer, self.data, self.identity = trainer, data, identity
+        self.done = 0
+        self.best = Best()
+        self.best_weights: dict[str, Tensor] | None = None
+        self.history: list[EpochReport] = []
+        self.train_seconds = 0.0
+
+    def resume(self, state: TrainingState) -> None:
+        """Go on where ``state`` was taken."""
+        _refuse_another(state.info, self.identity)
+        restore(self.trainer, state)
+        self.done = state.info["epoch"]
+        self.best = Best(state.info["best_epoch"], state.info["best_accuracy"])
+
+    def train(self, epoch: int, on_step: OnStep | None) -> None:
+        """Train for one epoch (from 0)."""
+        started = time.perf_counter()
+        trainer, recipe = self.trainer, self.trainer.recipe
+        trainer.start_epoch(epoch)
+        batches = EpochBatches(
+            self.data.train,
+            recipe.batch_size,
+            recipe.augmentation,
+            seed=trainer.seed,
+            epoch=epoch,
+            device=trainer.precision.device,
+        )
+        for step, batch in enumerate(batches):
+            trainer.step(batch.x_BCHW, batch.y_B, epoch=epoch, step=step)
+            if on_step is not None:
+                on_step(epoch + 1, step + 1, len(batches))
+        self.metrics = trainer.metrics()
+        self.done = epoch + 1
+        self.train_seconds = time.perf_counter() - started
+
+    def report(self) -> EpochReport:
+        """Validate if it is time, and return what is known of the epoch that has finished."""
+        timing = {
+            "train_seconds": self.train_seconds,
+            "images_per_second": len(self.data.train) / self.train_seconds,
+        }
+        if is_validated(self.trainer.recipe, self.done):
+            started = time.perf_counter()
+            self._validate()
+            timing["validation_seconds"] = time.perf_counter() - started
+        best = self.best
+        is_best = best.epoch == self.done
+        report = EpochReport(self.done, self.metrics, timing, is_best, best.epoch, best.accuracy)
+        self.history.append(report)
+        return report
+
+    def state(self) -> TrainingState:
+        """Copy everything that is needed to go on from here."""
+        progress = {
+            "epoch": self.done,
+            "best_epoch": self.best.epoch,
+            "best_accuracy": self.best.accuracy,
+        }
+        return capture(self.trainer, {**self.identity, **progress})
+
+    def result(self) -> FitResult:
+        """Return what the run came to."""
+        return FitResult(
+            epochs=self.done,
+            best_epoch=self.best.epoch,
+            best_accuracy=self.best.accuracy,
+            best_weights=self.best_weights,
+            metrics=self.history[-1].metrics if self.history else {},
+            history=self.history,
+        )
+
+    def _validate(self) -> None:
+        found = validate(self.trainer, self.data.validation)
+        self.metrics = {**self.metrics, **found}
+        robust = found[f"validation_{self.trainer.recipe.selection.attack}"]
+        self.best = self.best.challenge(self.done, robust)
+        if self.best.epoch == self.done:
+            self.best_weights = selected_weights(self.trainer)
+
+
+def _refuse_another(info: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Refuse a state that belongs to another run."""
+    recipe = identity["recipe"]
+    changed = [
+        f"recipe.{name} {info['recipe'].get(name)!r}, not {recipe[name]!r}"
+        for name in recipe
+        if info["recipe"].get(name) != recipe[name]
+    ]
+    for name in ("seed", "data"):
+        if info[name] != identity[name]:
+            changed.append(f"{name} {info[name]!r}, not {identity[name]!r}")
+    if changed:
+        raise ValueError(f"can't resume, the state is another run's: it has {'; '.join(changed)}")
+
+
+@contextmanager
+def _borrowed(model: nn.Module, recipe: Recipe) -> Iterator[None]:
+    """Give the model back in the mode and layout it came in, whatever happened to it."""
+    mode = model.training
+    try:
+        yield
+    finally:
+        model.train(mode)
+        model.zero_grad(set_to_none=True)
+        set_layout(model, torch.contiguous_format)
+        if recipe.compile:
+            torch.compiler.reset()

@@ -1,0 +1,97 @@
+"""A frozen copy of the model in training, which the inner maximisation attacks.
+
+The attack wants evaluation mode and no weight gradients, the step around it training mode and all
+of them. A copy keeps both apart: no flags to flip and restore, weights rounded to bfloat16 once
+for each step and not in each of its passes, and normalizations folded where they can be.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from robustray.training.precision import Precision
+from robustray.training.rewriting import rewrite
+
+_ROUNDED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+class FrozenCopy:
+    """A model's function in evaluation mode, as of the last ``refresh``.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The original, already on its device and in its layout; never changed.
+    precision : Precision
+        Number format of the passes.
+    overwrite : bool
+        See ``rewrite``.
+
+    Attributes
+    ----------
+    module : nn.Module
+        What to call. No parameter requires a gradient, and all tensors keep their addresses,
+        which compiled or captured code may rely on.
+    """
+
+    def __init__(self, model: nn.Module, precision: Precision, *, overwrite: bool = True) -> None:
+        twin = copy.deepcopy(model).eval().requires_grad_(False)
+        rewritten = rewrite(twin, precision.dtype, overwrite=overwrite)
+        self.module, self._fused = rewritten.module, rewritten.fused
+        if precision.low:
+            _round_weights(twin, precision.dtype)
+        self._foldings = [_Folding(model, twin, *pair) for pair in rewritten.folded]
+        self._copies = _copies(model, twin, {name for pair in rewritten.folded for name in pair})
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Take over the original's weights and buffers of now."""
+        for source, target in self._copies:
+            target.copy_(source)
+        for part in (*self._foldings, *self._fused):
+            part.refresh()
+
+
+class _Folding:
+    """A convolution of a copy that does the work of two layers of the original."""
+
+    def __init__(self, model: nn.Module, twin: nn.Module, conv: str, norm: str) -> None:
+        self._conv, self._twin = _conv(model, conv), _conv(twin, conv)
+        self._norm = model.get_submodule(norm)
+
+    def refresh(self) -> None:
+        """Compute the copy's weights and bias from the original's of now."""
+        conv, norm, twin = self._conv, self._norm, self._twin
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_var is not None
+        assert norm.running_mean is not None
+        assert twin.bias is not None
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+        twin.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
+        twin.bias.copy_(norm.bias - mean * scale)
+
+
+def _conv(model: nn.Module, name: str) -> nn.Conv2d:
+    layer = model.get_submodule(name)
+    assert isinstance(layer, nn.Conv2d)
+    return layer
+
+
+def _round_weights(module: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the operands of products in the format that autocast would round them to each time."""
+    for part in module.modules():
+        if isinstance(part, _ROUNDED):
+            part.to(dtype)
+
+
+def _copies(model: nn.Module, twin: nn.Module, folded: set[str]) -> list[tuple[Tensor, Tensor]]:
+    """Return (source, target) for all tensors outside folded modules."""
+    sources = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    targets = {**dict(twin.named_parameters()), **dict(twin.named_buffers())}
+    names = [name for name in sources if name.rpartition(".")[0] not in folded]
+    return [(sources[name].detach(), targets[name]) for name in names]

@@ -1,0 +1,152 @@
+"""Training objectives: what is minimised over the weights once an adversarial batch is found.
+
+An objective is a pure function ``(model, x, y, x_adv) -> Outcome``. ``OBJECTIVES`` says, for each
+name in a recipe, which function that is, what its inner maximisation ascends, and how many forward
+passes with weight gradients it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from robustray.manifest.schema import Recipe
+
+Forward = Callable[[Tensor], Tensor]
+ClassLoss = Callable[[Tensor, Tensor], Tensor]
+Ascent = Literal["kl", "ce"]
+
+
+class Outcome(NamedTuple):
+    """What an objective returns.
+
+    ``loss`` is the scalar to minimise; ``logits_BK`` are those that accuracy is logged from: the
+    adversarial ones where there are any, else the clean ones.
+    """
+
+    loss: Tensor
+    logits_BK: Tensor
+
+
+Loss = Callable[[Forward, Tensor, Tensor, Tensor | None], Outcome]
+
+
+def natural(
+    model: Forward,
+    x: Tensor,
+    y: Tensor,
+    x_adv: Tensor | None = None,
+    *,
+    class_loss: ClassLoss = F.cross_entropy,
+) -> Outcome:
+    """Cross-entropy on clean images: CE(f(x), y).
+
+    Parameters
+    ----------
+    model : callable
+        Images (B, C, H, W) in [0, 1] to logits (B, K).
+    x, y : Tensor
+        Images, and classes int64 (B,).
+    x_adv : Tensor, optional
+        Not used.
+    class_loss : callable
+        Logits (B, K) and classes (B,) to a scalar; the mean cross-entropy by default.
+    """
+    logits_BK = model(x)
+    return Outcome(class_loss(logits_BK, y), logits_BK)
+
+
+def sat(
+    model: Forward,
+    x: Tensor,
+    y: Tensor,
+    x_adv: Tensor | None,
+    *,
+    class_loss: ClassLoss = F.cross_entropy,
+) -> Outcome:
+    """Cross-entropy on adversarial images: CE(f(x_adv), y).
+
+    Standard adversarial training: Madry, Makelov, Schmidt, Tsipras and Vladu, "Towards deep
+    learning models resistant to adversarial attacks" (2018), equation 2.1. Parameters as in
+    ``natural``, with ``x_adv`` used and ``x`` not.
+    """
+    assert x_adv is not None
+    logits_BK = model(x_adv)
+    return Outcome(class_loss(logits_BK, y), logits_BK)
+
+
+def trades(
+    model: Forward,
+    x: Tensor,
+    y: Tensor,
+    x_adv: Tensor | None,
+    *,
+    beta: float,
+    class_loss: ClassLoss = F.cross_entropy,
+) -> Outcome:
+    """TRADES: CE(f(x), y) + beta / B * sum KL(softmax f(x) || softmax f(x_adv)).
+
+    Zhang, Yu, Jiao, Xing, El Ghaoui and Jordan, "Theoretically principled trade-off between
+    robustness and accuracy" (2019), equation 5. The gradient flows through both arguments of the
+    divergence. The clean batch goes first and the adversarial one second, each on its own: in
+    training mode batch normalization sees them in that order, as two updates.
+
+    Parameters
+    ----------
+    beta : float
+        Weight of the robust term, positive.
+    model, x, y, x_adv, class_loss
+        As in ``natural``.
+    """
+    assert x_adv is not None
+    clean_BK = model(x)
+    adversarial_BK = model(x_adv)
+    loss = class_loss(clean_BK, y) + beta * mean_kl(clean_BK, adversarial_BK)
+    return Outcome(loss, adversarial_BK)
+
+
+def mean_kl(logits_BK: Tensor, other_BK: Tensor) -> Tensor:
+    """Return the mean over B of KL(softmax(logits) || softmax(other)), differentiable in both."""
+    log_p, log_q = F.log_softmax(logits_BK, dim=1), F.log_softmax(other_BK, dim=1)
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """An objective and what it needs.
+
+    Attributes
+    ----------
+    loss : callable
+        The function; keyword ``beta`` where ``weighted``.
+    ascent : {"kl", "ce"} or None
+        What the inner maximisation ascends: the divergence from the clean prediction, or the
+        cross-entropy of the class. None: there are no adversarial images.
+    forwards : int
+        Forward passes with weight gradients, each followed by a full backward pass.
+    weighted : bool
+        Whether the recipe's ``beta`` enters.
+    """
+
+    loss: Callable[..., Outcome]
+    ascent: Ascent | None
+    forwards: int
+    weighted: bool = False
+
+
+OBJECTIVES: dict[str, Objective] = {
+    "natural": Objective(natural, ascent=None, forwards=1),
+    "sat": Objective(sat, ascent="ce", forwards=1),
+    "trades": Objective(trades, ascent="kl", forwards=2, weighted=True),
+}
+
+
+def loss_of(recipe: Recipe) -> Loss:
+    """Return the objective of a recipe as a function ``(model, x, y, x_adv) -> Outcome``."""
+    objective = OBJECTIVES[recipe.objective]
+    return partial(objective.loss, beta=recipe.beta) if objective.weighted else objective.loss

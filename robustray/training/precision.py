@@ -1,0 +1,80 @@
+"""Where and in which number format training computes. Weights and optimiser stay in float32."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustray.errors import UserError
+from robustray.manifest.schema import Recipe
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Device, number format of the passes, and layout of images and convolution weights.
+
+    Attributes
+    ----------
+    device : torch.device
+    dtype : torch.dtype
+        ``float32``, or ``bfloat16``: then matrix products and convolutions of training and of the
+        inner attack run under autocast. Losses, weights, gradients of weights and averages are
+        float32 either way.
+    channels_last : bool
+        Whether images and convolution weights lie in memory as (B, H, W, C).
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    channels_last: bool
+
+    @classmethod
+    def of(cls, recipe: Recipe, device: torch.device | str) -> Precision:
+        """Return what a recipe asks for on a device.
+
+        Raises
+        ------
+        UserError
+            If the device can't compute in bfloat16.
+        """
+        device = torch.device(device)
+        dtype = torch.bfloat16 if recipe.precision == "bfloat16" else torch.float32
+        if (
+            dtype == torch.bfloat16
+            and device.type == "cuda"
+            and not torch.cuda.is_bf16_supported(including_emulation=False)
+        ):
+            raise UserError(f"recipe.precision: {device} has no bfloat16; take float32")
+        return cls(device, dtype, recipe.channels_last)
+
+    @property
+    def low(self) -> bool:
+        """Whether passes run in less than float32."""
+        return self.dtype != torch.float32
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """The layout of 4-dimensional tensors."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which the passes run."""
+        return torch.autocast(self.device.type, self.dtype) if self.low else nullcontext()
+
+    def place(self, model: nn.Module) -> None:
+        """Move a model to the device and its weights to the layout, in place."""
+        model.to(self.device)
+        set_layout(model, self.memory_format)
+
+    def images(self, x_BCHW: Tensor) -> Tensor:
+        """Return images on the device and in the layout (themselves where they are)."""
+        x_BCHW = x_BCHW.to(self.device, non_blocking=True)
+        return x_BCHW.contiguous(memory_format=self.memory_format)
+
+
+def set_layout(model: nn.Module, memory_format: torch.memory_format) -> None:
+    """Lay out a model's convolution weights in place."""
+    model.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue] (missing in its stubs)

@@ -1,0 +1,63 @@
+"""Choosing the best epoch by robust accuracy on held-out images."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from robustray.attacks import ThreatModel, evaluate
+from robustray.data import Split
+from robustray.manifest.schema import Recipe
+from robustray.random import derive_seed
+from robustray.training.step import Trainer
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best validated epoch (from 1) and its robust accuracy in [0, 1]; None before any."""
+
+    epoch: int | None = None
+    accuracy: float | None = None
+
+    def challenge(self, epoch: int, accuracy: float) -> Best:
+        """Return the better of this and another epoch; ties go to the earlier one."""
+        if self.accuracy is None or accuracy > self.accuracy:
+            return Best(epoch, accuracy)
+        return self
+
+
+def is_validated(recipe: Recipe, epoch: int) -> bool:
+    """Return whether validation runs after an epoch (from 1): in the end, and from start * E."""
+    return epoch > recipe.selection.start * recipe.epochs or epoch == recipe.epochs
+
+
+def validate(trainer: Trainer, split: Split) -> dict[str, float]:
+    """Measure the model that would be selected now, in float32 and evaluation mode.
+
+    The attack's random starts are the same after every epoch, so that epochs differ by their
+    weights alone.
+
+    Returns
+    -------
+    dict
+        ``validation_clean`` and ``validation_<attack>``, in [0, 1].
+    """
+    recipe = trainer.recipe
+    threat = ThreatModel(norm=recipe.threat.norm, eps=recipe.threat.eps)
+    split = split.to(trainer.precision.device)
+    trainer.model.eval()
+    with trainer.average.applied() if trainer.average else nullcontext():
+        result = evaluate(
+            trainer.model,
+            split.x_NCHW,
+            split.y_N,
+            threat,
+            suite=recipe.selection.attack,
+            seed=derive_seed(trainer.seed, "selection"),
+            batch_size=recipe.batch_size,
+            index=split.index_N,
+        )
+    return {
+        "validation_clean": result.clean_accuracy,
+        f"validation_{recipe.selection.attack}": result.robust_accuracy,
+    }

@@ -1,0 +1,103 @@
+"""All that must be kept to continue training as if it had never stopped."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from robustray.training.step import Trainer
+
+_MOMENTUM = "momentum_buffer"
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Training between two epochs.
+
+    Randomness is keyed by seed, epoch and step, and the learning rate follows from the epoch:
+    neither needs a state of its own.
+
+    Attributes
+    ----------
+    files : dict of str to dict of str to Tensor
+        ``weights``: the model's state dict; ``optimizer``: momentum by parameter name; with
+        averaging ``ema``: the state dict of the averaged model. Contiguous CPU tensors, copies.
+    info : dict
+        JSON-able: ``epoch`` (epochs done), ``best_epoch``, ``best_accuracy``, ``seed``,
+        ``data`` (digest), ``recipe``, ``ema_updates``.
+    """
+
+    files: dict[str, dict[str, Tensor]]
+    info: dict[str, Any]
+
+    @property
+    def selected(self) -> dict[str, Tensor]:
+        """The state dict that is validated and used: the averaged one where there is one."""
+        return self.files.get("ema", self.files["weights"])
+
+    def save(self, folder: Path) -> None:
+        """Write ``<name>.safetensors`` for each file, and ``info.json`` last."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, tensors in self.files.items():
+            save_file(tensors, folder / f"{name}.safetensors")
+        (folder / "info.json").write_text(json.dumps(self.info, indent=1, sort_keys=True))
+
+    @classmethod
+    def load(cls, folder: Path) -> TrainingState:
+        """Read what ``save`` wrote."""
+        info = json.loads((folder / "info.json").read_text())
+        files = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+        return cls(files, info)
+
+
+def capture(trainer: Trainer, info: dict[str, Any]) -> TrainingState:
+    """Copy a trainer's state of now; ``info`` is what the trainer doesn't know."""
+    files = {"weights": _copy(trainer.model.state_dict()), "optimizer": _momentum(trainer)}
+    if trainer.average:
+        files["ema"] = selected_weights(trainer)
+        info = {**info, "ema_updates": trainer.average.updates}
+    return TrainingState(files, info)
+
+
+def restore(trainer: Trainer, state: TrainingState) -> None:
+    """Put a captured state into a trainer of the same recipe, in place."""
+    trainer.model.load_state_dict(state.files["weights"])
+    momentum = state.files["optimizer"]
+    for name, parameter in trainer.model.named_parameters():
+        if name in momentum:
+            buffer = torch.empty_like(parameter, requires_grad=False).copy_(momentum[name])
+            trainer.optimizer.state[parameter][_MOMENTUM] = buffer
+    if trainer.average:
+        trainer.average.load(state.files["ema"], state.info["ema_updates"])
+
+
+def selected_weights(trainer: Trainer) -> dict[str, Tensor]:
+    """Copy the state dict that is validated and used: averaged weights where there are any."""
+    if trainer.average is None:
+        return _copy(trainer.model.state_dict())
+    with trainer.average.applied():
+        return _copy(trainer.model.state_dict())
+
+
+def _momentum(trainer: Trainer) -> dict[str, Tensor]:
+    buffers = {
+        name: trainer.optimizer.state[parameter].get(_MOMENTUM)
+        for name, parameter in trainer.model.named_parameters()
+        if parameter in trainer.optimizer.state
+    }
+    return _copy({name: buffer for name, buffer in buffers.items() if buffer is not None})
+
+
+def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copy to the CPU, contiguous, each tensor with memory of its own."""
+    return {name: _contiguous(tensor) for name, tensor in tensors.items()}
+
+
+def _contiguous(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
