@@ -52,7 +52,7 @@ def _plan(options: argparse.Namespace) -> int:
     from robustray.sweeps import Study, describe_plan, make_plan
 
     study = Study.from_manifest(_manifest(options))
-    store = _store()
+    store = _store().impatient()
     if options.measure:
         from robustray.sweeps import measure_here
 
@@ -102,7 +102,7 @@ def _run(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from robustray.sweeps import describe_status, list_studies, load_study
 
-    store = _store()
+    store = _store().impatient()
     wanted = [options.study] if options.study else list_studies(store)
     if options.manifest:
         wanted = [study_id(_manifest(options))]
@@ -117,7 +117,7 @@ def _report(options: argparse.Namespace) -> int:
     from robustray.reports import text_table
     from robustray.sweeps import list_studies, load_study, make_plan, publish
 
-    store = _store()
+    store = _store().impatient()
     name = options.study or (study_id(_manifest(options)) if options.manifest else None)
     if name is None:
         known = list_studies(store)

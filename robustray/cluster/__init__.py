@@ -1,6 +1,6 @@
 """Connecting to Ray, and asking it what it can offer."""
 
-from robustray.cluster.connection import connect
 from robustray.cluster.capacity import Capacity, check_fits, has_gpu, read_capacity
+from robustray.cluster.connection import connect
 
 __all__ = ["Capacity", "check_fits", "connect", "has_gpu", "read_capacity"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from robustray.sweeps.records import (
 )
 from robustray.sweeps.report import Published, publish
 from robustray.sweeps.runner import run_queue
+from robustray.sweeps.throughput import load_throughputs
 from robustray.sweeps.trial import TrialJob, attempt_trial
 from robustray.tracking import RunRecord, Uploader
 from robustray.tracking.records import Status
@@ -86,15 +87,16 @@ def run_study(
         If the study can't be run as asked; nothing was started then.
     """
     study = Study.from_manifest(manifest)
-    plan = make_plan(study, store)
-    say(describe_plan(plan))
+    plan = make_plan(study)
     _check_data(manifest, data_root)
     _check_store(store)
+    plan = replace(plan, throughputs=tuple(load_throughputs(store, manifest)))
+    say(describe_plan(plan))
     with connect():
         cpu_only = _check_resources(manifest, assume_yes, say)
         save_study(store, study)
-        uploader = _start_tracking(tracking_uri, say)
-        driver = _Driver(study, plan, store, uploader)
+        uploader, patience_s = _start_tracking(tracking_uri, say)
+        driver = _Driver(study, plan, store, uploader, patience_s)
         try:
             driver.run(data_root, cpu_only)
             return driver.conclude(report_root)
@@ -105,7 +107,10 @@ def run_study(
 class _Driver:
     """Listens to a running sweep: shows it, and has MLflow follow the store."""
 
-    def __init__(self, study: Study, plan: Plan, store: ObjectStore, uploader: Uploader) -> None:
+    def __init__(
+        self, study: Study, plan: Plan, store: ObjectStore, uploader: Uploader, patience_s: float
+    ) -> None:
+        self._patience_s = patience_s
         self._study, self._plan, self._store, self._uploader = study, plan, store, uploader
         self._by_name = {trial.name: trial for trial in study.trials}
         self._readers = {t.name: TrialReader(store, study, t) for t in study.trials}
@@ -148,12 +153,13 @@ class _Driver:
     def conclude(self, report_root: Path) -> Outcome:
         """Write the report, close the MLflow runs, and say what is open."""
         if self._interrupted:
+            self._patience_s = min(self._patience_s, 20)
             for name in self._by_name.keys() - self._done - self._failures.keys():
                 self._track(name, stopped=True)
         report = publish(self._plan, self._store, report_root, self._failures)
         status = "KILLED" if self._interrupted else "FAILED" if self._failures else "FINISHED"
         self._track_study(status, report.artifacts)
-        untracked = self._uploader.drain(20 if self._interrupted else 120)
+        untracked = self._uploader.drain(self._patience_s)
         return Outcome(len(self._done), dict(self._failures), self._interrupted, report, untracked)
 
     def started(self, name: str) -> None:
@@ -262,7 +268,8 @@ def _check_resources(manifest: Sweep, assume_yes: bool, say: Callable[[str], Non
     return False
 
 
-def _start_tracking(uri: str, say: Callable[[str], None]) -> Uploader:
+def _start_tracking(uri: str, say: Callable[[str], None]) -> tuple[Uploader, float]:
+    """Start the uploader; return it, and how long to wait for it at the end, in seconds."""
     uploader = Uploader(uri, log=say)
     answer = uploader.check()
     if answer is not True:
@@ -270,4 +277,4 @@ def _start_tracking(uri: str, say: Callable[[str], None]) -> Uploader:
             f"warning: MLflow does not answer ({answer}); the work goes on, its journal is in "
             "the store, and MLflow gets it when it answers"
         )
-    return uploader
+    return uploader, 120 if answer is True else 15

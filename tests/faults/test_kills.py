@@ -10,13 +10,6 @@ from tests.sweeps.support import Place, started, wait_for
 pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Place:
-    place = Place(tmp_path_factory.mktemp("undisturbed"))
-    assert place.run() == 0, place.log
-    return place
-
-
 def running_attempt_after_a_checkpoint(place: Place):
     """Find (trial folder, process) of a trial in its second epoch or later, not yet done."""
     for record in place.folder.glob("store/studies/*/trials/*/checkpoints/000001/record.json"):

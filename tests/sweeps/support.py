@@ -20,7 +20,9 @@ kind: Sweep
 name: small
 seed: 3
 model: {name: preact_resnet, depths: [1, 1, 1]}
-grid: {widths: {settings: [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5], [0.5, 0.5, 0.5]]}}
+grid:
+  widths:
+    settings: [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.25, 0.25, 0.5], [0.5, 0.5, 0.5]]
 recipe:
   threat: {eps: 0.1}
   inner: {steps: 3, step_size: 0.04}

@@ -1,0 +1,39 @@
+"""Attacks, threat models and suites: how robust a classifier is, example by example.
+
+>>> threat = ThreatModel(norm="linf", eps=8 / 255)
+>>> result = evaluate(model, x, y, threat, suite="pgd-20")      # doctest: +SKIP
+>>> result.robust_accuracy                                      # doctest: +SKIP
+"""
+
+from robustray.attacks.evaluate import evaluate
+from robustray.attacks.fgsm import fgsm
+from robustray.attacks.gradients import input_gradient
+from robustray.attacks.pgd import pgd
+from robustray.attacks.result import AttackResult, EvaluationResult
+from robustray.attacks.suite import (
+    AttackSpec,
+    Suite,
+    attack_suite,
+    list_attacks,
+    list_suites,
+    register_attack,
+    register_suite,
+)
+from robustray.attacks.threat import ThreatModel
+
+__all__ = [
+    "AttackResult",
+    "AttackSpec",
+    "EvaluationResult",
+    "Suite",
+    "ThreatModel",
+    "attack_suite",
+    "evaluate",
+    "fgsm",
+    "input_gradient",
+    "list_attacks",
+    "list_suites",
+    "pgd",
+    "register_attack",
+    "register_suite",
+]

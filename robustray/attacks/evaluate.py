@@ -1,0 +1,144 @@
+"""The robust accuracy of a model under a suite of attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from robustray.attacks.context import judging
+from robustray.attacks.engine import (
+    Examples,
+    Network,
+    Schedule,
+    clean_logits,
+    default_compute_shape,
+    run_attack,
+)
+from robustray.attacks.gradients import Model, is_correct
+from robustray.attacks.inputs import check_logits, checked_examples
+from robustray.attacks.result import AttackResult, EvaluationResult
+from robustray.attacks.suite import AttackSpec, Suite, attack_suite
+from robustray.attacks.threat import ThreatModel
+
+
+def evaluate(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    suite: str | Suite | Iterable[str | AttackSpec] = "pgd-20",
+    seed: int = 0,
+    batch_size: int = 128,
+    index: Tensor | None = None,
+    *,
+    compute_shape: int | None = None,
+) -> EvaluationResult:
+    """Attack a model with a suite and give a verdict on each example.
+
+    The verdict on an example does not depend on the other examples, their order, or
+    ``batch_size``: every pass has the same physical shape, and random numbers belong to the
+    example's index. That holds bit for bit on one type of processor with one thread count, for
+    models whose output for an image does not depend on the rest of the batch.
+
+    Parameters
+    ----------
+    model : callable
+        Images (B, C, H, W) in [0, 1] to logits (B, K), normalisation inside. A module is judged
+        in evaluation mode and left as it was; its parameters are not touched. Where it offers
+        ``surrogate(x)``, gradients come from that and verdicts from the model itself.
+    x : Tensor
+        Images (N, C, H, W): float32 in [0, 1], or uint8.
+    y : Tensor
+        Labels (N,), integers in 0..K-1.
+    threat : ThreatModel
+        What is allowed.
+    suite : str, Suite, or iterable of str and AttackSpec
+        See ``attack_suite``.
+    seed : int
+        The experiment's seed.
+    batch_size : int
+        How many examples are on the model's device at a time (rounded up to a multiple of
+        ``compute_shape``).
+    index : Tensor, optional
+        The examples' official indices (N,); 0..N-1 when not given. Give them for shards and
+        subsets, so that each example keeps its random numbers.
+    compute_shape : int, optional
+        The physical batch of every pass, a multiple of 8; 64 on CPUs and 128 elsewhere when not
+        given. Verdicts may differ in rare cases from one shape to another.
+
+    Returns
+    -------
+    EvaluationResult
+
+    Raises
+    ------
+    ValueError
+        For images, labels, suites or models that are not as described.
+    """
+    suite = attack_suite(suite)
+    examples = checked_examples(x, y, index)
+    network = Network(model, examples.x.device)
+    shape = default_compute_shape(network.device) if compute_shape is None else compute_shape
+    schedule = Schedule(shape, batch_size)
+    with judging(model):
+        logits = clean_logits(network, examples, schedule)
+        check_logits(logits, examples)
+        verdicts = _Verdicts(examples, is_correct(logits, examples.y_N), suite.attack_all)
+        for spec in suite.attacks:
+            rows = verdicts.open_rows()
+            if len(rows) > 0:
+                chosen = examples.take(rows)
+                found = run_attack(network, chosen, threat, spec, schedule, seed=seed)
+                assert bool(threat.contains(found.x_adv, chosen.x).all()), spec.name
+                verdicts.update(rows, found, spec.name)
+    return verdicts.result(threat, suite.name, seed, shape)
+
+
+class _Verdicts:
+    """What is known of each example so far."""
+
+    def __init__(self, examples: Examples, clean_correct: Tensor, attack_all: bool) -> None:
+        self._attack_all = attack_all
+        self._clean_correct = clean_correct
+        self._robust = torch.ones_like(clean_correct) if attack_all else clean_correct.clone()
+        self._broken_by: list[str | None] = [None] * len(examples)
+        self._x_adv = examples.x.clone()
+        self._forwards = torch.ones_like(examples.y_N)
+        self._backwards = torch.zeros_like(examples.y_N)
+
+    def open_rows(self) -> Tensor:
+        """Return the rows that the next attack runs on."""
+        wanted = torch.ones_like(self._robust) if self._attack_all else self._robust
+        return wanted.nonzero()[:, 0]
+
+    def update(self, rows: Tensor, found: AttackResult, name: str) -> None:
+        """Enter what an attack found on these rows."""
+        was_robust = self._robust[rows]
+        self._x_adv[rows[was_robust]] = found.x_adv[was_robust]
+        self._robust[rows] = was_robust & ~found.success_B
+        self._forwards[rows] += found.forwards_B
+        self._backwards[rows] += found.backwards_B
+        broken = rows[was_robust & found.success_B]
+        for row in broken[self._clean_correct[broken]].tolist():
+            self._broken_by[row] = name
+
+    def result(
+        self, threat: ThreatModel, suite: str, seed: int, compute_shape: int
+    ) -> EvaluationResult:
+        """Return everything."""
+        return EvaluationResult(
+            clean_accuracy=self._clean_correct.double().mean().item(),
+            robust_accuracy=self._robust.double().mean().item(),
+            clean_correct=self._clean_correct,
+            robust=self._robust,
+            broken_by=self._broken_by,
+            x_adv=self._x_adv,
+            forwards=self._forwards,
+            backwards=self._backwards,
+            threat=threat,
+            suite=suite,
+            seed=seed,
+            compute_shape=compute_shape,
+        )

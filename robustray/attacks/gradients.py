@@ -1,0 +1,84 @@
+"""Gradients with respect to images, and verdicts: the only two questions attacks ask a model.
+
+A model whose forward pass hides or breaks its gradient may offer ``surrogate(x)``, a differentiable
+stand-in. Gradients then come from it and verdicts still from ``model(x)``: backward pass
+differentiable approximation (Athalye, Carlini and Wagner, "Obfuscated gradients give a false sense
+of security", 2018, section 4.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+Model = Callable[[Tensor], Tensor]
+
+
+class InputGradient(NamedTuple):
+    """One forward and one backward pass.
+
+    ``grad`` has the shape of the images; ``loss_B`` and ``logits_BK`` come from the same pass (of
+    the surrogate, where the model has one), detached.
+    """
+
+    grad: Tensor
+    loss_B: Tensor
+    logits_BK: Tensor
+
+
+def gradient_path(model: Model) -> Model:
+    """Return ``model.surrogate`` where the model offers one, else the model."""
+    surrogate = getattr(model, "surrogate", None)
+    return cast(Model, surrogate) if callable(surrogate) else model
+
+
+def input_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tensor]) -> InputGradient:
+    """Differentiate a loss with respect to the images, and nothing else.
+
+    No weight gradient is computed or left behind, whatever the parameters' ``requires_grad``.
+
+    Parameters
+    ----------
+    model : callable
+        Images (B, ...) to logits (B, K); its ``surrogate`` is used where there is one.
+    x : Tensor
+        Images (B, ...).
+    loss : callable
+        Logits (B, K) to losses (B,).
+
+    Raises
+    ------
+    ValueError
+        If the output does not depend on the images through differentiable operations.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        logits_BK = _at_least_float32(gradient_path(model)(x))
+        loss_B = loss(logits_BK)
+        grad = None
+        if loss_B.requires_grad:
+            (grad,) = torch.autograd.grad(loss_B.sum(), x, allow_unused=True)
+    if grad is None:
+        raise ValueError(
+            "the model's output has no gradient with respect to its input; give the model a "
+            "differentiable surrogate(x), or use an attack that needs no gradient"
+        )
+    return InputGradient(grad, loss_B.detach(), logits_BK.detach())
+
+
+@torch.no_grad()
+def predict_logits(model: Model, x: Tensor) -> Tensor:
+    """Return the logits (B, K) of ``model(x)``, in float32 or better, without a graph."""
+    return _at_least_float32(model(x))
+
+
+def is_correct(logits_BK: Tensor, y_B: Tensor) -> Tensor:
+    """Return whether the largest logit is the label's: bool (B,). A NaN among them is wrong."""
+    return (logits_BK.argmax(dim=1) == y_B) & ~logits_BK.isnan().any(dim=1)
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits

@@ -1,0 +1,83 @@
+"""What evaluations accept, and what they say about the rest."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from robustray.attacks.engine import Examples
+
+
+def checked_examples(x: Tensor, y: Tensor, index: Tensor | None) -> Examples:
+    """Return images as float32 in [0, 1] with labels and indices, or say what is wrong.
+
+    Parameters
+    ----------
+    x : Tensor
+        Images (N, C, H, W): float32 in [0, 1], or uint8 (divided by 255).
+    y : Tensor
+        Labels (N,), integers.
+    index : Tensor, optional
+        The examples' official indices (N,), integers; 0..N-1 when not given.
+
+    Raises
+    ------
+    ValueError
+        For any other shape, type or range.
+    """
+    if not isinstance(x, Tensor) or x.ndim != 4 or x.numel() == 0:
+        raise ValueError(f"x is a tensor of images (N, C, H, W), N >= 1, not {_shown(x)}")
+    x = x.detach()
+    if x.dtype == torch.uint8:
+        x = x.float() / 255
+    elif x.dtype != torch.float32:
+        raise ValueError(f"x is float32 in [0, 1] or uint8, not {x.dtype}")
+    lowest, highest = x.min().item(), x.max().item()
+    if not (lowest >= 0 and highest <= 1):
+        raise ValueError(
+            f"x ranges over [{lowest:g}, {highest:g}] instead of [0, 1]; normalisation belongs "
+            "inside the model"
+        )
+    y = _integers("y", y, len(x)).to(x.device)
+    if index is None:
+        index = torch.arange(len(x))
+    return Examples(x, y, _integers("index", index, len(x)).to(x.device))
+
+
+def check_logits(logits: Tensor, examples: Examples) -> None:
+    """Say what is wrong with the logits of the clean images, or with the labels under them.
+
+    Raises
+    ------
+    ValueError
+        For logits that are not (N, K) with K >= 2, NaN logits, or labels outside 0..K-1.
+    """
+    if logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
+        raise ValueError(f"the model returns logits (N, K) with K >= 2, not {_shown(logits)}")
+    nan_N = logits.isnan().any(dim=1)
+    if bool(nan_N.any()):
+        first = int(examples.index_N[nan_N.nonzero()[0, 0]])
+        raise ValueError(
+            f"the model returns NaN for {int(nan_N.sum())} of {len(examples)} clean images, the "
+            f"first of index {first}"
+        )
+    lowest, highest = int(examples.y_N.min()), int(examples.y_N.max())
+    if lowest < 0 or highest >= logits.shape[1]:
+        raise ValueError(
+            f"y ranges over {lowest}..{highest}, but the model has {logits.shape[1]} classes"
+        )
+
+
+def _integers(name: str, values: Tensor, count: int) -> Tensor:
+    integral = isinstance(values, Tensor) and not (
+        values.is_floating_point() or values.is_complex() or values.dtype == torch.bool
+    )
+    if not integral or values.shape != (count,):
+        raise ValueError(f"{name} is a tensor of {count} integers, not {_shown(values)}")
+    return values.detach().to(torch.int64)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return type(value).__name__

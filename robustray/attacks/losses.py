@@ -1,0 +1,101 @@
+"""Losses that attacks maximise: logits (B, K) and labels (B,) to one loss per example (B,)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits_BK: Tensor, y_B: Tensor) -> Tensor:
+    """Return -log softmax(z)_y, in [0, inf)."""
+    return F.cross_entropy(logits_BK, y_B, reduction="none")
+
+
+def margin(logits_BK: Tensor, y_B: Tensor) -> Tensor:
+    """Return max_{j != y} z_j - z_y: positive where misclassified.
+
+    Parameters
+    ----------
+    logits_BK : Tensor
+        Logits (B, K) with K >= 2.
+    y_B : Tensor
+        Labels, int64 (B,).
+    """
+    other_BK = logits_BK.scatter(1, y_B[:, None], float("-inf"))
+    return other_BK.max(dim=1).values - _at(logits_BK, y_B)
+
+
+def cw_margin(logits_BK: Tensor, y_B: Tensor) -> Tensor:
+    """Return -max(z_y - max_{j != y} z_j, 0), at most 0.
+
+    Carlini and Wagner, "Towards evaluating the robustness of neural networks" (2017), their f_6
+    with confidence 0. Once an example is misclassified its loss is 0 and its gradient exactly 0,
+    so that a signed step leaves it where it is.
+    """
+    return margin(logits_BK, y_B).clamp(max=0)
+
+
+def dlr(logits_BK: Tensor, y_B: Tensor) -> Tensor:
+    """Return the difference of logits ratio, -(z_y - max_{j != y} z_j) / (z_(1) - z_(3)).
+
+    Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+    parameter-free attacks" (2020), equation 4, with 1e-12 added to the denominator; z_(1) >=
+    z_(2) >= ... are the sorted logits. Invariant to shifts and scale. With two classes there
+    is no third logit and the loss is the plain margin.
+    """
+    if logits_BK.shape[1] < 3:
+        return margin(logits_BK, y_B)
+    top_B3 = logits_BK.topk(3, dim=1).values
+    return margin(logits_BK, y_B) / (top_B3[:, 0] - top_B3[:, 2] + 1e-12)
+
+
+def kl(logits_BK: Tensor, reference_BK: Tensor) -> Tensor:
+    """Return KL(softmax(reference) || softmax(logits)), in [0, inf).
+
+    The inner maximisation of TRADES (Zhang et al., "Theoretically principled trade-off between
+    robustness and accuracy", 2019, equation 5); the reference is the logits of the clean image.
+    """
+    log_q_BK = F.log_softmax(logits_BK, dim=1)
+    log_p_BK = F.log_softmax(reference_BK, dim=1)
+    return F.kl_div(log_q_BK, log_p_BK, reduction="none", log_target=True).sum(dim=1)
+
+
+LOSSES: dict[str, Loss] = {
+    "cross_entropy": cross_entropy,
+    "margin": margin,
+    "cw_margin": cw_margin,
+    "dlr": dlr,
+    "kl": kl,
+}
+
+
+def objective(name: str, y_B: Tensor, reference: Callable[[], Tensor]) -> Callable[..., Tensor]:
+    """Return the named loss as a function of the logits alone.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``LOSSES``.
+    y_B : Tensor
+        Labels, int64 (B,).
+    reference : callable
+        Gives the logits (B, K) of the clean images; called, once, for "kl" only.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"loss is one of {', '.join(LOSSES)}, not {name!r}")
+    target = reference() if name == "kl" else y_B
+    return lambda logits_BK: LOSSES[name](logits_BK, target)
+
+
+def _at(logits_BK: Tensor, y_B: Tensor) -> Tensor:
+    return torch.gather(logits_BK, 1, y_B[:, None])[:, 0]

@@ -1,0 +1,85 @@
+"""Norms of perturbations, the steepest directions under them, and additions that never overshoot.
+
+Everything is per example: dimension 0 counts the examples, whatever the rank of the rest.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def norm_per_example(delta: Tensor, norm: str) -> Tensor:
+    """Measure each perturbation.
+
+    Parameters
+    ----------
+    delta : Tensor
+        Perturbations (B, ...).
+    norm : {"linf", "l2"}
+        Which norm.
+
+    Returns
+    -------
+    Tensor
+        Norms (B,), in the dtype of ``delta``.
+    """
+    flat = delta.flatten(1)
+    return flat.abs().amax(dim=1) if norm == "linf" else torch.linalg.vector_norm(flat, dim=1)
+
+
+def per_example(value_B: Tensor, like: Tensor) -> Tensor:
+    """Shape (B,) to (B, 1, ..., 1), so that it broadcasts over the examples in ``like``."""
+    return value_B.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def steepest(grad: Tensor, norm: str) -> Tensor:
+    """Return the direction of unit norm along which a linear function grows most.
+
+    Parameters
+    ----------
+    grad : Tensor
+        Gradients (B, ...). NaN counts as 0.
+    norm : {"linf", "l2"}
+        The norm of the perturbations: the sign of the gradient for linf, the gradient divided by
+        its length for l2.
+
+    Returns
+    -------
+    Tensor
+        Directions (B, ...); zero where the gradient is zero.
+    """
+    if norm == "linf":
+        return (grad > 0).to(grad.dtype) - (grad < 0).to(grad.dtype)
+    # Scaled by the largest entry first: squares of vanishing gradients would underflow.
+    grad = torch.nan_to_num(grad)
+    tiny = torch.finfo(grad.dtype).tiny
+    grad = grad / per_example(norm_per_example(grad, "linf").clamp(min=tiny), grad)
+    return grad / per_example(norm_per_example(grad, "l2").clamp(min=tiny), grad)
+
+
+def add_toward(x: Tensor, delta: Tensor | float) -> Tensor:
+    """Add and round towards ``x``, so that the result never lies further from it than ``delta``.
+
+    The rounding error of the sum is recovered exactly (Knuth, TAOCP volume 2, section 4.2.2,
+    theorem B); where it went outwards, the next number inwards is taken.
+
+    Parameters
+    ----------
+    x : Tensor
+        Where to start.
+    delta : Tensor or float
+        How far to go; a float must be representable in the dtype of ``x``.
+
+    Returns
+    -------
+    Tensor
+        z with |z - x| <= |delta| in exact arithmetic, and so in every rounded one.
+    """
+    total = x + delta
+    moved = total - x
+    error = (x - (total - moved)) + (delta - moved)
+    sign = torch.sign(delta) if isinstance(delta, Tensor) else (delta > 0) - (delta < 0)
+    outwards = (error * sign < 0).to(total.dtype)
+    # Neighbours subtract exactly, so this picks one of the two; a branch on noise is slower.
+    return total + outwards * (torch.nextafter(total, x) - total)

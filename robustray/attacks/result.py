@@ -1,0 +1,71 @@
+"""What attacks and evaluations return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from robustray.attacks.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """What one attack found for each of B examples.
+
+    Attributes
+    ----------
+    x_adv : Tensor
+        Adversarial candidates, shaped as the images, inside the threat model.
+    success_B : Tensor
+        Bool (B,): ``model(x_adv)`` misclassifies exactly this candidate.
+    forwards_B, backwards_B : Tensor
+        Int64 (B,): passes spent on each example, the verdict's forward pass included.
+    """
+
+    x_adv: Tensor
+    success_B: Tensor
+    forwards_B: Tensor
+    backwards_B: Tensor
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """What a suite found for each of N examples. Tensors are where the images were.
+
+    Attributes
+    ----------
+    clean_accuracy, robust_accuracy : float
+        Means of ``clean_correct`` and ``robust``, in [0, 1].
+    clean_correct, robust : Tensor
+        Bool (N,). In a cascade a misclassified clean image is not robust; in a suite that
+        attacks all images the attack's final point alone decides.
+    broken_by : list of str or None
+        The attack that first broke a correctly classified image; None for robust images and for
+        those that were misclassified before any attack.
+    x_adv : Tensor
+        Float32 (N, C, H, W), inside the threat model: of the attack that broke the example, else
+        of the last one that was run on it, else the image itself.
+    forwards, backwards : Tensor
+        Int64 (N,): passes spent on each example, the clean forward pass included.
+    threat : ThreatModel
+    suite : str
+    seed : int
+    compute_shape : int
+        The physical batch of every pass; part of what the verdicts depend on.
+    """
+
+    clean_accuracy: float
+    robust_accuracy: float
+    clean_correct: Tensor
+    robust: Tensor
+    broken_by: list[str | None]
+    x_adv: Tensor
+    forwards: Tensor
+    backwards: Tensor
+    threat: ThreatModel
+    suite: str
+    seed: int
+    compute_shape: int

@@ -1,0 +1,184 @@
+"""Suites: named, ordered lists of attacks with their budgets, as plain data."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from robustray.attacks.fgsm import fgsm
+from robustray.attacks.pgd import pgd
+from robustray.attacks.result import AttackResult
+
+Attack = Callable[..., AttackResult]
+
+_NOT_BUDGET = {"model", "x", "y", "threat", "rng", "index"}
+_attacks: dict[str, Attack] = {}
+_suites: dict[str, Suite] = {}
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """One attack of a suite, with its budget.
+
+    Parameters
+    ----------
+    name : str
+        What verdicts call it. It also keys the attack's randomness.
+    attack : str
+        A registered attack; the name itself when not given.
+    options : mapping
+        Its budget: keyword arguments as the attack declares them, plain numbers and strings.
+
+    Raises
+    ------
+    ValueError
+        For an unknown attack or option.
+    """
+
+    name: str
+    attack: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attack", self.attack or self.name)
+        object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
+        if self.attack not in _attacks:
+            raise ValueError(f"attack is one of {', '.join(list_attacks())}, not {self.attack!r}")
+        defaults = _budget(_attacks[self.attack])
+        for option in self.options:
+            if option not in defaults:
+                allowed = ", ".join(defaults) or "none"
+                raise ValueError(
+                    f"attack {self.attack} has no option {option!r}; it has: {allowed}"
+                )
+
+    @property
+    def function(self) -> Attack:
+        """The attack itself."""
+        return _attacks[self.attack]
+
+    def describe(self) -> dict[str, Any]:
+        """Return name, attack and the whole budget, defaults included, as plain data."""
+        options = _budget(self.function) | dict(self.options)
+        return {"name": self.name, "attack": self.attack, "options": options}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """An ordered list of attacks.
+
+    Parameters
+    ----------
+    name : str
+        What results call it.
+    attacks : tuple of AttackSpec
+        In order, with different names.
+    attack_all : bool
+        ``False``: a cascade. Misclassified clean images count as broken and each attack runs on
+        what is still robust. ``True``: every attack runs on all images, misclassified clean ones
+        included, and an image is robust if each attack's final point is classified correctly.
+    """
+
+    name: str
+    attacks: tuple[AttackSpec, ...]
+    attack_all: bool = False
+
+    def __post_init__(self) -> None:
+        names = [spec.name for spec in self.attacks]
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"suite {self.name}: give attacks with different names, not {names}")
+
+    def describe(self) -> dict[str, Any]:
+        """Return all that the suite asks for, as plain data (to print, to hash)."""
+        attacks = [spec.describe() for spec in self.attacks]
+        return {"name": self.name, "attack_all": self.attack_all, "attacks": attacks}
+
+
+def register_attack(name: str, attack: Attack) -> None:
+    """Make an attack known to suites: ``attack(model, x, y, threat, *, rng, index, **budget)``.
+
+    Its budget is every other keyword it declares, each with a default.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken.
+    """
+    if name in _attacks:
+        raise ValueError(f"an attack named {name!r} is registered already")
+    _attacks[name] = attack
+
+
+def register_suite(suite: Suite) -> Suite:
+    """Make a suite known by its name.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken.
+    """
+    if suite.name in _suites:
+        raise ValueError(f"a suite named {suite.name!r} is registered already")
+    _suites[suite.name] = suite
+    return suite
+
+
+def list_attacks() -> list[str]:
+    """Return the names of the registered attacks, sorted."""
+    return sorted(_attacks)
+
+
+def list_suites() -> list[str]:
+    """Return the names of the registered suites, sorted."""
+    return sorted(_suites)
+
+
+def attack_suite(suite: str | Suite | Iterable[str | AttackSpec]) -> Suite:
+    """Resolve a suite.
+
+    Parameters
+    ----------
+    suite : str, Suite, or iterable of str and AttackSpec
+        A registered name; a suite, which is returned; or a list of attacks (a name stands for
+        the attacks of that suite), which becomes a cascade named "custom".
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
+    """
+    if isinstance(suite, Suite):
+        return suite
+    if isinstance(suite, str):
+        if suite not in _suites:
+            raise ValueError(f"suite is one of {', '.join(list_suites())}, not {suite!r}")
+        return _suites[suite]
+    specs: list[AttackSpec] = []
+    for item in suite:
+        specs += [item] if isinstance(item, AttackSpec) else attack_suite(item).attacks
+    return Suite("custom", tuple(specs))
+
+
+def _budget(attack: Attack) -> dict[str, Any]:
+    parameters = inspect.signature(attack).parameters
+    return {name: p.default for name, p in parameters.items() if name not in _NOT_BUDGET}
+
+
+def _study(name: str, attack: str, **options: Any) -> Suite:
+    """Register one attack as a scaling study evaluates it: all images, final point decides.
+
+    Huang et al., "Revisiting residual networks for adversarial robustness" (2023). They step by
+    0.8/255 at eps 8/255; elsewhere the step keeps that proportion, eps / 10 (pgd's default).
+    """
+    return register_suite(Suite(name, (AttackSpec(name, attack, options),), attack_all=True))
+
+
+register_attack("fgsm", fgsm)
+register_attack("pgd", pgd)
+_study("fgsm", "fgsm")
+_study("pgd-10", "pgd", steps=10, loss="cross_entropy", start="study")
+_study("pgd-20", "pgd", steps=20, loss="cross_entropy", start="study")
+_study("cw-40", "pgd", steps=40, loss="cw_margin", start="study")

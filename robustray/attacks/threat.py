@@ -1,0 +1,159 @@
+"""The threat model: which perturbed images count as adversarial examples of an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustray.attacks.norms import add_toward, norm_per_example, per_example
+from robustray.random import ExampleRandom
+
+NORMS = ("linf", "l2")
+
+# Rounded sums of squares are off by parts in 1e7; l2 projections stay that much inside the ball.
+_L2_THRESHOLD = 1 - 1e-6
+_L2_RADIUS = 1 - 2e-6
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """All images within ``eps`` of the original, and within the pixel box [0, 1].
+
+    Parameters
+    ----------
+    norm : {"linf", "l2"}
+        The norm of the perturbation.
+    eps : float
+        Its largest size, in units of pixels that range over [0, 1]: such as 8/255 for linf.
+
+    Raises
+    ------
+    ValueError
+        For an unknown norm, or an eps that is not a positive number (linf: at most 1).
+    """
+
+    norm: str
+    eps: float
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise ValueError(f"threat model: norm is one of {', '.join(NORMS)}, not {self.norm!r}")
+        object.__setattr__(self, "eps", _positive("eps", self.eps))
+        if self.norm == "linf" and self.eps > 1:
+            raise ValueError(
+                f"threat model: eps={self.eps:g} is wider than the pixel box [0, 1]; eps is in "
+                "those units (8/255, not 8)"
+            )
+
+    def eps_in(self, dtype: torch.dtype) -> float:
+        """Return the largest number of ``dtype`` that is at most ``eps``."""
+        return _rounded_down(self.eps, dtype)
+
+    def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the least and largest allowed pixels for linf.
+
+        Every z with lower <= z <= upper has |z - x| <= eps, both exactly and as computed in the
+        dtype of ``x``; and is in [0, 1].
+        """
+        assert self.norm == "linf"
+        eps = self.eps_in(x.dtype)
+        return add_toward(x, -eps).clamp(min=0), add_toward(x, eps).clamp(max=1)
+
+    def projector(self, x: Tensor) -> Callable[[Tensor], Tensor]:
+        """Return ``project`` around ``x``, with what depends only on ``x`` computed once."""
+        if self.norm == "linf":
+            lower, upper = self.bounds(x)
+            return partial(torch.clamp, min=lower, max=upper)
+        return partial(_project_l2, x=x, eps=self.eps_in(x.dtype))
+
+    def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Move points into the threat model.
+
+        Parameters
+        ----------
+        x_adv : Tensor
+            Points (B, ...), anywhere.
+        x : Tensor
+            The original images, same shape, in [0, 1].
+
+        Returns
+        -------
+        Tensor
+            Points in the ball and the box; those that were inside are unchanged. For linf the
+            nearest ones; for l2 first the nearest in the ball, then in the box. Rounding goes
+            towards ``x``, so that no later comparison finds a point outside.
+        """
+        return self.projector(x)(x_adv)
+
+    def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Return the size of each perturbation (B,)."""
+        return norm_per_example(x_adv - x, self.norm)
+
+    def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
+        """Return for each example whether it is inside: bool (B,). NaN is outside."""
+        flat = x_adv.flatten(1)
+        in_box = ((flat >= 0) & (flat <= 1)).all(1)
+        return in_box & (self.distance(x_adv, x) <= self.eps_in(x.dtype))
+
+    def random_start(
+        self, x: Tensor, rng: ExampleRandom, index_B: Tensor, *counters: int, clip: bool = True
+    ) -> Tensor:
+        """Draw a point uniformly from the ball around each image.
+
+        Parameters
+        ----------
+        x : Tensor
+            Images (B, ...).
+        rng : ExampleRandom
+            The attack's randomness.
+        index_B : Tensor
+            The examples' indices, int64 (B,).
+        *counters : int
+            What the draw is for, such as the restart.
+        clip : bool
+            Also move the point into the pixel box. ``False`` may leave it, as the first point
+            of some published evaluations does.
+        """
+        shape = tuple(x.shape[1:])
+        if self.norm == "linf":
+            delta = rng.uniform(index_B, shape, *counters, device=x.device) * 2 - 1
+        else:
+            delta = rng.normal(index_B, shape, *counters, device=x.device)
+            radius_B = rng.uniform(index_B, (), *counters, device=x.device) ** (
+                1 / math.prod(shape)
+            )
+            delta = delta * per_example(radius_B / norm_per_example(delta, "l2"), delta)
+        start = x + self.eps * delta.to(x.dtype)
+        return self.project(start, x) if clip else start
+
+
+def _project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
+    delta = x_adv - x
+    length_B = norm_per_example(delta, "l2")
+    scale = per_example(eps * _L2_RADIUS / length_B, delta)
+    outside = per_example(length_B > eps * _L2_THRESHOLD, delta)
+    return torch.where(outside, add_toward(x, delta * scale), x_adv).clamp(0, 1)
+
+
+def _positive(name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"threat model: {name} is a number, not {value!r}") from error
+    if isinstance(value, bool) or not (math.isfinite(number) and number > 0):
+        raise ValueError(f"threat model: {name} is a positive number, not {value!r}")
+    return number
+
+
+@cache
+def _rounded_down(value: float, dtype: torch.dtype) -> float:
+    rounded = torch.tensor(value, dtype=dtype)
+    if rounded.item() > value:
+        rounded = torch.nextafter(rounded, torch.zeros((), dtype=dtype))
+    return rounded.item()

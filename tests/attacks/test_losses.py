@@ -1,0 +1,87 @@
+import math
+
+import pytest
+import torch
+
+from robustray.attacks.losses import LOSSES, cross_entropy, cw_margin, dlr, kl, margin, objective
+
+LOGITS = torch.tensor(
+    [[2.0, 1.0, -1.0, 0.5], [0.0, 3.0, 1.0, 2.5], [-4.0, 0.0, 4.0, 1.0]], dtype=torch.float64
+)
+LABELS = torch.tensor([0, 3, 1])
+MARGINS = [-1.0, 0.5, 4.0]
+
+
+def gradient(loss, logits, target):
+    logits = logits.clone().requires_grad_()
+    return torch.autograd.grad(loss(logits, target).sum(), logits)[0]
+
+
+def test_cross_entropy_is_its_formula():
+    rows = zip(LOGITS.tolist(), LABELS.tolist(), strict=True)
+    expected = [math.log(sum(map(math.exp, row))) - row[y] for row, y in rows]
+    assert cross_entropy(LOGITS, LABELS).tolist() == pytest.approx(expected, abs=1e-14)
+    one_hot = torch.nn.functional.one_hot(LABELS, 4)
+    torch.testing.assert_close(gradient(cross_entropy, LOGITS, LABELS), LOGITS.softmax(1) - one_hot)
+
+
+def test_margin_is_its_formula():
+    assert margin(LOGITS, LABELS).tolist() == MARGINS
+    expected = [[-1.0, 1, 0, 0], [0, 1, 0, -1], [0, -1, 1, 0]]
+    assert gradient(margin, LOGITS, LABELS).tolist() == expected
+
+
+def test_cw_margin_stops_exactly_at_misclassification():
+    assert cw_margin(LOGITS, LABELS).tolist() == [-1.0, 0.0, 0.0]
+    grad = gradient(cw_margin, LOGITS, LABELS)
+    assert grad.tolist() == [[-1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_cw_margin_pushes_on_at_a_tie():
+    tie = torch.tensor([[1.0, 1.0, 0.0]])
+    assert gradient(cw_margin, tie, torch.tensor([0])).tolist() == [[-1, 1, 0]]
+
+
+def test_dlr_is_its_formula():
+    expected = [-1.0 / (2.0 - 0.5), 0.5 / (3.0 - 1.0), 4.0 / (4.0 - 0.0)]
+    assert dlr(LOGITS, LABELS).tolist() == pytest.approx(expected, abs=1e-11)
+
+
+def test_dlr_ignores_scale_and_shift():
+    torch.testing.assert_close(dlr(LOGITS * 1000 + 7, LABELS), dlr(LOGITS, LABELS))
+
+
+def test_dlr_of_two_classes_is_the_margin():
+    logits, labels = LOGITS[:, :2], torch.tensor([0, 1, 1])
+    assert torch.equal(dlr(logits, labels), margin(logits, labels))
+
+
+def test_kl_is_its_formula():
+    reference = LOGITS.flip(1)
+    p, q = reference.softmax(1), LOGITS.softmax(1)
+    torch.testing.assert_close(kl(LOGITS, reference), (p * (p / q).log()).sum(1))
+    assert kl(LOGITS, LOGITS).abs().max() < 1e-15
+    torch.testing.assert_close(gradient(kl, LOGITS, reference), q - p)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_per_example_and_keep_the_dtype(name):
+    target = LOGITS.flip(1) if name == "kl" else LABELS
+    together = LOSSES[name](LOGITS, target)
+    assert together.shape == (3,)
+    alone = [LOSSES[name](LOGITS[i : i + 1], target[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(together, torch.cat(alone))
+    single = target if target.dtype == torch.int64 else target.float()
+    assert LOSSES[name](LOGITS.float(), single).dtype == torch.float32
+
+
+def test_unknown_losses_are_refused():
+    with pytest.raises(ValueError, match=r"loss is one of cross_entropy, .*not 'hinge'"):
+        objective("hinge", LABELS, lambda: LOGITS)
+
+
+def test_only_kl_asks_for_the_reference():
+    asked = []
+    for name in LOSSES:
+        objective(name, LABELS, lambda name=name: asked.append(name) or LOGITS)(LOGITS)
+    assert asked == ["kl"]

@@ -1,0 +1,85 @@
+import json
+
+import pytest
+
+from robustray.attacks import (
+    AttackSpec,
+    Suite,
+    attack_suite,
+    list_attacks,
+    list_suites,
+    register_attack,
+    register_suite,
+)
+
+
+def test_the_study_suites_are_known():
+    assert {"fgsm", "pgd-10", "pgd-20", "cw-40"} <= set(list_suites())
+    assert {"fgsm", "pgd"} <= set(list_attacks())
+    assert all(attack_suite(name).attack_all for name in ("fgsm", "pgd-20", "cw-40"))
+
+
+def test_suites_describe_their_whole_budget_as_plain_data():
+    described = attack_suite("cw-40").describe()
+    assert json.loads(json.dumps(described)) == {
+        "name": "cw-40",
+        "attack_all": True,
+        "attacks": [
+            {
+                "name": "cw-40",
+                "attack": "pgd",
+                "options": {
+                    "steps": 40,
+                    "step_size": None,
+                    "loss": "cw_margin",
+                    "start": "study",
+                    "restarts": 1,
+                },
+            }
+        ],
+    }
+
+
+def test_lists_become_cascades():
+    strong = AttackSpec("strong", "pgd", {"steps": 50, "restarts": 5})
+    suite = attack_suite(["fgsm", "pgd-20", strong])
+    assert [spec.name for spec in suite.attacks] == ["fgsm", "pgd-20", "strong"]
+    assert not suite.attack_all
+    assert attack_suite(suite) is suite
+
+
+def test_unknown_names_are_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"suite is one of .*pgd-20.*not 'autoatack'"):
+        attack_suite("autoatack")
+    with pytest.raises(ValueError, match=r"attack is one of fgsm, pgd.*not 'bim'"):
+        AttackSpec("bim")
+
+
+def test_options_that_an_attack_lacks_are_refused():
+    with pytest.raises(ValueError, match="pgd has no option 'n_steps'; it has: steps, step_size"):
+        AttackSpec("mine", "pgd", {"n_steps": 10})
+    with pytest.raises(ValueError, match="fgsm has no option 'index'; it has: none"):
+        AttackSpec("fgsm", options={"index": 1})
+
+
+def test_a_suite_needs_attacks_with_different_names():
+    with pytest.raises(ValueError, match="different names"):
+        attack_suite(["fgsm", "fgsm"])
+    with pytest.raises(ValueError, match="different names"):
+        Suite("empty", ())
+
+
+def test_specs_cannot_be_changed():
+    options = {"steps": 3}
+    spec = AttackSpec("mine", "pgd", options)
+    options["steps"] = 300
+    assert spec.options["steps"] == 3
+    with pytest.raises(TypeError):
+        spec.options["steps"] = 4  # pyright: ignore[reportIndexIssue]
+
+
+def test_names_are_registered_once():
+    with pytest.raises(ValueError, match="registered already"):
+        register_suite(Suite("pgd-20", (AttackSpec("fgsm"),)))
+    with pytest.raises(ValueError, match="registered already"):
+        register_attack("pgd", lambda *_: None)  # pyright: ignore[reportArgumentType]
