@@ -137,8 +137,10 @@ class Uploader:
             for waiting in (*self._away.values(), *(t.waiting for t in self._tasks.values())):
                 waiting.hurry()
             self._change.notify_all()
-            self._change.wait_for(lambda: not self._tasks or self._closed, timeout_s)
-            self._drains -= 1
+            try:
+                self._change.wait_for(lambda: not self._tasks or self._closed, timeout_s)
+            finally:
+                self._drains -= 1
             return list(dict.fromkeys((*self._tasks, *self._rejected)))
 
     def close(self, timeout_s: float = 5.0) -> None:
