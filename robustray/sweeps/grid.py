@@ -66,7 +66,10 @@ class Study:
 
 def study_from_document(document: dict[str, object], file: str) -> Study:
     """Rebuild a study from its stored manifest."""
-    return Study.from_manifest(validate(document, file))
+    manifest = validate(document, file)
+    if not isinstance(manifest, Sweep):
+        raise ManifestError(f"a {manifest.kind} is no study", file, "kind", manifest.kind)
+    return Study.from_manifest(manifest)
 
 
 def expand(manifest: Sweep) -> list[Trial]:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustray.data import describe
-from robustray.manifest import manifest_hash
+from robustray.manifest import Recipe, manifest_hash
 from robustray.reports import StudyReport, write_report
 from robustray.store import ObjectStore
 from robustray.sweeps.plan import Plan
-from robustray.sweeps.records import TrialState, flatten, read_trial, trial_row
+from robustray.sweeps.records import TrialState, read_trial, trial_row
 from robustray.sweeps.throughput import precision_name
 
 
@@ -73,10 +73,10 @@ def _assemble(
         data_label=describe(manifest.data).label,
         rows=[trial_row(state, plan.costs[state.trial.name].profile) for state in states],
         manifest_hash=manifest_hash(manifest),
-        threat=f"{threat.norm}, eps = {threat.eps * 255:.3g}/255",
+        threat=f"{threat.norm}, eps = {pixels(threat.eps)}",
         attacks=manifest.evaluation.attacks,
         planned_trials=len(study.trials),
-        recipe=flatten(manifest.recipe.model_dump(mode="json", exclude_none=True)),
+        recipe=_recipe(manifest.recipe),
         cost=_cost(plan, states),
         failures=failures,
         provenance=_provenance(states),
@@ -86,6 +86,32 @@ def _assemble(
         curve_metrics=(f"validation_{manifest.recipe.selection.attack}", "train_loss"),
         notes=_notes(plan),
     )
+
+
+def pixels(length: float) -> str:
+    """Write a length in pixel space as people do: 8/255 where it is one, else a decimal."""
+    levels = length * 255
+    return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 else f"{length:g}"
+
+
+def _recipe(recipe: Recipe) -> dict[str, str]:
+    """Sum a recipe up in a few lines; the manifest has all of it."""
+    inner, sgd, schedule = recipe.inner, recipe.optimizer, recipe.schedule
+    objective = f"{recipe.objective}, beta {recipe.beta:g}"
+    steps = f" at {', '.join(f'{m:g}' for m in schedule.milestones)} of the epochs"
+    return {
+        "objective": objective if recipe.objective == "trades" else recipe.objective,
+        "inner attack": f"{inner.steps} steps of {pixels(inner.step_size)}, "
+        f"eps = {pixels(recipe.threat.eps)}",
+        "training": f"{recipe.epochs} epochs, batches of {recipe.batch_size}",
+        "optimiser": f"SGD, lr {sgd.lr:g}, momentum {sgd.momentum:g}, "
+        f"weight decay {sgd.weight_decay:g}",
+        "schedule": f"{schedule.name} x {schedule.gamma:g}{steps}"
+        if schedule.name == "step"
+        else schedule.name,
+        "averaging": f"EMA, decay {recipe.ema.decay:g}" if recipe.ema else "none",
+        "precision": precision_name(recipe),
+    }
 
 
 def _cost(plan: Plan, states: list[TrialState]) -> dict[str, tuple[float | None, float | None]]:

@@ -157,6 +157,8 @@ def attack(context: TrialContext, model: torch.nn.Module, data: Dataset) -> dict
     wanted = config.threat or context.job.manifest.recipe.threat
     threat = ThreatModel(norm=wanted.norm, eps=wanted.eps)
     test = data.test.to(context.device)
+    if context.job.manifest.recipe.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     metrics: dict[str, float] = {}
     for suite in config.attacks:
         result = evaluate(
