@@ -160,6 +160,7 @@ class _SweepCallback(tune.Callback):
     def __init__(self, queue: TrialQueue, listener: Listener, patience_s: float) -> None:
         self._queue, self._listener, self._patience_s = queue, listener, patience_s
         self._outcomes: dict[str, dict[str, Any]] = {}
+        self._running: set[str] = set()
         self._waiting_since = time.monotonic()
         self.abort: MachineError | None = None
 
@@ -168,9 +169,8 @@ class _SweepCallback(tune.Callback):
         return {}
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        running = any(trial.status == "RUNNING" for trial in trials[-64:])
         now = time.monotonic()
-        if running or self._queue.finished:
+        if self._running or self._queue.finished:
             self._waiting_since = now
         elif now - self._waiting_since > self._patience_s:
             self.abort = MachineError(
@@ -181,6 +181,7 @@ class _SweepCallback(tune.Callback):
         self._listener.tick()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._running.add(trial.config["trial"])
         self._listener.started(trial.config["trial"])
 
     def on_trial_result(
@@ -193,6 +194,7 @@ class _SweepCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         name, outcome = trial.config["trial"], self._outcomes.pop(trial.trial_id, None)
+        self._running.discard(name)
         if outcome is None:
             return  # stopped from outside: the driver is shutting down
         if outcome["outcome"] == "finished":
@@ -207,6 +209,7 @@ class _SweepCallback(tune.Callback):
         self._fail(trial.config["trial"], _kind(error), message)
 
     def _fail(self, name: str, kind: Failure, message: str) -> None:
+        self._running.discard(name)
         wait = self._queue.fail(name, kind, time.monotonic())
         self._listener.failed(name, kind, message, wait)
 
