@@ -76,6 +76,7 @@ def trivial_study(trials: int) -> Study:
                 "grid": {"widths": {"settings": settings}},
                 "model": {"depths": [1, 1, 1]},
                 "data": {"name": "digits", "validation": 100},
+                "resources": {"gpus": 0},
             }
         )
     )
@@ -87,7 +88,8 @@ def trivial_work(context: TrialContext) -> dict[str, Any]:
     info = {"training": {}, "journal": context.journal.segment()}
     context.checkpoints.commit(1, {"weights": {"w": torch.ones(16)}}, info)
     context.report({"epoch": 1})
-    return {"trial": context.job.trial.name, "epochs": 1, "metrics": {"clean": 1.0}}
+    name = context.job.trial.name
+    return {"trial": name, "epochs": 1, "selected_epoch": 1, "metrics": {"clean": 1.0}}
 
 
 def execute_trivial(

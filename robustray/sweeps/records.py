@@ -32,6 +32,7 @@ class TrialState:
     finished: dict[str, Any] | None = None
     checkpoints: list[CheckpointRecord] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
+    evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def status(self) -> Literal["finished", "failed", "unfinished"]:
@@ -75,12 +76,26 @@ class TrialReader:
                 self._known[step] = self._checkpoints.record(step)
         state.checkpoints = [self._known[step] for step in sorted(self._known)]
         state.attempts = list_attempts(self._store, self._prefix)
+        state.evaluations = read_evaluations(self._store, self._prefix)
         return state
 
 
 def read_trial(store: ObjectStore, study: Study, trial: Trial) -> TrialState:
     """Read everything that the store holds of one trial."""
     return TrialReader(store, study, trial).read()
+
+
+def read_evaluations(store: ObjectStore, prefix: str) -> dict[str, dict[str, Any]]:
+    """Return what further suites found on a trial's selected checkpoint, by their columns' names.
+
+    Each entry holds the "result" and when it was "ended_ms" (see `robustray.evaluation`).
+    """
+    start, found = f"{prefix}/evaluations/", {}
+    for entry in store.list(start):
+        label, _, name = entry.key[len(start) :].partition("/")
+        if name == "record.json":
+            found[label] = json.loads(store.get(entry.key))
+    return found
 
 
 def finished_trials(store: ObjectStore, study: Study) -> set[str]:
@@ -140,7 +155,7 @@ def trial_row(state: TrialState, profile: Profile) -> TrialRow:
         status=state.status,
         selected_epoch=result.get("selected_epoch"),
         validation_accuracy=result.get("validation_accuracy"),
-        metrics=result.get("metrics", {}),
+        metrics=result.get("metrics", {}) | _further(state),
         weights_sha256=result.get("weights_sha256"),
         seed=state.trial.seed,
     )
@@ -178,6 +193,8 @@ def trial_run(
         artifacts["attempts.json"] = canonical_json([vars(entry) for entry in state.attempts])
     if state.result is not None:
         artifacts["result.json"] = canonical_json(state.result)
+    for label, entry in state.evaluations.items():
+        artifacts[f"evaluations/{label}.json"] = canonical_json(entry)
     first = min((entry.started_ms for entry in state.attempts), default=0)
     return RunRecord(
         key=state.prefix,
@@ -249,7 +266,19 @@ def _metric_points(state: TrialState) -> tuple[MetricPoint, ...]:
             )
             for name, value in state.result["metrics"].items()
         ]
+        points += [
+            MetricPoint(f"test_{label}", value, state.result["epochs"], entry["ended_ms"])
+            for (label, entry), value in zip(
+                state.evaluations.items(), _further(state).values(), strict=True
+            )
+        ]
     return tuple(points)
+
+
+def _further(state: TrialState) -> dict[str, float]:
+    """Return the robust accuracies that further suites found."""
+    found = state.evaluations.items()
+    return {label: entry["result"]["robust"]["accuracy"] for label, entry in found}
 
 
 def _checkpoint_table(state: TrialState, store_uri: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustray.data import describe
-from robustray.manifest import Recipe, manifest_hash
+from robustray.manifest import Recipe, Sweep, manifest_hash
 from robustray.reports import StudyReport, write_report
 from robustray.store import ObjectStore
 from robustray.sweeps.plan import Plan
@@ -74,7 +74,7 @@ def _assemble(
         rows=[trial_row(state, plan.costs[state.trial.name].profile) for state in states],
         manifest_hash=manifest_hash(manifest),
         threat=f"{threat.norm}, eps = {pixels(threat.eps)}",
-        attacks=manifest.evaluation.attacks,
+        attacks=_attacks(manifest, states),
         planned_trials=len(study.trials),
         recipe=_recipe(manifest.recipe),
         cost=_cost(plan, states),
@@ -84,8 +84,32 @@ def _assemble(
         devices=sorted({environment["device"] for environment in environments}),
         curves={state.trial.name: _curve(state) for state in states},
         curve_metrics=(f"validation_{manifest.recipe.selection.attack}", "train_loss"),
-        notes=_notes(plan),
+        notes=[*_notes(plan), *_further_notes(states)],
     )
+
+
+def _attacks(manifest: Sweep, states: list[TrialState]) -> tuple[str, ...]:
+    """Return the attacks, the one that the study is judged by last.
+
+    That is a suite of AutoAttack once every finished trial has met it.
+    """
+    own, finished = manifest.evaluation.attacks, [s for s in states if s.status == "finished"]
+    labels = sorted({label for state in finished for label in state.evaluations})
+    whole = [label for label in labels if all(label in state.evaluations for state in finished)]
+    strongest = [label for label in whole if label.startswith("autoattack-")]
+    return (*(label for label in labels if label not in strongest), *own, *strongest)
+
+
+def _further_notes(states: list[TrialState]) -> list[str]:
+    """Say how many trials a further suite has met, and what audits found."""
+    notes, finished = [], [state for state in states if state.status == "finished"]
+    for label in sorted({label for state in finished for label in state.evaluations}):
+        found = [s.evaluations[label]["result"] for s in finished if label in s.evaluations]
+        doubtful = sum(any(f["severity"] == "error" for f in r["audit"]) for r in found)
+        some = "PARTIAL: " if len(found) < len(finished) else ""
+        doubt = f"; the audit doubts {doubtful} of them" if doubtful else ""
+        notes.append(f"{some}{label} attacked {len(found)} of {len(finished)} trials{doubt}.")
+    return notes
 
 
 def pixels(length: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,11 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from robustray.cluster import check_fits, connect, has_gpu, read_capacity
+from robustray.cluster import Capacity, check_fits, connect, has_gpu, read_capacity
 from robustray.data import load_dataset
 from robustray.errors import StoreError, StoreUnavailableError, UserError
 from robustray.manifest import Sweep
-from robustray.store import ObjectStore
+from robustray.store import LocalStore, ObjectStore
 from robustray.sweeps import attempts
 from robustray.sweeps.grid import Study
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
@@ -93,7 +94,9 @@ def run_study(
     plan = replace(plan, throughputs=tuple(load_throughputs(store, manifest)))
     say(describe_plan(plan))
     with connect():
-        cpu_only = _check_resources(manifest, assume_yes, say)
+        capacity = read_capacity()
+        _check_shared(store, capacity)
+        cpu_only = _check_resources(manifest, capacity, assume_yes, say)
         save_study(store, study)
         uploader, patience_s = _start_tracking(tracking_uri, say)
         driver = _Driver(study, plan, store, uploader, patience_s)
@@ -250,9 +253,21 @@ def _check_store(store: ObjectStore) -> None:
         raise StoreError(f"{error}. Check ROBUSTRAY_STORE and AWS_ENDPOINT_URL") from error
 
 
-def _check_resources(manifest: Sweep, assume_yes: bool, say: Callable[[str], None]) -> bool:
+def _check_shared(store: ObjectStore, capacity: Capacity) -> None:
+    """Refuse the default folder on a cluster of several machines, which don't share it."""
+    several = len(capacity.live) > 1 or bool(capacity.declared)
+    if several and isinstance(store, LocalStore) and not os.environ.get("ROBUSTRAY_STORE"):
+        raise UserError(
+            f"the store would be {store.uri} on each node by itself. Set ROBUSTRAY_STORE to "
+            "s3://bucket/prefix, or to a folder that all nodes share"
+        )
+
+
+def _check_resources(
+    manifest: Sweep, capacity: Capacity, assume_yes: bool, say: Callable[[str], None]
+) -> bool:
     """Refuse what can't be scheduled; return whether to go without GPUs."""
-    resources, capacity = manifest.resources, read_capacity()
+    resources = manifest.resources
     if resources.gpus > 0 and not has_gpu(capacity):
         if not assume_yes:
             raise UserError(NO_GPU)

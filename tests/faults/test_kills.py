@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+from mlflow import MlflowClient
 
 from tests.sweeps.support import Place, started, wait_for
 
@@ -65,3 +66,22 @@ def test_a_finished_study_is_not_computed_again(undisturbed):
     before = undisturbed.table(), undisturbed.attempts()
     assert undisturbed.run() == 0
     assert (undisturbed.table(), undisturbed.attempts()) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_stop_leaves_everything_resumable(undisturbed, tmp_path, number):
+    place = Place(tmp_path)
+    with started(place) as process:
+        wait_for(lambda: running_attempt_after_a_checkpoint(place))
+        os.kill(process.pid, number)
+        assert process.wait(120) == 130, place.log
+    assert "run the same command again" in place.log
+    assert place.survivors() == []
+    client = MlflowClient(place.environment["MLFLOW_TRACKING_URI"])
+    experiment = client.get_experiment_by_name("small")
+    statuses = {run.info.status for run in client.search_runs([experiment.experiment_id])}
+    assert "RUNNING" not in statuses
+    assert place.run() == 0, place.log
+    assert place.table() == undisturbed.table()
+    runs = client.search_runs([experiment.experiment_id])
+    assert [run.info.status for run in runs] == ["FINISHED"] * 5
