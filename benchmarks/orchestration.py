@@ -31,7 +31,7 @@ import torch
 from ray import tune
 
 from robustray.cluster import connect
-from robustray.manifest import Resources, Retries, load_manifest, validate
+from robustray.manifest import Resources, Retries, Sweep, load_manifest
 from robustray.store import open_store
 from robustray.sweeps import Failure, Study, TrialQueue, make_plan
 from robustray.sweeps.records import TrialReader, trial_run
@@ -69,7 +69,7 @@ def trivial_study(trials: int) -> Study:
     """Return a study of that many settings; nothing of it is ever trained."""
     settings = [[1 + i / 16, 1, 1] for i in range(trials)]
     return Study.from_manifest(
-        validate(
+        Sweep.model_validate(
             {
                 "kind": "Sweep",
                 "name": f"overhead-{int(time.time())}",
@@ -178,7 +178,9 @@ def published_costs() -> list[tuple[str, float]]:
     """Return the costs of all 855 published trials, in MACs."""
     costs = []
     for name in ("width_512", "depth_343"):
-        plan = make_plan(Study.from_manifest(load_manifest(MANIFESTS / f"{name}.yaml")))
+        manifest = load_manifest(MANIFESTS / f"{name}.yaml")
+        assert isinstance(manifest, Sweep)
+        plan = make_plan(Study.from_manifest(manifest))
         costs += [(f"{name}/{trial}", float(c.total_macs)) for trial, c in plan.costs.items()]
     return costs
 

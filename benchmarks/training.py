@@ -6,10 +6,10 @@
 The plain loops are eager float32 with contiguous tensors, one written as the loop is usually
 published (the clean prediction is computed again in each of the inner steps), the other with the
 clean prediction computed once. Each contender is a process of its own, so that none profits from
-another's memory or caches; they take turns, one step each, and only one runs at a time. Medians over
-the rounds after the first; CPU time is the processor time of the step, which on a busy machine says
-more than wall time does. ``--curves`` trains the plain loop and ours on the same batches and prints
-them side by side.
+another's memory or caches; they take turns, one step each, and only one runs at a time. Medians
+over the rounds after the first; CPU time is the processor time of the step, which on a busy machine
+says more than wall time does. ``--curves`` trains the plain loop and ours on the same batches and
+prints them side by side.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from robustray.attacks import ThreatModel, evaluate
 from robustray.data import Dataset, EpochBatches, load_dataset
-from robustray.manifest.schema import DataConfig, Recipe
+from robustray.manifest.schema import Augmentation, DataConfig, Recipe
 from robustray.models import create_model, profile
 from robustray.training import Trainer, fit, learning_rate, recipe_passes
 
@@ -78,8 +78,15 @@ def print_speeds(options: argparse.Namespace) -> None:
 
 def print_curves(options: argparse.Namespace) -> None:
     """Train the plain loop and ours on the same batches, and print both epoch by epoch."""
-    data = load_dataset(DataConfig(name=options.data, train_limit=options.train_limit))
-    recipe = Recipe(epochs=options.epochs, batch_size=options.batch)
+    parts = tuple(options.parts) if options.parts else None
+    config = DataConfig(
+        name=options.data, parts=parts, train_limit=options.train_limit, validation=256
+    )
+    data = load_dataset(config, splits=("train", "validation"))
+    print(data.label)
+    digits = Augmentation(crop_padding=1, flip=False)
+    augmentation = Augmentation() if options.data == "cifar10" else digits
+    recipe = Recipe(epochs=options.epochs, batch_size=options.batch, augmentation=augmentation)
     columns = {"plain float32": _plain_curve(options, data, recipe)}
     for name, changes in OURS.items():
         changed = Recipe.model_validate({**recipe.model_dump(), **changes})
@@ -298,6 +305,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--curves", action="store_true", help="train, and compare epoch by epoch")
     parser.add_argument("--data", default="digits", choices=("digits", "mnist", "cifar10"))
+    parser.add_argument("--parts", nargs="+", help="official files of the training set")
     parser.add_argument("--train-limit", type=int, default=None)
     parser.add_argument("--epochs", type=int, default=4)
     return parser.parse_args()

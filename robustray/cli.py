@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from robustray import __version__
-from robustray.errors import MachineError, UserError
+from robustray.errors import MachineError, StoreUnavailableError, UserError
 from robustray.manifest import Manifest, dump_manifest, load_manifest, study_id
 
 EXIT_OK, EXIT_FAILED_TRIALS, EXIT_INTERRUPTED = 0, 1, 130
@@ -57,7 +56,12 @@ def _plan(options: argparse.Namespace) -> int:
         from robustray.sweeps import measure_here
 
         measure_here(study, store, _say)
-    print(describe_plan(make_plan(study, store), None if options.all else 12))
+    try:
+        plan = make_plan(study, store)
+    except StoreUnavailableError as error:
+        _say(f"warning: {error}; measured speeds are unknown")
+        plan = make_plan(study)
+    print(describe_plan(plan, None if options.all else 12))
     return EXIT_OK
 
 
@@ -65,7 +69,7 @@ def _run(options: argparse.Namespace) -> int:
     manifest = _manifest(options)
     if options.dry_run:
         print(dump_manifest(manifest))
-        options.measure = options.all = False
+        options.measure, options.all = False, True
         return _plan(options)
     from robustray.reports import text_table
     from robustray.sweeps import run_study
@@ -77,14 +81,13 @@ def _run(options: argparse.Namespace) -> int:
         _store(),
         tracking_uri,
         _report_root(),
-        data_root=os.environ.get("ROBUSTRAY_DATA"),
         assume_yes=options.yes,
         say=_say,
     )
-    report = outcome.published.report
-    _say("")
-    _say(text_table(report.rows, limit=20))
-    _say(f"\nreport       {outcome.published.folder / 'report.html'}")
+    if outcome.published is not None:
+        _say("")
+        _say(text_table(outcome.published.report.rows, limit=20))
+        _say(f"\nreport       {outcome.published.folder / 'report.html'}")
     if outcome.untracked:
         _say(
             f"MLflow       {len(outcome.untracked)} runs are not there yet; nothing is lost: run "

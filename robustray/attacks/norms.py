@@ -16,7 +16,7 @@ def norm_per_example(delta: Tensor, norm: str) -> Tensor:
     ----------
     delta : Tensor
         Perturbations (B, ...).
-    norm : {"linf", "l2"}
+    norm : {"linf", "l2", "l1"}
         Which norm.
 
     Returns
@@ -25,7 +25,9 @@ def norm_per_example(delta: Tensor, norm: str) -> Tensor:
         Norms (B,), in the dtype of ``delta``.
     """
     flat = delta.flatten(1)
-    return flat.abs().amax(dim=1) if norm == "linf" else torch.linalg.vector_norm(flat, dim=1)
+    if norm == "linf":
+        return flat.abs().amax(dim=1)
+    return flat.abs().sum(dim=1) if norm == "l1" else torch.linalg.vector_norm(flat, dim=1)
 
 
 def per_example(value_B: Tensor, like: Tensor) -> Tensor:
@@ -40,9 +42,9 @@ def steepest(grad: Tensor, norm: str) -> Tensor:
     ----------
     grad : Tensor
         Gradients (B, ...). NaN counts as 0.
-    norm : {"linf", "l2"}
+    norm : {"linf", "l2", "l1"}
         The norm of the perturbations: the sign of the gradient for linf, the gradient divided by
-        its length for l2.
+        its length for l2; for l1 the sign of its largest entry, and 0 elsewhere.
 
     Returns
     -------
@@ -50,7 +52,11 @@ def steepest(grad: Tensor, norm: str) -> Tensor:
         Directions (B, ...); zero where the gradient is zero.
     """
     if norm == "linf":
-        return (grad > 0).to(grad.dtype) - (grad < 0).to(grad.dtype)
+        return torch.sign(grad)  # 0 for NaN
+    if norm == "l1":
+        size_BD = torch.nan_to_num(grad).abs().flatten(1)
+        largest_BD = torch.zeros_like(size_BD).scatter_(1, size_BD.argmax(1, keepdim=True), 1.0)
+        return torch.nan_to_num(torch.sign(grad)) * largest_BD.reshape(grad.shape)
     # Scaled by the largest entry first: squares of vanishing gradients would underflow.
     grad = torch.nan_to_num(grad)
     tiny = torch.finfo(grad.dtype).tiny

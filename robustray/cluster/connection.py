@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+
+from robustray.errors import MachineError
 
 # Tune must not retry, snapshot often, write result files or print: the store holds the state.
 _TUNE_SETTINGS = {
@@ -36,7 +39,8 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
         yield
         return
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if os.environ.get("RAY_ADDRESS"):
+    if address := os.environ.get("RAY_ADDRESS"):
+        _check_answers(address)
         ray.init(**quiet)
     else:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -45,3 +49,14 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Find out within seconds that nobody listens, where Ray would try for minutes."""
+    host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" and the like
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise MachineError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error

@@ -18,7 +18,15 @@ from robustray.manifest.schema import Manifest, Sweep
 KINDS: dict[str, type[Manifest]] = {"Sweep": Sweep}
 
 # How and where a study is run, and how much of it is kept, is no part of what it is.
-_NOT_IDENTITY = {"description", "resources", "retention"}
+_NOT_IDENTITY: Any = {
+    "description": True,
+    "resources": True,
+    "retention": True,
+    "data": {"download"},
+}
+
+# Raised when the meaning of a manifest changes, such as a default; adding a field does not.
+SCHEMA_VERSION = 1
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -86,9 +94,11 @@ def manifest_hash(manifest: Manifest) -> str:
     """Return the manifest's identity: SHA-256 (hex) of its canonical JSON.
 
     Resources, retention and description are left out: they don't change what is computed.
+    So are fields at their defaults, so that a field that is added later renames no study.
     """
-    content = manifest.model_dump(mode="json", exclude=_NOT_IDENTITY)
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    content = manifest.model_dump(mode="json", exclude=_NOT_IDENTITY, exclude_defaults=True)
+    versioned = {"schema": SCHEMA_VERSION, **content}
+    return hashlib.sha256(json.dumps(versioned, sort_keys=True).encode()).hexdigest()
 
 
 def study_id(manifest: Manifest) -> str:

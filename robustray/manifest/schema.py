@@ -249,9 +249,9 @@ class Retries(Section):
     backoff_limit_seconds: PositiveNumber = 300.0
 
 
-def _thread_count(value: float) -> float:
+def _whole_or_share(value: float) -> float:
     if value >= 1 and value != int(value):
-        raise ValueError("CPUs are whole numbers, or a fraction below 1")
+        raise ValueError("CPUs and GPUs are whole numbers, or a fraction below 1")
     return value
 
 
@@ -262,10 +262,10 @@ class Resources(Section):
     it the last bit of every sum.
     """
 
-    gpus: Annotated[Number, Field(ge=0)] = 1.0
-    cpus: Annotated[PositiveNumber, AfterValidator(_thread_count)] = 1.0
+    gpus: Annotated[Number, Field(ge=0), AfterValidator(_whole_or_share)] = 1.0
+    cpus: Annotated[PositiveNumber, AfterValidator(_whole_or_share)] = 1.0
     max_concurrent: Natural | None = None
-    wait_minutes: Annotated[Number, Field(ge=0)] = 30.0
+    wait_minutes: PositiveNumber = 30.0
     retries: Retries = Retries()
 
 

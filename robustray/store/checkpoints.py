@@ -163,6 +163,12 @@ class CheckpointStore:
             ):
                 newest = step
 
+    def truncate(self, step: int) -> None:
+        """Delete every checkpoint after a step, records first: they can't be continued."""
+        beyond = [(at, name, key) for at, name, key, _ in self._objects() if at > step]
+        for _, _, key in sorted(beyond, key=lambda entry: entry[1] != _RECORD):
+            self.store.delete(key)
+
     def _prune_step(self, record: CheckpointRecord, payloads: set[str], keep: bool) -> None:
         if record.state == "kept" and not keep:
             record = replace(record, state="pruned")

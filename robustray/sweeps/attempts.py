@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError
-from robustray.store import ObjectStore, canonical_json
+from robustray.store import NotFoundError, ObjectStore, canonical_json
 from robustray.sweeps.queue import Failure
 
 _PACKAGES = ("robustray", "torch", "ray", "numpy", "mlflow")
@@ -58,7 +59,9 @@ def conclude(
 
 def conclude_lost(store: ObjectStore, prefix: str, kind: str, message: str) -> None:
     """Write down the end of an attempt whose worker could not do so itself, if it is open."""
-    for attempt in list_attempts(store, prefix)[-1:]:
+    keys = sorted(entry.key for entry in store.list(f"{prefix}/attempts/"))
+    for key in keys[-1:]:
+        attempt = Attempt(**json.loads(store.get(key)))
         if attempt.outcome == "running":
             ended = replace(attempt, ended_ms=_now_ms(), outcome=kind, message=message)
             store.put(_key(prefix, attempt.number), _encode(ended))
@@ -77,7 +80,7 @@ def classify(error: BaseException) -> Failure:
         return Failure.OUT_OF_MEMORY
     if isinstance(error, RuntimeError) and "can't allocate memory" in text:
         return Failure.OUT_OF_MEMORY
-    if isinstance(error, StoreUnavailableError | CorruptObjectError):
+    if isinstance(error, StoreUnavailableError | CorruptObjectError | NotFoundError):
         return Failure.STORAGE
     if isinstance(error, MachineError):
         return Failure.PREEMPTION
@@ -86,12 +89,6 @@ def classify(error: BaseException) -> Failure:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Return what may explain a difference between two runs: host, device, threads, versions."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
         "host": socket.gethostname(),
         "process": os.getpid(),
@@ -99,8 +96,17 @@ def environment(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "tf32": bool(torch.backends.cuda.matmul.allow_tf32),
-        "versions": versions,
+        "versions": package_versions(),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Return the installed versions of what results depend on."""
+    versions = {}
+    for package in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[package] = version(package)
+    return versions
 
 
 def device_name(device: torch.device) -> str:

@@ -46,9 +46,9 @@ class Study:
     trials: tuple[Trial, ...]
 
     @classmethod
-    def from_manifest(cls, manifest: Sweep) -> Study:
-        """Expand a manifest."""
-        return cls(study_id(manifest), manifest, tuple(expand(manifest)))
+    def from_manifest(cls, manifest: Sweep, known_as: str | None = None) -> Study:
+        """Expand a manifest; a stored study keeps the id that it is ``known_as``."""
+        return cls(known_as or study_id(manifest), manifest, tuple(expand(manifest)))
 
     @property
     def prefix(self) -> str:
@@ -64,12 +64,12 @@ class Study:
         return dump_manifest(self.manifest)
 
 
-def study_from_document(document: dict[str, object], file: str) -> Study:
+def study_from_document(document: dict[str, object], known_as: str, file: str) -> Study:
     """Rebuild a study from its stored manifest."""
     manifest = validate(document, file)
     if not isinstance(manifest, Sweep):
         raise ManifestError(f"a {manifest.kind} is no study", file, "kind", manifest.kind)
-    return Study.from_manifest(manifest)
+    return Study.from_manifest(manifest, known_as)
 
 
 def expand(manifest: Sweep) -> list[Trial]:

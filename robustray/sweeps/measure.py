@@ -7,6 +7,7 @@ from collections.abc import Callable
 import ray
 
 from robustray.cluster import check_fits, connect, read_capacity
+from robustray.errors import MachineError
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study, profile_trials
 from robustray.sweeps.throughput import Throughput, measure, save_throughput
@@ -34,7 +35,10 @@ def measure_here(study: Study, store: ObjectStore, say: Callable[[str], None]) -
         check_fits(resources, read_capacity())
         say("measuring: a few training steps of the smallest, a middle and the largest network")
         task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=1)(measure)
-        record = ray.get(task.remote(study, profile_trials(study)))
+        future = task.remote(study, profile_trials(study))
+        if not ray.wait([future], timeout=resources.wait_minutes * 60)[0]:
+            raise MachineError(f"no worker measured within {resources.wait_minutes:g} minutes")
+        record = ray.get(future)
     save_throughput(store, record, study.manifest)
     for macs, rate in record.points:
         say(f"  {macs:.3g} MACs: {rate:.3g} MAC/s on {record.device} ({record.precision})")

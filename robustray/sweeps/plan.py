@@ -47,8 +47,12 @@ class Plan:
         return throughput.seconds(cost.profile.macs, cost.total_macs)
 
     def device_hours(self, throughput: Throughput) -> float:
-        """Return the whole study's expected time on a measured device, in hours."""
-        return sum(self.seconds(name, throughput) for name in self.costs) / 3600
+        """Return the whole study's expected time on a measured device, in hours.
+
+        Trials that share a GPU take their share of its time each.
+        """
+        share = min(1.0, self.study.manifest.resources.gpus or 1.0)
+        return share * sum(self.seconds(name, throughput) for name in self.costs) / 3600
 
     @property
     def stored_bytes(self) -> int:
@@ -115,7 +119,7 @@ def _cost(study: Study, profile: Profile) -> TrialCost:
     recipe, facts = manifest.recipe, describe(manifest.data)
     validated = recipe.epochs - int(recipe.selection.start * recipe.epochs)
     validation = 1 + evaluation_passes(recipe.selection.attack)
-    test = 1 + sum(evaluation_passes(suite) for suite in manifest.evaluation.attacks)
+    test = sum(1 + evaluation_passes(suite) for suite in manifest.evaluation.attacks)
     images = validated * validation * facts.validation + test * facts.test
     return TrialCost(
         profile,

@@ -81,7 +81,8 @@ class Progress:
 
     def heartbeat(self) -> None:
         """Say something if nothing was said for a while."""
-        if self._bar is None and time.monotonic() - self._spoke > self._heartbeat_s:
+        silent = self._bar is None or not self._running
+        if silent and time.monotonic() - self._spoke > self._heartbeat_s:
             waiting = "" if self._running else "; waiting for a free node"
             self.say(f"epoch {self._done}/{self._epochs}, {self._counts()}{self._left()}{waiting}")
 

@@ -86,9 +86,9 @@ class TrialQueue:
         heapq.heappush(self._waiting, (now + wait, name))
         return wait
 
-    def attempts_failed(self, name: str) -> int:
-        """Return how many attempts at a trial have failed so far."""
-        return sum(self._entries[name].failures.values())
+    def progress(self, name: str) -> None:
+        """Give a trial its whole budget back: the last attempt got further than those before."""
+        self._entries[name].failures.clear()
 
     @property
     def unfinished(self) -> int:
@@ -96,9 +96,9 @@ class TrialQueue:
         return len(self._ready) + len(self._waiting) + len(self._running)
 
     @property
-    def idle(self) -> bool:
-        """Whether nothing will ever be handed out again unless a running trial fails."""
-        return not self._ready and not self._waiting
+    def handed_out(self) -> int:
+        """Trials that were handed out and have not ended."""
+        return len(self._running)
 
     @property
     def finished(self) -> bool:

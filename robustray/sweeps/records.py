@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,11 +17,13 @@ from robustray.manifest import manifest_hash
 from robustray.models import Profile
 from robustray.reports import TrialRow
 from robustray.store import CheckpointRecord, CheckpointStore, ObjectStore, canonical_json
-from robustray.sweeps.attempts import Attempt, list_attempts
+from robustray.sweeps.attempts import Attempt, list_attempts, package_versions
 from robustray.sweeps.grid import Study, Trial, study_from_document
 from robustray.sweeps.trial import read_result
 from robustray.tracking import MetricPoint, RunRecord
 from robustray.tracking.records import Status
+
+_MAY_GO_ON = ("running", "preemption", "stopped")
 
 
 @dataclass
@@ -39,8 +43,9 @@ class TrialState:
         """What the last attempt left: a failure that may be tried again counts as failed."""
         if self.result is not None:
             return "finished"
-        ended = self.attempts and self.attempts[-1].outcome not in ("running", "preemption")
-        return "failed" if ended else "unfinished"
+        if self.attempts and self.attempts[-1].outcome not in _MAY_GO_ON:
+            return "failed"
+        return "unfinished"
 
     @property
     def epochs(self) -> int:
@@ -68,14 +73,15 @@ class TrialReader:
         it is right once the trial has its result.
         """
         state = TrialState(self._trial, self._prefix, read_result(self._store, self._prefix))
+        state.attempts = list_attempts(self._store, self._prefix)
         if state.result is not None:
             state.finished = json.loads(self._store.get(f"{self._prefix}/finished.json"))
+        if state.status != "unfinished":
             self._known.clear()
         for step in self._checkpoints.steps():
             if step not in self._known:
                 self._known[step] = self._checkpoints.record(step)
         state.checkpoints = [self._known[step] for step in sorted(self._known)]
-        state.attempts = list_attempts(self._store, self._prefix)
         state.evaluations = read_evaluations(self._store, self._prefix)
         return state
 
@@ -98,11 +104,24 @@ def read_evaluations(store: ObjectStore, prefix: str) -> dict[str, dict[str, Any
     return found
 
 
+def read_trials(store: ObjectStore, study: Study) -> list[TrialState]:
+    """Read all trials, several at a time: over S3 it is the waiting that takes long."""
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(lambda trial: read_trial(store, study, trial), study.trials))
+
+
 def finished_trials(store: ObjectStore, study: Study) -> set[str]:
     """Return the names of the trials that have a result, with one listing."""
     start = f"{study.prefix}/trials/"
     keys = (entry.key for entry in store.list(start))
     return {key[len(start) :].split("/")[0] for key in keys if key.endswith("/result.json")}
+
+
+def attempted_trials(store: ObjectStore, study: Study) -> set[str]:
+    """Return the names of the trials that were ever begun."""
+    start = f"{study.prefix}/trials/"
+    keys = (entry.key[len(start) :].split("/") for entry in store.list(start))
+    return {key[0] for key in keys if key[1] == "attempts"}
 
 
 def committed_epochs(store: ObjectStore, study: Study) -> dict[str, int]:
@@ -116,8 +135,8 @@ def committed_epochs(store: ObjectStore, study: Study) -> dict[str, int]:
 
 
 def save_study(store: ObjectStore, study: Study) -> None:
-    """Keep the study's manifest, once."""
-    store.create(f"{study.prefix}/manifest.yaml", study.manifest_yaml().encode())
+    """Keep the study's manifest; a rerun may have other resources and retention."""
+    store.put(_manifest_key(study.id), study.manifest_yaml().encode())
 
 
 def load_study(store: ObjectStore, study_id: str) -> Study:
@@ -128,22 +147,26 @@ def load_study(store: ObjectStore, study_id: str) -> Study:
     UserError
         If none or several match.
     """
-    ids = [known for known in list_studies(store) if known.startswith(study_id)]
-    exact = [known for known in ids if known == study_id] or ids
-    if len(exact) != 1:
-        known = ", ".join(list_studies(store)) or "none"
-        raise UserError(f"{study_id!r} names {len(ids)} studies in {store.uri}. Known: {known}")
-    key = f"studies/{exact[0]}/manifest.yaml"
-    return study_from_document(yaml.safe_load(store.get(key)), key)
+    known = list_studies(store)
+    ids = [study_id] if study_id in known else [i for i in known if i.startswith(study_id)]
+    if len(ids) != 1:
+        names = ", ".join(known) or "none"
+        raise UserError(f"{study_id!r} names {len(ids)} studies in {store.uri}. Known: {names}")
+    key = _manifest_key(ids[0])
+    return study_from_document(yaml.safe_load(store.get(key)), ids[0], key)
 
 
 def list_studies(store: ObjectStore) -> list[str]:
     """Return the ids of all studies in the store."""
-    keys = (entry.key.split("/") for entry in store.list("studies/"))
-    return sorted({key[1] for key in keys if len(key) == 3 and key[2] == "manifest.yaml"})
+    return sorted(Path(entry.key).stem for entry in store.list("manifests/"))
 
 
-def trial_row(state: TrialState, profile: Profile) -> TrialRow:
+def _manifest_key(study_id: str) -> str:
+    """Return a manifest's place: apart from the trials, so that studies are found quickly."""
+    return f"manifests/{study_id}.yaml"
+
+
+def trial_row(state: TrialState, profile: Profile, failed: bool) -> TrialRow:
     """Return the canonical row of a trial: no time, host, attempt or run id."""
     result = state.result or {}
     return TrialRow(
@@ -152,7 +175,7 @@ def trial_row(state: TrialState, profile: Profile) -> TrialRow:
         widths=state.trial.widths,
         parameters=profile.parameters,
         macs=profile.macs,
-        status=state.status,
+        status="finished" if state.result else "failed" if failed else "unfinished",
         selected_epoch=result.get("selected_epoch"),
         validation_accuracy=result.get("validation_accuracy"),
         metrics=result.get("metrics", {}) | _further(state),
@@ -232,7 +255,12 @@ def study_run(
         name=study.id,
         experiment=manifest.name,
         params=flatten(settings),
-        tags={"study": study.id, "manifest_sha256": manifest_hash(manifest)},
+        tags={
+            "study": study.id,
+            "manifest_sha256": manifest_hash(manifest),
+            **{f"version.{name}": text for name, text in package_versions().items()},
+            "driver": socket.gethostname(),
+        },
         artifacts={"manifest.yaml": study.manifest_yaml().encode(), **artifacts},
         status=status,
         start_ms=started_ms,

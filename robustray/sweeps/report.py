@@ -11,7 +11,7 @@ from robustray.manifest import Recipe, Sweep, manifest_hash
 from robustray.reports import StudyReport, write_report
 from robustray.store import ObjectStore
 from robustray.sweeps.plan import Plan
-from robustray.sweeps.records import TrialState, read_trial, trial_row
+from robustray.sweeps.records import TrialState, read_trials, trial_row
 from robustray.sweeps.throughput import precision_name
 
 
@@ -41,7 +41,7 @@ def publish(
         Why trials were given up; by default what their last attempts say.
     """
     study = plan.study
-    states = [read_trial(store, study, trial) for trial in study.trials]
+    states = read_trials(store, study)
     report = _assemble(plan, states, failures)
     folder = report_root / study.id
     paths = write_report(report, folder)
@@ -71,7 +71,10 @@ def _assemble(
         study_id=study.id,
         grid="both" if grid.widths and grid.depths else "width" if grid.widths else "depth",
         data_label=describe(manifest.data).label,
-        rows=[trial_row(state, plan.costs[state.trial.name].profile) for state in states],
+        rows=[
+            trial_row(state, plan.costs[state.trial.name].profile, state.trial.name in failures)
+            for state in states
+        ],
         manifest_hash=manifest_hash(manifest),
         threat=f"{threat.norm}, eps = {pixels(threat.eps)}",
         attacks=_attacks(manifest, states),

@@ -87,16 +87,17 @@ def run_queue(
     MachineError
         If no trial could be started for ``resources.wait_minutes``.
     """
+    stop = threading.Event()
     state = _SweepCallback(queue, listener, resources.wait_minutes * 60)
     want = {"cpu": resources.cpus, "gpu": 0 if cpu_only else resources.gpus}
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "64"
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we tell what failed, once
-    with tempfile.TemporaryDirectory(prefix="robustray-tune-") as scratch, _sigterm_as_sigint():
+    with tempfile.TemporaryDirectory(prefix="robustray-tune-") as scratch, _stopping_politely(stop):
         tuner = tune.Tuner(
             tune.with_resources(_trainable(execute), want),
             param_space={},
             tune_config=tune.TuneConfig(
-                search_alg=_QueueSearcher(queue),
+                search_alg=_QueueSearcher(queue, stop),
                 num_samples=-1,
                 max_concurrent_trials=resources.max_concurrent,
                 reuse_actors=True,
@@ -106,6 +107,7 @@ def run_queue(
                 storage_path=scratch,
                 verbose=0,
                 callbacks=[state],
+                stop=_StopWhen(stop),
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
@@ -131,12 +133,16 @@ def _trainable(execute: Execute) -> Callable[[dict[str, Any]], None]:
 class _QueueSearcher(Searcher):
     """Suggests what the queue hands out."""
 
-    def __init__(self, queue: TrialQueue) -> None:
+    def __init__(self, queue: TrialQueue, stop: threading.Event) -> None:
         super().__init__()
-        self._queue = queue
+        self._queue, self._stop = queue, stop
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Hide the driver's event from Tune, which pickles searchers for restores."""
+        return {}
 
     def suggest(self, trial_id: str) -> Any:
-        if self._queue.finished:
+        if self._queue.finished or self._stop.is_set():
             return Searcher.FINISHED
         name = self._queue.pop(time.monotonic())
         return None if name is None else {"trial": name}
@@ -152,6 +158,23 @@ class _QueueSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Refuse: no state here outlives the driver."""
         raise NotImplementedError
+
+
+class _StopWhen(tune.Stopper):
+    """Stops all trials once an event is set."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Hide the driver's event from Tune, which pickles stoppers for restores."""
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._stop.is_set()
 
 
 class _SweepCallback(tune.Callback):
@@ -170,7 +193,7 @@ class _SweepCallback(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         now = time.monotonic()
-        if self._running or self._queue.finished:
+        if self._running or not self._queue.handed_out:
             self._waiting_since = now
         elif now - self._waiting_since > self._patience_s:
             self.abort = MachineError(
@@ -232,13 +255,21 @@ def _kind(error: BaseException | None) -> Failure:
 
 
 @contextmanager
-def _sigterm_as_sigint() -> Iterator[None]:
-    """Let a polite kill stop the sweep as Ctrl-C does: Tune ends its loop and its actors."""
+def _stopping_politely(stop: threading.Event) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM end the sweep in order; a second SIGINT ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study
-from robustray.sweeps.records import committed_epochs, finished_trials, read_trial
+from robustray.sweeps.records import (
+    attempted_trials,
+    committed_epochs,
+    finished_trials,
+    read_trial,
+)
 
 
 def describe_status(store: ObjectStore, study: Study, details: bool = False) -> str:
@@ -21,6 +26,7 @@ def describe_status(store: ObjectStore, study: Study, details: bool = False) -> 
     """
     total = study.manifest.recipe.epochs
     done, epochs = finished_trials(store, study), committed_epochs(store, study)
+    begun = attempted_trials(store, study) if details else set()
     lines = [
         f"{study.id}: {len(done)} of {len(study.trials)} trials finished, "
         f"{sum(epochs.values())} of {total * len(study.trials)} epochs committed"
@@ -29,7 +35,7 @@ def describe_status(store: ObjectStore, study: Study, details: bool = False) -> 
         lines += [
             _trial_line(store, study, trial.name)
             for trial in study.trials
-            if trial.name not in done and trial.name in epochs
+            if trial.name in begun - done
         ]
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from robustray.cluster import Capacity, check_fits, connect, has_gpu, read_capacity
-from robustray.data import load_dataset
-from robustray.errors import StoreError, StoreUnavailableError, UserError
+from robustray.data import data_root, load_dataset
+from robustray.errors import MachineError, StoreError, StoreUnavailableError, UserError
 from robustray.manifest import Sweep
 from robustray.store import LocalStore, ObjectStore
 from robustray.sweeps import attempts
 from robustray.sweeps.grid import Study
+from robustray.sweeps.lease import lease
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
 from robustray.sweeps.progress import Progress
 from robustray.sweeps.queue import Failure, TrialQueue
@@ -32,7 +34,7 @@ from robustray.sweeps.report import Published, publish
 from robustray.sweeps.runner import run_queue
 from robustray.sweeps.throughput import load_throughputs
 from robustray.sweeps.trial import TrialJob, attempt_trial
-from robustray.tracking import RunRecord, Uploader
+from robustray.tracking import RunRecord, Uploader, ui_command
 from robustray.tracking.records import Status
 
 NO_GPU = (
@@ -49,7 +51,7 @@ class Outcome:
     finished: int
     failed: dict[str, str]
     interrupted: bool
-    published: Published
+    published: Published | None
     untracked: list[str]
 
 
@@ -59,7 +61,7 @@ def run_study(
     tracking_uri: str,
     report_root: Path,
     *,
-    data_root: str | None = None,
+    data_folder: Path | None = None,
     assume_yes: bool = False,
     say: Callable[[str], None] = print,
 ) -> Outcome:
@@ -75,8 +77,8 @@ def run_study(
         MLflow; may be away.
     report_root : Path
         The report goes to ``report_root/<study id>``, to the store and to MLflow.
-    data_root : str, optional
-        Folder of the data sets.
+    data_folder : Path, optional
+        Folder of the data sets; default ``$ROBUSTRAY_DATA``, else ``./data``.
     assume_yes : bool
         Train on CPUs what asks for GPUs, where there is none.
     say : callable
@@ -89,22 +91,28 @@ def run_study(
     """
     study = Study.from_manifest(manifest)
     plan = make_plan(study)
-    _check_data(manifest, data_root)
+    folder = data_root(data_folder).resolve()  # workers run elsewhere
+    load_dataset(manifest.data, folder)  # a damaged file must not stop 512 trials one by one
     _check_store(store)
+    ui_command(tracking_uri)  # refuses what is no tracking URI
     plan = replace(plan, throughputs=tuple(load_throughputs(store, manifest)))
     say(describe_plan(plan))
     with connect():
         capacity = read_capacity()
-        _check_shared(store, capacity)
+        _check_shared(store, capacity, say)
         cpu_only = _check_resources(manifest, capacity, assume_yes, say)
-        save_study(store, study)
-        uploader, patience_s = _start_tracking(tracking_uri, say)
-        driver = _Driver(study, plan, store, uploader, patience_s)
-        try:
-            driver.run(data_root, cpu_only)
-            return driver.conclude(report_root)
-        finally:
-            uploader.close()
+        with lease(store, f"{study.prefix}/driver.json", say):
+            save_study(store, study)
+            uploader, patience_s = _start_tracking(tracking_uri, say)
+            driver = _Driver(study, plan, store, uploader, patience_s)
+            try:
+                driver.run(str(folder), cpu_only)
+                return driver.conclude(report_root)
+            except BaseException:
+                driver.close_runs("KILLED", patience_s=10)
+                raise
+            finally:
+                uploader.close()
 
 
 class _Driver:
@@ -122,6 +130,7 @@ class _Driver:
         self._epochs = committed_epochs(store, study)
         self._started_ms = int(time.time() * 1000)
         self._interrupted = False
+        self._begun = set(self._epochs) - self._done
         total = study.manifest.recipe.epochs
         self._progress = Progress(
             len(study.trials),
@@ -130,8 +139,9 @@ class _Driver:
             sum(self._epochs.values()),
         )
 
-    def run(self, data_root: str | None, cpu_only: bool) -> None:
+    def run(self, data_folder: str, cpu_only: bool) -> None:
         """Run every trial that has no result yet."""
+        self._queue = TrialQueue(self._remaining_costs(), self._study.manifest.resources.retries)
         self._track_study("RUNNING")
         for name in self._done:
             self._track(name)
@@ -140,11 +150,10 @@ class _Driver:
                 f"continuing: {len(self._done)} of {len(self._study.trials)} trials are done, "
                 f"{len(set(self._epochs) - self._done)} have checkpoints"
             )
-        queue = TrialQueue(self._remaining_costs(), self._study.manifest.resources.retries)
-        if not queue.finished:
-            execute = partial(_execute, self._study, self._store.uri, data_root, cpu_only)
+        if not self._queue.finished:
+            execute = partial(_execute, self._study, self._store.uri, data_folder, cpu_only)
             self._interrupted = not run_queue(
-                queue,
+                self._queue,
                 execute,
                 self._study.manifest.resources,
                 self,
@@ -154,19 +163,27 @@ class _Driver:
         self._progress.close()
 
     def conclude(self, report_root: Path) -> Outcome:
-        """Write the report, close the MLflow runs, and say what is open."""
+        """Write the report and close the MLflow runs; after an interruption only the latter."""
         if self._interrupted:
-            self._patience_s = min(self._patience_s, 20)
-            for name in self._by_name.keys() - self._done - self._failures.keys():
-                self._track(name, stopped=True)
+            untracked = self.close_runs("KILLED", patience_s=20)
+            return Outcome(len(self._done), dict(self._failures), True, None, untracked)
         report = publish(self._plan, self._store, report_root, self._failures)
-        status = "KILLED" if self._interrupted else "FAILED" if self._failures else "FINISHED"
+        status: Status = "FAILED" if self._failures else "FINISHED"
         self._track_study(status, report.artifacts)
         untracked = self._uploader.drain(self._patience_s)
-        return Outcome(len(self._done), dict(self._failures), self._interrupted, report, untracked)
+        return Outcome(len(self._done), dict(self._failures), False, report, untracked)
+
+    def close_runs(self, status: Status, patience_s: float) -> list[str]:
+        """End the MLflow runs of what was begun and isn't done, and the attempts with them."""
+        for name in self._begun - self._done - self._failures.keys():
+            self._conclude_attempt(name, "stopped", "the sweep was stopped")
+            self._track(name, stopped=True)
+        self._track_study(status)
+        return self._uploader.drain(min(patience_s, self._patience_s))
 
     def started(self, name: str) -> None:
         """Follow `Listener`."""
+        self._begun.add(name)
         self._progress.started()
 
     def progressed(self, name: str, report: dict[str, Any]) -> None:
@@ -174,7 +191,9 @@ class _Driver:
         epoch = report.get("epoch")
         if epoch is not None:
             self._progress.epoch(max(0, epoch - self._epochs.get(name, 0)))
-            self._epochs[name] = max(epoch, self._epochs.get(name, 0))
+            if epoch > self._epochs.get(name, 0):
+                self._epochs[name] = epoch
+                self._queue.progress(name)
             self._track(name)
 
     def finished(self, name: str) -> None:
@@ -186,7 +205,7 @@ class _Driver:
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
         """Follow `Listener`."""
         self._progress.failed(name, kind, message, wait)
-        attempts.conclude_lost(self._store, self._study.trial_prefix(name), kind.value, message)
+        self._conclude_attempt(name, kind.value, message)
         if wait is None:
             self._failures[name] = f"{kind.value}: {message}"
         self._track(name)
@@ -194,6 +213,12 @@ class _Driver:
     def tick(self) -> None:
         """Follow `Listener`."""
         self._progress.heartbeat()
+
+    def _conclude_attempt(self, name: str, outcome: str, message: str) -> None:
+        """Close a lost worker's attempt; provenance must not stop a study."""
+        prefix = self._study.trial_prefix(name)
+        with contextlib.suppress(MachineError, ValueError):
+            attempts.conclude_lost(self._store.impatient(), prefix, outcome, message)
 
     def _remaining_costs(self) -> list[tuple[str, float]]:
         total = self._study.manifest.recipe.epochs
@@ -225,7 +250,7 @@ class _Driver:
 def _execute(
     study: Study,
     store_uri: str,
-    data_root: str | None,
+    data_folder: str,
     cpu_only: bool,
     name: str,
     report: Callable[[dict[str, Any]], None],
@@ -236,13 +261,8 @@ def _execute(
     if cpu_only:
         resources = manifest.resources.model_copy(update={"gpus": 0.0})
         manifest = manifest.model_copy(update={"resources": resources})
-    job = TrialJob(trial, manifest, study.trial_prefix(name), store_uri, data_root)
+    job = TrialJob(trial, manifest, study.trial_prefix(name), store_uri, data_folder)
     return attempt_trial(job, report)
-
-
-def _check_data(manifest: Sweep, data_root: str | None) -> None:
-    """Read the data once before anything starts: a damaged file must not stop 512 trials."""
-    load_dataset(manifest.data, Path(data_root) if data_root else None)
 
 
 def _check_store(store: ObjectStore) -> None:
@@ -253,13 +273,19 @@ def _check_store(store: ObjectStore) -> None:
         raise StoreError(f"{error}. Check ROBUSTRAY_STORE and AWS_ENDPOINT_URL") from error
 
 
-def _check_shared(store: ObjectStore, capacity: Capacity) -> None:
+def _check_shared(store: ObjectStore, capacity: Capacity, say: Callable[[str], None]) -> None:
     """Refuse the default folder on a cluster of several machines, which don't share it."""
-    several = len(capacity.live) > 1 or bool(capacity.declared)
-    if several and isinstance(store, LocalStore) and not os.environ.get("ROBUSTRAY_STORE"):
+    if not isinstance(store, LocalStore) or os.environ.get("ROBUSTRAY_STORE"):
+        return
+    if len(capacity.live) > 1 or capacity.declared:
         raise UserError(
             f"the store would be {store.uri} on each node by itself. Set ROBUSTRAY_STORE to "
             "s3://bucket/prefix, or to a folder that all nodes share"
+        )
+    if os.environ.get("RAY_ADDRESS"):
+        say(
+            f"warning: ROBUSTRAY_STORE is not set, so everything goes to {store.uri}; a submitted "
+            "job's folder does not last. Set ROBUSTRAY_STORE and MLFLOW_TRACKING_URI to keep it"
         )
 
 

@@ -56,11 +56,13 @@ def precision_name(recipe: Recipe) -> str:
 
 
 def family_name(manifest: Sweep) -> str:
-    """Return the architecture family: networks of one family share a throughput record."""
+    """Return what shares a throughput record: architecture, images, batch, share of a device."""
     model = manifest.model
     block = model.block if isinstance(model.block, str) else "-".join(model.block or ("basic",))
     shape = "x".join(str(side) for side in describe(manifest.data).image_shape)
-    return f"{model.name}-{block}-{shape}-b{manifest.recipe.batch_size}"
+    resources = manifest.resources
+    place = f"gpu{resources.gpus:g}" if resources.gpus else f"cpu{max(1, int(resources.cpus))}"
+    return f"{model.name}-{block}-{shape}-b{manifest.recipe.batch_size}-{place}"
 
 
 def load_throughputs(store: ObjectStore, manifest: Sweep) -> list[Throughput]:

@@ -28,10 +28,17 @@ import torch
 
 from robustray.attacks import ThreatModel, evaluate
 from robustray.data import Dataset, describe, load_dataset
-from robustray.errors import UserError
+from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import DataConfig, Sweep
 from robustray.random import derive_seed
-from robustray.store import CheckpointStore, ObjectStore, canonical_json, open_store
+from robustray.store import (
+    CheckpointRecord,
+    CheckpointStore,
+    NotFoundError,
+    ObjectStore,
+    canonical_json,
+    open_store,
+)
 from robustray.sweeps import attempts
 from robustray.sweeps.grid import Trial, build_model
 from robustray.tracking import Journal
@@ -87,6 +94,7 @@ def attempt_trial(job: TrialJob, report: Report, work: Work | None = None) -> di
     try:
         store = open_store(job.store_uri)
         if store.exists(f"{job.prefix}/result.json"):
+            _prune_finished(store, job)
             return _outcome(job, "finished")
         device = pick_device(job.manifest)
         attempt = attempts.register(store, job.prefix, device)
@@ -101,6 +109,7 @@ def attempt_trial(job: TrialJob, report: Report, work: Work | None = None) -> di
             )
             result = (work or train_and_attack)(context)
         _commit_result(store, job, attempt, result)
+        _prune_finished(store, job)
         attempts.conclude(store, job.prefix, attempt, "finished", None)
     except Exception as error:
         kind = attempts.classify(error)
@@ -116,6 +125,8 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
     model = _initial_model(context, data)
     found = context.checkpoints.newest()
     resume = None
+    # What lies beyond the newest intact checkpoint can't be continued: it is computed again.
+    context.checkpoints.truncate(found[0].step if found else 0)
     if found:
         record, files = found
         resume = TrainingState(files=files, info=record.info["training"])
@@ -133,11 +144,9 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
     assert epoch is not None, "the last epoch is always validated"
     selected = context.checkpoints.record(epoch)
     name = "ema" if "ema" in selected.files else "weights"
-    weights = fitted.best_weights or context.checkpoints.load(selected, name)
+    weights = fitted.best_weights or _load_selected(context, selected, name)
     model.load_state_dict(weights)
     metrics = attack(context, model, data)
-    if manifest.retention.keep == "last":
-        context.checkpoints.prune(_kept_epochs(manifest, None))
     return {
         "trial": trial.name,
         "model": trial.model.model_dump(mode="json", exclude_none=True),
@@ -237,6 +246,17 @@ def _kept_epochs(manifest: Sweep, best: int | None) -> set[int]:
     return kept | ({best} if best else set())
 
 
+def _load_selected(
+    context: TrialContext, selected: CheckpointRecord, name: str
+) -> dict[str, torch.Tensor]:
+    """Read the weights that an earlier attempt selected; without them, training starts again."""
+    try:
+        return context.checkpoints.load(selected, name)
+    except (CorruptObjectError, NotFoundError):
+        context.checkpoints.truncate(0)
+        raise
+
+
 def _commit_result(
     store: ObjectStore, job: TrialJob, attempt: attempts.Attempt, result: dict[str, Any]
 ) -> None:
@@ -247,6 +267,13 @@ def _commit_result(
     }
     store.create(f"{job.prefix}/finished.json", canonical_json(provenance))
     store.create(f"{job.prefix}/result.json", canonical_json(result))
+
+
+def _prune_finished(store: ObjectStore, job: TrialJob) -> None:
+    """Drop the selected checkpoint where only the newest is to be kept; the result is safe."""
+    if job.manifest.retention.keep == "last":
+        scratch = Path(tempfile.gettempdir())
+        CheckpointStore(store, job.prefix, scratch).prune(_kept_epochs(job.manifest, None))
 
 
 def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
@@ -264,9 +291,10 @@ def _conclude_quietly(
     error: BaseException,
 ) -> None:
     """Keep the failure's story where the store allows it; the outcome is reported anyway."""
-    if store is None or attempt is None or kind is attempts.Failure.STORAGE:
+    if store is None or kind is attempts.Failure.STORAGE:
         return
     with contextlib.suppress(Exception):
+        attempt = attempt or attempts.register(store, job.prefix, torch.device("cpu"))
         attempts.conclude(store, job.prefix, attempt, kind.value, error)
 
 

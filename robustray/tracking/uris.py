@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,8 +39,13 @@ def ui_command(uri: str) -> str:
     if uri.startswith(("http://", "https://")):
         return redact(uri)
     if redact(uri) != uri and os.environ.get("MLFLOW_TRACKING_URI") == uri:
-        return 'mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"'
-    return f"mlflow ui --backend-store-uri {shlex.quote(redact(uri))}"
+        return f'{_program()} ui --backend-store-uri "$MLFLOW_TRACKING_URI"'
+    return f"{_program()} ui --backend-store-uri {shlex.quote(redact(uri))}"
+
+
+def _program() -> str:
+    """Return how a shell starts MLflow here, with or without an activated environment."""
+    return "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
 
 
 def resolve_uri(uri: str) -> str:

@@ -127,7 +127,9 @@ def fit(
     """
     if not len(data.validation):
         raise ValueError("fit needs validation images: they select the best epoch")
-    identity = {"seed": seed, "data": data.digest, "recipe": recipe.model_dump(mode="json")}
+    # Without defaults, so that states outlive the introduction of new fields.
+    wanted = recipe.model_dump(mode="json", exclude_defaults=True)
+    identity = {"seed": seed, "data": data.digest, "recipe": wanted}
     with _borrowed(model, recipe):
         trainer = Trainer(model, recipe, seed=seed, device=device)
         run = _Run(trainer, data.to(trainer.precision.device), identity)
@@ -227,15 +229,13 @@ class _Run:
 
 def _refuse_another(info: dict[str, Any], identity: dict[str, Any]) -> None:
     """Refuse a state that belongs to another run."""
-    recipe = identity["recipe"]
+    theirs, ours = ({**kept, **kept["recipe"]} for kept in (info, identity))
+    fields = {"seed", "data", *info["recipe"], *identity["recipe"]}
     changed = [
-        f"recipe.{name} {info['recipe'].get(name)!r}, not {recipe[name]!r}"
-        for name in recipe
-        if info["recipe"].get(name) != recipe[name]
+        f"{name} {theirs.get(name, 'default')!r}, not {ours.get(name, 'default')!r}"
+        for name in sorted(fields)
+        if theirs.get(name) != ours.get(name)
     ]
-    for name in ("seed", "data"):
-        if info[name] != identity[name]:
-            changed.append(f"{name} {info[name]!r}, not {identity[name]!r}")
     if changed:
         raise ValueError(f"can't resume, the state is another run's: it has {'; '.join(changed)}")
 

@@ -27,8 +27,6 @@ class FrozenCopy:
         The original, already on its device and in its layout; never changed.
     precision : Precision
         Number format of the passes.
-    overwrite : bool
-        See ``rewrite``.
 
     Attributes
     ----------
@@ -37,10 +35,10 @@ class FrozenCopy:
         which compiled or captured code may rely on.
     """
 
-    def __init__(self, model: nn.Module, precision: Precision, *, overwrite: bool = True) -> None:
+    def __init__(self, model: nn.Module, precision: Precision) -> None:
         twin = copy.deepcopy(model).eval().requires_grad_(False)
-        rewritten = rewrite(twin, precision.dtype, overwrite=overwrite)
-        self.module, self._fused = rewritten.module, rewritten.fused
+        rewritten = rewrite(twin)
+        self.module = rewritten.module
         if precision.low:
             _round_weights(twin, precision.dtype)
         self._foldings = [_Folding(model, twin, *pair) for pair in rewritten.folded]
@@ -52,8 +50,8 @@ class FrozenCopy:
         """Take over the original's weights and buffers of now."""
         for source, target in self._copies:
             target.copy_(source)
-        for part in (*self._foldings, *self._fused):
-            part.refresh()
+        for folding in self._foldings:
+            folding.refresh()
 
 
 class _Folding:

@@ -13,8 +13,7 @@ from robustray.random import derive_seed
 from robustray.training.averaging import AveragedWeights
 from robustray.training.compilation import compile_errors, compiled
 from robustray.training.frozen import FrozenCopy
-from robustray.training.inner import maximise, uphill_of
-from robustray.training.memory import keep_freed_memory
+from robustray.training.inner import first_stretch, maximise, uphill_of
 from robustray.training.objectives import OBJECTIVES, Forward, loss_of
 from robustray.training.precision import Precision
 from robustray.training.schedule import learning_rate
@@ -55,17 +54,12 @@ class Trainer:
     ) -> None:
         self.model, self.recipe, self.seed = model, recipe, seed
         self.precision = Precision.of(recipe, device)
-        if self.precision.device.type == "cpu":
-            keep_freed_memory()
         self.precision.place(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, recipe)
         self.average = AveragedWeights(model, recipe.ema.decay) if recipe.ema else None
         self._objective, self._loss = OBJECTIVES[recipe.objective], loss_of(recipe)
-        self._frozen = None
-        if self._objective.ascent:
-            overwrite = not recipe.compile
-            self._frozen = FrozenCopy(model, self.precision, overwrite=overwrite)
+        self._frozen = FrozenCopy(model, self.precision) if self._objective.ascent else None
         self._forward = self._prepare(model)
         self._attacked = self._prepare(self._frozen.module) if self._frozen else None
         self._sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
@@ -115,10 +109,11 @@ class Trainer:
         self._frozen.refresh()
         noise = torch.Generator(self.precision.device)
         noise.manual_seed(derive_seed(self.seed, "inner", epoch, step))
+        ascent, attack, eps = self._objective.ascent, self.recipe.inner, self.recipe.threat.eps
+        stretch = first_stretch(attack, eps, ascent, low=self.precision.low)
         with self.precision.autocast():
-            uphill = uphill_of(self._attacked, x_BCHW, y_B, self._objective.ascent)
-            eps = self.recipe.threat.eps
-            return maximise(self._attacked, x_BCHW, uphill, self.recipe.inner, eps, noise)
+            uphill = uphill_of(self._attacked, x_BCHW, y_B, ascent)
+            return maximise(self._attacked, x_BCHW, uphill, attack, eps, noise, stretch)
 
     def metrics(self) -> dict[str, float]:
         """Return the averages since ``start_epoch``; the one place that waits for the device.

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from robustray.training.averaging import AveragedWeights
+
+from .small import Linear, tiny
+
+
+def test_ramps_to_the_decay() -> None:
+    model = Linear().double()
+    expected = model.fc.weight.detach().clone()
+    average = AveragedWeights(model, decay=0.5)
+    for n in range(1, 15):
+        torch.nn.init.normal_(model.fc.weight)
+        average.update()
+        decay = min(0.5, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * model.fc.weight.detach()
+    assert average.updates == 14
+    assert (1 + 8) / (10 + 8) == 0.5, "the ramp ends inside the test"
+    with average.applied():
+        assert torch.allclose(model.fc.weight, expected, atol=1e-14)
+
+
+def test_weights_come_back_bit_for_bit_even_after_an_error() -> None:
+    model = tiny()
+    average = AveragedWeights(model, decay=0.9)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    average.update()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with average.applied():
+        assert not torch.equal(model.fc.weight, before["fc.weight"])
+    with pytest.raises(ZeroDivisionError), average.applied():
+        1 / 0  # noqa: B018
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_buffers_are_the_live_ones() -> None:
+    model = tiny()
+    average = AveragedWeights(model, decay=0.9)
+    model.bn1.running_mean.fill_(3.0)
+    average.update()
+    with average.applied():
+        assert (model.bn1.running_mean == 3.0).all()
