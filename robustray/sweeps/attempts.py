@@ -10,6 +10,7 @@ import socket
 import time
 import traceback
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -100,6 +101,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     }
 
 
+@cache
 def package_versions() -> dict[str, str]:
     """Return the installed versions of what results depend on."""
     versions = {}
@@ -116,6 +118,7 @@ def device_name(device: torch.device) -> str:
     return f"CPU {cpu_name()}"
 
 
+@cache
 def cpu_name() -> str:
     """Return the processor's model name."""
     try:
