@@ -21,7 +21,7 @@ test-slow: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # torch comes first, so that nothing else chooses its build; torchvision's wheel must not bring one.
 $(VENV)/.run: pyproject.toml constraints.txt
