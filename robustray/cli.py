@@ -1,4 +1,4 @@
-"""``robustray plan | run | status | report``: the same functions for a shell and for jobs/."""
+"""``robustray plan | run | evaluate | audit | status | report``: the same for a shell and jobs/."""
 
 from __future__ import annotations
 
@@ -7,10 +7,19 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from robustray import __version__
 from robustray.errors import MachineError, StoreUnavailableError, UserError
-from robustray.manifest import Manifest, dump_manifest, load_manifest, study_id
+from robustray.manifest import (
+    Evaluation,
+    Manifest,
+    Sweep,
+    build_manifest,
+    dump_manifest,
+    load_manifest,
+    study_id,
+)
 
 EXIT_OK, EXIT_FAILED_TRIALS, EXIT_INTERRUPTED = 0, 1, 130
 
@@ -48,9 +57,15 @@ def main(
 
 
 def _plan(options: argparse.Namespace) -> int:
+    manifest = _manifest(options)
+    if isinstance(manifest, Evaluation):
+        from robustray.evaluation import commands
+
+        commands.show_plan(manifest, _store().impatient(), _say)
+        return EXIT_OK
     from robustray.sweeps import Study, describe_plan, make_plan
 
-    study = Study.from_manifest(_manifest(options))
+    study = Study.from_manifest(manifest)
     store = _store().impatient()
     if options.measure:
         from robustray.sweeps import measure_here
@@ -67,6 +82,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     manifest = _manifest(options)
+    if isinstance(manifest, Evaluation):
+        return _run_evaluation(manifest, options)
     if options.dry_run:
         print(dump_manifest(manifest))
         options.measure, options.all = False, True
@@ -102,13 +119,61 @@ def _run(options: argparse.Namespace) -> int:
     return EXIT_FAILED_TRIALS if outcome.failed else EXIT_OK
 
 
+def _evaluate(options: argparse.Namespace) -> int:
+    return _run_evaluation(_evaluation(options), options)
+
+
+def _run_evaluation(manifest: Evaluation, options: argparse.Namespace) -> int:
+    from robustray.evaluation import commands
+
+    if options.dry_run:
+        print(dump_manifest(manifest))
+        commands.show_plan(manifest, _store().impatient(), _say)
+        return EXIT_OK
+    whole, interrupted = commands.run(manifest, _store(), _report_root(), yes=options.yes, say=_say)
+    if interrupted:
+        _say("stopped; run the same command again to continue")
+        return EXIT_INTERRUPTED
+    return EXIT_OK if whole else EXIT_FAILED_TRIALS
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from robustray.evaluation import commands
+
+    manifest = _evaluation(options)
+    if manifest.study is not None:
+        raise UserError("an audit is of one network: name it with --model and --weights")
+    commands.audit(manifest, _store(), yes=options.yes, as_json=options.json, say=_say)
+    return EXIT_OK
+
+
+def _evaluation(options: argparse.Namespace) -> Evaluation:
+    """Return the evaluation that a manifest, or the command line alone, describes."""
+    from robustray.evaluation import commands
+
+    changes = commands.overrides(options)
+    path = options.manifest or options.default_manifest
+    if path is None:
+        manifest = build_manifest({"kind": "Evaluation"}, changes, "the command line")
+    else:
+        manifest = load_manifest(path, changes)
+    if not isinstance(manifest, Evaluation):
+        raise UserError(f"{path} is a manifest of kind {manifest.kind}, not Evaluation")
+    return manifest
+
+
 def _status(options: argparse.Namespace) -> int:
+    if options.manifest and isinstance(manifest := _manifest(options), Evaluation):
+        from robustray.evaluation import commands
+
+        commands.show_status(manifest, _store().impatient(), _say)
+        return EXIT_OK
     from robustray.sweeps import describe_status, list_studies, load_study
 
     store = _store().impatient()
     wanted = [options.study] if options.study else list_studies(store)
     if options.manifest:
-        wanted = [study_id(_manifest(options))]
+        wanted = [study_id(_sweep(options))]
     if not wanted:
         print(f"no study in {store.uri} yet")
     for name in wanted:
@@ -121,7 +186,7 @@ def _report(options: argparse.Namespace) -> int:
     from robustray.sweeps import list_studies, load_study, make_plan, publish
 
     store = _store().impatient()
-    name = options.study or (study_id(_manifest(options)) if options.manifest else None)
+    name = options.study or (study_id(_sweep(options)) if options.manifest else None)
     if name is None:
         known = list_studies(store)
         if len(known) != 1:
@@ -141,6 +206,13 @@ def _manifest(options: argparse.Namespace) -> Manifest:
     return load_manifest(path, options.set)
 
 
+def _sweep(options: argparse.Namespace) -> Sweep:
+    manifest = _manifest(options)
+    if not isinstance(manifest, Sweep):
+        raise UserError(f"{options.manifest} is a manifest of kind {manifest.kind}, not Sweep")
+    return manifest
+
+
 def _store():  # noqa: ANN202
     from robustray.store import open_store
 
@@ -158,7 +230,7 @@ def _say(text: str) -> None:
 def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="robustray", description=__doc__)
     parser.add_argument("--version", action="version", version=f"robustray {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="plan | run | status | report")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--manifest", metavar="FILE", help="a YAML manifest (see manifests/)")
     common.add_argument(
@@ -180,6 +252,8 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
     run.add_argument("--yes", action="store_true", help="use CPUs where no GPU is")
     run.set_defaults(command=_run)
 
+    _add_evaluations(commands, common)
+
     status = commands.add_parser("status", parents=[common], help="say how far studies are")
     status.add_argument("--study", metavar="ID", help="a study's id, or how it begins")
     status.set_defaults(command=_status)
@@ -188,6 +262,30 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
     report.add_argument("--study", metavar="ID", help="a study's id, or how it begins")
     report.set_defaults(command=_report)
     return parser
+
+
+def _add_evaluations(commands: Any, common: argparse.ArgumentParser) -> None:
+    """Add what takes a network from the command line."""
+    network = argparse.ArgumentParser(add_help=False)
+    network.add_argument(
+        "--model", metavar="NAME", help="of the catalogue, or package.module:function"
+    )
+    network.add_argument("--weights", metavar="FILE_OR_URI", help="a file, or s3://bucket/key")
+    network.add_argument("--yes", action="store_true", help="use CPUs where no GPU is")
+    evaluate = commands.add_parser(
+        "evaluate", parents=[common, network], help="attack a network, or a study's networks"
+    )
+    evaluate.add_argument("--suite", metavar="NAME[,NAME]", help="default: autoattack-standard")
+    evaluate.add_argument("--study", metavar="ID", help="attack every selected checkpoint of it")
+    evaluate.add_argument(
+        "--dry-run", action="store_true", help="print manifest and plan, and stop"
+    )
+    evaluate.set_defaults(command=_evaluate)
+    audit = commands.add_parser(
+        "audit", parents=[common, network], help="look for what makes a robust accuracy doubtful"
+    )
+    audit.add_argument("--json", action="store_true", help="print the findings as JSON")
+    audit.set_defaults(command=_audit, suite=None, study=None)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
 >>> result.robust_accuracy                                      # doctest: +SKIP
 """
 
+from robustray.attacks import catalogue as _catalogue
+from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from robustray.attacks.evaluate import evaluate
 from robustray.attacks.fgsm import fgsm
 from robustray.attacks.gradients import input_gradient
@@ -21,12 +23,17 @@ from robustray.attacks.suite import (
 )
 from robustray.attacks.threat import ThreatModel
 
+assert _catalogue  # imported for what it registers
+
 __all__ = [
     "AttackResult",
     "AttackSpec",
     "EvaluationResult",
     "Suite",
     "ThreatModel",
+    "apgd_ce",
+    "apgd_dlr",
+    "apgd_t",
     "attack_suite",
     "evaluate",
     "fgsm",

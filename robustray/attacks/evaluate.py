@@ -21,6 +21,9 @@ from robustray.attacks.inputs import check_logits, checked_examples
 from robustray.attacks.result import AttackResult, EvaluationResult
 from robustray.attacks.suite import AttackSpec, Suite, attack_suite
 from robustray.attacks.threat import ThreatModel
+from robustray.attacks.upstream import clean_logits_upstream, run_attack_upstream
+
+MODES = ("robustray", "upstream")
 
 
 def evaluate(
@@ -28,12 +31,15 @@ def evaluate(
     x: Tensor,
     y: Tensor,
     threat: ThreatModel,
-    suite: str | Suite | Iterable[str | AttackSpec] = "pgd-20",
+    suite: str | Suite | Iterable[str | AttackSpec] = "autoattack-standard",
     seed: int = 0,
     batch_size: int = 128,
     index: Tensor | None = None,
     *,
     compute_shape: int | None = None,
+    search_dtype: str = "float32",
+    channels_last: bool = False,
+    mode: str = "robustray",
 ) -> EvaluationResult:
     """Attack a model with a suite and give a verdict on each example.
 
@@ -67,6 +73,16 @@ def evaluate(
     compute_shape : int, optional
         The physical batch of every pass, a multiple of 8; 64 on CPUs and 128 elsewhere when not
         given. Verdicts may differ in rare cases from one shape to another.
+    search_dtype : {"float32", "bfloat16"}
+        What attacks search in. An example counts as broken only after the model itself has
+        misclassified its adversarial example in float32.
+    channels_last : bool
+        Search in the memory layout that convolutions are often faster in.
+    mode : {"robustray", "upstream"}
+        "upstream" follows the reference implementation of AutoAttack in its quirks, its seeds and
+        its random order: batches of exactly ``batch_size`` in lockstep. It is there to be compared
+        with the reference; verdicts depend on batch size and order, and points may be outside the
+        threat model by a rounding error.
 
     Returns
     -------
@@ -77,23 +93,32 @@ def evaluate(
     ValueError
         For images, labels, suites or models that are not as described.
     """
-    suite = attack_suite(suite)
+    if mode not in MODES:
+        raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
+    suite, upstream = attack_suite(suite, threat.norm), mode == "upstream"
     examples = checked_examples(x, y, index)
-    network = Network(model, examples.x.device)
+    network = Network(model, examples.x.device, search_dtype, channels_last)
     shape = default_compute_shape(network.device) if compute_shape is None else compute_shape
     schedule = Schedule(shape, batch_size)
     with judging(model):
-        logits = clean_logits(network, examples, schedule)
+        if upstream:
+            logits = clean_logits_upstream(network, examples, batch_size)
+        else:
+            logits = clean_logits(network, examples, schedule)
         check_logits(logits, examples)
         verdicts = _Verdicts(examples, is_correct(logits, examples.y_N), suite.attack_all)
         for spec in suite.attacks:
             rows = verdicts.open_rows()
-            if len(rows) > 0:
-                chosen = examples.take(rows)
-                found = run_attack(network, chosen, threat, spec, schedule, seed=seed)
-                assert bool(threat.contains(found.x_adv, chosen.x).all()), spec.name
-                verdicts.update(rows, found, spec.name)
-    return verdicts.result(threat, suite.name, seed, shape)
+            if len(rows) == 0:
+                continue
+            case = (network, examples.take(rows), threat, spec)
+            if upstream:
+                found = run_attack_upstream(*case, batch_size, seed=seed)
+            else:
+                found = run_attack(*case, schedule, seed=seed, logits=logits[rows])
+                assert bool(threat.contains(found.x_adv, case[1].x).all()), spec.name
+            verdicts.update(rows, found, spec.name)
+    return verdicts.result(threat, suite.name, seed, batch_size if upstream else shape)
 
 
 class _Verdicts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustray.attacks.engine import Examples
+from robustray.attacks.batches import Examples
 
 
 def checked_examples(x: Tensor, y: Tensor, index: Tensor | None) -> Examples:

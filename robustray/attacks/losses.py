@@ -54,6 +54,28 @@ def dlr(logits_BK: Tensor, y_B: Tensor) -> Tensor:
     return margin(logits_BK, y_B) / (top_B3[:, 0] - top_B3[:, 2] + 1e-12)
 
 
+def targeted_dlr(logits_BK: Tensor, y_B: Tensor, target_B: Tensor) -> Tensor:
+    """Return the targeted difference of logits ratio, (z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2).
+
+    Croce and Hein (2020), equation 6, with 1e-12 added to the denominator. With three classes the
+    denominator is z_(1) - z_(3); with two there is nothing to measure the scale by, and it is 1.
+
+    Parameters
+    ----------
+    logits_BK : Tensor
+        Logits (B, K) with K >= 2.
+    y_B, target_B : Tensor
+        Labels and target classes, int64 (B,).
+    """
+    gap_B = _at(logits_BK, target_B) - _at(logits_BK, y_B)
+    classes = logits_BK.shape[1]
+    if classes < 3:
+        return gap_B
+    top = logits_BK.topk(min(classes, 4), dim=1).values
+    low_B = top[:, 2] if classes == 3 else (top[:, 2] + top[:, 3]) * 0.5
+    return gap_B / (top[:, 0] - low_B + 1e-12)
+
+
 def kl(logits_BK: Tensor, reference_BK: Tensor) -> Tensor:
     """Return KL(softmax(reference) || softmax(logits)), in [0, inf).
 

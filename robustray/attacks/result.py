@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -23,12 +24,20 @@ class AttackResult:
         Bool (B,): ``model(x_adv)`` misclassifies exactly this candidate.
     forwards_B, backwards_B : Tensor
         Int64 (B,): passes spent on each example, the verdict's forward pass included.
+    flawed_B : Tensor
+        Int64 (B,): gradients that were not finite, and were taken as zero there; all zero for
+        attacks that do not count them.
     """
 
     x_adv: Tensor
     success_B: Tensor
     forwards_B: Tensor
     backwards_B: Tensor
+    flawed_B: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+
+    def __post_init__(self) -> None:
+        if self.flawed_B.numel() != self.forwards_B.numel():
+            object.__setattr__(self, "flawed_B", torch.zeros_like(self.forwards_B))
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from robustray.attacks.fgsm import fgsm
-from robustray.attacks.pgd import pgd
 from robustray.attacks.result import AttackResult
+from robustray.attacks.steppers import Stepper
 
 Attack = Callable[..., AttackResult]
+MakeStepper = Callable[..., Stepper[Any]]
 
 _NOT_BUDGET = {"model", "x", "y", "threat", "rng", "index"}
 _attacks: dict[str, Attack] = {}
+_steppers: dict[str, MakeStepper] = {}
 _suites: dict[str, Suite] = {}
+_l1_suites: dict[str, Suite] = {}
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class AttackSpec:
         """The attack itself."""
         return _attacks[self.attack]
 
+    @property
+    def stepper(self) -> MakeStepper | None:
+        """What makes the attack's stepper, where the attack has one."""
+        return _steppers.get(self.attack)
+
     def describe(self) -> dict[str, Any]:
         """Return name, attack and the whole budget, defaults included, as plain data."""
         options = _budget(self.function) | dict(self.options)
@@ -97,10 +104,19 @@ class Suite:
         return {"name": self.name, "attack_all": self.attack_all, "attacks": attacks}
 
 
-def register_attack(name: str, attack: Attack) -> None:
-    """Make an attack known to suites: ``attack(model, x, y, threat, *, rng, index, **budget)``.
+def register_attack(name: str, attack: Attack, stepper: MakeStepper | None = None) -> None:
+    """Make an attack known to suites.
 
-    Its budget is every other keyword it declares, each with a default.
+    Parameters
+    ----------
+    name : str
+        What suites call it.
+    attack : callable
+        ``attack(model, x, y, threat, *, rng, index, **budget)``. Its budget is every other
+        keyword it declares, each with a default.
+    stepper : callable, optional
+        ``stepper(threat, noise, *, upstream=False, **budget)``, with the same keywords and
+        defaults: suites then run the attack through the slot engine.
 
     Raises
     ------
@@ -110,10 +126,12 @@ def register_attack(name: str, attack: Attack) -> None:
     if name in _attacks:
         raise ValueError(f"an attack named {name!r} is registered already")
     _attacks[name] = attack
+    if stepper is not None:
+        _steppers[name] = stepper
 
 
-def register_suite(suite: Suite) -> Suite:
-    """Make a suite known by its name.
+def register_suite(suite: Suite, l1: Suite | None = None) -> Suite:
+    """Make a suite known by its name, with another of the same name for l1 where that is given.
 
     Raises
     ------
@@ -123,6 +141,9 @@ def register_suite(suite: Suite) -> Suite:
     if suite.name in _suites:
         raise ValueError(f"a suite named {suite.name!r} is registered already")
     _suites[suite.name] = suite
+    if l1 is not None:
+        assert l1.name == suite.name
+        _l1_suites[suite.name] = l1
     return suite
 
 
@@ -136,14 +157,17 @@ def list_suites() -> list[str]:
     return sorted(_suites)
 
 
-def attack_suite(suite: str | Suite | Iterable[str | AttackSpec]) -> Suite:
+def attack_suite(suite: str | Suite | Iterable[str | AttackSpec], norm: str = "linf") -> Suite:
     """Resolve a suite.
 
     Parameters
     ----------
     suite : str, Suite, or iterable of str and AttackSpec
         A registered name; a suite, which is returned; or a list of attacks (a name stands for
-        the attacks of that suite), which becomes a cascade named "custom".
+        the attacks of that suite, or for one attack with its default budget), which becomes a
+        cascade named "custom".
+    norm : str
+        The threat model's norm: some suites have other budgets for l1.
 
     Raises
     ------
@@ -155,30 +179,17 @@ def attack_suite(suite: str | Suite | Iterable[str | AttackSpec]) -> Suite:
     if isinstance(suite, str):
         if suite not in _suites:
             raise ValueError(f"suite is one of {', '.join(list_suites())}, not {suite!r}")
-        return _suites[suite]
+        return _l1_suites.get(suite, _suites[suite]) if norm == "l1" else _suites[suite]
     specs: list[AttackSpec] = []
     for item in suite:
-        specs += [item] if isinstance(item, AttackSpec) else attack_suite(item).attacks
+        if isinstance(item, str):
+            known = item in _suites or item not in _attacks
+            specs += attack_suite(item, norm).attacks if known else [AttackSpec(item)]
+        else:
+            specs.append(item)
     return Suite("custom", tuple(specs))
 
 
 def _budget(attack: Attack) -> dict[str, Any]:
     parameters = inspect.signature(attack).parameters
     return {name: p.default for name, p in parameters.items() if name not in _NOT_BUDGET}
-
-
-def _study(name: str, attack: str, **options: Any) -> Suite:
-    """Register one attack as a scaling study evaluates it: all images, final point decides.
-
-    Huang et al., "Revisiting residual networks for adversarial robustness" (2023). They step by
-    0.8/255 at eps 8/255; elsewhere the step keeps that proportion, eps / 10 (pgd's default).
-    """
-    return register_suite(Suite(name, (AttackSpec(name, attack, options),), attack_all=True))
-
-
-register_attack("fgsm", fgsm)
-register_attack("pgd", pgd)
-_study("fgsm", "fgsm")
-_study("pgd-10", "pgd", steps=10, loss="cross_entropy", start="study")
-_study("pgd-20", "pgd", steps=20, loss="cross_entropy", start="study")
-_study("cw-40", "pgd", steps=40, loss="cw_margin", start="study")

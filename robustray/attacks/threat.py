@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from robustray.attacks.norms import add_toward, norm_per_example, per_example
+from robustray.attacks.projections import project_l1
 from robustray.random import ExampleRandom
 
-NORMS = ("linf", "l2")
+NORMS = ("linf", "l2", "l1")
 
-# Rounded sums of squares are off by parts in 1e7; l2 projections stay that much inside the ball.
-_L2_THRESHOLD = 1 - 1e-6
-_L2_RADIUS = 1 - 2e-6
+# Rounded sums are off by parts in 1e7; l2 and l1 projections stay that much inside the ball.
+_THRESHOLD = 1 - 1e-6
+_RADIUS = 1 - 2e-6
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ThreatModel:
 
     Parameters
     ----------
-    norm : {"linf", "l2"}
+    norm : {"linf", "l2", "l1"}
         The norm of the perturbation.
     eps : float
         Its largest size, in units of pixels that range over [0, 1]: such as 8/255 for linf.
@@ -70,7 +71,8 @@ class ThreatModel:
         if self.norm == "linf":
             lower, upper = self.bounds(x)
             return partial(torch.clamp, min=lower, max=upper)
-        return partial(_project_l2, x=x, eps=self.eps_in(x.dtype))
+        project = _project_l2 if self.norm == "l2" else _project_l1
+        return partial(project, x=x, eps=self.eps_in(x.dtype))
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Move points into the threat model.
@@ -85,8 +87,8 @@ class ThreatModel:
         Returns
         -------
         Tensor
-            Points in the ball and the box; those that were inside are unchanged. For linf the
-            nearest ones; for l2 first the nearest in the ball, then in the box. Rounding goes
+            Points in the ball and the box; those that were inside are unchanged. For linf and l1
+            the nearest ones; for l2 first the nearest in the ball, then in the box. Rounding goes
             towards ``x``, so that no later comparison finds a point outside.
         """
         return self.projector(x)(x_adv)
@@ -124,21 +126,46 @@ class ThreatModel:
         if self.norm == "linf":
             delta = rng.uniform(index_B, shape, *counters, device=x.device) * 2 - 1
         else:
-            delta = rng.normal(index_B, shape, *counters, device=x.device)
             radius_B = rng.uniform(index_B, (), *counters, device=x.device) ** (
                 1 / math.prod(shape)
             )
-            delta = delta * per_example(radius_B / norm_per_example(delta, "l2"), delta)
+            delta = _on_sphere(self.norm, shape, rng, index_B, *counters, device=x.device)
+            delta = delta * per_example(radius_B, delta)
         start = x + self.eps * delta.to(x.dtype)
         return self.project(start, x) if clip else start
+
+
+def _on_sphere(
+    norm: str,
+    shape: tuple[int, ...],
+    rng: ExampleRandom,
+    index_B: Tensor,
+    *counters: int,
+    device: torch.device,
+) -> Tensor:
+    """Draw uniformly from the unit sphere: normals for l2, signed exponentials for l1."""
+    if norm == "l2":
+        delta = rng.normal(index_B, shape, *counters, device=device)
+    else:
+        delta = -torch.log1p(-rng.uniform(index_B, shape, *counters, 1, device=device))
+        delta = delta * rng.signs(index_B, shape, *counters, device=device)
+    return delta / per_example(norm_per_example(delta, norm), delta)
 
 
 def _project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     delta = x_adv - x
     length_B = norm_per_example(delta, "l2")
-    scale = per_example(eps * _L2_RADIUS / length_B, delta)
-    outside = per_example(length_B > eps * _L2_THRESHOLD, delta)
+    scale = per_example(eps * _RADIUS / length_B, delta)
+    outside = per_example(length_B > eps * _THRESHOLD, delta)
     return torch.where(outside, add_toward(x, delta * scale), x_adv).clamp(0, 1)
+
+
+def _project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
+    boxed = x_adv.clamp(0, 1)
+    outside = per_example(norm_per_example(boxed - x, "l1") > eps * _THRESHOLD, x)
+    radius_B = torch.full(x.shape[:1], eps * _RADIUS, dtype=x.dtype, device=x.device)
+    nearest = add_toward(x, project_l1(x_adv - x, x, radius_B))
+    return torch.where(outside, nearest, boxed)
 
 
 def _positive(name: str, value: Any) -> float:

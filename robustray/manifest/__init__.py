@@ -1,7 +1,19 @@
 """What a YAML manifest may say, and how it is read, overridden, hashed and printed."""
 
 from robustray.errors import ManifestError
+from robustray.manifest.evaluation import (
+    Curve,
+    Evaluation,
+    FactoryConfig,
+    JudgedData,
+    JudgedThreat,
+    Manifest,
+    Preprocessing,
+    SuiteItem,
+    WeightsConfig,
+)
 from robustray.manifest.loading import (
+    build_manifest,
     dump_manifest,
     load_manifest,
     manifest_hash,
@@ -15,7 +27,6 @@ from robustray.manifest.schema import (
     EvaluationConfig,
     Grid,
     InnerAttack,
-    Manifest,
     ModelConfig,
     Optimizer,
     Recipe,
@@ -31,15 +42,21 @@ from robustray.manifest.schema import (
 
 __all__ = [
     "Augmentation",
+    "Curve",
     "DataConfig",
     "Ema",
+    "Evaluation",
     "EvaluationConfig",
+    "FactoryConfig",
     "Grid",
     "InnerAttack",
+    "JudgedData",
+    "JudgedThreat",
     "Manifest",
     "ManifestError",
     "ModelConfig",
     "Optimizer",
+    "Preprocessing",
     "Recipe",
     "Resources",
     "Retention",
@@ -47,8 +64,11 @@ __all__ = [
     "Schedule",
     "Selection",
     "StageGrid",
+    "SuiteItem",
     "Sweep",
     "ThreatConfig",
+    "WeightsConfig",
+    "build_manifest",
     "dump_manifest",
     "load_manifest",
     "manifest_hash",

@@ -13,9 +13,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from robustray.errors import ManifestError
-from robustray.manifest.schema import Manifest, Sweep
+from robustray.manifest.evaluation import Evaluation, Manifest, spell_out
+from robustray.manifest.schema import Sweep
 
-KINDS: dict[str, type[Manifest]] = {"Sweep": Sweep}
+KINDS: dict[str, type[Sweep] | type[Evaluation]] = {"Sweep": Sweep, "Evaluation": Evaluation}
 
 # How and where a study is run, and how much of it is kept, is no part of what it is.
 _NOT_IDENTITY: Any = {
@@ -67,7 +68,21 @@ def load_manifest(path: str | Path, overrides: Sequence[str] = ()) -> Manifest:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ManifestError(f"can't be read: {reason}", file) from error
-    document = _parse(text, file)
+    return build_manifest(_parse(text, file), overrides, file)
+
+
+def build_manifest(
+    document: dict[str, Any], overrides: Sequence[str] = (), file: str = ""
+) -> Manifest:
+    """Override and validate a plain document, which may be changed.
+
+    Raises
+    ------
+    ManifestError
+        As `load_manifest`.
+    """
+    if document.get("kind") == "Evaluation":
+        document = spell_out(document)
     for override in overrides:
         _apply(document, override)
     return validate(document, file)
@@ -146,7 +161,7 @@ def _apply(document: dict[str, Any], override: str) -> None:
     place[keys[-1]] = value
 
 
-def _explain(error: ValidationError, model: type[Manifest], file: str) -> ManifestError:
+def _explain(error: ValidationError, model: type[BaseModel], file: str) -> ManifestError:
     """Fold pydantic's findings into one message, a line for each."""
     findings = []
     for entry in error.errors():
@@ -184,6 +199,8 @@ def _readable(location: tuple[int | str, ...]) -> str:
 def _allowed_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
     """Return the keys of the section at a location of the schema."""
     for part in location:
+        if isinstance(part, int):
+            continue  # a place in a list of sections
         field = model.model_fields.get(str(part))
         section = field and _section_of(field.annotation)
         if section is None:

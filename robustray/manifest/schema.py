@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
-def _fraction(value: object) -> object:
+def read_fraction(value: object) -> object:
     """Read "8/255" as a float; leave everything else to pydantic."""
     if isinstance(value, str):
         try:
@@ -23,7 +23,7 @@ def _fraction(value: object) -> object:
     return value
 
 
-Number = Annotated[float, BeforeValidator(_fraction), Field(allow_inf_nan=False)]
+Number = Annotated[float, BeforeValidator(read_fraction), Field(allow_inf_nan=False)]
 PositiveNumber = Annotated[Number, Field(gt=0)]
 Natural = Annotated[int, Field(ge=1, strict=True)]
 PerStage = tuple[Natural, ...]
@@ -283,6 +283,3 @@ class Sweep(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     retention: Retention = Retention()
     resources: Resources = Resources()
-
-
-Manifest = Sweep

@@ -8,6 +8,12 @@ from robustray.attacks import AttackSpec, ThreatModel, evaluate
 
 COUNT = 150
 CASCADE = ("fgsm", AttackSpec("twice", "pgd", {"steps": 5, "restarts": 2, "loss": "dlr"}))
+AUTOATTACK = (  # every attack of AutoAttack, shortened
+    AttackSpec("apgd-ce", options={"n_iter": 6, "n_restarts": 2}),
+    AttackSpec("apgd-t", options={"n_iter": 6, "n_targets": 3}),
+    AttackSpec("fab-t", options={"n_iter": 5, "n_targets": 2, "n_restarts": 2}),
+    AttackSpec("square", options={"n_queries": 40}),
+)
 
 
 class Block(nn.Module):
@@ -47,7 +53,11 @@ def assert_same(result, reference, rows):
     assert torch.equal(result.backwards, reference.backwards[rows])
 
 
-@pytest.fixture(scope="module", params=[("linf", "pgd-20"), ("l2", "cw-40"), ("l2", CASCADE)])
+CASES = [("linf", "pgd-20"), ("l2", "cw-40"), ("l2", CASCADE)]
+CASES += [("linf", AUTOATTACK), ("l2", AUTOATTACK)]
+
+
+@pytest.fixture(scope="module", params=CASES)
 def reference(request, problem):
     norm, suite = request.param
     result = run(problem, torch.arange(COUNT), norm, suite)
@@ -96,5 +106,5 @@ def test_seed_and_index_change_the_noise(problem):
     first, again, other = (run(problem, rows, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.x_adv, again.x_adv)
     assert not torch.equal(first.x_adv, other.x_adv)
-    moved = evaluate(model, x, y, first.threat, index=rows + 1, compute_shape=32)
+    moved = evaluate(model, x, y, first.threat, "pgd-20", index=rows + 1, compute_shape=32)
     assert not torch.equal(first.x_adv, moved.x_adv)

@@ -192,7 +192,8 @@ def test_models_of_other_precision_are_fed_in_it(problem, dtype, norm):
 
 def test_functions_can_be_evaluated():
     weight = torch.randn(128, 3, generator=torch.Generator().manual_seed(0))
-    result = evaluate(lambda x: x.flatten(1) @ weight, images(), torch.zeros(20).long(), THREAT)
+    y = torch.zeros(20, dtype=torch.int64)
+    result = evaluate(lambda x: x.flatten(1) @ weight, images(), y, THREAT, suite="sweep-quick")
     assert 0 <= result.robust_accuracy <= result.clean_accuracy < 1
 
 

@@ -18,7 +18,7 @@ def images(shape, seed=0, levels=None, dtype=torch.float32):
     return x if levels is None else (x * levels).round() / levels
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("eps", [0, -0.1, float("nan"), float("inf"), "big", True, None])
 def test_eps_must_be_a_positive_number(norm, eps):
     with pytest.raises(ValueError, match="threat model: eps is a"):
@@ -26,7 +26,7 @@ def test_eps_must_be_a_positive_number(norm, eps):
 
 
 def test_wrong_threat_models_are_explained():
-    with pytest.raises(ValueError, match="norm is one of linf, l2, not 'Linf'"):
+    with pytest.raises(ValueError, match="norm is one of linf, l2, l1, not 'Linf'"):
         ThreatModel("Linf", 8 / 255)
     with pytest.raises(ValueError, match=r"8/255, not 8"):
         ThreatModel("linf", 8)
@@ -41,7 +41,7 @@ def test_threat_models_are_values():
 
 @settings(max_examples=60, deadline=None)
 @given(
-    norm=st.sampled_from(["linf", "l2"]),
+    norm=st.sampled_from(["linf", "l2", "l1"]),
     eps=st.one_of(st.sampled_from([k / 255 for k in (1, 2, 4, 8, 16)]), st.floats(1e-6, 1.0)),
     shape=st.sampled_from(SHAPES),
     levels=st.sampled_from([None, 255, 1]),
@@ -98,7 +98,7 @@ def test_points_outside_are_not_contained():
     assert threat.contains(x_adv, x).tolist() == [True, False, False, False]
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_random_starts_belong_to_the_example(norm, shape):
     threat, rng = ThreatModel(norm, 0.2), ExampleRandom(7, "attack")
@@ -118,6 +118,17 @@ def test_random_starts_fill_the_ball_evenly():
     assert (linf.abs() > 0.05).float().mean().sub(0.5).abs() < 0.02
     l2 = (ThreatModel("l2", 0.1).random_start(x, rng, index, 0) - 0.5).norm(dim=1)
     assert (l2 < 0.05).float().mean().sub(0.25).abs() < 0.03
+    l1 = (ThreatModel("l1", 0.1).random_start(x, rng, index, 0) - 0.5).abs()
+    assert (l1.sum(dim=1) < 0.05).float().mean().sub(0.25).abs() < 0.03
+    assert (l1[:, 0] < 0.02).float().mean().sub(1 - 0.8**2).abs() < 0.03
+
+
+def test_l1_projection_is_the_nearest_point_of_ball_and_box():
+    x = torch.tensor([[0.9, 0.5, 0.5, 0.1], [0.5, 0.5, 0.5, 0.5]], dtype=torch.float64)
+    far = x + torch.tensor([[0.5, 0.4, -0.2, 0.0], [0.05, 0.0, 0.0, -0.05]], dtype=torch.float64)
+    moved = ThreatModel("l1", 0.3).project(far, x) - x
+    expected = [[0.1, 0.2, 0.0, 0.0], [0.05, 0.0, 0.0, -0.05]]
+    torch.testing.assert_close(moved, torch.tensor(expected).double(), rtol=1e-5, atol=1e-9)
 
 
 def test_starts_that_are_not_clipped_may_leave_the_pixel_box():
@@ -136,12 +147,12 @@ def test_additions_round_towards_the_start():
         torch.testing.assert_close(moved, torch.full_like(moved, delta), rtol=0, atol=1.3e-7)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
 def test_steepest_directions_survive_bad_gradients(norm):
     grad = torch.tensor([[3.0, -4.0], [0.0, 0.0], [float("nan"), -2.0], [3e-40, -4e-40]])
-    length = 1.0 if norm == "linf" else 5.0
+    length = 5.0 if norm == "l2" else 1.0
     step = steepest(grad, norm) * length
-    ahead = [1.0, -1.0] if norm == "linf" else [3.0, -4.0]
+    ahead = {"linf": [1.0, -1.0], "l2": [3.0, -4.0], "l1": [0.0, -1.0]}[norm]
     assert step[0].tolist() == pytest.approx(ahead)
     assert step[1].tolist() == [0, 0]
     assert step[2].tolist() == [0, -length]

@@ -1,0 +1,257 @@
+"""FAB: the smallest perturbation, by steps to the linearised decision boundary and back.
+
+Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack"
+(2020), algorithm 1. With targets it is FAB-T (Croce and Hein, "Reliable evaluation of adversarial
+robustness with an ensemble of diverse parameter-free attacks", 2020, section 4): only the boundary
+between the label and one other class is linearised, for several classes in turn. The final search
+of the paper is left out, as in AutoAttack.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from robustray.attacks.gradients import is_correct
+from robustray.attacks.hyperplane import step_to_hyperplane
+from robustray.attacks.norms import norm_per_example
+from robustray.attacks.steppers import (
+    Entrants,
+    Gradient,
+    Noise,
+    Oracle,
+    Rows,
+    SlotState,
+    affects,
+    select,
+    slot_fields,
+    target_of_rank,
+)
+from robustray.attacks.threat import ThreatModel
+
+_START = 0  # the purpose of random numbers
+_DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
+
+
+@dataclass(frozen=True)
+class FabState(SlotState):
+    """What FAB keeps of each run.
+
+    Attributes
+    ----------
+    point : Tensor
+        Where the next gradient is taken, shaped as the images.
+    target_B : Tensor
+        FAB-T: the class to reach, int64 (B,).
+    nearest : Tensor
+        The nearest misclassified point so far, if it is wanted; it may be outside eps.
+    distance_B : Tensor
+        How far the nearest misclassified point was from the image; infinite if there was none.
+    iteration_B : Tensor
+        Steps taken, int64 (B,).
+    """
+
+    point: Tensor
+    target_B: Tensor
+    nearest: Tensor
+    distance_B: Tensor
+    iteration_B: Tensor
+
+
+@dataclass(frozen=True)
+class Fab:
+    """FAB, and with targets FAB-T.
+
+    A step is a gradient at the point and a verdict on the candidate that follows from it: two
+    forward passes and one backward pass. (A candidate that is not misclassified is the next
+    point, so that its two forward passes are the same one; but most are misclassified, and a batch
+    has one shape.) Without targets all K - 1 boundaries are linearised: K forward and K - 1
+    backward passes for each step.
+
+    Parameters
+    ----------
+    threat : ThreatModel
+        The norm, and the eps within which a point counts.
+    noise : Noise
+        Where random starts come from. With one restart there are none.
+    upstream : bool
+        Spend the whole budget and judge the nearest point, as the reference implementation does.
+    n_iter : int
+        Steps in each run, at least 1.
+    n_restarts : int
+        Runs for each target, at least 1: the first from the image, the others from random points
+        at half of eps from it.
+    n_targets : int
+        How many classes to aim at, in the order of the clean logits, as far as there are so many;
+        0 for the boundary that is nearest at each step.
+    minimum_norm : bool
+        Go on within eps, so that ``nearest`` and ``distance_B`` tell how far the boundary is. Else
+        a run ends as soon as a misclassified point is within eps.
+    alpha_max, overshoot, pull : float
+        The paper's alpha_max, eta and beta: the largest weight of the step that starts at the
+        image, in [0, 1]; how far beyond the hyperplane steps go, at least 1; and the share of
+        the perturbation that is kept after a misclassified point, in (0, 1).
+
+    Raises
+    ------
+    ValueError
+        For options outside these ranges.
+    """
+
+    threat: ThreatModel
+    noise: Noise
+    upstream: bool = False
+    n_iter: int = 100
+    n_restarts: int = 1
+    n_targets: int = 0
+    minimum_norm: bool = False
+    alpha_max: float = 0.1
+    overshoot: float = 1.05
+    pull: float = 0.9
+
+    eot = 1
+    upstream_leaves = False
+
+    def __post_init__(self) -> None:
+        if self.n_iter < 1 or self.n_restarts < 1 or self.n_targets < 0:
+            raise ValueError(
+                "n_iter and n_restarts are at least 1 and n_targets at least 0, not "
+                f"{self.n_iter}, {self.n_restarts} and {self.n_targets}"
+            )
+        if not (0 <= self.alpha_max <= 1 and self.overshoot >= 1 and 0 < self.pull < 1):
+            raise ValueError(
+                "alpha_max is in [0, 1], overshoot at least 1 and pull in (0, 1), not "
+                f"{self.alpha_max!r}, {self.overshoot!r} and {self.pull!r}"
+            )
+
+    def runs(self, num_classes: int) -> int:
+        """Return restarts times targets, of which there are at most ``num_classes - 1``."""
+        return self.n_restarts * max(1, min(self.n_targets, num_classes - 1))
+
+    def begin(self, entrants: Entrants) -> FabState:
+        """Return the runs at their first points; run numbers count restarts within targets."""
+        rank_B = entrants.run_B // self.n_restarts + 1
+        return FabState(
+            **slot_fields(entrants),
+            point=self._first_points(entrants),
+            target_B=target_of_rank(entrants.logits_BK, entrants.y_B, rank_B),
+            nearest=entrants.x,
+            distance_B=torch.full_like(rank_B, torch.inf, dtype=entrants.x.dtype),
+            iteration_B=torch.zeros_like(rank_B),
+        )
+
+    def step(self, oracle: Oracle, state: FabState) -> FabState:
+        """Step to the boundary; where the candidate is misclassified, pull it back to the image."""
+        plane, flawed_B, planes = self._plane(oracle, state)
+        candidate = self._candidate(state, plane)
+        fooled_B = ~is_correct(oracle.logits(candidate), state.y_B)
+        away = candidate - state.x
+        distance_B = torch.where(fooled_B, norm_per_example(away, self.threat.norm), torch.inf)
+        pulled = away.mul_(self.pull).add_(state.x)
+        iteration_B = state.iteration_B + 1
+        gradient, verdict = oracle.gradient_cost, oracle.logits_cost
+        return replace(
+            self._noted(state, candidate, distance_B, iteration_B >= self.n_iter),
+            point=select(fooled_B, pulled, candidate),
+            iteration_B=iteration_B,
+            forwards_B=state.forwards_B + (planes * gradient.forwards + verdict.forwards),
+            backwards_B=state.backwards_B + (planes * gradient.backwards + verdict.backwards),
+            flawed_B=state.flawed_B + flawed_B,
+        )
+
+    def _first_points(self, entrants: Entrants) -> Tensor:
+        """Return the images, and for restarts points at half of eps from them."""
+        x, again_B = entrants.x, entrants.run_B % self.n_restarts > 0
+        if self.n_restarts == 1 or not affects(again_B):
+            return x
+        keys, shape, norm = (entrants.index_B, entrants.run_B), tuple(x.shape[1:]), self.threat.norm
+        if norm == "linf":
+            drawn = self.noise.uniform(keys, shape, _START) * 2 - 1
+        else:
+            drawn = self.noise.normal(keys, shape, _START)
+        drawn_BD = drawn.to(x.dtype).flatten(1)
+        scale_B1 = 0.5 * self.threat.eps / norm_per_example(drawn_BD, norm)[:, None]
+        return select(again_B, (x + (drawn_BD * scale_B1).view_as(x)).clamp(0, 1), x)
+
+    def _plane(self, oracle: Oracle, state: FabState) -> tuple[Gradient, Tensor, int]:
+        """Return a class's lead over the label with its gradient, flaws, and evaluations."""
+        if self.n_targets:
+            found = oracle.gradient(
+                state.point,
+                lambda logits, rows: _lead(logits, state.y_B[rows], state.target_B[rows]),
+            )
+            return found, found.flawed_B, 1
+        nearest = self._facing(oracle, state, 1)
+        ratio_B, flawed_B = self._ratio(nearest), nearest.flawed_B.long()
+        others = nearest.logits_BK.shape[1] - 1
+        for offset in range(2, others + 1):
+            found = self._facing(oracle, state, offset)
+            closer_B = (found_ratio_B := self._ratio(found)) < ratio_B
+            ratio_B = torch.where(closer_B, found_ratio_B, ratio_B)
+            flawed_B = flawed_B + found.flawed_B
+            nearest = nearest._replace(
+                grad=select(closer_B, found.grad, nearest.grad),
+                loss_B=torch.where(closer_B, found.loss_B, nearest.loss_B),
+            )
+        return nearest, flawed_B, others
+
+    def _facing(self, oracle: Oracle, state: FabState, offset: int) -> Gradient:
+        """Return the lead of the class ``offset`` places after the label, modulo K."""
+
+        def loss(logits_bK: Tensor, rows: Rows) -> Tensor:
+            y_b = state.y_B[rows]
+            return _lead(logits_bK, y_b, (y_b + offset) % logits_bK.shape[1])
+
+        return oracle.gradient(state.point, loss)
+
+    def _ratio(self, found: Gradient) -> Tensor:
+        """Return how far the linearised boundary is, the pixel box aside."""
+        slope_B = norm_per_example(found.grad, _DUAL[self.threat.norm])
+        ratio_B = found.loss_B.abs() / (slope_B + 1e-12)
+        return ratio_B.nan_to_num(torch.inf)
+
+    def _candidate(self, state: FabState, plane: Gradient) -> Tensor:
+        """Mix the steps to the plane from the point and from the image, both overshooting."""
+        normal_BD = plane.grad.flatten(1)
+        excess_B = plane.loss_B.to(normal_BD.dtype).nan_to_num()
+        start_2BD = torch.stack([state.point.flatten(1), state.x.flatten(1)])
+        ahead_B = ((start_2BD[1] - start_2BD[0]) * normal_BD).sum(1)
+        excess_2B = torch.stack([excess_B, excess_B + ahead_B])
+        step_2BD = step_to_hyperplane(start_2BD, normal_BD, excess_2B, self.threat.norm)
+        size_2B = norm_per_example(step_2BD.flatten(0, 1), self.threat.norm).clamp(min=1e-8)
+        size_2B = size_2B.view_as(excess_2B)
+        alpha_B = (size_2B[0] / size_2B.sum(0)).clamp(max=self.alpha_max)
+        end_2BD = start_2BD.add_(step_2BD, alpha=self.overshoot)
+        mixed_BD = end_2BD[0].lerp_(end_2BD[1], alpha_B[:, None])
+        return mixed_BD.clamp_(0, 1).view_as(state.x)
+
+    def _noted(
+        self, state: FabState, candidate: Tensor, distance_B: Tensor, spent_B: Tensor
+    ) -> FabState:
+        """Return the state with candidates entered that are nearer, or within eps."""
+        to_the_end = self.minimum_norm or self.upstream
+        closer_B, least_B = (
+            distance_B < state.distance_B,
+            torch.minimum(distance_B, state.distance_B),
+        )
+        nearest, found = state.nearest, candidate
+        if to_the_end:
+            found = nearest = select(closer_B, candidate, nearest) if affects(closer_B) else nearest
+            distance_B = torch.where(spent_B, least_B, torch.inf)
+        claimed_B = distance_B <= self.threat.eps_in(distance_B.dtype)
+        x_adv = state.x_adv
+        if affects(claimed_B):
+            claimed_B = claimed_B & self.threat.contains(found, state.x)
+            x_adv = select(claimed_B, found, x_adv)
+        return replace(
+            state, nearest=nearest, distance_B=least_B, x_adv=x_adv,
+            claimed_B=claimed_B, spent_B=spent_B,
+        )  # fmt: skip
+
+
+def _lead(logits_BK: Tensor, y_B: Tensor, other_B: Tensor) -> Tensor:
+    """Return z_other - z_y."""
+    pair_B2 = logits_BK.gather(1, torch.stack([other_B, y_B], dim=1))
+    return pair_B2[:, 0] - pair_B2[:, 1]

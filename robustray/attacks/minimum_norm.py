@@ -1,0 +1,103 @@
+"""How far images are from the decision boundary, as FAB finds it.
+
+Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack"
+(2020).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from robustray.attacks.batches import Examples, Schedule, default_compute_shape
+from robustray.attacks.context import judging
+from robustray.attacks.fab_steps import Fab
+from robustray.attacks.gradients import Model, is_correct, predict_logits
+from robustray.attacks.network import Network
+from robustray.attacks.oracle import SearchOracle
+from robustray.attacks.shapes import Shapes
+from robustray.attacks.steppers import Entrants, ExampleNoise, select
+from robustray.attacks.threat import ThreatModel
+from robustray.random import ExampleRandom
+
+
+class MinimumNorm(NamedTuple):
+    """The nearest misclassified points that were found.
+
+    ``nearest`` is shaped as the images; ``distance_B`` (B,) is infinite, and the point the image
+    itself, where there was none; it is 0 for images that are misclassified as they are.
+    """
+
+    nearest: Tensor
+    distance_B: Tensor
+
+
+def minimum_norms(
+    model: Model, x: Tensor, y: Tensor, norm: str, *, n_iter: int = 100, n_targets: int = 9
+) -> MinimumNorm:
+    """Look for the smallest perturbation of each image that changes its class; deterministic.
+
+    Parameters
+    ----------
+    model : callable
+        Images to logits (B, K), judged in evaluation mode; see ``gradients`` for surrogates.
+    x : Tensor
+        Images (B, ...) in [0, 1].
+    y : Tensor
+        Labels, int64 (B,).
+    norm : {"linf", "l2", "l1"}
+        What is to be small.
+    n_iter : int
+        Steps for each target.
+    n_targets : int
+        How many classes to aim at, in the order of the clean logits, as far as there are so many;
+        0 for FAB without targets.
+
+    Returns
+    -------
+    MinimumNorm
+
+    Raises
+    ------
+    ValueError
+        For options out of range.
+    """
+    whole_box = {"linf": 1.0, "l2": float(x[0].numel()) ** 0.5}.get(norm, float(x[0].numel()))
+    attack = Fab(
+        ThreatModel(norm, whole_box),
+        ExampleNoise(ExampleRandom(0, "minimum norm")),
+        n_iter=n_iter,
+        n_targets=n_targets,
+        minimum_norm=True,
+    )
+    network = Network(model, x.device)
+    examples = Examples(x.detach(), y, torch.arange(len(x), device=x.device))
+    schedule = Schedule(default_compute_shape(network.device), len(x))
+    with judging(model):
+        found = [
+            _nearest(attack, network, part, schedule.compute_shape)
+            for parts in schedule.rounds(examples, network.device)
+            for part in parts
+        ]
+    nearest, distance_B = (torch.cat(column).to(x.device) for column in zip(*found, strict=True))
+    return MinimumNorm(nearest, distance_B)
+
+
+def _nearest(attack: Fab, network: Network, part: Examples, compute_shape: int) -> MinimumNorm:
+    """Run all targets on one batch, padded to the compute shape."""
+    full, oracle = part.padded(compute_shape), SearchOracle(network, Shapes(compute_shape))
+    logits_BK = predict_logits(network, full.x)
+    correct_B = is_correct(logits_BK, full.y_N)
+    nearest = full.x
+    distance_B = torch.where(correct_B, torch.inf, 0.0).to(full.x.dtype)
+    for number in range(attack.runs(logits_BK.shape[1])):
+        run_B = torch.full_like(full.y_N, number)
+        state = attack.begin(Entrants(full.x, full.y_N, full.index_N, run_B, logits_BK))
+        for _ in range(attack.n_iter):
+            state = attack.step(oracle, state)
+        closer_B = state.distance_B < distance_B
+        nearest = select(closer_B, state.nearest, nearest)
+        distance_B = torch.minimum(distance_B, state.distance_B)
+    return MinimumNorm(nearest[: len(part)], distance_B[: len(part)])

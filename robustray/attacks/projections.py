@@ -1,0 +1,105 @@
+"""Projection onto the intersection of an l1 ball and the pixel box, and selection by rank.
+
+Both avoid sorting: a sort of all pixels costs more than the rest of an attack's step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_MOST_ROUNDS = 100
+_CLOSE = 5e-7  # of the radius: rounded sums of thousands of pixels can hardly tell more
+
+
+def project_l1(delta: Tensor, x: Tensor, radius_B: Tensor) -> Tensor:
+    """Move perturbations to the nearest ones in the l1 ball that keep the pixels in [0, 1].
+
+    The nearest point is sign(d) * min(max(|d| - t, 0), room), where room is the way from the
+    pixel to the wall of the box in the direction of d, and t >= 0 is the least number for which
+    the norm is at most the radius (Croce and Hein, "Mind the box: l1-APGD for sparse adversarial
+    attacks on image classifiers", 2021, section 3.1).
+
+    Parameters
+    ----------
+    delta : Tensor
+        Perturbations (B, ...), of any size.
+    x : Tensor
+        The original images (B, ...), in [0, 1].
+    radius_B : Tensor
+        Radii of the balls (B,), positive.
+
+    Returns
+    -------
+    Tensor
+        Perturbations (B, ...), of l1 norm at most the radius, up to the rounding of sums.
+    """
+    size_BD, room_BD = delta.abs().flatten(1), torch.where(delta > 0, 1 - x, x).flatten(1)
+    cut_B = _least_cut(size_BD, room_BD, radius_B)
+    kept_BD = torch.minimum((size_BD - cut_B[:, None]).clamp_(min=0), room_BD)
+    # Perturbations so long that a rounded cut is not fine enough.
+    kept_BD.mul_((radius_B * (1 - _CLOSE) / kept_BD.sum(1)).clamp(max=1)[:, None])
+    return kept_BD.reshape(delta.shape).mul_(torch.sign(delta))
+
+
+def _least_cut(size_BD: Tensor, room_BD: Tensor, radius_B: Tensor) -> Tensor:
+    """Return the least t >= 0 with sum(min(max(size - t, 0), room)) <= radius: (B,).
+
+    The sum falls with t, in straight pieces. Regula falsi with the modification of Anderson and
+    Bjoerck ("A new high order method of regula falsi type", BIT 1973); a middle now and then.
+    """
+    goal_B, tolerance_B = radius_B * (1 - _CLOSE), radius_B * _CLOSE
+    low_B, high_B = torch.zeros_like(radius_B), size_BD.amax(1)
+    above_B, below_B = _clipped_norm(size_BD, room_BD, low_B) - goal_B, -goal_B
+    cut_B, settled_B = low_B, above_B <= tolerance_B
+    was_over_B = torch.ones_like(settled_B)
+    for round_ in range(_MOST_ROUNDS):
+        middle_B = (low_B + high_B) / 2
+        settled_B = settled_B | (middle_B == low_B) | (middle_B == high_B)
+        if size_BD.device.type == "cpu" and bool(settled_B.all()):
+            break
+        secant_B = low_B + (high_B - low_B) * (above_B / (above_B - below_B))
+        use_secant_B = (secant_B > low_B) & (secant_B < high_B) & (round_ % 4 < 3)
+        cut_B = torch.where(settled_B, cut_B, torch.where(use_secant_B, secant_B, middle_B))
+        found_B = _clipped_norm(size_BD, room_BD, cut_B) - goal_B
+        over_B = found_B > 0
+        # An end that stays twice is weighed down, so that both ends of the bracket keep moving.
+        weight_B = 1 - found_B / torch.where(over_B, above_B, below_B)
+        weight_B = torch.where(weight_B > 0, weight_B, 0.5)
+        weight_B = torch.where(over_B == was_over_B, weight_B, 1.0)
+        above_B, below_B = (
+            torch.where(over_B, found_B, above_B * weight_B),
+            torch.where(over_B, below_B * weight_B, found_B),
+        )
+        low_B, high_B = torch.where(over_B, cut_B, low_B), torch.where(over_B, high_B, cut_B)
+        settled_B = settled_B | (found_B.abs() <= tolerance_B)
+        was_over_B = over_B
+    return cut_B
+
+
+def _clipped_norm(size_BD: Tensor, room_BD: Tensor, cut_B: Tensor) -> Tensor:
+    return torch.minimum((size_BD - cut_B[:, None]).clamp_(min=0), room_BD).sum(1)
+
+
+def value_of_rank(values: Tensor, rank_B: Tensor) -> Tensor:
+    """Return for each example the value that has ``rank_B`` others before it when sorted: (B,).
+
+    Positive floats order as the integers that have the same bits, and so the value is found bit
+    by bit, in 31 counts for float32.
+
+    Parameters
+    ----------
+    values : Tensor
+        Float32 or float64 (B, ...), not negative and not NaN.
+    rank_B : Tensor
+        Int64 (B,), from 0 (the least) to the number of values minus 1 (the largest).
+    """
+    kind, width = (torch.int32, 31) if values.dtype == torch.float32 else (torch.int64, 63)
+    bits_BD = values.contiguous().view(kind).flatten(1)
+    found_B = torch.zeros_like(rank_B, dtype=kind)
+    for bit in range(width - 1, -1, -1):
+        trial_B = found_B + (1 << bit)
+        # The sign of the difference, -1 or 0, summed: faster than comparing and counting.
+        below_B = (bits_BD - trial_B[:, None]).bitwise_right_shift_(width).sum(1, dtype=kind)
+        found_B = torch.where(-below_B <= rank_B, trial_B, found_B)
+    return found_B.view(values.dtype)

@@ -1,0 +1,278 @@
+"""The slot engine: a device batch of fixed shape whose slots are refilled as examples leave.
+
+A slot holds one run of one example (see ``steppers``). Every few steps the host looks which runs
+have claimed success or spent their budget, takes them out and puts others in. Candidates are
+collected and judged in full batches, in float32; a run whose claim is not confirmed goes back to
+a slot and on with its search. When no run is due, idle slots get runs ahead of their turn (other
+targets, other restarts); when there is nothing for them either, the batch shrinks to a shape
+that gives the same bits. None of that scheduling changes a verdict, an adversarial example or a
+count of passes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustray.attacks.memory import keep_freed_memory
+from robustray.attacks.network import Network
+from robustray.attacks.oracle import SearchOracle, judge
+from robustray.attacks.result import AttackResult
+from robustray.attacks.runs import Run, RunBook, Spent, Verdict
+from robustray.attacks.shapes import Shapes
+from robustray.attacks.steppers import (
+    Entrants,
+    SlotState,
+    Stepper,
+    join_rows,
+    keep_rows,
+    put_rows,
+    take_rows,
+)
+
+_PATIENCE = 8  # steps after which a run is likely to last, and between tidyings of the batch
+_ENOUGH = 8  # runs that are worth an interruption
+_LANES = 32  # vector units: runs begin in numbers that leave them no remainder
+
+
+@dataclass(frozen=True)
+class Attackable:
+    """Correctly classified images (M, ...), labels, indices (M,) and clean logits (M, K)."""
+
+    x: Tensor
+    y_N: Tensor
+    index_N: Tensor
+    logits_NK: Tensor
+
+
+class SlotEngine:
+    """Runs one attack on any number of examples.
+
+    Parameters
+    ----------
+    stepper : Stepper
+        The attack.
+    network : Network
+        The model; the caller has put it into evaluation mode and true float32.
+    examples : Attackable
+        Whom to attack, on any device.
+    shapes : Shapes
+        The physical batches of passes.
+    slots : int
+        How many slots there are at most; rounded up to full batches.
+    """
+
+    def __init__(
+        self,
+        stepper: Stepper[Any],
+        network: Network,
+        examples: Attackable,
+        shapes: Shapes,
+        slots: int,
+    ) -> None:
+        self._stepper, self._network, self._examples = stepper, network, examples
+        self._shapes = shapes
+        self._most = -(-slots // shapes.full) * shapes.full
+        self._oracle = SearchOracle(network, shapes, stepper.eot)
+        self._every = 1 if network.device.type == "cpu" else _PATIENCE
+        count = len(examples.y_N)
+        self._book: RunBook[Tensor] = RunBook(
+            range(count), stepper.runs(examples.logits_NK.shape[1])
+        )
+        self._state: SlotState | None = None
+        self._sitting: list[Run | None] = []  # who is in which slot
+        self._since: list[int] = []  # the step at which they came
+        self._seated = 0
+        self._judging: list[tuple[list[Run], SlotState]] = []
+        self._returning: list[tuple[list[Run], SlotState]] = []
+        self._result = _Sheet.empty(examples)
+        self._steps = 0
+
+    def run(self) -> AttackResult:
+        """Return a result for each example, on its device."""
+        if self._network.device.type == "cpu":
+            keep_freed_memory()
+        while True:
+            self._fill()
+            if not self._seated:
+                if not self._judging:
+                    return self._result.attack_result()
+                self._judge()
+                continue
+            for _ in range(self._every):
+                self._step()
+            self._collect()
+
+    def _step(self) -> None:
+        state = self._state
+        assert state is not None
+        after = self._stepper.step(self._oracle, state)
+        if self._every > 1:
+            after = keep_rows(state.claimed_B | state.spent_B, state, after)
+        self._state = after
+        self._steps += 1
+
+    def _collect(self) -> None:
+        """Take out who is done, and judge when there is a full batch of candidates."""
+        state = self._state
+        assert state is not None
+        done = (state.claimed_B | state.spent_B).nonzero()[:, 0].tolist()
+        leaving = {slot: run for slot in done if (run := self._sitting[slot]) is not None}
+        if leaving:
+            rows = torch.tensor(list(leaving), device=state.y_B.device)
+            self._judging.append((list(leaving.values()), take_rows(state, rows)))
+            self._free(leaving)
+        waiting = sum(len(runs) for runs, _ in self._judging)
+        tidy = self._steps % _PATIENCE == 0 and not self._book.waiting
+        if waiting >= self._shapes.full or (waiting and tidy):
+            self._judge()
+
+    def _free(self, slots: Iterable[int]) -> None:
+        for slot in list(slots):
+            self._sitting[slot] = None
+            self._seated -= 1
+
+    def _judge(self) -> None:
+        """Judge all candidates; enter what is decided, send the others back."""
+        runs = [run for part, _ in self._judging for run in part]
+        state = join_rows([part for _, part in self._judging])
+        self._judging = []
+        state = replace(state, x_adv=self._stepper.threat.project(state.x_adv, state.x))
+        votes = self._stepper.eot
+        wrong_B = judge(self._network, state.x_adv, state.y_B, self._shapes, votes)
+        state = replace(
+            state, claimed_B=state.claimed_B & wrong_B, forwards_B=state.forwards_B + votes
+        )
+        broken, over = wrong_B.tolist(), (state.spent_B | wrong_B).tolist()
+        spent = zip(
+            state.forwards_B.tolist(), state.backwards_B.tolist(), state.flawed_B.tolist(),
+            strict=True,
+        )  # fmt: skip
+        x_adv = state.x_adv.to(self._examples.x.device)
+        verdicts = []
+        for at, (run, passes) in enumerate(zip(runs, spent, strict=True)):
+            if over[at]:
+                verdicts.append(self._book.enter(run, broken[at], Spent(*passes), x_adv[at]))
+        self._result.enter([verdict for verdict in verdicts if verdict is not None])
+        back = [at for at in range(len(runs)) if not over[at]]
+        if back:
+            rows = torch.tensor(back, device=state.y_B.device)
+            self._returning.append(([runs[at] for at in back], take_rows(state, rows)))
+        self._free(
+            slot
+            for slot, run in enumerate(self._sitting)
+            if run is not None and self._book.pointless(run)
+        )
+
+    def _fill(self) -> None:
+        """Put runs into free slots, when that is worth it, and fit the batch to what there is."""
+        due = self._book.waiting + sum(len(runs) for runs, _ in self._returning)
+        free = self._most - self._seated
+        tidy = self._steps % _PATIENCE == 0 or self._seated == 0
+        if due and free and (tidy or min(due, free) >= _ENOUGH):
+            self._seat(self._entering(min(due, free)))
+        elif not due and tidy and 0 < self._seated < len(self._sitting):
+            ahead = self._book.ahead(self._lasting(), len(self._sitting) - self._seated)
+            self._seat([(ahead, self._begun(ahead))] if ahead else [])
+
+    def _lasting(self) -> list[int]:
+        """Return the examples whose runs have been going for a while."""
+        return [
+            run.row
+            for run, since in zip(self._sitting, self._since, strict=True)
+            if run is not None and self._steps - since >= _PATIENCE
+        ]
+
+    def _entering(self, most: int) -> list[tuple[list[Run], SlotState]]:
+        """Return runs that come back, and new ones."""
+        entering, room = [], most
+        while self._returning and room:
+            runs, state = self._returning.pop()
+            if len(runs) > room:
+                rows = torch.arange(len(runs), device=state.y_B.device)
+                self._returning.append((runs[room:], take_rows(state, rows[room:])))
+                runs, state = runs[:room], take_rows(state, rows[:room])
+            entering.append((runs, state))
+            room -= len(runs)
+        fresh = self._book.next(room)
+        return entering + ([(fresh, self._begun(fresh))] if fresh else [])
+
+    def _begun(self, runs: list[Run]) -> SlotState:
+        examples, device = self._examples, self._network.device
+        unit = max(8, _LANES // math.gcd(_LANES, examples.x[0].numel()))
+        padded = runs + [runs[-1]] * (-len(runs) % unit)
+        rows = torch.tensor([run.row for run in padded], device=examples.y_N.device)
+        entrants = Entrants(
+            x=examples.x[rows].to(device, memory_format=torch.contiguous_format),
+            y_B=examples.y_N[rows].to(device),
+            index_B=examples.index_N[rows].to(device),
+            run_B=torch.tensor([run.number for run in padded], device=device),
+            logits_BK=examples.logits_NK[rows].to(device),
+        )
+        state = self._stepper.begin(entrants)
+        return take_rows(state, torch.arange(len(runs), device=device))
+
+    def _seat(self, entering: list[tuple[list[Run], SlotState]]) -> None:
+        """Put runs into slots; rebuild the batch where its size no longer fits."""
+        runs = [run for part, _ in entering for run in part]
+        self._seated += len(runs)
+        kept = [slot for slot, run in enumerate(self._sitting) if run is not None]
+        size = self._shapes.padded(len(kept) + len(runs))
+        if self._state is not None and size == len(self._sitting):
+            if not runs:
+                return
+            free = [slot for slot, run in enumerate(self._sitting) if run is None][: len(runs)]
+            rows = torch.tensor(free, device=self._state.y_B.device)
+            self._state = put_rows(self._state, rows, join_rows([part for _, part in entering]))
+            for slot, run in zip(free, runs, strict=True):
+                self._sitting[slot], self._since[slot] = run, self._steps
+            return
+        parts = [part for _, part in entering]
+        if self._state is not None and kept:
+            parts.insert(0, take_rows(self._state, torch.tensor(kept, device=self._network.device)))
+        whole = join_rows(parts)
+        rows = torch.arange(size, device=whole.y_B.device).clamp(max=len(whole.y_B) - 1)
+        self._state = take_rows(whole, rows)
+        padding = size - len(kept) - len(runs)
+        self._since = [self._since[slot] for slot in kept]
+        self._since += [self._steps] * (len(runs) + padding)
+        self._sitting = [self._sitting[slot] for slot in kept] + runs + [None] * padding
+
+
+@dataclass(frozen=True)
+class _Sheet:
+    """The results so far."""
+
+    x_adv: Tensor
+    success_N: Tensor
+    forwards_N: Tensor
+    backwards_N: Tensor
+    flawed_N: Tensor
+
+    @classmethod
+    def empty(cls, examples: Attackable) -> _Sheet:
+        zero_N = torch.zeros_like(examples.y_N)
+        no_N = torch.zeros_like(zero_N, dtype=torch.bool)
+        return cls(examples.x.clone(), no_N, zero_N, zero_N.clone(), zero_N.clone())
+
+    def enter(self, verdicts: list[Verdict[Tensor]]) -> None:
+        if not verdicts:
+            return
+        rows = torch.tensor([verdict.row for verdict in verdicts], device=self.success_N.device)
+        self.x_adv[rows] = torch.stack([verdict.proof for verdict in verdicts])
+        self.success_N[rows] = torch.tensor(
+            [verdict.broken for verdict in verdicts], device=rows.device
+        )
+        spent = torch.tensor([verdict.spent for verdict in verdicts], device=rows.device)
+        for column, kept_N in enumerate((self.forwards_N, self.backwards_N, self.flawed_N)):
+            kept_N[rows] = spent[:, column]
+
+    def attack_result(self) -> AttackResult:
+        return AttackResult(
+            self.x_adv, self.success_N, self.forwards_N, self.backwards_N, self.flawed_N
+        )

@@ -1,0 +1,331 @@
+"""Attacks as steppers: one run of an attack, cut into steps of about one model evaluation.
+
+The engine keeps a device batch of slots. In each slot sits one *run*: one example attacked once,
+with one restart number and, for targeted attacks, one target. Runs know nothing of each other:
+each is at its own iteration, and leaves when it claims success or has spent its budget.
+
+An attack is a frozen dataclass (threat model, noise, budget) with three methods, ``runs``,
+``begin`` and ``step``, and a state: a frozen dataclass of tensors that extends ``SlotState``. What
+an author of an attack must keep:
+
+* Every tensor of a state has the slots as its first dimension. So the engine can put rows of a
+  fresh state into freed slots, take rows out and put them back, for any attack.
+* Row b of what ``begin`` and ``step`` return depends on row b of what they are given, and on
+  nothing else. No loop over slots, no ``.item()``, no boolean indexing: ``torch.where`` on masks.
+  A mask may be read only through ``affects``, to leave out work that would change nothing.
+* They never write into the tensors they are given. Fields that do not change are passed on as
+  they are (``dataclasses.replace``), so that the engine sees at once that they are the same.
+* Random numbers come from ``noise`` alone, keyed by index, run and iteration.
+* ``begin`` evaluates no model; ``logits_BK`` of the clean images are given, and a run begins only
+  for images that are classified correctly.
+* A step calls ``oracle.gradient`` or ``oracle.logits`` about once, for all rows, and adds the cost
+  to ``forwards_B`` and ``backwards_B`` of all rows.
+* ``claimed_B`` says that ``x_adv`` is inside the threat model, up to rounding, and was
+  misclassified as the search sees it. The engine then projects ``x_adv`` into the threat model and
+  judges it in float32. Where that does not confirm the claim, ``claimed_B`` is set to False again
+  and the run goes on from the state that it had.
+* ``spent_B`` says that the budget is used up. ``x_adv`` is then the best point known, inside the
+  threat model; it is judged too. A row may be claimed and spent at once.
+* Rows with ``claimed_B`` or ``spent_B`` may be stepped on: the engine throws the result away. They
+  must not raise, nor need to stay as they are.
+
+Two kinds of noise give two modes. ``ExampleNoise`` is ours: numbers belong to the example. With
+``BatchNoise`` they are drawn for the whole batch from one generator in the order of the calls, as
+the reference implementation of AutoAttack does; then a run never leaves early (unless the reference
+stops evaluating what it has broken, ``upstream_leaves``), all slots are at the same run and
+iteration, and ``upstream=True`` asks a stepper for the reference's quirks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from robustray.attacks.threat import ThreatModel
+from robustray.random import ExampleRandom
+
+
+@dataclass(frozen=True)
+class Entrants:
+    """Runs that are about to begin.
+
+    Attributes
+    ----------
+    x : Tensor
+        Clean images, float32 (B, ...) in [0, 1].
+    y_B, index_B, run_B : Tensor
+        Labels, official indices and run numbers, int64 (B,). Run numbers count from 0 to
+        ``stepper.runs(K) - 1``; the first run in this order that succeeds gives the verdict.
+    logits_BK : Tensor
+        Logits of the clean images, float32 (B, K).
+    """
+
+    x: Tensor
+    y_B: Tensor
+    index_B: Tensor
+    run_B: Tensor
+    logits_BK: Tensor
+
+    def __len__(self) -> int:
+        return len(self.y_B)
+
+
+@dataclass(frozen=True)
+class SlotState:
+    """What the engine reads in every attack's state. Attacks extend it with their own tensors.
+
+    Attributes
+    ----------
+    x, y_B, index_B, run_B : Tensor
+        As in ``Entrants``; they do not change during a run.
+    x_adv : Tensor
+        The candidate, shaped as the images, inside the threat model.
+    claimed_B : Tensor
+        Bool (B,): the search saw ``x_adv`` misclassified.
+    spent_B : Tensor
+        Bool (B,): the budget of the run is used up.
+    forwards_B, backwards_B : Tensor
+        Int64 (B,): passes of this run so far, the engine's own verdicts not included.
+    flawed_B : Tensor
+        Int64 (B,): gradients so far that were not finite (and were taken as zero there).
+    """
+
+    x: Tensor
+    y_B: Tensor
+    index_B: Tensor
+    run_B: Tensor
+    x_adv: Tensor
+    claimed_B: Tensor
+    spent_B: Tensor
+    forwards_B: Tensor
+    backwards_B: Tensor
+    flawed_B: Tensor
+
+
+StateT = TypeVar("StateT", bound=SlotState)
+
+
+class Gradient(NamedTuple):
+    """What ``oracle.gradient`` finds at a point, all detached.
+
+    ``grad`` is shaped as the images, with NaN and infinities replaced by 0; ``flawed_B`` (bool)
+    says where there were any. ``loss_B`` and ``logits_BK`` are the model's own, also where the
+    gradient is that of a surrogate.
+    """
+
+    grad: Tensor
+    loss_B: Tensor
+    logits_BK: Tensor
+    flawed_B: Tensor
+
+
+class Passes(NamedTuple):
+    """What one question to the oracle costs for each example."""
+
+    forwards: int
+    backwards: int
+
+
+class Oracle(Protocol):
+    """What attacks may ask about a model. The physical shape of passes is its own business."""
+
+    @property
+    def gradient_cost(self) -> Passes:
+        """The passes of one ``gradient``: more than (1, 1) with surrogates or EOT."""
+        ...
+
+    @property
+    def logits_cost(self) -> Passes:
+        """The passes of one ``logits``."""
+        ...
+
+    def gradient(self, x: Tensor, loss: Callable[[Tensor, Rows], Tensor]) -> Gradient:
+        """Differentiate ``loss(logits_bK, rows)`` -> (b,) with respect to the images.
+
+        The batch may be evaluated in parts: ``rows`` is the slice of the slots that a part holds,
+        with which the loss picks its labels, such as ``cross_entropy(logits, y_B[rows])``.
+        """
+        ...
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K) of points (B, ...), float32 or better, without a graph."""
+        ...
+
+
+Rows = slice
+
+
+class Stepper(Protocol[StateT]):
+    """An attack: a frozen dataclass ``Attack(threat, noise, *, upstream=False, **budget)``."""
+
+    @property
+    def threat(self) -> ThreatModel:
+        """What is allowed."""
+        ...
+
+    @property
+    def eot(self) -> int:
+        """Passes that the oracle averages each gradient over, 1 for deterministic models."""
+        ...
+
+    @property
+    def upstream_leaves(self) -> bool:
+        """Whether the reference stops evaluating an example once it is broken (Square does)."""
+        ...
+
+    def runs(self, num_classes: int) -> int:
+        """Return how many runs an example gets at most: restarts x targets."""
+        ...
+
+    def begin(self, entrants: Entrants) -> StateT:
+        """Return the state of runs before their first step."""
+        ...
+
+    def step(self, oracle: Oracle, state: StateT) -> StateT:
+        """Return the state after one more step of each run."""
+        ...
+
+
+class Noise(Protocol):
+    """Where attacks take random numbers from.
+
+    ``keys`` are ``(index_B, run_B)`` or ``(index_B, run_B, iteration_B)``; ``purpose`` tells draws
+    of one iteration apart. ``shared`` draws are one for the whole batch in the reference's order
+    of draws, and one for each example in ours. All return (B, *shape), where ``keys`` are.
+    """
+
+    def uniform(
+        self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int, shared: bool = False
+    ) -> Tensor:
+        """Draw float32 from U[0, 1)."""
+        ...
+
+    def normal(self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int) -> Tensor:
+        """Draw float32 from N(0, 1)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ExampleNoise:
+    """Numbers that belong to the example: independent of slots, batches and order."""
+
+    rng: ExampleRandom
+
+    def uniform(
+        self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int, shared: bool = False
+    ) -> Tensor:
+        """Draw float32 (B, *shape) from U[0, 1)."""
+        del shared
+        return self.rng.uniform(keys[0], shape, purpose, *keys[1:])
+
+    def normal(self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int) -> Tensor:
+        """Draw float32 (B, *shape) from N(0, 1)."""
+        return self.rng.normal(keys[0], shape, purpose, *keys[1:])
+
+
+@dataclass(frozen=True)
+class BatchNoise:
+    """Numbers in the order of the calls, from one CPU generator, whatever they are for."""
+
+    generator: torch.Generator
+
+    def uniform(
+        self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int, shared: bool = False
+    ) -> Tensor:
+        """Draw float32 (B, *shape) from U[0, 1): one draw, repeated, if ``shared``."""
+        del purpose
+        count, device = len(keys[0]), keys[0].device
+        drawn = torch.rand(1 if shared else count, *shape, generator=self.generator)
+        return drawn.to(device).expand(count, *shape)
+
+    def normal(self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int) -> Tensor:
+        """Draw float32 (B, *shape) from N(0, 1)."""
+        del purpose
+        return torch.randn(len(keys[0]), *shape, generator=self.generator).to(keys[0].device)
+
+
+def slot_fields(entrants: Entrants) -> dict[str, Any]:
+    """Return the fields of ``SlotState`` at the beginning of runs, the image as the candidate."""
+    no_B = torch.zeros_like(entrants.y_B, dtype=torch.bool)
+    zero_B = torch.zeros_like(entrants.y_B)
+    return {
+        "x": entrants.x,
+        "y_B": entrants.y_B,
+        "index_B": entrants.index_B,
+        "run_B": entrants.run_B,
+        "x_adv": entrants.x,
+        "claimed_B": no_B,
+        "spent_B": no_B,
+        "forwards_B": zero_B,
+        "backwards_B": zero_B,
+        "flawed_B": zero_B,
+    }
+
+
+def select(mask_B: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """Choose whole rows: ``yes`` where the mask is set, else ``no``, both (B, ...).
+
+    One of them is returned as it is where no row, or every row, is set on a CPU.
+    """
+    if mask_B.device.type != "cpu":
+        return torch.where(mask_B.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
+    # torch.where asks the mask for every pixel; copying rows is several times faster.
+    rows = mask_B.nonzero()[:, 0]
+    if len(rows) == 0:
+        return no
+    if len(rows) == len(mask_B):
+        return yes
+    return no.clone().index_copy_(0, rows, yes.index_select(0, rows))
+
+
+def affects(mask_B: Tensor) -> bool:
+    """Return whether work on the rows of a mask may be needed.
+
+    On a CPU that is whether any row is set. Elsewhere reading it would stall the device: True.
+    """
+    return mask_B.device.type != "cpu" or bool(mask_B.any())
+
+
+def take_rows(state: StateT, rows: Tensor) -> StateT:
+    """Return the state of some slots, int64 ``rows``, in that order."""
+    return replace(state, **{f.name: getattr(state, f.name)[rows] for f in fields(state)})
+
+
+def put_rows(state: StateT, rows: Tensor, fresh: StateT) -> StateT:
+    """Return the state with ``fresh`` in the slots ``rows``."""
+    return replace(
+        state,
+        **{f.name: getattr(state, f.name).index_copy(0, rows, getattr(fresh, f.name))
+           for f in fields(state)},
+    )  # fmt: skip
+
+
+def keep_rows(mask_B: Tensor, before: StateT, after: StateT) -> StateT:
+    """Return ``after`` with the rows of ``mask_B`` as they were ``before``."""
+    changes = {}
+    for field in fields(before):
+        old, new = getattr(before, field.name), getattr(after, field.name)
+        changes[field.name] = new if new is old else select(mask_B, old, new)
+    return replace(after, **changes)
+
+
+def join_rows(states: list[StateT]) -> StateT:
+    """Return the slots of several states in one."""
+    first = states[0]
+    joined = {f.name: torch.cat([getattr(s, f.name) for s in states]) for f in fields(first)}
+    return replace(first, **joined)
+
+
+def target_of_rank(logits_BK: Tensor, y_B: Tensor, rank_B: Tensor) -> Tensor:
+    """Return the class that comes ``rank_B`` places after the first in the clean logits: (B,).
+
+    Rank 1 is the runner-up of a correctly classified image. Ranks run from 1 to K - 1. An image
+    whose label is not on top may get its own label, as in the reference implementation.
+    """
+    del y_B
+    order_BK = logits_BK.argsort(dim=1, descending=True, stable=True)
+    return order_BK.gather(1, rank_B[:, None])[:, 0]

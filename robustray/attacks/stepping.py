@@ -1,0 +1,122 @@
+"""Running a stepper: on many examples for a suite, or on one batch as a plain function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustray.attacks.batches import Examples, Schedule, default_compute_shape
+from robustray.attacks.context import judging
+from robustray.attacks.gradients import Model, is_correct, predict_logits
+from robustray.attacks.network import Network
+from robustray.attacks.oracle import find_shapes
+from robustray.attacks.result import AttackResult
+from robustray.attacks.slots import Attackable, SlotEngine
+from robustray.attacks.steppers import ExampleNoise, Stepper
+from robustray.attacks.threat import ThreatModel
+from robustray.random import ExampleRandom
+
+MakeStepper = Callable[..., Stepper[Any]]
+
+
+def clean_logits(network: Network, examples: Examples, schedule: Schedule) -> Tensor:
+    """Return the logits (N, K) of the images themselves, where the images are."""
+    outputs = []
+    for parts in schedule.rounds(examples, network.device):
+        for part in parts:
+            logits = predict_logits(network, part.padded(schedule.compute_shape).x)
+            outputs.append(logits[: len(part)])
+    return torch.cat(outputs).to(examples.x.device)
+
+
+def run_stepper(
+    stepper: Stepper[Any],
+    network: Network,
+    examples: Examples,
+    logits_NK: Tensor,
+    schedule: Schedule,
+) -> AttackResult:
+    """Run an attack on all examples through the slot engine.
+
+    Images that are misclassified as they are count as broken by themselves, after no passes.
+
+    Parameters
+    ----------
+    stepper : Stepper
+        The attack.
+    network : Network
+        The model; the caller has put it into evaluation mode and true float32.
+    examples : Examples
+        Whom to attack.
+    logits_NK : Tensor
+        The logits of their images.
+    schedule : Schedule
+        The physical batches.
+
+    Returns
+    -------
+    AttackResult
+        In the order of the examples, on their device.
+    """
+    zero_N = torch.zeros_like(examples.y_N)
+    correct_N = is_correct(logits_NK, examples.y_N)
+    counts = [zero_N.clone() for _ in range(3)]
+    result = AttackResult(examples.x.clone(), ~correct_N, *counts)
+    rows = correct_N.nonzero()[:, 0]
+    if len(rows) == 0:
+        return result
+    shapes = find_shapes(network, schedule.compute_shape, examples.x[0], logits_NK.shape[1])
+    chosen = examples.take(rows)
+    attackable = Attackable(chosen.x, chosen.y_N, chosen.index_N, logits_NK[rows])
+    found = SlotEngine(stepper, network, attackable, shapes, schedule.slots).run()
+    for name, whole in vars(result).items():
+        whole[rows] = getattr(found, name)
+    return result
+
+
+def attack_batch(
+    make: MakeStepper,
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    rng: ExampleRandom,
+    index: Tensor | None,
+    **budget: Any,
+) -> AttackResult:
+    """Run ``make(threat, noise, **budget)`` on one batch: the body of an attack's function.
+
+    Parameters
+    ----------
+    make : callable
+        The attack's class, or what stands for it.
+    model : callable
+        Images to logits (B, K). It is judged in evaluation mode and left as it was.
+    x, y : Tensor
+        Images (B, ...) in [0, 1] and labels, int64 (B,).
+    threat : ThreatModel
+        What is allowed.
+    rng : ExampleRandom
+        Where random numbers come from.
+    index : Tensor or None
+        The examples' indices, int64 (B,); 0..B-1 when None.
+    **budget
+        What the attack may spend.
+
+    Returns
+    -------
+    AttackResult
+        With the clean forward pass in ``forwards_B``.
+    """
+    index = torch.arange(len(x), device=x.device) if index is None else index
+    stepper = make(threat, ExampleNoise(rng), **budget)
+    network, examples = Network(model, x.device), Examples(x.detach(), y, index)
+    schedule = Schedule(default_compute_shape(network.device), max(len(x), 1))
+    with judging(model):
+        logits = clean_logits(network, examples, schedule)
+        result = run_stepper(stepper, network, examples, logits, schedule)
+    result.forwards_B.add_(1)
+    return result

@@ -1,0 +1,103 @@
+"""Auditing a model without attacking it further: the function behind ``robustray audit``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from robustray.cluster import connect
+from robustray.evaluation.audits import audit_key, read_audit
+from robustray.evaluation.driver import final_error
+from robustray.evaluation.evaluation import check_store
+from robustray.evaluation.networks import import_from
+from robustray.evaluation.plan import make_plan, prepare
+from robustray.evaluation.pool import Pool
+from robustray.evaluation.queue import Call, UnitQueue
+from robustray.evaluation.ready import Node
+from robustray.evaluation.task import Task
+from robustray.evaluation.worker import Reply
+from robustray.evaluation.workers import make_place, on_gpu, pick_resources
+from robustray.manifest import Evaluation
+from robustray.store import ObjectStore
+from robustray.sweeps.queue import Failure
+
+
+def run_audit(
+    manifest: Evaluation,
+    store: ObjectStore,
+    *,
+    data_root: str | None = None,
+    assume_yes: bool = False,
+    say: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
+    """Audit the network of a manifest, on a worker, unless that was done before.
+
+    Parameters
+    ----------
+    manifest, store, data_root, assume_yes, say
+        As in `robustray.evaluation.evaluation.run_evaluation`; the suite does not matter.
+
+    Returns
+    -------
+    list of dict
+        The fields of `robustray.evaluation.findings.Finding`, for each check.
+
+    Raises
+    ------
+    UserError
+        If the network can't be had, or fails.
+    MachineError
+        If machines failed too often.
+    """
+    import_from((str(Path.cwd()),))
+    prepared = prepare(manifest, store, data_root)
+    check_store(store)
+    with connect():
+        resources = pick_resources(manifest.resources, assume_yes, say)
+        plan = make_plan(prepared, store, on_gpu=on_gpu(resources), dry=True)
+        task, images = plan.tasks[0], plan.images.split
+        key = audit_key(task, images)
+        if read_audit(store, key) is None:
+            place = make_place(store, data_root, resources, manifest.batch_size)
+            queue = UnitQueue([Node(key, task.subject.digest, key)], resources.retries)
+            Pool(place, 1, resources, _asking(task)).run(queue, _Listener(say))
+        findings = read_audit(store, key)
+    if findings is None:
+        raise KeyboardInterrupt
+    return findings
+
+
+def describe_findings(findings: Sequence[Mapping[str, Any]]) -> str:
+    """Return findings as lines for a terminal, the gravest first."""
+    order = ("error", "warning", "info", "ok")
+    ranked = sorted(findings, key=lambda finding: order.index(finding["severity"]))
+    return "\n".join(f"{f['severity']:<8} {f['check']:<20} {f['message']}" for f in ranked)
+
+
+def _asking(task: Task) -> Callable[[Any, Call], ray.ObjectRef]:
+    return lambda actor, call: actor.audit.remote(task, call.names[0])
+
+
+class _Listener:
+    """Follows `robustray.evaluation.pool.Listener` for a single audit."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+
+    def finished(self, reply: Reply, fresh: bool) -> None:
+        """Do nothing: the findings are in the store."""
+
+    def stale(self, reply: Reply) -> None:
+        """Do nothing: an audit continues from nothing."""
+
+    def failed(self, reply: Reply, kind: Failure, wait: float | None) -> None:
+        """Say so, and raise what can't be tried again."""
+        if wait is None:
+            raise final_error(reply, kind, f"audit: {reply.message}")
+        self._say(f"audit failed ({kind.value}): {reply.message}; again in {wait:.0f} s")
+
+    def tick(self, workers: int) -> None:
+        """Do nothing."""

@@ -1,0 +1,69 @@
+"""Audits in the store: made once for a subject, a threat model and the first images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from robustray.attacks import ThreatModel
+from robustray.attacks.inputs import checked_examples
+from robustray.data import Split
+from robustray.evaluation.audit import AUDIT_VERSION, IMAGES, audit
+from robustray.evaluation.findings import Finding, plain
+from robustray.evaluation.task import ENGINE_VERSION, Task
+from robustray.store import NotFoundError, ObjectStore, canonical_json, sha256_bytes
+
+
+def audit_key(task: Task, images: Split) -> str:
+    """Return where a task's audit is kept: a key that holds the digest of all it depends on."""
+    return f"audits/{sha256_bytes(canonical_json(_identity(task, images)))}.json"
+
+
+def read_audit(store: ObjectStore, key: str) -> list[dict[str, Any]] | None:
+    """Return the findings of an audit, or None where it was not made (or is damaged)."""
+    try:
+        content = json.loads(store.get(key))
+        digest = content.pop("sha256")
+    except (NotFoundError, ValueError, KeyError, AttributeError):
+        return None
+    return content["findings"] if digest == sha256_bytes(canonical_json(content)) else None
+
+
+def make_audit(store: ObjectStore, task: Task, images: Split, model: nn.Module) -> list[Finding]:
+    """Audit a model on its device, and keep what was found."""
+    few = _few(images)
+    examples = checked_examples(few.x_NCHW, few.y_N, few.index_N)
+    threat, conditions = ThreatModel(task.norm, task.eps), task.conditions
+    findings = audit(
+        model, examples, threat, seed=conditions.seed, compute_shape=conditions.compute_shape
+    )
+    _keep(store, audit_key(task, images), _identity(task, images), findings)
+    return findings
+
+
+def _keep(
+    store: ObjectStore, key: str, identity: dict[str, Any], findings: Sequence[Finding]
+) -> None:
+    content = {"identity": identity, "findings": plain(findings)}
+    whole = content | {"sha256": sha256_bytes(canonical_json(content))}
+    if read_audit(store, key) is None:
+        store.put(key, canonical_json(whole))
+
+
+def _identity(task: Task, images: Split) -> dict[str, Any]:
+    return {
+        "audit_version": AUDIT_VERSION,
+        "engine_version": ENGINE_VERSION,
+        "subject": task.subject.identity(),
+        "images": _few(images).digest,
+        "threat": {"norm": task.norm, "eps": task.eps},
+        "seed": task.conditions.seed,
+        "compute_shape": task.conditions.compute_shape,
+    }
+
+
+def _few(images: Split) -> Split:
+    return images.select(slice(0, IMAGES))

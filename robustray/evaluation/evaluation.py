@@ -1,0 +1,246 @@
+"""Running an evaluation from its manifest to its record: the function behind evaluation jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustray.cluster import connect
+from robustray.errors import StoreError, StoreUnavailableError
+from robustray.evaluation.audits import audit_key, read_audit
+from robustray.evaluation.driver import Conclusion, Driver, Work
+from robustray.evaluation.networks import import_from
+from robustray.evaluation.outputs import (
+    describe_result,
+    evaluation_run,
+    main_result,
+    provenance_document,
+    result_files,
+)
+from robustray.evaluation.plan import Plan, describe_plan, make_plan, prepare
+from robustray.evaluation.record import result_document, summary_text
+from robustray.evaluation.units import UnitStore
+from robustray.evaluation.workers import make_place, on_gpu, pick_resources, pool_size
+from robustray.manifest import Evaluation
+from robustray.reports.files import write_atomically
+from robustray.store import ObjectStore, canonical_json
+from robustray.sweeps import attempts
+from robustray.tracking import RunRecord, Uploader
+from robustray.tracking.records import Status
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """How a run of an evaluation ended.
+
+    Attributes
+    ----------
+    id : str
+        The evaluation's id.
+    result : mapping
+        The canonical result; partial if the run was interrupted.
+    folder : Path or None
+        Where its files are; None for a partial result.
+    computed : int
+        Units that this run computed.
+    interrupted : bool
+        Whether it was stopped by hand.
+    untracked : list of str
+        Runs that are not in MLflow yet.
+    text : str
+        The result for a terminal.
+    """
+
+    id: str
+    result: Mapping[str, Any]
+    folder: Path | None
+    computed: int
+    interrupted: bool
+    untracked: list[str]
+    text: str
+
+
+def plan_evaluation(manifest: Evaluation, store: ObjectStore, data_root: str | None) -> Plan:
+    """Say what an evaluation would compute; starts nothing and writes nothing.
+
+    Raises
+    ------
+    UserError
+        If it can't be run as asked.
+    """
+    import_from((str(Path.cwd()),))
+    prepared = prepare(manifest, store, data_root, dry=True)
+    return make_plan(prepared, store, on_gpu=on_gpu(manifest.resources), dry=True)
+
+
+def run_evaluation(
+    manifest: Evaluation,
+    store: ObjectStore,
+    tracking_uri: str,
+    report_root: Path,
+    *,
+    data_root: str | None = None,
+    assume_yes: bool = False,
+    say: Callable[[str], None] = print,
+) -> Evaluated:
+    """Compute what is left of an evaluation of one network, and record it.
+
+    Parameters
+    ----------
+    manifest : Evaluation
+        What is wanted; not that of a study (see `evaluate_study`).
+    store : ObjectStore
+        Where units are kept, and where an evaluation continues from.
+    tracking_uri : str
+        MLflow; may be away.
+    report_root : Path
+        Files go to ``report_root/<evaluation id>``, to the store and to MLflow.
+    data_root : str, optional
+        Folder of the data sets.
+    assume_yes : bool
+        Use CPUs where the manifest asks for GPUs and there is none.
+    say : callable
+        Takes lines for a person.
+
+    Raises
+    ------
+    UserError
+        If it can't be run as asked, or the network fails.
+    MachineError
+        If machines failed too often.
+    """
+    import_from((str(Path.cwd()),))
+    prepared = prepare(manifest, store, data_root)
+    check_store(store)
+    with connect():
+        resources = pick_resources(manifest.resources, assume_yes, say)
+        plan = make_plan(prepared, store, on_gpu=on_gpu(resources))
+        say(describe_plan(plan))
+        uploader = start_tracking(tracking_uri, say)
+        try:
+            run = _Run(plan, store, uploader)
+            place = make_place(store, data_root, resources, manifest.batch_size)
+            interrupted = not run.drive(
+                lambda driver: driver.run(place, pool_size(resources), resources, manifest.bundle)
+            )
+            return run.stop() if interrupted else run.conclude(report_root)
+        finally:
+            uploader.close()
+
+
+class _Run:
+    """One run of an evaluation, in this process."""
+
+    def __init__(self, plan: Plan, store: ObjectStore, uploader: Uploader) -> None:
+        self._plan, self._store, self._uploader = plan, store, uploader
+        self._units = UnitStore(store)
+        self._done: dict[str, Conclusion] = {}
+        images, manifest = plan.images.split, plan.manifest
+        work = [
+            Work(task, images, plan.macs, audited=manifest.audit and not task.name)
+            for task in plan.tasks
+        ]
+        self._driver = Driver(store, work, plan.prefix, self._keep)
+        self._session = attempts.register(store, plan.prefix, torch.device("cpu"))
+
+    def drive(self, run: Callable[[Driver], bool]) -> bool:
+        """Run the driver; write down how that ended."""
+        self._track("RUNNING")
+        try:
+            whole = run(self._driver)
+        except Exception as error:
+            kind = attempts.classify(error).value
+            self._end_session(kind, error)
+            self._track("FAILED")
+            self._uploader.drain(15)
+            raise
+        self._end_session("finished" if whole else "interrupted")
+        return whole
+
+    def stop(self) -> Evaluated:
+        """Say how far an interrupted run came."""
+        task = self._plan.tasks[0]
+        key = audit_key(task, self._plan.images.split)
+        result = result_document(
+            task,
+            self._driver.partial(""),
+            suite=self._plan.suite.name,
+            data=self._plan.images.describe(),
+            findings=read_audit(self._store, key) or [],
+        )
+        self._track("KILLED")
+        untracked = self._uploader.drain(20)
+        text = summary_text(result)
+        return Evaluated(self._plan.id, result, None, self._driver.computed, True, untracked, text)
+
+    def conclude(self, report_root: Path) -> Evaluated:
+        """Write everything that the evaluation leaves behind."""
+        plan, sessions = self._plan, attempts.list_attempts(self._store, self._plan.prefix)
+        files = result_files(plan, self._done, self._units)
+        result = main_result(plan, self._done[""])
+        provenance = provenance_document(list(self._done.values()), self._units, sessions)
+        record = {"evaluation": plan.id, "result": result, "provenance": provenance}
+        files["record.json"] = canonical_json(record)
+        folder = report_root / plan.id
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+            self._store.put(f"{plan.prefix}/report/{name}", content)
+        self._store.put(f"{plan.prefix}/result.json", files["result.json"])
+        self._submit("FINISHED", result, files, provenance)
+        return Evaluated(
+            plan.id,
+            result,
+            folder,
+            self._driver.computed,
+            False,
+            self._uploader.drain(120),
+            describe_result(result, provenance),
+        )
+
+    def _keep(self, item: Work, conclusion: Conclusion) -> None:
+        self._done[item.task.name] = conclusion
+
+    def _end_session(self, outcome: str, error: Exception | None = None) -> None:
+        self._session = attempts.conclude(
+            self._store, self._plan.prefix, self._session, outcome, error
+        )
+
+    def _track(self, status: Status) -> None:
+        self._submit(status)
+
+    def _submit(
+        self,
+        status: Status,
+        result: Mapping[str, Any] | None = None,
+        files: Mapping[str, bytes] | None = None,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        sessions = attempts.list_attempts(self._store, self._plan.prefix)
+        record: RunRecord = evaluation_run(
+            self._plan, status, sessions, self._store.uri, result, files, provenance
+        )
+        self._uploader.submit(self._plan.prefix, lambda: record)
+
+
+def check_store(store: ObjectStore) -> None:
+    """Refuse to start with a store that can't be written; later outages are waited out."""
+    try:
+        store.probe()
+    except StoreUnavailableError as error:
+        raise StoreError(f"{error}. Check ROBUSTRAY_STORE and AWS_ENDPOINT_URL") from error
+
+
+def start_tracking(uri: str, say: Callable[[str], None]) -> Uploader:
+    """Start feeding MLflow, and say so if it does not answer."""
+    uploader = Uploader(uri, log=say)
+    answer = uploader.check()
+    if answer is not True:
+        say(
+            f"warning: MLflow does not answer ({answer}); the work goes on, its record is in the "
+            "store, and MLflow gets it when it answers"
+        )
+    return uploader

@@ -1,0 +1,104 @@
+"""What an audit finds, as data that stands beside every number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+Severity = Literal["ok", "info", "warning", "error"]
+
+# Attacks that ask for logits only; what they break on top of the others speaks of masked gradients.
+_BLACK_BOX = ("square",)
+_BLACK_BOX_SHARE = 0.002
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check has measured.
+
+    Attributes
+    ----------
+    check : str
+        Its name.
+    severity : {"ok", "info", "warning", "error"}
+        "error": the robust accuracy can't be believed; "warning": it may be too high; "info":
+        the check could not be made.
+    measured, threshold : float
+        ``measured`` above ``threshold`` is a finding.
+    message : str
+        What it means, and what to do.
+    """
+
+    check: str
+    severity: Severity
+    measured: float
+    threshold: float
+    message: str
+
+    def __post_init__(self) -> None:
+        assert self.severity in get_args(Severity)
+
+
+def graded(
+    check: str,
+    measured: float,
+    threshold: float,
+    message: str,
+    *,
+    fine: str,
+    grave: float | None = None,
+) -> Finding:
+    """Return a finding: "ok" up to the threshold, "error" above ``grave``, else "warning"."""
+    severity: Severity = "ok"
+    if measured > threshold:
+        severity = "error" if grave is not None and measured > grave else "warning"
+    words = fine if severity == "ok" else message
+    return Finding(check, severity, float(measured), float(threshold), words)
+
+
+def plain(findings: Iterable[Finding]) -> list[dict[str, Any]]:
+    """Return findings as JSON values."""
+    return [asdict(finding) for finding in findings]
+
+
+def worst(findings: Iterable[Mapping[str, Any]]) -> str:
+    """Return the highest severity among findings; "ok" without any."""
+    order = get_args(Severity)
+    return max((finding["severity"] for finding in findings), key=order.index, default="ok")
+
+
+def black_box_finding(attacks: Sequence[Mapping[str, Any]], count: int) -> Finding | None:
+    """Tell whether black-box attacks broke what the attacks before them did not.
+
+    The rule, 0.2 points of accuracy, is the one that AutoAttack's authors warn by (Croce and Hein,
+    "Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+    attacks", 2020).
+
+    Parameters
+    ----------
+    attacks : sequence of mapping
+        In the suite's order, each with its "attack", "name" and the number "broken" that no attack
+        before had broken.
+    count : int
+        Number of images.
+
+    Returns
+    -------
+    Finding or None
+        None where the suite has no black-box attack after a white-box one.
+    """
+    black = [attack for attack in attacks[1:] if attack["attack"] in _BLACK_BOX]
+    if not black or count == 0:
+        return None
+    share = sum(attack["broken"] for attack in black) / count
+    names = ", ".join(attack["name"] for attack in black)
+    return graded(
+        "black_box",
+        share,
+        _BLACK_BOX_SHARE,
+        f"{names} broke {100 * share:.2f} % of the images, which no gradient attack had broken: "
+        "gradients seem to be masked. Attack with an adaptive method (a surrogate gradient) "
+        "before the number is believed",
+        fine=f"{names} broke {100 * share:.2f} % of the images after the gradient attacks",
+    )

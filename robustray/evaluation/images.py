@@ -1,0 +1,65 @@
+"""The images that are judged, and the ranges that they are cut into."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from robustray.data import DataFacts, Split, describe, load_dataset
+from robustray.errors import DataError
+from robustray.evaluation.task import Range, cut
+from robustray.manifest import DataConfig, JudgedData
+
+
+def facts_of(data: JudgedData) -> DataFacts:
+    """Return shape, classes and sizes of the data set, without reading a file."""
+    return describe(_config(data))
+
+
+def label_of(data: JudgedData) -> str:
+    """Return the words that stand beside every number: "cifar10 test[:1000]"."""
+    facts = facts_of(data)
+    if data.split == "test":
+        return facts.label
+    first = f"[:{data.first}]" if data.first else ""
+    return f"{facts.label} {data.split}{first}"
+
+
+def load_images(data: JudgedData, root: str | None) -> Split:
+    """Return the images, in official order; read once per process.
+
+    Raises
+    ------
+    DataError
+        If they are missing, damaged, or fewer than wanted.
+    """
+    return _load(data.model_dump_json(), root)
+
+
+def ranges_of(images: Split, size: int) -> tuple[Range, ...]:
+    """Cut images into ranges, each with the digest of what is in it."""
+    cuts = cut(len(images), size)
+    return tuple(Range(a, b, images.select(slice(a, b)).digest) for a, b in cuts)
+
+
+def _config(data: JudgedData) -> DataConfig:
+    assert data.name is not None
+    return DataConfig(
+        name=data.name,
+        validation=data.validation,
+        parts=data.parts,
+        test_limit=data.first if data.split == "test" else None,
+        download=data.download,
+    )
+
+
+@lru_cache(maxsize=2)
+def _load(text: str, root: str | None) -> Split:
+    data = JudgedData.model_validate_json(text)
+    splits = load_dataset(_config(data), Path(root) if root else None, (data.split,))
+    images: Split = getattr(splits, data.split)
+    if data.first is None:
+        return images
+    if data.first > len(images):
+        raise DataError(f"data.first is {data.first}, but there are only {len(images)} images")
+    return images.select(slice(0, data.first))

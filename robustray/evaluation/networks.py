@@ -1,0 +1,195 @@
+"""Building the network that is judged: from the catalogue, or by a user's own function."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustray.data import DataFacts
+from robustray.errors import ManifestError, UserError
+from robustray.manifest import Evaluation, FactoryConfig, ModelConfig, Preprocessing
+from robustray.models import create_model
+from robustray.store import canonical_json, sha256_bytes
+
+_LIBRARIES = ("torch", "torchvision", "robustray")
+
+
+class Standardized(nn.Module):
+    """A network behind (x - mean) / std, so that it takes pixels in [0, 1].
+
+    Parameters
+    ----------
+    network : nn.Module
+        Takes standardised images (B, C, H, W).
+    mean, std : sequence of float
+        One value for each channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the network's logits for pixels in [0, 1]."""
+        return self.network((x - self.mean) / self.std)
+
+
+class _WithSurrogate(Standardized):
+    """The same around a network that offers ``surrogate``."""
+
+    def surrogate(self, x: Tensor) -> Tensor:
+        """Return the surrogate's logits for pixels in [0, 1]."""
+        return self.network.surrogate((x - self.mean) / self.std)  # type: ignore[operator]
+
+
+def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:
+    """Return how a manifest's network is built, as plain data; a user's code by its digest.
+
+    Raises
+    ------
+    UserError
+        If it can't be built.
+    """
+    if manifest.model is not None:
+        return describe_model(manifest.model, manifest.preprocessing, facts)
+    assert manifest.factory is not None
+    factory = manifest.factory
+    network = {
+        "factory": factory.function,
+        "arguments": dict(factory.arguments),
+        "preprocessing": _plain(manifest.preprocessing),
+    }
+    built = build_network(network)
+    return network | {
+        "code_sha256": _code_digest(factory, built),
+        "surrogate": callable(getattr(built, "surrogate", None)),
+    }
+
+
+def describe_model(
+    model: ModelConfig, preprocessing: Preprocessing | None, facts: DataFacts
+) -> dict[str, Any]:
+    """Return how a network of the catalogue is built for a data set, as plain data."""
+    network = {
+        "model": model.model_dump(mode="json", exclude_none=True),
+        "num_classes": facts.num_classes,
+        "in_channels": facts.image_shape[0],
+        "preprocessing": _plain(preprocessing),
+    }
+    with torch.device("meta"):
+        surrogate = callable(getattr(build_network(network), "surrogate", None))
+    return network | {"surrogate": surrogate}
+
+
+def build_network(network: Mapping[str, Any]) -> nn.Module:
+    """Build a network from its description, before its weights are loaded.
+
+    Raises
+    ------
+    UserError
+        If the description is of no possible network, or the function can't be found or fails.
+    """
+    if "factory" in network:
+        built = _call(network["factory"], network["arguments"])
+    else:
+        config = ModelConfig.model_validate(network["model"])
+        try:
+            built = create_model(
+                config.name,
+                num_classes=network["num_classes"],
+                in_channels=network["in_channels"],
+                **config.options(),
+            )
+        except (ValueError, TypeError) as error:
+            raise ManifestError(str(error), path="model") from error
+    around = network["preprocessing"]
+    if around is None:
+        return built
+    wrapper = _WithSurrogate if callable(getattr(built, "surrogate", None)) else Standardized
+    return wrapper(built, around["mean"], around["std"])
+
+
+def inner_network(model: nn.Module) -> nn.Module:
+    """Return the network that weights are loaded into: what preprocessing stands before."""
+    return model.network if isinstance(model, Standardized) else model
+
+
+def state_digest(model: nn.Module) -> str:
+    """Return the SHA-256 of a state dict: names, types, shapes and values."""
+    parts = []
+    for name, tensor in sorted(model.state_dict().items()):
+        plain = tensor.detach().cpu().contiguous()
+        data = plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
+        parts.append([name, str(plain.dtype), list(plain.shape), sha256_bytes(data)])
+    return sha256_bytes(canonical_json(parts))
+
+
+def import_from(paths: Sequence[str]) -> None:
+    """Let user code be imported from these folders, as far as they exist here."""
+    for path in paths:
+        if path not in sys.path and Path(path).is_dir():
+            sys.path.insert(0, path)
+
+
+def _call(function: str, arguments: Mapping[str, Any]) -> nn.Module:
+    module_name, _, name = function.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ManifestError(
+            f"{module_name} can't be imported ({error}); start the command where the package lies, "
+            "or install it",
+            path="factory.function",
+        ) from error
+    make = getattr(module, name, None)
+    if not callable(make):
+        raise ManifestError(f"{module_name} has no function {name!r}", path="factory.function")
+    try:
+        built = make(**arguments)
+    except TypeError as error:
+        raise ManifestError(f"{function}: {error}", path="factory.arguments") from error
+    if not isinstance(built, nn.Module):
+        raise UserError(f"{function} returns a {type(built).__name__}, not a torch.nn.Module")
+    return built
+
+
+def _code_digest(factory: FactoryConfig, built: nn.Module) -> str:
+    """Hash the source files of the function and of all classes that it built from.
+
+    An edited network is another network: its old verdicts must not be taken for it.
+    """
+    modules = {factory.function.partition(":")[0]}
+    modules |= {type(part).__module__ for part in built.modules()}
+    sources = {}
+    for name in sorted(modules):
+        if name.partition(".")[0] in _LIBRARIES:
+            continue
+        try:
+            sources[name] = sha256_bytes(inspect.getsource(sys.modules[name]).encode())
+        except (OSError, TypeError, KeyError):
+            sources[name] = "no source"
+    return sha256_bytes(canonical_json(sources))
+
+
+def _plain(preprocessing: Preprocessing | None) -> dict[str, list[float]] | None:
+    if preprocessing is None:
+        return None
+    return {"mean": list(preprocessing.mean), "std": list(preprocessing.std)}
+
+
+def is_factory(text: str) -> bool:
+    """Tell ``package.module:function`` from a name of the catalogue."""
+    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text) is not None

@@ -1,0 +1,243 @@
+"""What an evaluation leaves behind: files in a folder, in the store, and in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from robustray.evaluation.driver import Conclusion
+from robustray.evaluation.merge import Merged
+from robustray.evaluation.pictures import (
+    CurvePoint,
+    Exhibit,
+    example_sheet,
+    robustness_curve,
+)
+from robustray.evaluation.plan import Images, Plan
+from robustray.evaluation.record import (
+    eps_text,
+    metrics_of,
+    model_info,
+    result_document,
+    summary_text,
+    write_csv,
+    write_parquet,
+)
+from robustray.evaluation.task import SAMPLES, Task
+from robustray.evaluation.units import LoadedUnit, UnitStore
+from robustray.manifest import dump_manifest
+from robustray.reports import render
+from robustray.store import canonical_json
+from robustray.sweeps.attempts import Attempt
+from robustray.sweeps.records import flatten
+from robustray.tracking import MetricPoint, RunRecord
+from robustray.tracking.records import Status
+
+
+def result_files(
+    plan: Plan, conclusions: Mapping[str, Conclusion], units: UnitStore
+) -> dict[str, bytes]:
+    """Return the canonical files of a whole evaluation: equal verdicts give equal bytes.
+
+    Parameters
+    ----------
+    plan : Plan
+        The evaluation.
+    conclusions : mapping of str to Conclusion
+        Of every task, by its name.
+    units : UnitStore
+        Where adversarial examples are.
+    """
+    main = conclusions[""]
+    result = main_result(plan, main)
+    files = {
+        "result.json": canonical_json(result),
+        "table.parquet": write_parquet(main.merged),
+        "table.csv": write_csv(main.merged),
+        "model_info.json": canonical_json(model_info(result, plan.manifest.name)),
+    }
+    exhibits = find_exhibits(main.merged, main.units, units, plan.images, plan.tasks[0])
+    if exhibits:
+        files["examples.png"] = render(
+            example_sheet(exhibits, _caption(plan.tasks[0], plan.images))
+        )
+    if plan.manifest.curve is not None:
+        files |= _curve_files(plan, conclusions, result)
+    return files
+
+
+def main_result(plan: Plan, conclusion: Conclusion) -> dict[str, Any]:
+    """Return the result document of the main task."""
+    return result_document(
+        plan.tasks[0],
+        conclusion.merged,
+        suite=plan.suite.name,
+        data=plan.images.describe(),
+        findings=conclusion.findings,
+    )
+
+
+def provenance_document(
+    conclusions: Sequence[Conclusion], units: UnitStore, sessions: Sequence[Attempt]
+) -> dict[str, Any]:
+    """Return when, where and how often things were computed; no part of the canonical result."""
+    there = {loaded.unit.prefix: loaded.unit for c in conclusions for loaded in c.units}
+    found = [units.provenance(unit) for unit in there.values()]
+    known = [entry for entry in found if entry is not None]
+    environments = [entry["environment"] for entry in known]
+    first = sessions[0].started_ms
+    return {
+        "started_ms": min((entry["started_ms"] for entry in known), default=first),
+        "ended_ms": max((entry["ended_ms"] for entry in known), default=first),
+        "wall_seconds": _covered([(e["started_ms"], e["ended_ms"]) for e in known]) / 1000,
+        "worker_seconds": sum(entry["seconds"] for entry in known),
+        "sessions": [vars(session) for session in sessions],
+        "units": len(found),
+        "units_computed_again": sum(entry["attempt"] > 1 for entry in known),
+        "devices": sorted({entry["device"] for entry in environments}),
+        "hosts": sorted({entry["host"] for entry in environments}),
+        "threads": sorted({entry["threads"] for entry in environments}),
+        "versions": _versions(environments),
+        "tf32": False,
+    }
+
+
+def find_exhibits(
+    merged: Merged,
+    loaded: Sequence[LoadedUnit],
+    units: UnitStore,
+    images: Images,
+    task: Task,
+) -> list[Exhibit]:
+    """Return the first adversarial examples of a table, from the units that hold them."""
+    broken_by, index = merged.columns["broken_by"], merged.columns["index"]
+    rows = [row for row, name in enumerate(broken_by) if name is not None][:SAMPLES]
+    exhibits = []
+    for row in rows:
+        position = [task.attack_name(k) for k in range(len(task.attacks) + 1)].index(broken_by[row])
+        unit = next(
+            u
+            for u in loaded
+            if u.unit.position == position and u.unit.range.start <= row < u.unit.range.stop
+        )
+        kept = units.adversarial(unit.record)
+        place = kept["index"].tolist().index(int(index[row]))
+        exhibits.append(_exhibit(merged, row, kept["x"][place].numpy(), images, task.norm))
+    return exhibits
+
+
+def evaluation_run(
+    plan: Plan,
+    status: Status,
+    sessions: Sequence[Attempt],
+    store_uri: str,
+    result: Mapping[str, Any] | None = None,
+    artifacts: Mapping[str, bytes] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> RunRecord:
+    """Return the MLflow run of an evaluation; numbers only once the result is whole."""
+    main = plan.tasks[0]
+    now = provenance["ended_ms"] if provenance else sessions[-1].ended_ms
+    params = flatten(
+        {
+            "subject": main.subject.identity(),
+            "images": plan.images.describe() | {"count": main.count},
+            "threat": {"norm": main.norm, "eps": eps_text(main.eps)},
+            "suite": plan.suite.name,
+            "conditions": dict(vars(main.conditions)),
+        }
+    )
+    tags = {"evaluation": plan.id, "store": f"{store_uri.rstrip('/')}/{plan.prefix}"}
+    points: list[MetricPoint] = []
+    if result is not None and provenance is not None:
+        tags |= {"device": ", ".join(provenance["devices"])}
+        tags |= {f"version.{name}": text for name, text in provenance["versions"].items()}
+        seconds = {name: provenance[name] for name in ("wall_seconds", "worker_seconds")}
+        numbers = metrics_of(result) | seconds
+        points = [MetricPoint(k, v, 0, provenance["ended_ms"]) for k, v in numbers.items()]
+    else:
+        tags |= {"partial": "true"} if status != "RUNNING" else {}
+    return RunRecord(
+        key=plan.prefix,
+        name=plan.id,
+        experiment=plan.manifest.name,
+        params=params,
+        tags=tags,
+        metrics=tuple(points),
+        artifacts={"manifest.yaml": dump_manifest(plan.manifest).encode(), **(artifacts or {})},
+        status=status,
+        start_ms=sessions[0].started_ms,
+        end_ms=None if status == "RUNNING" else now,
+    )
+
+
+def describe_result(result: Mapping[str, Any], provenance: Mapping[str, Any] | None = None) -> str:
+    """Return a result for a terminal, with what it took."""
+    text = summary_text(result)
+    if provenance is None:
+        return text
+    where = ", ".join(provenance["devices"])
+    seconds = f"{provenance['wall_seconds']:.1f} s, {provenance['worker_seconds']:.1f} worker s"
+    return f"{text}\n{seconds} on {where}"
+
+
+def _curve_files(
+    plan: Plan, conclusions: Mapping[str, Conclusion], result: Mapping[str, Any]
+) -> dict[str, bytes]:
+    """Return the curve as a table and as a picture."""
+    points = [{"eps": 0.0, "suite": "clean", **result["clean"]}]
+    for wanted, task in zip(plan.wanted[1:], plan.tasks[1:], strict=True):
+        document = result_document(
+            task,
+            conclusions[task.name].merged,
+            suite=wanted.suite.name,
+            data=plan.images.describe(),
+            findings=[],
+        )
+        points.append({"eps": task.eps, "suite": wanted.suite.name, **document["robust"]})
+    norm, label = plan.tasks[0].norm, plan.wanted[-1].suite.name
+    drawn = [CurvePoint(p["eps"], p["accuracy"], *p["interval_95"]) for p in points]
+    caption = f"{plan.images.label}, {plan.tasks[0].count} images; bars: 95 % intervals"
+    figure = robustness_curve(drawn, norm=norm, label=label, caption=caption)
+    document = {"norm": norm, "points": points}
+    return {"curve.json": canonical_json(document), "curve.png": render(figure)}
+
+
+def _exhibit(
+    merged: Merged, row: int, adversarial: np.ndarray, images: Images, norm: str
+) -> Exhibit:
+    columns, names = merged.columns, images.class_names
+    distance = float(columns["distance"][row])
+    return Exhibit(
+        clean=images.split.x_NCHW[row].numpy().astype(np.float32) / 255,
+        adversarial=adversarial,
+        label=names[int(columns["label"][row])],
+        prediction=names[int(columns["prediction"][row])],
+        attack=str(columns["broken_by"][row]),
+        distance=f"{255 * distance:.3g}/255" if norm == "linf" else f"{distance:.3g}",
+    )
+
+
+def _caption(task: Task, images: Images) -> str:
+    words = f"{images.label}; {task.norm}, eps = {eps_text(task.eps)}"
+    return f"{words}; perturbations scaled to their largest entry"
+
+
+def _covered(spans: Sequence[tuple[int, int]]) -> int:
+    """Return how much time spans cover together: pauses between two sessions don't count."""
+    total, end = 0, 0
+    for start, stop in sorted(spans):
+        total += max(0, stop - max(start, end))
+        end = max(end, stop)
+    return total
+
+
+def _versions(environments: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return each package's versions over all workers."""
+    found: dict[str, set[str]] = {}
+    for environment in environments:
+        for name, text in environment["versions"].items():
+            found.setdefault(name, set()).add(text)
+    return {name: ", ".join(sorted(texts)) for name, texts in sorted(found.items())}

@@ -1,0 +1,275 @@
+"""From a manifest to what is to be computed, and what that will cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from robustray.attacks import Suite, ThreatModel
+from robustray.attacks.engine import default_compute_shape
+from robustray.data import Split
+from robustray.errors import ManifestError
+from robustray.evaluation.cost import CLEAN_ACCURACY, ROBUST_SHARE, Passes, task_passes
+from robustray.evaluation.engines import is_independent, load_engine
+from robustray.evaluation.images import facts_of, label_of, load_images, ranges_of
+from robustray.evaluation.networks import build_network
+from robustray.evaluation.record import eps_text
+from robustray.evaluation.subjects import find_subject
+from robustray.evaluation.suites import resolve_suite, resolve_threat
+from robustray.evaluation.task import SAMPLES, Conditions, Subject, Task
+from robustray.manifest import Evaluation, JudgedData
+from robustray.models import ModelError, profile
+from robustray.store import ObjectStore, canonical_json, sha256_bytes
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of an evaluation, and how they are called."""
+
+    config: JudgedData
+    split: Split
+    label: str
+    class_names: tuple[str, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what stands in results."""
+        return {
+            "name": self.config.name,
+            "label": self.label,
+            "split": self.config.split,
+            "sha256": self.split.digest,
+        }
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One suite under one threat model; ``name`` is that of its task."""
+
+    name: str
+    threat: ThreatModel
+    suite: Suite
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An evaluation: one subject, one or more tasks, the main one first.
+
+    ``macs`` are those of one forward pass, None where they can't be counted.
+    """
+
+    id: str
+    manifest: Evaluation
+    images: Images
+    wanted: tuple[Wanted, ...]
+    tasks: tuple[Task, ...]
+    macs: int | None
+
+    @property
+    def prefix(self) -> str:
+        """Key prefix of the evaluation in the store."""
+        return f"evaluations/{self.id}"
+
+    @property
+    def suite(self) -> Suite:
+        """The suite of the main task."""
+        return self.wanted[0].suite
+
+
+def read_images(data: JudgedData, root: str | None) -> Images:
+    """Read the images that are judged.
+
+    Raises
+    ------
+    DataError
+        If they are missing or damaged.
+    """
+    facts = facts_of(data)
+    return Images(data, load_images(data, root), label_of(data), facts.class_names)
+
+
+def find_wanted(manifest: Evaluation) -> tuple[Wanted, ...]:
+    """Return the main suite and threat model, and those of the curve.
+
+    Raises
+    ------
+    UserError
+        For a suite or a threat model that can't be had.
+    """
+    assert manifest.threat is not None
+    engine = load_engine(manifest.engine)
+    threat = resolve_threat(manifest.threat)
+    suite = resolve_suite(manifest.suite, threat, engine, manifest.search_dtype)
+    wanted = [Wanted("", threat, suite)]
+    if manifest.curve:
+        items = manifest.curve.suite or manifest.suite
+        for eps in manifest.curve.eps:
+            other = resolve_threat(manifest.threat.model_copy(update={"eps": eps}))
+            drawn = resolve_suite(items, other, engine, manifest.search_dtype)
+            wanted.append(Wanted(f"eps={eps!r}", other, drawn))
+    return tuple(wanted)
+
+
+def conditions_of(manifest: Evaluation, seed: int, *, on_gpu: bool) -> Conditions:
+    """Return the conditions under which attacks run."""
+    device = torch.device("cuda" if on_gpu else "cpu")
+    return Conditions(
+        seed=seed,
+        compute_shape=manifest.compute_shape or default_compute_shape(device),
+        engine=load_engine(manifest.engine).identity(),
+        search_dtype=manifest.search_dtype,
+        channels_last=manifest.channels_last,
+        adversarial="all" if manifest.save_adversarial else f"first {SAMPLES}",
+    )
+
+
+def make_task(
+    subject: Subject, images: Images, wanted: Wanted, conditions: Conditions, shard_size: int
+) -> Task:
+    """Return what is computed for one subject, suite and threat model."""
+    return Task(
+        name=wanted.name,
+        subject=subject,
+        data=images.config,
+        ranges=ranges_of(images.split, shard_size),
+        norm=wanted.threat.norm,
+        eps=wanted.threat.eps,
+        attacks=tuple(spec.describe() for spec in wanted.suite.attacks),
+        attack_all=wanted.suite.attack_all,
+        conditions=conditions,
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What can be said of an evaluation before it is known which devices there are."""
+
+    manifest: Evaluation
+    images: Images
+    wanted: tuple[Wanted, ...]
+    subject: Subject
+    macs: int | None
+
+
+def prepare(
+    manifest: Evaluation, store: ObjectStore, data_root: str | None, *, dry: bool = False
+) -> Prepared:
+    """Find everything that a manifest (without a study) names; computes nothing.
+
+    The weights are put into the store, unless it is ``dry``.
+
+    Raises
+    ------
+    UserError
+        If network, weights, images or attacks can't be had.
+    """
+    wanted = find_wanted(manifest)
+    facts = facts_of(manifest.data)
+    _check(manifest, facts.image_shape[0])
+    subject = find_subject(manifest, facts, store, keep=not dry)
+    images = read_images(manifest.data, data_root)
+    return Prepared(manifest, images, wanted, subject, count_macs(subject, images))
+
+
+def make_plan(prepared: Prepared, store: ObjectStore, *, on_gpu: bool, dry: bool = False) -> Plan:
+    """Cut an evaluation into tasks; settles the shard size in the store, unless it is ``dry``."""
+    manifest, images, subject = prepared.manifest, prepared.images, prepared.subject
+    conditions = conditions_of(manifest, manifest.seed, on_gpu=on_gpu)
+
+    def tasks(size: int) -> list[Task]:
+        return [make_task(subject, images, w, conditions, size) for w in prepared.wanted]
+
+    id_ = f"{manifest.name}-{_identity(manifest, images, tasks(len(images.split)))[:8]}"
+    prefix = f"evaluations/{id_}"
+    size = manifest.shard_size if dry else agreed_size(store, prefix, manifest.shard_size)
+    return Plan(id_, manifest, images, prepared.wanted, tuple(tasks(size)), prepared.macs)
+
+
+def agreed_size(store: ObjectStore, prefix: str, size: int) -> int:
+    """Return the shard size of the first run of an evaluation: what it committed can be reused."""
+    key = f"{prefix}/layout.json"
+    store.create(key, canonical_json({"shard_size": size}))
+
+    return int(json.loads(store.get(key))["shard_size"])
+
+
+def count_macs(subject: Subject, images: Images) -> int | None:
+    """Return the MACs of a forward pass over one image, or None where they can't be counted."""
+    where = "cpu" if "factory" in subject.network else "meta"  # a function may load weights
+    try:
+        with torch.device(where):
+            model = build_network(subject.network)
+        return profile(model, images.split.image_shape).macs
+    except (ModelError, RuntimeError, NotImplementedError):
+        return None
+
+
+def estimated_passes(plan: Plan) -> Passes:
+    """Return the passes of all tasks, for accuracies that are assumed."""
+    total = Passes(0, 0)
+    for task in plan.tasks:
+        total = total.plus(task_passes(task.attacks, task.count, attack_all=task.attack_all))
+    return total
+
+
+def describe_plan(plan: Plan) -> str:
+    """Return the plan as text: what is judged, how, in how many units, and what it costs."""
+    main, subject = plan.tasks[0], plan.tasks[0].subject
+    passes = estimated_passes(plan)
+    network = subject.network.get("factory") or subject.network["model"]["name"]
+    units = len({unit.prefix for task in plan.tasks for unit in task.units()})
+    conditions = main.conditions
+    cost = f"{passes.forwards:.3g} forward and {passes.backwards:.3g} backward passes"
+    if plan.macs:
+        cost += f", {2 * plan.macs * passes.equivalents:.3g} FLOPs"
+    curve = [eps_text(task.eps) for task in plan.tasks[1:]]
+    return "\n".join(
+        [
+            f"evaluation   {plan.id}",
+            f"network      {network}, weights sha256 {subject.weights_sha256}",
+            f"images       {plan.images.label}: {main.count}",
+            f"threat       {main.norm}, eps = {eps_text(main.eps)}",
+            f"suite        {plan.suite.name}: {', '.join(a['name'] for a in main.attacks)}",
+            *([f"curve        eps = {', '.join(curve)}"] if curve else []),
+            f"conditions   seed {conditions.seed}, compute shape {conditions.compute_shape}, "
+            f"search in {conditions.search_dtype}, engine {conditions.engine['name']}",
+            f"units        {units}, of at most {len(main.ranges[0])} images and one attack each",
+            f"cost         about {cost}, at {100 * CLEAN_ACCURACY:.0f} % clean accuracy and "
+            f"{100 * CLEAN_ACCURACY * ROBUST_SHARE:.0f} % robust accuracy",
+        ]
+    )
+
+
+def _identity(manifest: Evaluation, images: Images, tasks: list[Task]) -> str:
+    """Hash what an evaluation is: not where, by whom, and in which shards it is computed."""
+    main = tasks[0]
+    content: Mapping[str, Any] = {
+        "subject": main.subject.identity(),
+        "images": images.split.digest,
+        "audit": manifest.audit,
+        "shard_size": None if is_independent(manifest.engine) else manifest.shard_size,
+        "conditions": vars(main.conditions) | {"engine": dict(main.conditions.engine)},
+        "tasks": [
+            {
+                "threat": {"norm": task.norm, "eps": task.eps},
+                "attacks": [dict(attack) for attack in task.attacks],
+                "attack_all": task.attack_all,
+            }
+            for task in tasks
+        ],
+    }
+    return sha256_bytes(canonical_json(content))
+
+
+def _check(manifest: Evaluation, channels: int) -> None:
+    """Refuse preprocessing for another number of channels, and what an engine would ignore."""
+    around = manifest.preprocessing
+    if around and not len(around.mean) == len(around.std) == channels:
+        raise ManifestError(
+            f"mean and std need a value for each of {channels} channels", path="preprocessing"
+        )
+    if manifest.engine == "reference" and manifest.channels_last:
+        raise ManifestError("the reference engine has no such setting", path="channels_last")

@@ -1,0 +1,230 @@
+"""A pool of Ray actors that works off a queue of units.
+
+Ray starts actors, gives them their resources and tells when one is lost. Everything else is ours:
+which units go where, what a loss costs (a new actor, and the units once more), and when a slow unit
+is started a second time. Nothing in here outlives the command; the store does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+
+from robustray.errors import MachineError
+from robustray.evaluation.queue import Call, UnitQueue
+from robustray.evaluation.worker import FINISHED, STALE, Place, Reply, Worker, failure
+from robustray.manifest import Resources
+from robustray.sweeps.queue import Failure
+
+_TICK_S = 0.5
+
+
+class Listener(Protocol):
+    """What the driver wants to hear, in its main loop. Whatever it raises ends the run."""
+
+    def finished(self, reply: Reply, fresh: bool) -> None:
+        """Hear that a unit is committed; ``fresh`` is False if that was known."""
+
+    def stale(self, reply: Reply) -> None:
+        """Hear that the unit before this one is damaged: discard it and have it done again."""
+
+    def failed(self, reply: Reply, kind: Failure, wait: float | None) -> None:
+        """Hear that a unit failed; it comes again after ``wait`` seconds, or never if None."""
+
+    def tick(self, workers: int) -> None:
+        """Hear that some time has passed, and how many workers there are."""
+
+
+@dataclass
+class _Seat:
+    """One actor, and what it is doing."""
+
+    actor: Any
+    group: str | None = None
+    call: Call | None = None
+    here: bool = False
+    since: float = field(default_factory=time.monotonic)
+
+
+class Pool:
+    """Runs units on actors until a queue is finished.
+
+    Parameters
+    ----------
+    place : Place
+        Given to each worker.
+    size : int
+        Number of actors, at most.
+    resources : Resources
+        Patience with nodes that are to come, and with losses.
+    dispatch : callable
+        Takes an actor and the call that it is to carry out, returns the reference to its replies.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        size: int,
+        resources: Resources,
+        dispatch: Callable[[Any, Call], ray.ObjectRef],
+    ) -> None:
+        self._place, self._size, self._resources = place, size, resources
+        self._dispatch = dispatch
+        self._actor_class: Any = ray.remote(
+            num_cpus=place.cpus, num_gpus=place.gpus, max_restarts=0, max_task_retries=0
+        )(Worker)
+        self._seats: dict[ray.ObjectRef, _Seat] = {}
+        self._idle: list[_Seat] = []
+        self._losses = 0
+        self._alone_since = time.monotonic()
+
+    def run(self, queue: UnitQueue, listener: Listener) -> bool:
+        """Work until everything is committed or given up.
+
+        Returns
+        -------
+        bool
+            False if it was interrupted (SIGINT, SIGTERM) with work left.
+
+        Raises
+        ------
+        MachineError
+            If no actor could be started for ``resources.wait_minutes``, or one after the other
+            is lost at its start.
+        """
+        try:
+            with _sigterm_as_sigint():
+                while not queue.finished:
+                    self._seat_actors(queue)
+                    self._hand_out(queue)
+                    self._listen(queue, listener)
+                    listener.tick(self._workers)
+        except KeyboardInterrupt:
+            return queue.finished
+        finally:
+            self.close()
+        return True
+
+    def close(self) -> None:
+        """End all actors, whatever they are doing."""
+        for seat in (*self._seats.values(), *self._idle):
+            with suppress(RayError):
+                ray.kill(seat.actor)
+        self._seats.clear()
+        self._idle.clear()
+
+    @property
+    def _workers(self) -> int:
+        return sum(seat.here for seat in (*self._seats.values(), *self._idle))
+
+    def _seat_actors(self, queue: UnitQueue) -> None:
+        """Start actors where some are missing."""
+        there = len(self._seats) + len(self._idle)
+        for _ in range(min(self._size, queue.unfinished) - there):
+            actor = self._actor_class.remote(self._place)
+            self._seats[actor.hello.remote()] = _Seat(actor)
+
+    def _hand_out(self, queue: UnitQueue) -> None:
+        """Give every idle actor something to do, as long as there is something."""
+        now, still_idle = time.monotonic(), []
+        for seat in self._idle:
+            call = queue.pop(now, group=seat.group, workers=max(self._workers, 1))
+            call = call or queue.straggler(now)
+            if call is None:
+                still_idle.append(seat)
+                continue
+            seat.call, seat.group = call, queue.node(call.names[0]).group
+            self._seats[self._dispatch(seat.actor, call)] = seat
+        self._idle = still_idle
+
+    def _listen(self, queue: UnitQueue, listener: Listener) -> None:
+        """Wait for an answer, and deal with it."""
+        if not self._seats:
+            time.sleep(_TICK_S / 5)
+            return
+        ready, _ = ray.wait(list(self._seats), timeout=_TICK_S)
+        for reference in ready:
+            seat = self._seats.pop(reference)
+            try:
+                answer = ray.get(reference)
+            except RayTaskError as error:
+                self._settle(queue, listener, seat, _all_failed(seat, error.cause or error))
+            except RayError as error:
+                self._lost(queue, listener, seat, error)
+                continue
+            else:
+                self._losses = 0
+                if seat.call is None:
+                    seat.here = True
+                else:
+                    self._settle(queue, listener, seat, answer)
+            self._idle.append(seat)
+        self._check_patience()
+
+    def _settle(
+        self, queue: UnitQueue, listener: Listener, seat: _Seat, replies: Sequence[Reply]
+    ) -> None:
+        """Enter what an actor has answered."""
+        call, seat.call = seat.call, None
+        if call is None:
+            return
+        queue.end(call)
+        for reply in replies:
+            if reply.outcome == FINISHED:
+                fresh = queue.finish(reply.prefix, reply.next_examples, reply.seconds)
+                listener.finished(reply, fresh)
+            elif reply.outcome == STALE:
+                listener.stale(reply)
+            else:
+                kind = Failure(reply.outcome)
+                listener.failed(reply, kind, queue.fail(reply.prefix, kind, time.monotonic()))
+
+    def _lost(self, queue: UnitQueue, listener: Listener, seat: _Seat, error: RayError) -> None:
+        """Enter that an actor is gone; another one takes its seat."""
+        self._losses += 1
+        if self._losses > max(self._resources.retries.preemption, 1):
+            raise MachineError(f"workers are lost one after the other: {error}") from error
+        out_of_memory = isinstance(error, OutOfMemoryError) or "out of memory" in str(error).lower()
+        kind = Failure.OUT_OF_MEMORY if out_of_memory else Failure.PREEMPTION
+        with suppress(RayError):
+            ray.kill(seat.actor)
+        if seat.call is not None:
+            words = "its worker was lost" if isinstance(error, RayActorError) else str(error)
+            replies = [Reply(name, kind.value, message=words) for name in seat.call.names]
+            self._settle(queue, listener, seat, replies)
+
+    def _check_patience(self) -> None:
+        now, patience = time.monotonic(), self._resources.wait_minutes * 60
+        if self._workers:
+            self._alone_since = now
+        elif now - self._alone_since > patience:
+            raise MachineError(
+                f"no node could start a worker for {patience / 60:g} minutes "
+                "(resources.wait_minutes). Nothing is lost; run the same command again"
+            )
+
+
+def _all_failed(seat: _Seat, error: BaseException) -> list[Reply]:
+    return [failure(name, error) for name in seat.call.names] if seat.call else []
+
+
+@contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    """Let a polite kill stop the run as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

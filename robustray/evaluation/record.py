@@ -1,0 +1,281 @@
+"""The record of an evaluation: its canonical result, and the forms that others read."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robustray.evaluation.findings import black_box_finding, graded, plain
+from robustray.evaluation.intervals import wilson
+from robustray.evaluation.merge import AttackSummary, Merged, as_document
+from robustray.evaluation.task import Task
+from robustray.models import find_model
+
+_INTEGERS = ("index", "label", "clean_prediction", "prediction")
+
+
+def result_document(
+    task: Task,
+    merged: Merged,
+    *,
+    suite: str,
+    data: Mapping[str, Any],
+    findings: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return the canonical result: no time, host, attempt or shard size in it.
+
+    Parameters
+    ----------
+    task : Task
+        What was evaluated.
+    merged : Merged
+        Its verdicts, whole or not; a partial result says so.
+    suite : str
+        The suite's name.
+    data : mapping
+        "label", "split" and "sha256" of the images.
+    findings : sequence of mapping
+        Of the audit before the attacks; those that follow from the verdicts are added.
+    """
+    rows, correct = len(merged.columns["label"]), int(merged.clean_correct.sum())
+    after = _findings_after(merged)
+    return {
+        "format": 1,
+        "partial": merged.partial,
+        "missing": list(merged.missing),
+        "subject": task.subject.identity(),
+        "data": {**data, "count": task.count},
+        "threat": {"norm": task.norm, "eps": task.eps},
+        "suite": {
+            "name": suite,
+            "attack_all": task.attack_all,
+            "attacks": [dict(attack) for attack in task.attacks],
+        },
+        "engine": dict(task.conditions.engine),
+        "search_dtype": task.conditions.search_dtype,
+        "channels_last": task.conditions.channels_last,
+        "compute_shape": task.conditions.compute_shape,
+        "seed": task.conditions.seed,
+        "tf32": False,
+        "clean": _accuracy(correct, rows),
+        "robust": None if merged.partial else _accuracy(_robust(merged), rows),
+        "bounds": _bounds(merged) if merged.partial else None,
+        "attacks": [_attack_document(summary, merged) for summary in merged.attacks],
+        "forwards": _total(merged, "forwards"),
+        "backwards": _total(merged, "backwards"),
+        "audit": [*findings, *after],
+    }
+
+
+def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
+    """Return a whole result's numbers, as MLflow shows them."""
+    assert not result["partial"]
+    numbers = {
+        "clean_accuracy": result["clean"]["accuracy"],
+        "robust_accuracy": result["robust"]["accuracy"],
+        "robust_accuracy_low": result["robust"]["interval_95"][0],
+        "robust_accuracy_high": result["robust"]["interval_95"][1],
+        "forwards": float(result["forwards"]),
+        "backwards": float(result["backwards"]),
+    }
+    for attack in result["attacks"]:
+        numbers[f"after.{attack['name']}"] = attack["accuracy_after"]
+    return numbers
+
+
+def write_parquet(merged: Merged) -> bytes:
+    """Write the table of verdicts as Parquet; equal verdicts give equal bytes."""
+    arrays = {name: _arrow(name, column) for name, column in merged.columns.items()}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(arrays), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def write_csv(merged: Merged) -> bytes:
+    """Write the table of verdicts as CSV: empty where there is no value."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    names = list(merged.columns)
+    writer.writerow(names)
+    columns = [_arrow(name, merged.columns[name]).to_pylist() for name in names]
+    writer.writerows([_text(value) for value in row] for row in zip(*columns, strict=True))
+    return buffer.getvalue().encode()
+
+
+def model_info(result: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a whole result as an entry of RobustBench's model_info folder.
+
+    Who, where and with which data the model was trained is known for models of the catalogue only;
+    elsewhere those fields are empty and to be filled in. Another suite than AutoAttack's own does
+    not go by its name: its number stands under "external".
+    """
+    network = result["subject"]["network"]
+    paper = _paper(network)
+    is_autoattack = result["suite"]["name"].startswith("autoattack-")
+    robust = f"{100 * result['robust']['accuracy']:.2f}"
+    bad = [finding for finding in result["audit"] if finding["severity"] == "error"]
+    notes = [] if is_autoattack else [f"Robust accuracy by {result['suite']['name']}."]
+    notes.append(f"Measured on {result['data']['count']} images: {result['data']['label']}.")
+    return {
+        "link": f"https://arxiv.org/abs/{paper['arxiv']}" if paper else "",
+        "name": paper["title"] if paper else name,
+        "authors": paper["authors"] if paper else "",
+        "additional_data": None,
+        "number_forward_passes": 1,
+        "dataset": result["data"]["name"],
+        "venue": paper["venue"] if paper else "",
+        "architecture": _architecture(network),
+        "eps": eps_text(result["threat"]["eps"]),
+        "clean_acc": f"{100 * result['clean']['accuracy']:.2f}",
+        "reported": "",
+        "autoattack_acc": robust if is_autoattack else "",
+        "external": "" if is_autoattack else robust,
+        "footnote": " ".join([*notes, *(finding["message"] for finding in bad)]),
+        "unreliable": bool(bad),
+    }
+
+
+def eps_text(eps: float) -> str:
+    """Write 8/255 as such, and other numbers plainly."""
+    whole = round(eps * 255)
+    return f"{whole}/255" if whole and abs(whole / 255 - eps) < 1e-12 else f"{eps:g}"
+
+
+def summary_text(result: Mapping[str, Any]) -> str:
+    """Return a result as a small table for a terminal."""
+    threat = result["threat"]
+    lines = ["PARTIAL"] if result["partial"] else []
+    lines += [
+        f"{result['data']['label']}, {result['data']['count']} images; "
+        f"{threat['norm']}, eps = {eps_text(threat['eps'])}; {result['suite']['name']}",
+        f"{'attack':<20} {'attacked':>9} {'broken':>7} {'accuracy after':>15} "
+        f"{'forwards':>12} {'backwards':>12}",
+        f"{'clean':<20} {'':>9} {'':>7} {_percent(result['clean']):>15}",
+    ]
+    for attack in result["attacks"]:
+        after = attack["accuracy_after"]
+        accuracy = "-" if after is None else f"{100 * after:.2f} %"
+        lines.append(
+            f"{attack['name']:<20} {attack['attacked']:>9} {attack['broken']:>7} {accuracy:>15} "
+            f"{attack['forwards']:>12,} {attack['backwards']:>12,}"
+        )
+    lines.append(_verdict_line(result))
+    for finding in result["audit"]:
+        if finding["severity"] in ("warning", "error"):
+            lines.append(f"{finding['severity']}: {finding['check']}: {finding['message']}")
+    return "\n".join(lines)
+
+
+def _verdict_line(result: Mapping[str, Any]) -> str:
+    if result["partial"]:
+        low, high = result["bounds"]
+        words = f"PARTIAL: robust accuracy is between {100 * low:.2f} and {100 * high:.2f} %; "
+        return words + f"{len(result['missing'])} ranges are not done"
+    low, high = result["robust"]["interval_95"]
+    return (
+        f"robust accuracy {_percent(result['robust'])} "
+        f"(95 % interval {100 * low:.2f} to {100 * high:.2f} %)"
+    )
+
+
+def _percent(accuracy: Mapping[str, Any]) -> str:
+    return "-" if accuracy["accuracy"] is None else f"{100 * accuracy['accuracy']:.2f} %"
+
+
+def _accuracy(correct: int, total: int) -> dict[str, Any]:
+    if total == 0:
+        return {"correct": 0, "total": 0, "accuracy": None, "interval_95": None}
+    return {
+        "correct": correct,
+        "total": total,
+        "accuracy": correct / total,
+        "interval_95": list(wilson(correct, total)),
+    }
+
+
+def _robust(merged: Merged) -> int:
+    return sum(value is True or value == 1 for value in merged.columns["robust"])
+
+
+def _bounds(merged: Merged) -> list[float]:
+    """Return the lowest and the highest robust accuracy that the whole result may have."""
+    robust = merged.columns.get("robust", np.zeros(0, object))
+    broken = sum(value is not None and not value for value in robust)
+    sure = sum(bool(value) for value in robust)
+    return [sure / merged.total, 1 - broken / merged.total]
+
+
+def _attack_document(summary: AttackSummary, merged: Merged) -> dict[str, Any]:
+    whole = summary.examples == merged.total
+    return as_document(summary) | {
+        "accuracy_after": summary.robust / summary.examples if whole else None
+    }
+
+
+def _findings_after(merged: Merged) -> list[dict[str, Any]]:
+    """Return what the verdicts themselves say of their worth."""
+    attacks = [as_document(summary) for summary in merged.attacks]
+    broken = sum(summary.broken for summary in merged.attacks)
+    unconfirmed = sum(summary.unconfirmed for summary in merged.attacks)
+    flawed = sum(summary.flawed for summary in merged.attacks)
+    share = unconfirmed / broken if broken else 0.0
+    found = [
+        black_box_finding(attacks, merged.total),
+        graded(
+            "unconfirmed",
+            share,
+            0.0,
+            f"{100 * share:.1f} % of the adversarial examples were classified correctly by a "
+            "further forward pass: the model is randomised, and single verdicts are luck",
+            fine="a further forward pass confirmed every adversarial example",
+        ),
+        graded(
+            "flawed_gradients",
+            float(flawed),
+            0.0,
+            f"{flawed} gradients were not finite; attacks went on with zeros in their place",
+            fine="all gradients were finite",
+        ),
+    ]
+    return plain(finding for finding in found if finding is not None)
+
+
+def _total(merged: Merged, name: str) -> int:
+    return int(merged.columns[name].sum()) if name in merged.columns else 0
+
+
+def _arrow(name: str, column: np.ndarray) -> pa.Array:
+    if name == "distance":
+        return pa.array(column, pa.float32(), mask=np.isnan(column))
+    if name == "prediction":
+        return pa.array(column, pa.int64(), mask=column < 0)
+    if name == "robust":
+        return pa.array([None if value is None else bool(value) for value in column], pa.bool_())
+    if name == "broken_by" or name.startswith("status."):
+        return pa.array(column, pa.string())
+    return pa.array(column, pa.int64())
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _paper(network: Mapping[str, Any]) -> dict[str, str] | None:
+    if "model" not in network:
+        return None
+    paper = find_model(network["model"]["name"]).paper
+    return vars(paper) if paper else None
+
+
+def _architecture(network: Mapping[str, Any]) -> str:
+    return network["factory"] if "factory" in network else str(network["model"]["name"])

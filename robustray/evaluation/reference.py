@@ -1,0 +1,274 @@
+"""The reference implementation of AutoAttack as an engine: an oracle and an opponent.
+
+Its attack classes are called one by one (see ``reference_attacks``). What stands around them: the
+global random state and the parameters' gradients stay as they were; there are never more targets
+than other classes, and where a loss needs more classes than there are, ours stands in; gradients
+that are not finite are counted and taken as zero; points outside the threat model (usually by a
+rounding error) are projected and judged again, and an example whose point then no longer fools
+the model counts as robust, with a warning. All verdicts come from the judge of our own attacks.
+
+The reference draws its random numbers for whole batches, so its verdicts depend on the size of
+the batches and on the order of the images.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustray.attacks import (
+    AttackResult,
+    AttackSpec,
+    EvaluationResult,
+    Suite,
+    ThreatModel,
+    attack_suite,
+)
+from robustray.attacks.context import judging
+from robustray.attacks.engine import (
+    Examples,
+    Network,
+    Schedule,
+    clean_logits,
+    default_compute_shape,
+)
+from robustray.attacks.gradients import Model, is_correct
+from robustray.attacks.inputs import check_logits, checked_examples
+from robustray.attacks.steppers import select
+from robustray.errors import UserError
+from robustray.evaluation.reference_attacks import Call, Metered, find_package, undisturbed
+from robustray.evaluation.task import Conditions
+
+
+def _none() -> Tensor:
+    return torch.zeros(0, dtype=torch.bool)
+
+
+@dataclass(frozen=True)
+class ReferenceResult(AttackResult):
+    """What the reference found.
+
+    Passes and flawed gradients are counted for each batch and shared out evenly among its
+    examples, the first ones getting the remainder: sums are exact, single numbers are not.
+
+    Attributes
+    ----------
+    repaired_B : Tensor
+        Bool (B,): the reference's point was outside the threat model, or not a number.
+    lost_B : Tensor
+        Bool (B,): that point fooled the model, and what it was projected to does not.
+    """
+
+    repaired_B: Tensor = field(default_factory=_none)
+    lost_B: Tensor = field(default_factory=_none)
+
+
+def run_reference(
+    model: Model,
+    examples: Examples,
+    threat: ThreatModel,
+    spec: AttackSpec,
+    *,
+    seed: int,
+    batch_size: int,
+    compute_shape: int | None = None,
+) -> ReferenceResult:
+    """Run one attack of the reference on all given examples.
+
+    Parameters
+    ----------
+    model : callable
+        In evaluation mode and true float32 (`robustray.attacks.context.judging`). Where it offers
+        ``surrogate``, gradients come from that.
+    examples : Examples
+        At least one.
+    threat : ThreatModel
+        What is allowed.
+    spec : AttackSpec
+        The attack with its budget.
+    seed : int
+        What the reference seeds its generator with before every batch.
+    batch_size : int
+        Images in a batch; verdicts depend on it.
+    compute_shape : int, optional
+        The physical batch of the judge, as in ``robustray.attacks.evaluate``.
+
+    Returns
+    -------
+    ReferenceResult
+        In the order of the examples, on their device, every ``x_adv`` inside the threat model.
+
+    Raises
+    ------
+    UserError
+        For an attack or an option that the reference does not have.
+    """
+    call = Call.of(spec, threat)
+    network = Network(model, examples.x.device)
+    schedule = Schedule(compute_shape or default_compute_shape(network.device), batch_size)
+    classes = clean_logits(network, examples.take(slice(1)), schedule).shape[1]
+    points, counts = [], []
+    for start in range(0, len(examples), batch_size):
+        part = examples.take(slice(start, start + batch_size)).to(network.device)
+        metered = Metered(model)
+        with undisturbed(model, network.device):
+            found = call.run(metered, part, classes, seed)
+        points.append(found.to(examples.x.device))
+        counts.append(_shared(metered.counts(), len(part)))
+    forwards_B, backwards_B, flawed_B = torch.cat(counts, dim=1).to(examples.x.device)
+    x_adv, repaired_B = _repaired(torch.cat(points), examples.x, threat)
+    success_B = _fooled(network, examples, x_adv, schedule)
+    lost_B = _lost(network, examples, torch.cat(points), repaired_B & ~success_B, schedule)
+    if lost_B.any():
+        warnings.warn(
+            f"{spec.name} of the reference broke {int(lost_B.sum())} of {len(examples)} examples "
+            "outside the threat model only; they count as robust",
+            stacklevel=2,
+        )
+    return ReferenceResult(
+        x_adv, success_B, forwards_B + 1, backwards_B, flawed_B, repaired_B, lost_B
+    )
+
+
+def evaluate_reference(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    suite: str | Suite = "autoattack-standard",
+    seed: int = 0,
+    batch_size: int = 250,
+    index: Tensor | None = None,
+) -> EvaluationResult:
+    """Judge a model as ``robustray.attacks.evaluate`` does, by the reference's attacks.
+
+    Parameters
+    ----------
+    model, x, y, threat, suite, seed, index
+        As there; ``suite`` is a cascade.
+    batch_size : int
+        Images in a batch of the reference. Verdicts depend on it, and on the order of the images.
+
+    Returns
+    -------
+    EvaluationResult
+        Its passes are those of ``ReferenceResult``.
+
+    Raises
+    ------
+    UserError
+        For a suite that the reference can't run.
+    ValueError
+        For images, labels or models that are not as described.
+    """
+    suite, examples = attack_suite(suite, threat.norm), checked_examples(x, y, index)
+    ENGINE.check(suite, threat, "float32")
+    network = Network(model, examples.x.device)
+    shape = default_compute_shape(network.device)
+    with judging(model):
+        logits = clean_logits(network, examples, Schedule(shape, batch_size))
+        check_logits(logits, examples)
+        correct = is_correct(logits, examples.y_N)
+        robust, x_adv = correct.clone(), examples.x.clone()
+        broken_by: list[str | None] = [None] * len(examples)
+        forwards, backwards = torch.ones_like(examples.y_N), torch.zeros_like(examples.y_N)
+        for spec in suite.attacks:
+            rows = robust.nonzero()[:, 0]
+            if len(rows) == 0:
+                break
+            chosen = examples.take(rows)
+            found = run_reference(model, chosen, threat, spec, seed=seed, batch_size=batch_size)
+            x_adv[rows], robust[rows] = found.x_adv, ~found.success_B
+            forwards[rows] += found.forwards_B
+            backwards[rows] += found.backwards_B
+            for row in rows[found.success_B].tolist():
+                broken_by[row] = spec.name
+    return EvaluationResult(
+        clean_accuracy=correct.double().mean().item(),
+        robust_accuracy=robust.double().mean().item(),
+        clean_correct=correct,
+        robust=robust,
+        broken_by=broken_by,
+        x_adv=x_adv,
+        forwards=forwards,
+        backwards=backwards,
+        threat=threat,
+        suite=suite.name,
+        seed=seed,
+        compute_shape=shape,
+    )
+
+
+class ReferenceEngine:
+    """The reference as one of the runner's engines; see `robustray.evaluation.engines.Engine`.
+
+    Its batches hold ``compute_shape`` images, in the order of the examples.
+    """
+
+    def identity(self) -> dict[str, Any]:
+        """Return the engine's name, and name and version of the package."""
+        package = find_package()
+        return {"name": "reference", "package": package.name, "version": package.version}
+
+    def check(self, suite: Suite, threat: ThreatModel, search_dtype: str) -> None:
+        """Raise `UserError` for what the reference can't run."""
+        if search_dtype != "float32":
+            raise UserError(f"search_dtype: the reference searches in float32, not {search_dtype}")
+        for spec in suite.attacks:
+            Call.of(spec, threat)
+        if suite.attack_all:
+            raise UserError(f"suite: the reference runs cascades, and {suite.name} is none")
+
+    def attack(
+        self,
+        model: Model,
+        examples: Examples,
+        threat: ThreatModel,
+        spec: AttackSpec,
+        conditions: Conditions,
+        batch_size: int,
+    ) -> ReferenceResult:
+        """Run one attack; ``batch_size`` is not used, for verdicts would depend on it."""
+        del batch_size
+        shape = conditions.compute_shape
+        return run_reference(
+            model, examples, threat, spec,
+            seed=conditions.seed, batch_size=shape, compute_shape=shape,
+        )  # fmt: skip
+
+
+def _shared(counts: Tensor, examples: int) -> Tensor:
+    """Share totals (3,) out among examples: int64 (3, examples) with these sums."""
+    each, rest = counts // examples, counts % examples
+    return each[:, None] + (torch.arange(examples)[None] < rest[:, None])
+
+
+def _repaired(x_adv: Tensor, x: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
+    """Return points inside the threat model, and which of them were not: bool (B,)."""
+    x_adv = x_adv.to(x.dtype)
+    outside_B = ~threat.contains(x_adv, x)
+    number_B = x_adv.flatten(1).isfinite().all(1)
+    inside = threat.project(select(number_B, x_adv, x), x)
+    return select(outside_B, inside, x_adv), outside_B
+
+
+def _fooled(network: Network, examples: Examples, x_adv: Tensor, schedule: Schedule) -> Tensor:
+    candidates = Examples(x_adv, examples.y_N, examples.index_N)
+    return ~is_correct(clean_logits(network, candidates, schedule), examples.y_N)
+
+
+def _lost(
+    network: Network, examples: Examples, raw: Tensor, suspect_B: Tensor, schedule: Schedule
+) -> Tensor:
+    """Return which of the suspects were broken by what the reference itself returned."""
+    lost_B, rows = torch.zeros_like(suspect_B), suspect_B.nonzero()[:, 0]
+    if len(rows):
+        lost_B[rows] = _fooled(network, examples.take(rows), raw[rows], schedule)
+    return lost_B
+
+
+ENGINE = ReferenceEngine()

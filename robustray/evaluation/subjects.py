@@ -1,0 +1,116 @@
+"""Finding the weights that are judged, and putting them into their network."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from robustray.data import DataFacts
+from robustray.errors import CorruptObjectError, ManifestError
+from robustray.evaluation.networks import (
+    build_network,
+    describe_network,
+    inner_network,
+    state_digest,
+)
+from robustray.evaluation.task import Subject
+from robustray.manifest import Evaluation, WeightsConfig
+from robustray.models import WeightsError, load_weights
+from robustray.store import NotFoundError, ObjectStore, open_store, sha256_file
+
+
+def find_subject(
+    manifest: Evaluation, facts: DataFacts, store: ObjectStore, *, keep: bool = True
+) -> Subject:
+    """Return what a manifest wants judged; its weights are then in the store for all workers.
+
+    Without ``keep`` they are only looked at.
+
+    Raises
+    ------
+    UserError
+        If the network can't be built, or the weights are not there, have another digest than the
+        manifest says, or don't fit the network.
+    """
+    network = describe_network(manifest, facts)
+    if manifest.weights is None:
+        return Subject(network, state_digest(build_network(network)))
+    with _local_copy(manifest.weights, store) as path:
+        digest = sha256_file(path)
+        wanted = manifest.weights.sha256
+        if wanted not in (None, digest):
+            raise ManifestError(
+                f"the SHA-256 of {manifest.weights.uri} is {digest}, not {wanted}",
+                path="weights.sha256",
+            )
+        _load(network, path, manifest.weights.format)
+        key = f"weights/{digest}"
+        if keep and not store.exists(key):
+            store.put_file(key, path)
+    return Subject(network, digest, manifest.weights.format, key)
+
+
+def load_subject(subject: Subject, store: ObjectStore) -> nn.Module:
+    """Build a subject's network with its weights, in evaluation mode, on the CPU.
+
+    Raises
+    ------
+    UserError
+        If it can't be built here, or a function's own weights differ from the driver's.
+    CorruptObjectError
+        If the file of weights in the store is damaged.
+    """
+    if subject.weights_key is None:
+        model = build_network(subject.network)
+        found = state_digest(model)
+        if found != subject.weights_sha256:
+            raise ManifestError(
+                f"{subject.network['factory']} gives other weights on this worker (SHA-256 "
+                f"{found}) than in the command that was started ({subject.weights_sha256}); load "
+                "fixed weights, or name a file with --weights",
+                path="factory",
+            )
+        return model.eval()
+    with tempfile.TemporaryDirectory(prefix="robustray-weights-") as folder:
+        path = Path(folder) / "weights"
+        store.get_file(subject.weights_key, path)
+        if sha256_file(path) != subject.weights_sha256:
+            raise CorruptObjectError(f"{subject.weights_key} does not have the digest it names")
+        return _load(subject.network, path, subject.weights_format).eval()
+
+
+def _load(network: dict | object, path: Path, format: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and thrown away
+        model = build_network(network)  # type: ignore[arg-type]
+    try:
+        load_weights(inner_network(model), path, format)
+    except WeightsError as error:
+        raise ManifestError(str(error), path="weights") from error
+    return model
+
+
+@contextmanager
+def _local_copy(weights: WeightsConfig, store: ObjectStore) -> Iterator[Path]:
+    """Give the file of weights as a local file, wherever it lies."""
+    uri = weights.uri
+    if "://" not in uri:
+        path = Path(uri).expanduser()
+        if not path.is_file():
+            raise ManifestError(f"there is no file {uri}", path="weights.uri")
+        yield path
+        return
+    place, _, name = uri.rpartition("/")
+    own = store.uri.rstrip("/")
+    source, key = (store, uri[len(own) + 1 :]) if uri.startswith(f"{own}/") else (None, name)
+    with tempfile.TemporaryDirectory(prefix="robustray-weights-") as folder:
+        path = Path(folder) / "weights"
+        try:
+            (source or open_store(place)).get_file(key, path)
+        except (NotFoundError, ValueError) as error:
+            raise ManifestError(f"there is no object {uri}", path="weights.uri") from error
+        yield path

@@ -1,0 +1,213 @@
+"""What a worker does: load a network once, attack ranges of images, commit what it found."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustray.attacks.inputs import checked_examples
+from robustray.data import Split
+from robustray.errors import CorruptObjectError, UserError
+from robustray.evaluation.audits import make_audit
+from robustray.evaluation.compute import Part, compute
+from robustray.evaluation.images import load_images
+from robustray.evaluation.networks import import_from
+from robustray.evaluation.provenance import environment
+from robustray.evaluation.subjects import load_subject
+from robustray.evaluation.task import Subject, Task, Unit
+from robustray.evaluation.units import Outcome, UnitStore
+from robustray.store import NotFoundError, open_store
+
+FINISHED, STALE = "finished", "stale"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker finds things, and what it may use."""
+
+    store_uri: str
+    data_root: str | None
+    import_paths: tuple[str, ...]
+    cpus: float
+    gpus: float
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """One unit to be computed, after which unit, and the how-manieth attempt it is."""
+
+    unit: Unit
+    before: Unit | None
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of an order.
+
+    ``outcome`` is "finished", "stale" (the unit before is not there as its record says), or the
+    kind of a failure (`robustray.sweeps.Failure`); then ``user`` tells whether the message is
+    meant for a user. ``counts`` are those of the committed record, and ``next_examples`` how many
+    images the next attack has to work on.
+    """
+
+    prefix: str
+    outcome: str
+    next_examples: int = 0
+    counts: Mapping[str, int] | None = None
+    seconds: float = 0.0
+    message: str = ""
+    traceback: str = ""
+    user: bool = False
+
+
+class Worker:
+    """One process with its share of the machine; driven by calls, keeps what it has loaded.
+
+    Parameters
+    ----------
+    place : Place
+        See there. Nothing that may fail is done before the first call.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._loaded: tuple[str, nn.Module, torch.device] | None = None
+
+    def hello(self) -> int:
+        """Answer with the process's number, as soon as there is a process."""
+        return os.getpid()
+
+    def attack(self, task: Task, orders: Sequence[Order]) -> list[Reply]:
+        """Compute and commit some units of one task and one attack; never raises."""
+        try:
+            return self._attack(task, orders)
+        except Exception as error:
+            return [failure(order.unit.prefix, error) for order in orders]
+
+    def _attack(self, task: Task, orders: Sequence[Order]) -> list[Reply]:
+        started = time.time()
+        units = UnitStore(open_store(self._place.store_uri))
+        model, device = self._load(task.subject)
+        images = load_images(task.data, self._place.data_root)
+        ready, replies = [], []
+        for order in orders:
+            try:
+                ready.append((order, *_part(order, images, task, units)))
+            except (NotFoundError, CorruptObjectError) as error:
+                replies.append(Reply(order.unit.prefix, STALE, message=str(error)))
+        if not ready:
+            return replies
+        parts = [part for _, part, _ in ready]
+        position = ready[0][0].unit.position
+        computed = compute(task, position, model, parts, self._place.batch_size)
+        ended = time.time()
+        examples = sum(len(part.open(task.attack_all)) for part in parts) or 1
+        for (order, part, previous), found in zip(ready, computed, strict=True):
+            unit = order.unit
+            identity = task.identity(unit.range, unit.position)
+            outcome = Outcome(identity, previous, found.verdicts, found.adversarial)
+            seconds = (ended - started) * len(part.open(task.attack_all)) / examples
+            record = units.commit(
+                unit, outcome, _provenance(order, device, started, ended, seconds, len(ready))
+            )
+            left = record.counts["examples" if task.attack_all else "robust"]
+            replies.append(Reply(unit.prefix, FINISHED, left, record.counts, seconds))
+        return replies
+
+    def audit(self, task: Task, name: str) -> list[Reply]:
+        """Audit a task's model and keep what was found; never raises."""
+        started = time.time()
+        try:
+            model, _ = self._load(task.subject)
+            images = load_images(task.data, self._place.data_root)
+            make_audit(open_store(self._place.store_uri), task, images, model)
+        except Exception as error:
+            return [failure(name, error)]
+        return [Reply(name, FINISHED, seconds=time.time() - started)]
+
+    def _load(self, subject: Subject) -> tuple[nn.Module, torch.device]:
+        """Return the subject's network on this worker's device; loaded once."""
+        if self._loaded is None or self._loaded[0] != subject.digest:
+            self._loaded = None
+            import_from(self._place.import_paths)
+            device = pick_device(self._place.cpus, self._place.gpus)
+            store = open_store(self._place.store_uri)
+            model = load_subject(subject, store).to(device).requires_grad_(False)
+            self._loaded = (subject.digest, model, device)
+        return self._loaded[1], self._loaded[2]
+
+
+def pick_device(cpus: float, gpus: float) -> torch.device:
+    """Return the device that this process should use, and set its number of CPU threads.
+
+    Raises
+    ------
+    UserError
+        If Ray gave this process a GPU that torch can't use.
+    """
+    torch.set_num_threads(max(1, int(cpus)))
+    forced = os.environ.get("ROBUSTRAY_DEVICE")
+    if forced or gpus == 0:
+        return torch.device(forced or "cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            "a GPU was assigned to this worker and torch can't use CUDA here: install the CUDA "
+            "build of torch on the workers, or set ROBUSTRAY_DEVICE=cpu to attack on CPUs"
+        )
+    return torch.device("cuda")
+
+
+def failure(prefix: str, error: BaseException) -> Reply:
+    """Return the reply that tells of an exception; ``user``: its message is enough."""
+    user = isinstance(error, UserError | ValueError)
+    if user:
+        kind, message = "user_error", str(error)
+    else:
+        from robustray.sweeps.attempts import classify, one_line  # Ray Tune and more: seconds
+
+        kind, message = classify(error).value, one_line(error)
+    trace = "".join(traceback.format_exception(error))
+    return Reply(prefix, kind, message=message, traceback=trace, user=user)
+
+
+def _part(order: Order, images: Split, task: Task, units: UnitStore) -> tuple[Part, str | None]:
+    """Return what an order works on, and the digest of the verdicts that it continues from."""
+    range_ = order.unit.range
+    chosen = images.select(slice(range_.start, range_.stop))
+    if chosen.digest != range_.sha256:
+        raise UserError(
+            f"this worker reads other images of {task.data.name} than the command that was "
+            "started; give all machines the same data"
+        )
+    examples = checked_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
+    if order.before is None:
+        return Part(examples, None), None
+    before = units.read(order.before)
+    return Part(examples, before.verdicts), before.record.digest
+
+
+def _provenance(
+    order: Order,
+    device: torch.device,
+    started: float,
+    ended: float,
+    seconds: float,
+    together: int,
+) -> dict[str, Any]:
+    return {
+        "attempt": order.attempt,
+        "started_ms": int(started * 1000),
+        "ended_ms": int(ended * 1000),
+        "seconds": seconds,
+        "units_together": together,
+        "environment": environment(device),
+    }

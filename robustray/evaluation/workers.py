@@ -1,0 +1,83 @@
+"""How many workers, where, and with what: resources of a manifest against those of the cluster."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from robustray.cluster import Capacity, check_fits, has_gpu, read_capacity
+from robustray.errors import UserError
+from robustray.evaluation.worker import Place
+from robustray.manifest import Resources
+from robustray.store import ObjectStore
+
+NO_GPU = (
+    "this evaluation asks for GPUs and there is none, neither here nor declared by a cluster. "
+    "Attack on CPUs, however long it takes, with --yes or --set resources.gpus=0"
+)
+
+
+def pick_resources(resources: Resources, assume_yes: bool, say: Callable[[str], None]) -> Resources:
+    """Return the resources of a worker; refuse what no node can ever hold.
+
+    Where the manifest does not say how many GPUs, and there is none anywhere, CPUs are used.
+
+    Raises
+    ------
+    UserError
+        If no node is large enough, or GPUs were asked for where there are none.
+    """
+    capacity = read_capacity()
+    if resources.gpus > 0 and not has_gpu(capacity):
+        if "gpus" in resources.model_fields_set and not assume_yes:
+            raise UserError(NO_GPU)
+        resources = resources.model_copy(update={"gpus": 0.0})
+        say("no GPU anywhere: attacking on CPUs")
+    if not check_fits(resources, capacity):
+        say(
+            f"no live node has {resources.gpus:g} GPUs and {resources.cpus:g} CPUs yet; the "
+            f"autoscaler may start one. Waiting at most {resources.wait_minutes:g} minutes"
+        )
+    return resources
+
+
+def pool_size(resources: Resources) -> Callable[[int], int]:
+    """Return the number of workers for a number of units: what fits on the live nodes.
+
+    ``max_concurrent`` is taken instead where it is given; so an autoscaler can be asked for more.
+    """
+    fitting = resources.max_concurrent or max(1, _fitting(resources, read_capacity()))
+    return lambda units: max(1, min(fitting, units))
+
+
+def make_place(
+    store: ObjectStore, data_root: str | None, resources: Resources, batch_size: int
+) -> Place:
+    """Return what workers are told of their place."""
+    root = str(Path(data_root).resolve()) if data_root else _beside()
+    return Place(
+        store_uri=store.uri,
+        data_root=root,
+        import_paths=(str(Path.cwd()),),
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        batch_size=batch_size,
+    )
+
+
+def on_gpu(resources: Resources) -> bool:
+    """Whether workers compute on a GPU."""
+    return resources.gpus > 0 and not os.environ.get("ROBUSTRAY_DEVICE", "").startswith("cpu")
+
+
+def _beside() -> str | None:
+    """Return ./data as an absolute path if it is there: workers may run in another folder."""
+    return str(Path("data").resolve()) if Path("data").is_dir() else None
+
+
+def _fitting(resources: Resources, capacity: Capacity) -> int:
+    return sum(
+        int(min(cpus / resources.cpus, gpus / resources.gpus if resources.gpus else cpus * 1e9))
+        for cpus, gpus in capacity.live
+    )

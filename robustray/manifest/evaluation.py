@@ -1,0 +1,187 @@
+"""Manifests of kind Evaluation: which network is judged, on which images, by which attacks."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from robustray.manifest.schema import (
+    ModelConfig,
+    Natural,
+    Number,
+    PositiveNumber,
+    Resources,
+    Section,
+    Sweep,
+    read_fraction,
+)
+
+
+class WeightsConfig(Section):
+    """A file of weights: a path, or an object of a store (``s3://bucket/prefix/file``).
+
+    ``sha256`` (hexadecimal) is checked where it is given; ``format`` is one that
+    ``robustray.models.load_weights`` knows.
+    """
+
+    uri: Annotated[str, Field(min_length=1)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    format: str = "auto"
+
+
+class FactoryConfig(Section):
+    """A user's own network: ``package.module:function``, called with ``arguments``.
+
+    It returns a module that takes images in [0, 1]. Its weights come from ``weights``, or it
+    loads them itself.
+    """
+
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
+
+
+class Preprocessing(Section):
+    """What stands before a network that takes standardised images: (x - mean) / std, by channel."""
+
+    mean: Annotated[tuple[Number, ...], Field(min_length=1)]
+    std: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)]
+
+
+class JudgedData(Section):
+    """The images that are judged: the ``first`` ones of a split, or all of it.
+
+    ``validation`` and ``parts`` say, as in a sweep, what the splits "validation" and "train" are.
+    ``name`` may be left out where a study is evaluated, and is "cifar10" elsewhere.
+    """
+
+    name: Literal["cifar10", "cifar100", "mnist", "digits"] | None = None
+    split: Literal["test", "validation", "train"] = "test"
+    first: Natural | None = None
+    validation: Natural = 1024
+    parts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    download: bool = False
+
+
+class JudgedThreat(Section):
+    """The perturbations that attacks may use: ``||x' - x|| <= eps`` within the pixel box [0, 1]."""
+
+    norm: Literal["linf", "l2", "l1"] = "linf"
+    eps: PositiveNumber = 8 / 255
+
+
+def _option(value: object) -> object:
+    """Read an attack's option "2/255" as a number; leave other strings."""
+    if isinstance(value, str) and re.fullmatch(r"[\d. ]+/[\d. ]+", value):
+        return read_fraction(value)
+    return value
+
+
+Option = Annotated[bool | int | float | str | None, BeforeValidator(_option)]
+
+
+class SuiteItem(Section):
+    """One entry of a suite: a registered suite by its name, or an attack with its budget.
+
+    With ``attack`` or ``options`` it is an attack, called ``name`` in every table; ``attack`` is
+    then the name itself where it is not given.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$")]
+    attack: str | None = None
+    options: dict[str, Option] = Field(default_factory=dict)
+
+
+def _suite(value: object) -> object:
+    """Read "pgd-20" as [{name: pgd-20}]."""
+    items = value if isinstance(value, list | tuple) else [value]
+    return [{"name": item} if isinstance(item, str) else item for item in items]
+
+
+SuiteItems = Annotated[tuple[SuiteItem, ...], BeforeValidator(_suite), Field(min_length=1)]
+
+
+class Curve(Section):
+    """Robust accuracy at further sizes of the perturbation, by the same suite or a cheaper one."""
+
+    eps: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)]
+    suite: SuiteItems | None = None
+
+
+class Evaluation(Section):
+    """A manifest of kind Evaluation: one network, or every selected checkpoint of a study.
+
+    ``model`` may be a name of the catalogue or ``package.module:function``, ``weights`` a path.
+    No part of what is computed, and free to change between two runs of the same evaluation:
+    ``shard_size`` (images in a unit of work; the first run decides), ``bundle`` (units that one
+    worker takes at once, at most) and ``batch_size`` (images on a device at a time).
+    ``compute_shape`` (the physical batch of every pass) is 64 on CPUs and 128 on GPUs.
+    """
+
+    kind: Literal["Evaluation"]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "evaluation"
+    description: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    study: str | None = None
+    model: ModelConfig | None = None
+    factory: FactoryConfig | None = None
+    preprocessing: Preprocessing | None = None
+    weights: WeightsConfig | None = None
+    data: JudgedData = JudgedData()
+    threat: JudgedThreat | None = None
+    suite: SuiteItems = (SuiteItem(name="autoattack-standard"),)
+    engine: Literal["robustray", "reference"] = "robustray"
+    search_dtype: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
+    compute_shape: Annotated[int, Field(ge=8, multiple_of=8, strict=True)] | None = None
+    batch_size: Natural = 256
+    shard_size: Natural = 100
+    bundle: Natural = 16
+    save_adversarial: bool = False
+    audit: bool = True
+    curve: Curve | None = None
+    resources: Resources = Resources()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, document: Any) -> Any:
+        """Spell out names and paths, and what an evaluation outside a study defaults to."""
+        if not isinstance(document, dict):
+            return document
+        full = spell_out(document)
+        if full.get("study") is None:
+            data = full.get("data") or {}
+            if isinstance(data, dict):
+                full["data"] = {**data, "name": data.get("name") or "cifar10"}
+            full["threat"] = full.get("threat") or {}
+        return full
+
+    @model_validator(mode="after")
+    def _one_subject(self) -> Self:
+        given = [name for name in ("study", "model", "factory") if getattr(self, name) is not None]
+        if len(given) != 1:
+            what = " and ".join(given) or "none of them"
+            raise ValueError(f"give one of model, factory and study (there is {what})")
+        if self.study is not None and (self.weights or self.preprocessing or self.curve):
+            raise ValueError("a study brings its own weights, and has no preprocessing or curve")
+        if self.model is not None and self.weights is None:
+            raise ValueError("weights are missing: name a file with --weights, or weights: FILE")
+        return self
+
+
+def spell_out(document: dict[str, Any]) -> dict[str, Any]:
+    """Turn the short forms of an evaluation into sections: a network's name, a file of weights."""
+    full = dict(document)
+    model = full.get("model")
+    if isinstance(model, str) and ":" in model:
+        full |= {"model": None, "factory": model}
+    elif isinstance(model, str):
+        full["model"] = {"name": model}
+    for field, inner in (("factory", "function"), ("weights", "uri")):
+        if isinstance(full.get(field), str):
+            full[field] = {inner: full[field]}
+    return full
+
+
+Manifest = Sweep | Evaluation

@@ -1,0 +1,129 @@
+"""The upstream mode gives the verdicts, and mostly the bits, of the reference implementation."""
+
+import pytest
+import torch
+from pyautoattack import AutoAttack
+
+from robustray.attacks import AttackSpec, ThreatModel, evaluate
+from tests.attacks.networks import CHECKPOINTS, load_images, load_network
+
+NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
+EPS = {"l2": {"trades_mnist": 1.5, "resnet_4b": 0.25, "cnn_a_adv4": 0.5, "natural": 0.25}}
+
+
+def both(shared_data, network, norm, attacks, count, batch, eps=None):
+    """Run a cascade of attacks, with their budgets, in both; return clean and robust flags, x_adv.
+
+    ``attacks`` holds for each name the options of ours; the reference has the same names for them
+    but for two.
+    """
+    checkpoint = CHECKPOINTS[network]
+    x, y = load_images(shared_data, checkpoint.data)
+    x, y, model = x[:count].float() / 255, y[:count], load_network(shared_data, network)
+    eps = eps or (checkpoint.eps if norm == "linf" else EPS[norm][network])
+    reference = AutoAttack(
+        model, attacks=list(attacks), norm=NAMES[norm], eps=eps, seed=5, version="custom"
+    )
+    places = {
+        "apgd-ce": reference.apgd, "apgd-dlr": reference.apgd, "square": reference.square,
+        "apgd-t": reference.apgd_targeted, "fab-t": reference.fab,
+    }  # fmt: skip
+    others = {"n_targets": "n_target_classes", "l1_stages": "use_largereps"}
+    for name, options in attacks.items():
+        places[name].n_restarts = 1
+        for key, value in options.items():
+            setattr(places[name], others.get(key, key), value)
+    x_adv, labels = reference.run_standard_evaluation(x, y, batch_size=batch)
+    specs = [AttackSpec(name, options=options) for name, options in attacks.items()]
+    ours = evaluate(
+        model, x, y, ThreatModel(norm, eps), specs, seed=5, batch_size=batch, mode="upstream"
+    )
+    return ours, labels == y, x_adv
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_short_cascade_is_the_reference_s_bit_for_bit(shared_data, norm):
+    attacks = {
+        "apgd-ce": {"n_iter": 20, "n_restarts": 2},
+        "apgd-dlr": {"n_iter": 20, "n_restarts": 2},
+        "apgd-t": {"n_iter": 15, "n_targets": 4},
+    }
+    ours, robust, x_adv = both(shared_data, "cnn_a_adv4", norm, attacks, count=64, batch=25)
+    assert torch.equal(ours.robust, robust)
+    assert torch.equal(ours.x_adv, x_adv)
+    assert 0 < ours.robust_accuracy < ours.clean_accuracy
+    assert {"apgd-ce", "apgd-t"} <= set(ours.broken_by)
+
+
+def test_all_attacks_together_give_its_verdicts(shared_data):
+    attacks = {
+        "apgd-ce": {"n_iter": 5},
+        "apgd-t": {"n_iter": 5, "n_targets": 1},
+        "fab-t": {"n_iter": 15, "n_targets": 3},
+        "square": {"n_queries": 100},
+    }
+    ours, robust, _ = both(shared_data, "resnet_4b", "linf", attacks, 64, 32, eps=3 / 255)
+    assert torch.equal(ours.robust, robust)
+    assert len(set(ours.broken_by) - {None}) >= 3
+
+
+def test_averaged_gradients_are_its_own(shared_data):
+    attacks = {"apgd-ce": {"n_iter": 8, "eot": 3}}
+    checkpoint = CHECKPOINTS["cnn_a_adv4"]
+    x, y = load_images(shared_data, checkpoint.data)
+    x, y, model = x[:24].float() / 255, y[:24], load_network(shared_data, "cnn_a_adv4")
+    reference = AutoAttack(
+        model, attacks=["apgd-ce"], norm="Linf", eps=checkpoint.eps, seed=5, version="custom"
+    )
+    reference.apgd.n_restarts, reference.apgd.n_iter, reference.apgd.eot_iter = 1, 8, 3
+    x_adv, labels = reference.run_standard_evaluation(x, y, batch_size=24)
+    specs = [AttackSpec(name, options=options) for name, options in attacks.items()]
+    ours = evaluate(
+        model, x, y, ThreatModel("linf", checkpoint.eps), specs, 5, 24, mode="upstream"
+    )
+    assert torch.equal(ours.robust, labels == y)
+    assert torch.equal(ours.x_adv, x_adv)
+
+
+def test_l1_without_stages_gives_its_verdicts(shared_data):
+    attacks = {"apgd-ce": {"n_iter": 25}}
+    ours, robust, _ = both(shared_data, "cnn_a_adv4", "l1", attacks, count=64, batch=32, eps=4.0)
+    # Its projection loses digits in cumulative sums: verdicts at the very edge may differ.
+    assert (ours.robust != robust).sum() <= 1
+    assert 0 < ours.robust_accuracy < ours.clean_accuracy
+
+
+def test_l1_with_stages_is_about_as_strong(shared_data):
+    attacks = {"apgd-ce": {"n_iter": 40, "l1_stages": True}}
+    ours, robust, _ = both(shared_data, "cnn_a_adv4", "l1", attacks, count=96, batch=96, eps=2.0)
+    assert abs(ours.robust.sum() - robust.sum()) <= 4
+
+
+def test_it_depends_on_the_batch_size_as_the_reference_does(shared_data):
+    attacks = {"apgd-ce": {"n_iter": 10}}
+    found = [both(shared_data, "cnn_a_adv4", "linf", attacks, 48, batch)[0] for batch in (8, 48)]
+    assert not torch.equal(found[0].x_adv, found[1].x_adv)
+    assert found[0].compute_shape == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"mode": "Upstream"}, "mode is one of"), ({"suite": "pgd-20"}, "pgd has no upstream mode")],
+)
+def test_what_it_cannot_do_is_refused(change, message):
+    arguments = {"suite": "sweep-quick", "mode": "upstream"} | change
+    x = torch.rand(4, 1, 5, 5)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(25, 3))
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, x, model(x).argmax(1), ThreatModel("linf", 0.1), **arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["trades_mnist", "resnet_4b", "cnn_a_adv4", "natural"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_apgd_at_full_budget_is_the_reference_s_bit_for_bit(shared_data, network, norm):
+    count = {"trades_mnist": 100, "resnet_4b": 100}.get(network, 300)
+    attacks = {"apgd-ce": {"n_restarts": 1}, "apgd-t": {}}
+    ours, robust, x_adv = both(shared_data, network, norm, attacks, count, batch=128)
+    assert torch.equal(ours.robust, robust)
+    assert torch.equal(ours.x_adv, x_adv)

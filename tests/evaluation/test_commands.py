@@ -1,0 +1,125 @@
+"""The command line: what is wrong is told in one message, with exit code 2, at once."""
+
+from pathlib import Path
+
+import pytest
+
+from robustray.cli import main
+from tests.evaluation.support import save_weights
+
+NET = "tests.evaluation.support:small_net"
+GOOD = """
+kind: Evaluation
+name: small
+factory: tests.evaluation.support:small_net
+weights: net.safetensors
+data: {name: digits, first: 60}
+threat: {eps: 0.12}
+suite: pgd-20
+resources: {gpus: 0, cpus: 1}
+"""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    save_weights(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROBUSTRAY_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    (tmp_path / "good.yaml").write_text(GOOD)
+    return tmp_path
+
+
+def refused(capsys, *arguments: str) -> str:
+    """Run a command that is refused; return its one message."""
+    assert main([*arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("suite=nosuch", "suite is one of"),
+        ("suite=[{name: a, attack: nosuch}]", "attack is one of"),
+        (
+            "suite=[{name: a, attack: pgd, options: {step: 3}}]",
+            "has no option 'step'; it has: steps",
+        ),
+        ("suite=[]", "suite: must hold at least 1 value"),
+        ("suite=[{nam: a}]", "suite[0].nam: unknown key; did you mean 'name'?"),
+        ("threat.eps=8", "eps is in those units"),
+        ("threat.eps=-1", "threat.eps"),
+        ("threat.norm=l3", "threat.norm"),
+        ("data.name=imagenet", "data.name"),
+        ("data.first=100000", "there are only"),
+        ("weights.sha256=" + "a" * 64, "weights.sha256: the SHA-256 of net.safetensors is"),
+        ("weights.uri=nowhere.pt", "weights.uri: there is no file nowhere.pt"),
+        ("weights.format=other", "format"),
+        ("factory.function=tests.nosuch:net", "can't be imported"),
+        ("preprocessing={mean: [0, 0, 0], std: [1, 1, 1]}", "a value for each of 1 channels"),
+        ("compute_shape=12", "compute_shape"),
+        ("engine=other", "'robustray' or 'reference'"),
+        ("modle=x", "modle: unknown key"),
+        ("model=rrn_a1", "give one of model, factory and study"),
+        ("study=some", "give one of model, factory and study"),
+    ],
+)
+def test_wrong_manifests_are_refused(here, capsys, change, words):
+    assert words in refused(capsys, "run", "--manifest", "good.yaml", "--set", change)
+    assert not (here / "store/units").exists()
+    assert not (here / "store/evaluations").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "give one of model, factory and study"),
+        (("--model", "rrn_a1"), "--weights"),
+        (("--model", "rrn_a1", "--weights", "nowhere"), "there is no file nowhere"),
+        (("--model", "no_such_net", "--weights", "net.safetensors"), "no_such_net"),
+        (("--model", "no.such:net",), "can't be imported"),
+        (("--study", "nosuch"), "'nosuch' names 0 studies"),
+        (("--model", NET, "--suite", "nosuch"), "suite is one of"),
+    ],
+)  # fmt: skip
+def test_wrong_command_lines_are_refused(here, capsys, arguments, words):
+    common = ("--set", "suite=pgd-20") if "--suite" not in arguments else ()
+    assert words in refused(capsys, "evaluate", *arguments, *common)
+
+
+def test_a_study_is_not_audited_and_kinds_are_not_confused(here, capsys):
+    assert "of one network" in refused(capsys, "audit", "--set", "study=x")
+    assert "not Sweep" in refused(capsys, "report", "--manifest", "good.yaml")
+    (here / "sweep.yaml").write_text(
+        "{kind: Sweep, name: s, grid: {widths: {each_stage: [1]}}, data: {name: digits}}"
+    )
+    assert "not Evaluation" in refused(capsys, "audit", "--manifest", "sweep.yaml")
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(here, capsys):
+    assert main(["run", "--manifest", "good.yaml", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "kind: Evaluation" in printed
+    assert "digits test[:60]: 60" in printed
+    assert "forward and" in printed
+    assert not (here / "store").exists()
+
+
+def test_plan_and_status_know_the_evaluation(here, capsys):
+    assert main(["plan", "--manifest", "good.yaml"]) == 0
+    assert "evaluation   small-" in capsys.readouterr().out
+    assert main(["status", "--manifest", "good.yaml"]) == 0
+    assert "pgd-20                   0 of 1 units" in capsys.readouterr().out
+
+
+def test_flags_mean_what_manifests_say(here, capsys):
+    flags = ["--model", NET, "--weights", "net.safetensors", "--suite", "fgsm,pgd-20"]
+    rest = ["--set", "data.name=digits", "--set", "resources.gpus=0"]
+    assert main(["evaluate", *flags, *rest, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "suite        custom: fgsm, pgd-20" in printed
+    assert "weights: {uri: net.safetensors" in printed

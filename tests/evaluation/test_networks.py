@@ -1,0 +1,162 @@
+"""What is judged: networks of users and of the catalogue, their weights, and who edits them."""
+
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from robustray.errors import ManifestError, UserError
+from robustray.evaluation.images import facts_of
+from robustray.evaluation.networks import (
+    Standardized,
+    build_network,
+    describe_network,
+    state_digest,
+)
+from robustray.evaluation.subjects import find_subject, load_subject
+from robustray.manifest import build_manifest
+from robustray.models import create_model
+from robustray.store import LocalStore
+from tests.evaluation.support import digits, save_weights, small_net, trained_net
+
+
+def manifest(**fields):
+    data = {"name": "digits", "first": 20}
+    return build_manifest({"kind": "Evaluation", "suite": "fgsm", "data": data} | fields)
+
+
+def find(tmp_path, **fields):
+    found = manifest(**fields)
+    return find_subject(found, facts_of(found.data), LocalStore(tmp_path / "store"))
+
+
+def test_weights_travel_through_the_store(tmp_path):
+    path = save_weights(tmp_path)
+    subject = find(tmp_path, factory="tests.evaluation.support:small_net", weights=str(path))
+    path.unlink()
+    model = load_subject(subject, LocalStore(tmp_path / "store"))
+    assert state_digest(model) == state_digest(trained_net())
+    assert not model.training
+    assert subject.weights_key == f"weights/{subject.weights_sha256}"
+
+
+def test_weights_are_found_in_a_store_by_their_address(tmp_path):
+    store = LocalStore(tmp_path / "elsewhere")
+    store.put_file("deep/net", save_weights(tmp_path))
+    plain = find(
+        tmp_path, factory="tests.evaluation.support:small_net", weights=f"{store.uri}/deep/net"
+    )
+    path = find(
+        tmp_path,
+        factory="tests.evaluation.support:small_net",
+        weights=str(tmp_path / "net.safetensors"),
+    )
+    assert plain == path
+
+
+def test_torch_files_with_a_state_dict_in_them(tmp_path):
+    path = tmp_path / "published.pth"
+    torch.save({"state_dict": trained_net().state_dict(), "epoch": 3}, path)
+    subject = find(tmp_path, factory="tests.evaluation.support:small_net", weights=str(path))
+    model = load_subject(subject, LocalStore(tmp_path / "store"))
+    assert state_digest(model) == state_digest(trained_net())
+
+
+def test_networks_of_the_catalogue(tmp_path):
+    options = {"depths": [1, 1, 1], "widths": [0.25, 0.25, 0.25]}
+    made = create_model("preact_resnet", num_classes=10, in_channels=1, **options)
+    save_file(made.state_dict(), str(tmp_path / "net"))
+    subject = find(
+        tmp_path, model={"name": "preact_resnet", **options}, weights=str(tmp_path / "net")
+    )
+    model = load_subject(subject, LocalStore(tmp_path / "store"))
+    assert state_digest(model) == state_digest(made)
+
+
+def test_preprocessing_stands_before_the_network_and_its_weights(tmp_path):
+    path = save_weights(tmp_path)
+    subject = find(
+        tmp_path, factory="tests.evaluation.support:small_net", weights=str(path),
+        preprocessing={"mean": [0.5], "std": [0.25]},
+    )  # fmt: skip
+    model = load_subject(subject, LocalStore(tmp_path / "store"))
+    assert isinstance(model, Standardized)
+    x = torch.rand(3, 1, 8, 8)
+    torch.testing.assert_close(model(x), trained_net()((x - 0.5) / 0.25))
+    assert not hasattr(model, "surrogate")
+
+
+def test_a_surrogate_stays_one_behind_preprocessing():
+    class Offers(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)
+
+        def surrogate(self, x):
+            return 2 * x.flatten(1)
+
+    import tests.evaluation.test_networks as here
+
+    here.offers = Offers
+    network = {
+        "factory": "tests.evaluation.test_networks:offers",
+        "arguments": {},
+        "preprocessing": {"mean": [0.5], "std": [0.5]},
+    }
+    model = build_network(network)
+    x = torch.rand(2, 1, 2, 2)
+    torch.testing.assert_close(model.surrogate(x), 2 * model(x))
+
+
+def test_edited_code_is_another_network(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "from tests.evaluation.support import trained_net as make\n"
+    described = []
+    for version in (source, source, source + "# edited\n"):
+        (tmp_path / "mine_to_edit.py").write_text(version)
+        monkeypatch.delitem(sys.modules, "mine_to_edit", raising=False)
+        monkeypatch.setattr("linecache.cache", {})
+        wanted = manifest(factory="mine_to_edit:make")
+        described.append(describe_network(wanted, facts_of(digits())))
+    assert described[0] == described[1] != described[2]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"factory": "nosuch.module:net"}, "nosuch.module can't be imported"),
+        ({"factory": "tests.evaluation.support:nothing"}, "has no function 'nothing'"),
+        (
+            {"factory": {"function": "tests.evaluation.support:small_net", "arguments": {"a": 1}}},
+            "unexpected keyword",
+        ),
+        ({"factory": "tests.evaluation.support:digits"}, "returns a JudgedData"),
+        ({"model": "rrn_a9", "weights": "x"}, "rrn_a9"),
+        ({"model": "rrn_a1", "weights": "no/such/file"}, "no file no/such/file"),
+    ],
+)
+def test_what_can_not_be_had_is_named(tmp_path, fields, words):
+    with pytest.raises(UserError, match=words):
+        find(tmp_path, **fields)
+
+
+def test_wrong_weights_are_named(tmp_path):
+    path = save_weights(tmp_path)
+    factory = "tests.evaluation.support:small_net"
+    with pytest.raises(ManifestError, match=r"weights.sha256: the SHA-256 of .* is"):
+        find(tmp_path, factory=factory, weights={"uri": str(path), "sha256": "0" * 64})
+    path = tmp_path / "other.pth"
+    torch.save({"1.weight": torch.zeros(3, 3)}, path)
+    with pytest.raises(ManifestError, match="does not fit the model"):
+        find(tmp_path, factory=factory, weights=str(path))
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ManifestError, match="can't be read as weights"):
+        find(tmp_path, factory=factory, weights=str(path))
+
+
+def test_weights_that_a_function_draws_anew_are_refused(tmp_path):
+    subject = find(tmp_path, factory="tests.evaluation.support:small_net")
+    with pytest.raises(ManifestError, match="gives other weights on this worker"):
+        load_subject(subject, LocalStore(tmp_path / "store"))
+    assert isinstance(small_net(), nn.Module)
