@@ -59,7 +59,7 @@ def _cut(full: int, smaller: tuple[int, ...], rows: int) -> tuple[int, ...]:
         return (*[full] * (rows // full), *_cut(full, smaller, rows % full))
     if rows <= 0:
         return ()
-    ways = [(full,)]
+    ways: list[tuple[int, ...]] = [(full,)]
     for shape in smaller:
         rest = _cut(shape, tuple(s for s in smaller if s < shape), max(rows - shape, 0))
         ways.append((shape, *rest))

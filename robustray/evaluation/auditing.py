@@ -53,10 +53,10 @@ def run_audit(
         If machines failed too often.
     """
     import_from((str(Path.cwd()),))
-    prepared = prepare(manifest, store, data_root)
+    prepared = prepare(manifest, store.impatient(), data_root)
     check_store(store)
     with connect():
-        resources = pick_resources(manifest.resources, assume_yes, say)
+        resources = pick_resources(store, manifest.resources, assume_yes, say)
         plan = make_plan(prepared, store, on_gpu=on_gpu(resources), dry=True)
         task, images = plan.tasks[0], plan.images.split
         key = audit_key(task, images)

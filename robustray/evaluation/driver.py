@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
-from robustray.data import Split
 from robustray.errors import MachineError, UserError
-from robustray.evaluation.audit import IMAGES, refusal
-from robustray.evaluation.audits import audit_key, read_audit
-from robustray.evaluation.cost import CLEAN_ACCURACY, ROBUST_SHARE, attack_passes
+from robustray.evaluation.agenda import Agenda, Work, make_agenda, valid_records
+from robustray.evaluation.audit import refusal
+from robustray.evaluation.audits import read_audit
 from robustray.evaluation.merge import Merged, MergeError, merge
 from robustray.evaluation.pool import Pool
 from robustray.evaluation.progress import Progress
 from robustray.evaluation.queue import Call, UnitQueue
-from robustray.evaluation.ready import Node
-from robustray.evaluation.task import Task, Unit
-from robustray.evaluation.units import LoadedUnit, UnitRecord, UnitStore
+from robustray.evaluation.units import LoadedUnit, UnitStore
 from robustray.evaluation.worker import Order, Place, Reply
 from robustray.manifest import Resources
 from robustray.store import ObjectStore, canonical_json
 from robustray.sweeps.queue import Failure
 
 _ROUNDS = 4
-_AUDIT_PASSES = 150.0
 
 
 class UnitError(MachineError):
@@ -36,25 +32,6 @@ class UnitError(MachineError):
 
 class ProgramError(RuntimeError):
     """A worker met an error of the program; carries the worker's traceback."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """One task with what goes with it.
-
-    ``macs`` weigh its passes against those of other tasks; ``audited``: whether an audit comes
-    before its attacks.
-    """
-
-    task: Task
-    images: Split
-    macs: int | None = None
-    audited: bool = True
-
-    @property
-    def audit_key(self) -> str | None:
-        """Where its audit is kept."""
-        return audit_key(self.task, self.images) if self.audited else None
 
 
 @dataclass(frozen=True)
@@ -101,9 +78,7 @@ class Driver:
         self._on_task, self._on_failure = on_task, on_failure
         self._open = set(self._work)
         self._queue = UnitQueue([], Resources().retries)
-        self._orders: dict[str, tuple[Unit, Unit | None]] = {}
-        self._audits: dict[str, Work] = {}
-        self._left: dict[str, set[str]] = {}
+        self._agenda = Agenda()
         self._progress: Progress | None = None
         self.computed = 0
 
@@ -163,17 +138,17 @@ class Driver:
         passes = counts.get("forwards", 0) + counts.get("backwards", 0)
         assert self._progress is not None
         self._progress.unit(counts.get("attacked", 0), passes)
-        if reply.prefix in self._audits:
-            self._check_audit(self._audits[reply.prefix])
+        if reply.prefix in self._agenda.audits:
+            self._check_audit(self._agenda.audits[reply.prefix])
             return
-        for name in [n for n, left in self._left.items() if reply.prefix in left]:
-            self._left[name].discard(reply.prefix)
-            if not self._left[name]:
+        for name in [n for n, left in self._agenda.left.items() if reply.prefix in left]:
+            self._agenda.left[name].discard(reply.prefix)
+            if not self._agenda.left[name]:
                 self._conclude(name)
 
     def stale(self, reply: Reply) -> None:
         """Follow `Listener`."""
-        _, before = self._orders[reply.prefix]
+        _, before = self._agenda.orders[reply.prefix]
         assert before is not None
         self._units.discard(before)
         self._say(f"a committed unit is damaged and computed again ({reply.message})")
@@ -199,85 +174,30 @@ class Driver:
 
     def _prepare(self, resources: Resources, bundle: int, slots: int) -> None:
         """Find out what is committed, and queue the rest."""
-        nodes: dict[str, Node] = {}
-        done: set[str] = set()
-        for name in sorted(self._open):
-            if name not in self._open:
-                continue  # given up together with another task of its subject
-            item = self._work[name]
-            records = self._valid_records(item.task)
-            done |= set(records)
-            self._left[name] = {u.prefix for u in item.task.units() if u.prefix not in records}
-            for node in self._nodes(item, records):
-                nodes.setdefault(node.name, node)
-            key = item.audit_key
-            if key is not None:
-                self._audits[key] = item
-                if read_audit(self._store, key) is not None:
-                    done.add(key)
-                    self._check_audit(item)
-        wanted = [node for node in nodes.values() if node.group in self._groups()]
-        shapes = [self._work[name].task.conditions.compute_shape for name in self._open]
+        work = [self._work[name] for name in sorted(self._open)]
+        self._agenda = make_agenda(work, self._units)
+        for key in self._agenda.audits.keys() & self._agenda.done:
+            self._check_audit(self._agenda.audits[key])
+        groups = {self._work[name].task.subject.digest for name in self._open}
+        nodes = [node for node in self._agenda.nodes.values() if node.group in groups]
         self._queue = UnitQueue(
-            wanted,
+            nodes,
             resources.retries,
             bundle=bundle,
             slots=slots,
-            fill=min(shapes, default=1),
-            done=done,
+            fill=min((item.task.conditions.compute_shape for item in work), default=1),
+            done=self._agenda.done,
         )
-        self._progress = Progress(len(wanted), len(done))
-
-    def _groups(self) -> set[str]:
-        return {self._work[name].task.subject.digest for name in self._open}
-
-    def _valid_records(self, task: Task) -> dict[str, UnitRecord]:
-        """Return the records of committed units; one that continued from others goes."""
-        there = self._units.committed(task.subject.digest)
-        found = self._units.records(unit for unit in task.units() if unit.prefix in there)
-        for range_ in task.ranges:
-            before: UnitRecord | None = None
-            for unit in task.chain(range_):
-                record = found.get(unit.prefix)
-                if record and before and record.previous != before.digest:
-                    self._units.discard(unit)
-                    del found[unit.prefix]
-                    record = None
-                before = record
-        return found
-
-    def _nodes(self, item: Work, records: Mapping[str, UnitRecord]) -> list[Node]:
-        task, weight = item.task, float(item.macs or 1)
-        nodes, audit = [], item.audit_key
-        if audit is not None:
-            nodes.append(
-                Node(audit, task.subject.digest, audit, (), IMAGES, _AUDIT_PASSES * weight)
-            )
-        for range_ in task.ranges:
-            before: Unit | None = None
-            for unit in task.chain(range_):
-                self._orders.setdefault(unit.prefix, (unit, before))
-                after = (before.prefix,) if before else ()
-                after += (audit,) if audit and unit.position == 1 else ()
-                nodes.append(
-                    Node(
-                        name=unit.prefix,
-                        group=task.subject.digest,
-                        batch=f"{task.name}/{unit.position}",
-                        after=after,
-                        examples=_examples(task, unit, before, records),
-                        cost=weight * _passes(task, unit.position),
-                    )
-                )
-                before = unit
-        return nodes
+        self._progress = Progress(len(nodes), sum(node.name in self._agenda.done for node in nodes))
 
     def _dispatch(self, actor: Any, call: Call) -> ray.ObjectRef:
         """Send a call's units to an actor."""
         first = call.names[0]
-        if first in self._audits:
-            return actor.audit.remote(self._audits[first].task, first)
-        orders = [Order(*self._orders[name], self._queue.attempt(name)) for name in call.names]
+        if first in self._agenda.audits:
+            return actor.audit.remote(self._agenda.audits[first].task, first)
+        orders = [
+            Order(*self._agenda.orders[name], self._queue.attempt(name)) for name in call.names
+        ]
         task = self._work[orders[0].unit.task].task
         return actor.attack.remote(task, orders)
 
@@ -291,11 +211,11 @@ class Driver:
         try:
             merged = merge(item.task, units)
         except MergeError:
-            if len(self._valid_records(item.task)) == len(units):
+            if len(valid_records(item.task, self._units)) == len(units):
                 raise
             return  # a unit was recomputed with another outcome: those after it are discarded now
         self._open.discard(name)
-        self._left.pop(name, None)
+        self._agenda.left.pop(name, None)
         self._on_task(item, Conclusion(merged, findings, units))
 
     def _findings(self, item: Work) -> list[dict[str, Any]] | None:
@@ -311,9 +231,9 @@ class Driver:
     def _give_up(self, reply: Reply, kind: Failure) -> None:
         message = f"{self._named(reply.prefix)}: {reply.message}"
         error = final_error(reply, kind, message)
-        item = self._audits.get(reply.prefix)
+        item = self._agenda.audits.get(reply.prefix)
         if item is None:
-            item = self._work[self._orders[reply.prefix][0].task]
+            item = self._work[self._agenda.orders[reply.prefix][0].task]
         self._drop(item, message, error)
 
     def _drop(self, item: Work, reason: str, error: Exception) -> None:
@@ -324,7 +244,7 @@ class Driver:
         self._queue.drop(group)
         for name in [n for n in self._open if self._work[n].task.subject.digest == group]:
             self._open.discard(name)
-            self._left.pop(name, None)
+            self._agenda.left.pop(name, None)
             self._on_failure(self._work[name], reason)
 
     def _keep_failure(self, reply: Reply, kind: Failure) -> None:
@@ -341,9 +261,9 @@ class Driver:
         self._store.put(f"{self._prefix}/failures/{time.time_ns()}.json", canonical_json(story))
 
     def _named(self, prefix: str) -> str:
-        if prefix in self._audits:
-            return " ".join(["audit", self._audits[prefix].task.name]).strip()
-        unit, _ = self._orders[prefix]
+        if prefix in self._agenda.audits:
+            return " ".join(["audit", self._agenda.audits[prefix].task.name]).strip()
+        unit, _ = self._agenda.orders[prefix]
         task = self._work[unit.task].task
         words = " ".join(word for word in (task.name, task.attack_name(unit.position)) if word)
         return f"{words} on images {unit.range.start} to {unit.range.stop - 1}"
@@ -358,19 +278,3 @@ def final_error(reply: Reply, kind: Failure, message: str) -> Exception:
     if kind is not Failure.USER_ERROR:
         return UnitError(f"{message} ({kind.value}, as often as its budget allows)")
     return UserError(message) if reply.user else ProgramError(f"{message}\n{reply.traceback}")
-
-
-def _passes(task: Task, position: int) -> float:
-    return 1.0 if position == 0 else attack_passes(task.attacks[position - 1]).equivalents
-
-
-def _examples(
-    task: Task, unit: Unit, before: Unit | None, records: Mapping[str, UnitRecord]
-) -> float:
-    """Return how many images a unit works on: known from the unit before it, or assumed."""
-    size = len(unit.range)
-    if before is None or task.attack_all:
-        return size
-    if before.prefix in records:
-        return records[before.prefix].counts["robust"]
-    return size * CLEAN_ACCURACY * (1.0 if unit.position == 1 else ROBUST_SHARE)

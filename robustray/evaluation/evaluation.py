@@ -11,8 +11,9 @@ import torch
 
 from robustray.cluster import connect
 from robustray.errors import StoreError, StoreUnavailableError
+from robustray.evaluation.agenda import Work
 from robustray.evaluation.audits import audit_key, read_audit
-from robustray.evaluation.driver import Conclusion, Driver, Work
+from robustray.evaluation.driver import Conclusion, Driver
 from robustray.evaluation.networks import import_from
 from robustray.evaluation.outputs import (
     describe_result,
@@ -29,7 +30,8 @@ from robustray.manifest import Evaluation
 from robustray.reports.files import write_atomically
 from robustray.store import ObjectStore, canonical_json
 from robustray.sweeps import attempts
-from robustray.tracking import RunRecord, Uploader
+from robustray.sweeps.lease import lease
+from robustray.tracking import RunRecord, Uploader, ui_command
 from robustray.tracking.records import Status
 
 
@@ -114,29 +116,36 @@ def run_evaluation(
         If machines failed too often.
     """
     import_from((str(Path.cwd()),))
-    prepared = prepare(manifest, store, data_root)
+    ui_command(tracking_uri)  # refuses what is no tracking URI
+    prepared = prepare(manifest, store.impatient(), data_root)
     check_store(store)
     with connect():
-        resources = pick_resources(manifest.resources, assume_yes, say)
+        resources = pick_resources(store, manifest.resources, assume_yes, say)
         plan = make_plan(prepared, store, on_gpu=on_gpu(resources))
         say(describe_plan(plan))
-        uploader = start_tracking(tracking_uri, say)
-        try:
-            run = _Run(plan, store, uploader)
-            place = make_place(store, data_root, resources, manifest.batch_size)
-            interrupted = not run.drive(
-                lambda driver: driver.run(place, pool_size(resources), resources, manifest.bundle)
-            )
-            return run.stop() if interrupted else run.conclude(report_root)
-        finally:
-            uploader.close()
+        with lease(store, f"{plan.prefix}/driver.json", say):
+            uploader, patience_s = start_tracking(tracking_uri, say)
+            try:
+                run = _Run(plan, store, uploader, patience_s)
+                place = make_place(store, data_root, resources, manifest.batch_size)
+                interrupted = not run.drive(
+                    lambda driver: driver.run(
+                        place, pool_size(resources), resources, manifest.bundle
+                    )
+                )
+                return run.stop() if interrupted else run.conclude(report_root)
+            finally:
+                uploader.close()
 
 
 class _Run:
     """One run of an evaluation, in this process."""
 
-    def __init__(self, plan: Plan, store: ObjectStore, uploader: Uploader) -> None:
+    def __init__(
+        self, plan: Plan, store: ObjectStore, uploader: Uploader, patience_s: float
+    ) -> None:
         self._plan, self._store, self._uploader = plan, store, uploader
+        self._patience_s = patience_s
         self._units = UnitStore(store)
         self._done: dict[str, Conclusion] = {}
         images, manifest = plan.images.split, plan.manifest
@@ -152,11 +161,11 @@ class _Run:
         self._track("RUNNING")
         try:
             whole = run(self._driver)
-        except Exception as error:
-            kind = attempts.classify(error).value
+        except BaseException as error:
+            kind = attempts.classify(error).value if isinstance(error, Exception) else "stopped"
             self._end_session(kind, error)
-            self._track("FAILED")
-            self._uploader.drain(15)
+            self._track("FAILED" if isinstance(error, Exception) else "KILLED")
+            self._uploader.drain(min(10, self._patience_s))
             raise
         self._end_session("finished" if whole else "interrupted")
         return whole
@@ -173,7 +182,7 @@ class _Run:
             findings=read_audit(self._store, key) or [],
         )
         self._track("KILLED")
-        untracked = self._uploader.drain(20)
+        untracked = self._uploader.drain(min(20, self._patience_s))
         text = summary_text(result)
         return Evaluated(self._plan.id, result, None, self._driver.computed, True, untracked, text)
 
@@ -197,14 +206,14 @@ class _Run:
             folder,
             self._driver.computed,
             False,
-            self._uploader.drain(120),
+            self._uploader.drain(self._patience_s),
             describe_result(result, provenance),
         )
 
     def _keep(self, item: Work, conclusion: Conclusion) -> None:
         self._done[item.task.name] = conclusion
 
-    def _end_session(self, outcome: str, error: Exception | None = None) -> None:
+    def _end_session(self, outcome: str, error: BaseException | None = None) -> None:
         self._session = attempts.conclude(
             self._store, self._plan.prefix, self._session, outcome, error
         )
@@ -234,8 +243,8 @@ def check_store(store: ObjectStore) -> None:
         raise StoreError(f"{error}. Check ROBUSTRAY_STORE and AWS_ENDPOINT_URL") from error
 
 
-def start_tracking(uri: str, say: Callable[[str], None]) -> Uploader:
-    """Start feeding MLflow, and say so if it does not answer."""
+def start_tracking(uri: str, say: Callable[[str], None]) -> tuple[Uploader, float]:
+    """Start feeding MLflow; return how long to wait for it at the end, too, in seconds."""
     uploader = Uploader(uri, log=say)
     answer = uploader.check()
     if answer is not True:
@@ -243,4 +252,4 @@ def start_tracking(uri: str, say: Callable[[str], None]) -> Uploader:
             f"warning: MLflow does not answer ({answer}); the work goes on, its record is in the "
             "store, and MLflow gets it when it answers"
         )
-    return uploader
+    return uploader, 120 if answer is True else 15

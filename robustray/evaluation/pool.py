@@ -7,12 +7,10 @@ is started a second time. Nothing in here outlives the command; the store does.
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,6 +22,7 @@ from robustray.evaluation.queue import Call, UnitQueue
 from robustray.evaluation.worker import FINISHED, STALE, Place, Reply, Worker, failure
 from robustray.manifest import Resources
 from robustray.sweeps.queue import Failure
+from robustray.sweeps.runner import _stopping_politely
 
 _TICK_S = 0.5
 
@@ -101,18 +100,17 @@ class Pool:
             If no actor could be started for ``resources.wait_minutes``, or one after the other
             is lost at its start.
         """
+        stop = threading.Event()
         try:
-            with _sigterm_as_sigint():
-                while not queue.finished:
+            with _stopping_politely(stop):
+                while not queue.finished and not stop.is_set():
                     self._seat_actors(queue)
                     self._hand_out(queue)
                     self._listen(queue, listener)
                     listener.tick(self._workers)
-        except KeyboardInterrupt:
-            return queue.finished
         finally:
             self.close()
-        return True
+        return queue.finished
 
     def close(self) -> None:
         """End all actors, whatever they are doing."""
@@ -215,16 +213,3 @@ class Pool:
 
 def _all_failed(seat: _Seat, error: BaseException) -> list[Reply]:
     return [failure(name, error) for name in seat.call.names] if seat.call else []
-
-
-@contextmanager
-def _sigterm_as_sigint() -> Iterator[None]:
-    """Let a polite kill stop the run as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

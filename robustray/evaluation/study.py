@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,39 +12,39 @@ from typing import Any
 import torch
 
 from robustray.cluster import connect
-from robustray.errors import ManifestError, UserError
-from robustray.evaluation.driver import Conclusion, Driver, Work
-from robustray.evaluation.engines import load_engine
+from robustray.errors import UserError
+from robustray.evaluation.agenda import Work
+from robustray.evaluation.driver import Conclusion, Driver
 from robustray.evaluation.evaluation import check_store, start_tracking
-from robustray.evaluation.images import facts_of
-from robustray.evaluation.networks import describe_model
 from robustray.evaluation.plan import (
-    Images,
     Wanted,
     agreed_size,
     conditions_of,
     make_task,
-    read_images,
 )
 from robustray.evaluation.record import result_document, write_parquet
-from robustray.evaluation.suites import resolve_suite, resolve_threat
-from robustray.evaluation.task import Conditions, Subject, Task
+from robustray.evaluation.study_setting import (
+    Setting,
+    resolve_study,
+    selected_subject,
+    task_digest,
+)
+from robustray.evaluation.task import Conditions, Task
 from robustray.evaluation.units import UnitStore
 from robustray.evaluation.workers import make_place, on_gpu, pick_resources, pool_size
-from robustray.manifest import Evaluation, JudgedData, JudgedThreat
+from robustray.manifest import Evaluation
 from robustray.models import Profile
 from robustray.store import (
-    CheckpointStore,
     NotFoundError,
     ObjectStore,
     canonical_json,
     sha256_bytes,
 )
-from robustray.sweeps import Study, Trial, attempts, load_study, make_plan, publish
+from robustray.sweeps import Study, Trial, attempts, make_plan, publish
+from robustray.sweeps.lease import lease
 from robustray.sweeps.records import finished_trials, read_trial, study_run, trial_run
 from robustray.sweeps.report import Published
-from robustray.sweeps.trial import read_result
-from robustray.tracking import RunRecord, Uploader
+from robustray.tracking import RunRecord, Uploader, ui_command
 
 
 @dataclass(frozen=True)
@@ -76,21 +75,6 @@ class StudyEvaluated:
     untracked: list[str]
 
 
-@dataclass(frozen=True)
-class _Setting:
-    """What is the same for all trials of a study."""
-
-    study: Study
-    manifest: Evaluation
-    images: Images
-    wanted: Wanted
-    label: str
-
-    def prefix(self, trial: str) -> str:
-        """Return where a trial's result is kept."""
-        return f"{self.study.trial_prefix(trial)}/evaluations/{self.label}"
-
-
 def evaluate_study(
     manifest: Evaluation,
     store: ObjectStore,
@@ -108,35 +92,38 @@ def evaluate_study(
     manifest : Evaluation
         Names a study; images and threat model are the study's unless it says otherwise.
     store, tracking_uri, report_root, data_root, assume_yes, say
-        As in `robustray.evaluation.evaluation.run_evaluation`. Nobody else may feed the study's
-        runs to MLflow at the same time.
+        As in `robustray.evaluation.evaluation.run_evaluation`.
 
     Raises
     ------
     UserError
-        If the study is not there, or can't be evaluated as asked.
+        If the study is not there, can't be evaluated as asked, or is being run.
     MachineError
         If machines failed too often.
     """
-    setting = _resolve(manifest, store, data_root)
+    ui_command(tracking_uri)  # refuses what is no tracking URI
+    setting = resolve_study(manifest, store.impatient(), data_root)
     check_store(store)
     with connect():
-        resources = pick_resources(manifest.resources, assume_yes, say)
-        uploader = start_tracking(tracking_uri, say)
-        try:
-            run = _Run(setting, store, uploader, say, gpu=on_gpu(resources))
-            place = make_place(store, data_root, resources, manifest.batch_size)
-            interrupted = not run.drive(
-                lambda driver: driver.run(place, pool_size(resources), resources, manifest.bundle)
-            )
-            return run.conclude(report_root, interrupted)
-        finally:
-            uploader.close()
+        resources = pick_resources(store, manifest.resources, assume_yes, say)
+        with lease(store, f"{setting.study.prefix}/driver.json", say):  # the sweep's own
+            uploader, patience_s = start_tracking(tracking_uri, say)
+            try:
+                run = _Run(setting, store, uploader, say, gpu=on_gpu(resources))
+                place = make_place(store, data_root, resources, manifest.batch_size)
+                interrupted = not run.drive(
+                    lambda driver: driver.run(
+                        place, pool_size(resources), resources, manifest.bundle
+                    )
+                )
+                return run.conclude(report_root, 20 if interrupted else patience_s, interrupted)
+            finally:
+                uploader.close()
 
 
 def describe_study(manifest: Evaluation, store: ObjectStore, data_root: str | None) -> str:
     """Say what the evaluation of a study would compute; starts nothing."""
-    setting = _resolve(manifest, store, data_root)
+    setting = resolve_study(manifest, store, data_root)
     study, images = setting.study, setting.images
     done = finished_trials(store, study)
     there = sum(store.exists(f"{setting.prefix(name)}/record.json") for name in done)
@@ -155,7 +142,7 @@ class _Run:
 
     def __init__(
         self,
-        setting: _Setting,
+        setting: Setting,
         store: ObjectStore,
         uploader: Uploader,
         say: Callable[[str], None],
@@ -181,16 +168,15 @@ class _Run:
         """Run the driver; write down how that ended."""
         try:
             whole = run(self._driver)
-        except Exception as error:
-            attempts.conclude(
-                self._store, self._prefix, self._session, attempts.classify(error).value, error
-            )
+        except BaseException as error:
+            kind = attempts.classify(error).value if isinstance(error, Exception) else "stopped"
+            attempts.conclude(self._store, self._prefix, self._session, kind, error)
             raise
         outcome = "finished" if whole else "interrupted"
         attempts.conclude(self._store, self._prefix, self._session, outcome, None)
         return whole
 
-    def conclude(self, report_root: Path, interrupted: bool) -> StudyEvaluated:
+    def conclude(self, report_root: Path, patience_s: float, interrupted: bool) -> StudyEvaluated:
         """Write the study's report again, and close its runs in MLflow."""
         study, published = self._setting.study, publish(self._plan, self._store, report_root)
         for name in finished_trials(self._store, study):
@@ -200,7 +186,7 @@ class _Run:
         status = "KILLED" if not ended else "FAILED" if counts.failed else "FINISHED"
         record = study_run(study, status, self._started_ms(), published.artifacts)
         self._uploader.submit(study.prefix, lambda: record)
-        untracked = self._uploader.drain(20 if interrupted else 120)
+        untracked = self._uploader.drain(patience_s)
         return StudyEvaluated(
             self._setting.label,
             published,
@@ -214,7 +200,7 @@ class _Run:
         """Return what is to be done for a trial; None if that is done, or can't be."""
         setting, trial = self._setting, self._trials[name]
         try:
-            subject = _selected(self._store, setting, trial)
+            subject = selected_subject(self._store, setting, trial)
         except UserError as error:
             self._failed[name] = str(error)
             self._say(f"{name} can't be attacked: {error}")
@@ -234,7 +220,7 @@ class _Run:
         except (NotFoundError, ValueError, KeyError, AttributeError):
             return False
         intact = digest == sha256_bytes(canonical_json(record))
-        return intact and record["task"] == _task_digest(task, self._setting)
+        return intact and record["task"] == task_digest(task, self._setting)
 
     def _keep(self, item: Work, conclusion: Conclusion) -> None:
         """Keep a trial's result, and show it."""
@@ -249,7 +235,7 @@ class _Run:
         found = [self._units.provenance(loaded.unit) for loaded in conclusion.units]
         ended = [entry["ended_ms"] for entry in found if entry is not None]
         record: dict[str, Any] = {
-            "task": _task_digest(task, setting),
+            "task": task_digest(task, setting),
             "result": result,
             "ended_ms": max(ended, default=self._session.started_ms),
         }
@@ -285,76 +271,3 @@ class _Run:
 def _trial_record(store: ObjectStore, study: Study, trial: Trial, profile: Profile) -> RunRecord:
     state = read_trial(store, study, trial)
     return trial_run(study, state, profile, store.uri, failed=False, stopped=False)
-
-
-def _resolve(manifest: Evaluation, store: ObjectStore, data_root: str | None) -> _Setting:
-    """Fill in from the study what an evaluation of it leaves open."""
-    assert manifest.study is not None
-    study = load_study(store, manifest.study)
-    own, data = study.manifest.data, manifest.data
-    if data.name not in (None, own.name):
-        raise ManifestError(
-            f"the study's data set is {own.name}, not {data.name}", path="data.name"
-        )
-    limit = own.test_limit if data.split == "test" else None
-    data = data.model_copy(
-        update={
-            "name": own.name,
-            "first": data.first or limit,
-            "validation": own.validation,
-            "parts": own.parts,
-            "download": data.download or own.download,
-        }
-    )
-    sweep = study.manifest.evaluation.threat or study.manifest.recipe.threat
-    threat_config = manifest.threat or JudgedThreat(norm=sweep.norm, eps=sweep.eps)
-    threat, engine = resolve_threat(threat_config), load_engine(manifest.engine)
-    suite = resolve_suite(manifest.suite, threat, engine, manifest.search_dtype)
-    same_threat = (threat.norm, threat.eps) == (sweep.norm, sweep.eps)
-    label = _label(manifest, study, data, suite.name, None if same_threat else threat_config)
-    images = read_images(data, data_root)
-    return _Setting(study, manifest, images, Wanted("", threat, suite), label)
-
-
-def _label(
-    manifest: Evaluation, study: Study, data: JudgedData, suite: str, other: JudgedThreat | None
-) -> str:
-    """Name the column: the suite, and everything in which it differs from the study's own."""
-    words = [suite]
-    words += [f"{other.norm}-{other.eps:.6g}"] if other else []
-    words += [data.split] if data.split != "test" else []
-    own = study.manifest.data.test_limit if data.split == "test" else None
-    words += [f"first{data.first}"] if data.first != own else []
-    words += [manifest.search_dtype] if manifest.search_dtype != "float32" else []
-    words += [manifest.engine] if manifest.engine != "robustray" else []
-    if manifest.seed != 0 or (len(words) == 1 and suite in study.manifest.evaluation.attacks):
-        words.append(f"seed{manifest.seed}")
-    return "_".join(words)
-
-
-def _selected(store: ObjectStore, setting: _Setting, trial: Trial) -> Subject:
-    """Return a finished trial's selected network.
-
-    Raises
-    ------
-    UserError
-        If the bytes of its weights were not kept.
-    """
-    prefix = setting.study.trial_prefix(trial.name)
-    result = read_result(store, prefix)
-    assert result is not None
-    checkpoints = CheckpointStore(store, prefix, Path(tempfile.gettempdir()))
-    record = checkpoints.record(result["selected_epoch"])
-    wanted = result["weights_sha256"]
-    entry = next((e for e in record.files.values() if e["sha256"] == wanted), None)
-    if record.state == "pruned" or entry is None:
-        raise UserError("its selected checkpoint was not kept (retention.keep of the study)")
-    network = describe_model(trial.model, None, facts_of(setting.images.config))
-    return Subject(network, wanted, "safetensors", entry["key"])
-
-
-def _task_digest(task: Task, setting: _Setting) -> str:
-    """Hash all that a task's result depends on; shards are not among it."""
-    last = task.identity(task.ranges[0], len(task.attacks)) | {"range": None}
-    rest = {"images": setting.images.split.digest, "audit": setting.manifest.audit}
-    return sha256_bytes(canonical_json(last | rest))

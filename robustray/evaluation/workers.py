@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from robustray.cluster import Capacity, check_fits, has_gpu, read_capacity
+from robustray.data import data_root
 from robustray.errors import UserError
 from robustray.evaluation.worker import Place
 from robustray.manifest import Resources
 from robustray.store import ObjectStore
+from robustray.sweeps.study import check_shared
 
 NO_GPU = (
     "this evaluation asks for GPUs and there is none, neither here nor declared by a cluster. "
@@ -18,17 +20,21 @@ NO_GPU = (
 )
 
 
-def pick_resources(resources: Resources, assume_yes: bool, say: Callable[[str], None]) -> Resources:
-    """Return the resources of a worker; refuse what no node can ever hold.
+def pick_resources(
+    store: ObjectStore, resources: Resources, assume_yes: bool, say: Callable[[str], None]
+) -> Resources:
+    """Return the resources of a worker; refuse what the connected cluster can't hold or share.
 
     Where the manifest does not say how many GPUs, and there is none anywhere, CPUs are used.
 
     Raises
     ------
     UserError
-        If no node is large enough, or GPUs were asked for where there are none.
+        If no node is large enough, GPUs were asked for where there are none, or the store is a
+        folder that the nodes don't share.
     """
     capacity = read_capacity()
+    check_shared(store, capacity, say)
     if resources.gpus > 0 and not has_gpu(capacity):
         if "gpus" in resources.model_fields_set and not assume_yes:
             raise UserError(NO_GPU)
@@ -52,13 +58,13 @@ def pool_size(resources: Resources) -> Callable[[int], int]:
 
 
 def make_place(
-    store: ObjectStore, data_root: str | None, resources: Resources, batch_size: int
+    store: ObjectStore, root: str | None, resources: Resources, batch_size: int
 ) -> Place:
     """Return what workers are told of their place."""
-    root = str(Path(data_root).resolve()) if data_root else _beside()
+    folder = data_root(Path(root) if root else None).resolve()  # workers run elsewhere
     return Place(
         store_uri=store.uri,
-        data_root=root,
+        data_root=str(folder),
         import_paths=(str(Path.cwd()),),
         cpus=resources.cpus,
         gpus=resources.gpus,
@@ -69,11 +75,6 @@ def make_place(
 def on_gpu(resources: Resources) -> bool:
     """Whether workers compute on a GPU."""
     return resources.gpus > 0 and not os.environ.get("ROBUSTRAY_DEVICE", "").startswith("cpu")
-
-
-def _beside() -> str | None:
-    """Return ./data as an absolute path if it is there: workers may run in another folder."""
-    return str(Path("data").resolve()) if Path("data").is_dir() else None
 
 
 def _fitting(resources: Resources, capacity: Capacity) -> int:

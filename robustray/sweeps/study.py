@@ -99,7 +99,7 @@ def run_study(
     say(describe_plan(plan))
     with connect():
         capacity = read_capacity()
-        _check_shared(store, capacity, say)
+        check_shared(store, capacity, say)
         cpu_only = _check_resources(manifest, capacity, assume_yes, say)
         with lease(store, f"{study.prefix}/driver.json", say):
             save_study(store, study)
@@ -273,7 +273,7 @@ def _check_store(store: ObjectStore) -> None:
         raise StoreError(f"{error}. Check ROBUSTRAY_STORE and AWS_ENDPOINT_URL") from error
 
 
-def _check_shared(store: ObjectStore, capacity: Capacity, say: Callable[[str], None]) -> None:
+def check_shared(store: ObjectStore, capacity: Capacity, say: Callable[[str], None]) -> None:
     """Refuse the default folder on a cluster of several machines, which don't share it."""
     if not isinstance(store, LocalStore) or os.environ.get("ROBUSTRAY_STORE"):
         return

@@ -25,7 +25,8 @@ class Linear(nn.Module):
         """Largest z_j - z_y over the ball, for each class j (B, K); -inf for j = y."""
         logits_BK = self(x)
         apart_BKD = self.weight_KD[None] - self.weight_KD[y_B][:, None]
-        dual = torch.linalg.vector_norm(apart_BKD, {"linf": 1, "l2": 2, "l1": torch.inf}[norm], dim=2)
+        order = {"linf": 1, "l2": 2, "l1": torch.inf}[norm]
+        dual = torch.linalg.vector_norm(apart_BKD, order, dim=2)
         best_BK = logits_BK - logits_BK.gather(1, y_B[:, None]) + eps * dual
         return best_BK.scatter(1, y_B[:, None], float("-inf"))
 

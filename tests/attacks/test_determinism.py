@@ -9,10 +9,10 @@ from robustray.attacks import AttackSpec, ThreatModel, evaluate
 COUNT = 150
 CASCADE = ("fgsm", AttackSpec("twice", "pgd", {"steps": 5, "restarts": 2, "loss": "dlr"}))
 AUTOATTACK = (  # every attack of AutoAttack, shortened
-    AttackSpec("apgd-ce", options={"n_iter": 6, "n_restarts": 2}),
-    AttackSpec("apgd-t", options={"n_iter": 6, "n_targets": 3}),
-    AttackSpec("fab-t", options={"n_iter": 5, "n_targets": 2, "n_restarts": 2}),
-    AttackSpec("square", options={"n_queries": 40}),
+    AttackSpec("apgd-ce", options={"n_iter": 4, "n_restarts": 2}),
+    AttackSpec("apgd-t", options={"n_iter": 5, "n_targets": 2}),
+    AttackSpec("fab-t", options={"n_iter": 3, "n_targets": 1, "n_restarts": 2}),
+    AttackSpec("square", options={"n_queries": 20}),
 )
 
 

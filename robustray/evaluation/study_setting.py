@@ -1,0 +1,107 @@
+"""Which study is evaluated, on what, and what the column that it fills is called."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustray.errors import ManifestError, UserError
+from robustray.evaluation.engines import load_engine
+from robustray.evaluation.images import facts_of
+from robustray.evaluation.networks import describe_model
+from robustray.evaluation.plan import Images, Wanted, read_images
+from robustray.evaluation.suites import resolve_suite, resolve_threat
+from robustray.evaluation.task import Subject, Task
+from robustray.manifest import Evaluation, JudgedData, JudgedThreat
+from robustray.store import CheckpointStore, ObjectStore, canonical_json, sha256_bytes
+from robustray.sweeps import Study, Trial, load_study
+from robustray.sweeps.trial import read_result
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for all trials of a study."""
+
+    study: Study
+    manifest: Evaluation
+    images: Images
+    wanted: Wanted
+    label: str
+
+    def prefix(self, trial: str) -> str:
+        """Return where a trial's result is kept."""
+        return f"{self.study.trial_prefix(trial)}/evaluations/{self.label}"
+
+
+def resolve_study(manifest: Evaluation, store: ObjectStore, data_root: str | None) -> Setting:
+    """Fill in from the study what an evaluation of it leaves open."""
+    assert manifest.study is not None
+    study = load_study(store, manifest.study)
+    own, data = study.manifest.data, manifest.data
+    if data.name not in (None, own.name):
+        raise ManifestError(
+            f"the study's data set is {own.name}, not {data.name}", path="data.name"
+        )
+    limit = own.test_limit if data.split == "test" else None
+    data = data.model_copy(
+        update={
+            "name": own.name,
+            "first": data.first or limit,
+            "validation": own.validation,
+            "parts": own.parts,
+            "download": data.download or own.download,
+        }
+    )
+    sweep = study.manifest.evaluation.threat or study.manifest.recipe.threat
+    threat_config = manifest.threat or JudgedThreat(norm=sweep.norm, eps=sweep.eps)
+    threat, engine = resolve_threat(threat_config), load_engine(manifest.engine)
+    suite = resolve_suite(manifest.suite, threat, engine, manifest.search_dtype)
+    same_threat = (threat.norm, threat.eps) == (sweep.norm, sweep.eps)
+    label = _label(manifest, study, data, suite.name, None if same_threat else threat_config)
+    images = read_images(data, data_root)
+    return Setting(study, manifest, images, Wanted("", threat, suite), label)
+
+
+def _label(
+    manifest: Evaluation, study: Study, data: JudgedData, suite: str, other: JudgedThreat | None
+) -> str:
+    """Name the column: the suite, and everything in which it differs from the study's own."""
+    words = [suite]
+    words += [f"{other.norm}-{other.eps:.6g}"] if other else []
+    words += [data.split] if data.split != "test" else []
+    own = study.manifest.data.test_limit if data.split == "test" else None
+    words += [f"first{data.first}"] if data.first != own else []
+    words += [manifest.search_dtype] if manifest.search_dtype != "float32" else []
+    words += [manifest.engine] if manifest.engine != "robustray" else []
+    if manifest.seed != 0 or (len(words) == 1 and suite in study.manifest.evaluation.attacks):
+        words.append(f"seed{manifest.seed}")
+    return "_".join(words)
+
+
+def selected_subject(store: ObjectStore, setting: Setting, trial: Trial) -> Subject:
+    """Return a finished trial's selected network.
+
+    Raises
+    ------
+    UserError
+        If the bytes of its weights were not kept.
+    """
+    prefix = setting.study.trial_prefix(trial.name)
+    result = read_result(store, prefix)
+    assert result is not None
+    checkpoints = CheckpointStore(store, prefix, Path(tempfile.gettempdir()))
+    record = checkpoints.record(result["selected_epoch"])
+    wanted = result["weights_sha256"]
+    entry = next((e for e in record.files.values() if e["sha256"] == wanted), None)
+    if record.state == "pruned" or entry is None:
+        raise UserError("its selected checkpoint was not kept (retention.keep of the study)")
+    network = describe_model(trial.model, None, facts_of(setting.images.config))
+    return Subject(network, wanted, "safetensors", entry["key"])
+
+
+def task_digest(task: Task, setting: Setting) -> str:
+    """Hash all that a task's result depends on; shards are not among it."""
+    last = task.identity(task.ranges[0], len(task.attacks)) | {"range": None}
+    rest = {"images": setting.images.split.digest, "audit": setting.manifest.audit}
+    return sha256_bytes(canonical_json(last | rest))

@@ -1,0 +1,54 @@
+import pytest
+import torch
+from torch import nn
+
+from robustray.attacks.network import Network
+from robustray.attacks.oracle import find_shapes
+from robustray.attacks.shapes import Shapes, equal_shapes
+
+
+@pytest.mark.parametrize("full", [8, 24, 64, 128])
+@pytest.mark.parametrize("smaller", [(), (32, 16, 8), (32,)])
+def test_cuts_hold_all_rows_and_are_stable(full, smaller):
+    shapes = Shapes(full, tuple(s for s in smaller if s < full))
+    for rows in range(1, 3 * full):
+        cut = shapes.cut(rows)
+        assert rows <= sum(cut) == shapes.padded(rows) <= -(-rows // full) * full
+        assert set(cut) <= {full, *shapes.smaller}
+        assert shapes.cut(sum(cut)) == cut
+        parts = list(shapes.slices(sum(cut)))
+        assert [part.stop - part.start for part in parts] == list(cut)
+        assert parts[-1].stop == sum(cut)
+
+
+def test_small_rests_take_small_passes_unless_larger_ones_are_cheaper():
+    shapes = Shapes(64, (32, 16, 8))
+    assert shapes.cut(1) == (8,)
+    assert shapes.cut(40) == (32, 8)
+    assert shapes.cut(60) == (64,)
+    assert shapes.cut(70) == (64, 8)
+
+
+def test_only_shapes_of_the_same_bits_are_used():
+    probe = torch.rand(64, 5)
+
+    def evaluate(x):
+        return [x * 3, x.sum(1) + (1e-7 if len(x) < 32 else 0)]
+
+    assert equal_shapes(64, evaluate, probe) == Shapes(64, (32,))
+    assert equal_shapes(24, lambda x: [x], probe[:24]) == Shapes(24, ())
+    assert equal_shapes(64, lambda x: [x], probe) == Shapes(64, (32, 16, 8))
+
+
+class Centred(nn.Module):
+    """Depends on the rest of the batch, in the gradient alone."""
+
+    def forward(self, x):
+        flat = x.flatten(1)
+        return flat[:, :3] + 1e-3 * (flat - flat.detach()).sum()
+
+
+def test_models_that_look_at_their_batch_or_are_random_get_one_shape():
+    image = torch.rand(2, 4, 4)
+    for model in (Centred(), nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(32, 3))):
+        assert find_shapes(Network(model, torch.device("cpu")), 64, image, 3) == Shapes(64)
