@@ -39,6 +39,7 @@ def evaluate(
     compute_shape: int | None = None,
     search_dtype: str = "float32",
     channels_last: bool = False,
+    graphs: bool = True,
     mode: str = "robustray",
 ) -> EvaluationResult:
     """Attack a model with a suite and give a verdict on each example.
@@ -78,6 +79,8 @@ def evaluate(
         misclassified its adversarial example in float32.
     channels_last : bool
         Search in the memory layout that convolutions are often faster in.
+    graphs : bool
+        Replay an attack's steps as CUDA graphs where there are such; that changes no result.
     mode : {"robustray", "upstream"}
         "upstream" follows the reference implementation of AutoAttack in its quirks, its seeds and
         its random order: batches of exactly ``batch_size`` in lockstep. It is there to be compared
@@ -99,7 +102,7 @@ def evaluate(
     examples = checked_examples(x, y, index)
     network = Network(model, examples.x.device, search_dtype, channels_last)
     shape = default_compute_shape(network.device) if compute_shape is None else compute_shape
-    schedule = Schedule(shape, batch_size)
+    schedule = Schedule(shape, batch_size, graphs)
     with judging(model):
         if upstream:
             logits = clean_logits_upstream(network, examples, batch_size)

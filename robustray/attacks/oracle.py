@@ -115,7 +115,7 @@ def judge(network: Network, x_adv: Tensor, y_B: Tensor, shapes: Shapes, votes: i
 
 
 def find_shapes(network: Network, full: int, image: Tensor, classes: int) -> Shapes:
-    """Find the physical batches that give a network's answers the same bits.
+    """Find the physical batches that give a network's answers the same bits; asked once.
 
     Models that are random, or depend on the rest of the batch, get the full shape alone.
 
@@ -130,6 +130,13 @@ def find_shapes(network: Network, full: int, image: Tensor, classes: int) -> Sha
     classes : int
         How many classes there are.
     """
+    key = (full, tuple(image.shape), image.dtype, classes)
+    if key not in network.found_shapes:
+        network.found_shapes[key] = _find_shapes(network, full, image, classes)
+    return network.found_shapes[key]
+
+
+def _find_shapes(network: Network, full: int, image: Tensor, classes: int) -> Shapes:
     rng, index_B = ExampleRandom(0, "probe"), torch.arange(full)
     x = rng.uniform(index_B, tuple(image.shape)).to(network.device, image.dtype)
     weight_K = rng.normal(index_B[:1], (classes,))[0].to(network.device)
