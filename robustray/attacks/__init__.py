@@ -7,11 +7,15 @@
 
 from robustray.attacks import catalogue as _catalogue
 from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
+from robustray.attacks.autoattack import autoattack
 from robustray.attacks.evaluate import evaluate
+from robustray.attacks.fab import fab, fab_t
 from robustray.attacks.fgsm import fgsm
 from robustray.attacks.gradients import input_gradient
+from robustray.attacks.minimum_norm import MinimumNorm, minimum_norms
 from robustray.attacks.pgd import pgd
 from robustray.attacks.result import AttackResult, EvaluationResult
+from robustray.attacks.square import square
 from robustray.attacks.suite import (
     AttackSpec,
     Suite,
@@ -29,18 +33,24 @@ __all__ = [
     "AttackResult",
     "AttackSpec",
     "EvaluationResult",
+    "MinimumNorm",
     "Suite",
     "ThreatModel",
     "apgd_ce",
     "apgd_dlr",
     "apgd_t",
     "attack_suite",
+    "autoattack",
     "evaluate",
+    "fab",
+    "fab_t",
     "fgsm",
     "input_gradient",
     "list_attacks",
     "list_suites",
+    "minimum_norms",
     "pgd",
     "register_attack",
     "register_suite",
+    "square",
 ]

@@ -18,7 +18,7 @@ from robustray.attacks import AttackResult, AttackSpec, ThreatModel
 from robustray.attacks.context import judging
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
 from robustray.attacks.gradients import is_correct
-from robustray.attacks.inputs import check_logits
+from robustray.attacks.inputs import check_inside, check_logits
 from robustray.evaluation.engines import is_independent, load_engine
 from robustray.evaluation.task import SAMPLES, Task
 from robustray.evaluation.verdicts import (
@@ -134,7 +134,7 @@ def _group(
         engine = load_engine(task.conditions.engine["name"])
         joined = _joined(chosen)
         result = engine.attack(model, joined, threat, spec, task.conditions, batch_size)
-        assert bool(threat.contains(result.x_adv, joined.x).all()), spec.name
+        check_inside(result.x_adv, joined.x, threat, spec.name)
         prediction = _predictions(task, model, joined, result, batch_size)
     bounds = np.cumsum([0, *map(len, rows)])
     return [

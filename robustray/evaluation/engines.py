@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 from robustray.attacks import AttackResult, AttackSpec, Suite, ThreatModel
 from robustray.attacks.engine import Examples, Network, Schedule, run_attack
 from robustray.attacks.gradients import Model
-from robustray.errors import UserError
+from robustray.errors import ManifestError, UserError
 from robustray.evaluation.task import Conditions
 
 _MODULES = {"robustray": __name__, "reference": "robustray.evaluation.reference"}
@@ -87,7 +87,13 @@ class NativeEngine:
         return {"name": "robustray"}
 
     def check(self, suite: Suite, threat: ThreatModel, search_dtype: str) -> None:
-        """Raise nothing: suites were checked when they were made."""
+        """Refuse budgets that are out of range, now and not on the first worker."""
+        del search_dtype
+        for spec in suite.attacks:
+            try:
+                spec.check(threat)
+            except ValueError as error:
+                raise ManifestError(str(error), path="suite") from error
 
     def attack(
         self,

@@ -49,6 +49,18 @@ def refused(capsys, *arguments: str) -> str:
             "suite=[{name: a, attack: pgd, options: {step: 3}}]",
             "has no option 'step'; it has: steps",
         ),
+        (
+            "suite=[{name: a, attack: pgd, options: {steps: many}}]",
+            "pgd: steps is a whole number, not 'many'",
+        ),
+        (
+            "suite=[{name: a, attack: pgd, options: {steps: 0}}]",
+            "suite: attack a: steps, restarts and eot are at least 1",
+        ),
+        (
+            "suite=[{name: a, attack: apgd-ce, options: {l1_stages: true}}]",
+            "l1_stages is for l1, not linf",
+        ),
         ("suite=[]", "suite: must hold at least 1 value"),
         ("suite=[{nam: a}]", "suite[0].nam: unknown key; did you mean 'name'?"),
         ("threat.eps=8", "eps is in those units"),
