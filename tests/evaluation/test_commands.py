@@ -135,3 +135,55 @@ def test_flags_mean_what_manifests_say(here, capsys):
     printed = capsys.readouterr().out
     assert "suite        custom: fgsm, pgd-20" in printed
     assert "weights: {uri: net.safetensors" in printed
+
+
+def test_a_plan_without_a_gpu_is_that_of_the_run(here, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    asked = ["plan", "--manifest", "good.yaml", "--set", "resources.gpus=1"]
+    assert main(asked) == 0
+    local = capsys.readouterr().out
+    assert "compute shape 64" in local
+    assert main(["plan", "--manifest", "good.yaml"]) == 0
+    assert capsys.readouterr().out == local
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert main(asked) == 0
+    assert "compute shape 128" in capsys.readouterr().out
+
+
+def test_status_counts_the_units_of_the_first_run(here, capsys):
+    from robustray.evaluation.evaluation import plan_evaluation
+    from robustray.evaluation.plan import agreed_size
+    from robustray.manifest import load_manifest
+    from robustray.store import open_store
+
+    plan = plan_evaluation(load_manifest("good.yaml", []), open_store(), None)
+    agreed_size(open_store(), plan.prefix, 20)
+    assert main(["status", "--manifest", "good.yaml"]) == 0
+    assert "pgd-20                   0 of 3 units" in capsys.readouterr().out
+
+
+STRANGE = """
+import torch
+from torch import nn
+class Strange(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+        self.linear.weight.data = torch.from_numpy(self.linear.weight.detach().numpy() * 0)
+        assert float(self.linear.weight.detach().sum()) == 0  # weights are at hand while it is built
+    def forward(self, x):
+        if float(x.amax()) > 2:
+            raise ValueError
+        return self.linear(torch.from_numpy(x.detach().numpy()).flatten(1)) + 0 * x.sum()
+"""
+
+
+def test_a_network_that_can_not_be_counted_is_planned_all_the_same(here, capsys, monkeypatch):
+    (here / "strange_net.py").write_text(STRANGE)
+    monkeypatch.syspath_prepend(here)
+    wanted = ("--model", "strange_net:Strange", "--set", "data.name=digits", "--suite", "pgd-20")
+    assert main(["evaluate", *wanted, "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert "strange_net:Strange" in printed.out
+    assert "FLOPs unknown" in printed.out
+    assert not printed.err
