@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
+
+from torch import Tensor
 
 from robustray.attacks import AttackResult, AttackSpec, Suite, ThreatModel
 from robustray.attacks.engine import Examples, Network, Schedule, run_attack
@@ -12,6 +15,10 @@ from robustray.errors import ManifestError, UserError
 from robustray.evaluation.task import Conditions
 
 _MODULES = {"robustray": __name__, "reference": "robustray.evaluation.reference"}
+
+# What engines may note of an example: its point was outside the threat model and was moved there;
+# and only outside of it did the point fool the model.
+NOTES = ("repaired", "lost")
 
 # Engines whose verdict on an image does not depend on the images that it is attacked with.
 _INDEPENDENT = {"robustray"}
@@ -57,6 +64,10 @@ class Engine(Protocol):
         AttackResult
             In the order of the examples, on the CPU, every ``x_adv`` inside the threat model.
         """
+        ...
+
+    def notes(self, result: AttackResult) -> Mapping[str, Tensor]:
+        """Return what records count beside verdicts: names to bool (B,); see ``NOTES``."""
         ...
 
 
@@ -110,6 +121,11 @@ class NativeEngine:
         )
         schedule = Schedule(conditions.compute_shape, batch_size)
         return run_attack(network, examples, threat, spec, schedule, seed=conditions.seed)
+
+    def notes(self, result: AttackResult) -> Mapping[str, Tensor]:
+        """Return nothing: all points are inside."""
+        del result
+        return {}
 
 
 ENGINE = NativeEngine()

@@ -114,7 +114,7 @@ class Worker:
         for (order, part, previous), found in zip(ready, computed, strict=True):
             unit = order.unit
             identity = task.identity(unit.range, unit.position)
-            outcome = Outcome(identity, previous, found.verdicts, found.adversarial)
+            outcome = Outcome(identity, previous, found.verdicts, found.adversarial, found.notes)
             seconds = (ended - started) * len(part.open(task.attack_all)) / examples
             record = units.commit(
                 unit, outcome, _provenance(order, device, started, ended, seconds, len(ready))

@@ -170,7 +170,7 @@ class Strange(nn.Module):
         super().__init__()
         self.linear = nn.Linear(64, 10)
         self.linear.weight.data = torch.from_numpy(self.linear.weight.detach().numpy() * 0)
-        assert float(self.linear.weight.detach().sum()) == 0  # weights are at hand while it is built
+        assert float(self.linear.weight.detach().sum()) == 0  # there are numbers
     def forward(self, x):
         if float(x.amax()) > 2:
             raise ValueError
