@@ -187,3 +187,29 @@ def test_a_network_that_can_not_be_counted_is_planned_all_the_same(here, capsys,
     assert "strange_net:Strange" in printed.out
     assert "FLOPs unknown" in printed.out
     assert not printed.err
+
+
+BROKEN = """
+import torch
+def net(path="nowhere.pt"):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.load(path))
+def wrong_type(): return 3 + "a"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("broken_net:net", ("factory.function: broken_net:net fails: FileNotFoundError", ", line")),
+        ("broken_net:wrong_type", ("fails: TypeError: unsupported operand", "line 5")),
+        ("broken_import:net", ("broken_import fails when it is imported: ZeroDivisionError",)),
+    ],
+)
+def test_networks_that_fail_to_be_built_are_told_in_one_message(
+    here, capsys, monkeypatch, name, words
+):
+    (here / "broken_net.py").write_text(BROKEN)
+    (here / "broken_import.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(here)
+    told = refused(capsys, "evaluate", "--model", name, "--set", "data.name=digits")
+    assert all(word in told for word in words)
