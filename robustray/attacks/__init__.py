@@ -8,6 +8,7 @@
 from robustray.attacks import catalogue as _catalogue
 from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from robustray.attacks.autoattack import autoattack
+from robustray.attacks.bpda import Bpda, WithSurrogate, soft_round, straight_through
 from robustray.attacks.evaluate import evaluate
 from robustray.attacks.fab import fab, fab_t
 from robustray.attacks.fgsm import fgsm
@@ -32,10 +33,12 @@ assert _catalogue  # imported for what it registers
 __all__ = [
     "AttackResult",
     "AttackSpec",
+    "Bpda",
     "EvaluationResult",
     "MinimumNorm",
     "Suite",
     "ThreatModel",
+    "WithSurrogate",
     "apgd_ce",
     "apgd_dlr",
     "apgd_t",
@@ -52,5 +55,7 @@ __all__ = [
     "pgd",
     "register_attack",
     "register_suite",
+    "soft_round",
     "square",
+    "straight_through",
 ]
