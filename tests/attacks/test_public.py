@@ -6,7 +6,14 @@ import pytest
 import torch
 
 import robustray.attacks
-from robustray.attacks import AttackResult, ThreatModel, autoattack, evaluate, list_attacks
+from robustray.attacks import (
+    AttackResult,
+    AttackSpec,
+    ThreatModel,
+    autoattack,
+    evaluate,
+    list_attacks,
+)
 from robustray.random import ExampleRandom
 from tests.attacks.linear import Linear, interior
 
@@ -44,9 +51,11 @@ def test_autoattack_is_the_suite_of_its_version():
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 4))
     x = torch.rand(6, 3, 4, 4)
     y, threat = model(x).argmax(1), ThreatModel("linf", 0.02)
-    found = autoattack(model, x, y, threat, version="rand", seed=3)
+    found = autoattack(model, x, y, threat, version="rand", seed=3, compute_shape=8)
     assert found.suite == "autoattack-rand"
-    assert torch.equal(found.x_adv, evaluate(model, x, y, threat, found.suite, seed=3).x_adv)
+    assert torch.equal(
+        found.x_adv, evaluate(model, x, y, threat, found.suite, seed=3, compute_shape=8).x_adv
+    )
     with pytest.raises(ValueError, match="version is one of standard, plus, rand, not 'custom'"):
         autoattack(model, x, y, threat, version="custom")
 
@@ -60,11 +69,14 @@ def test_examples_of_any_rank_and_models_more_precise_than_their_images(norm, sh
     distance_BK = -exact.best_margins(x, y, norm, 0.0)
     slope_BK = exact.best_margins(x, y, norm, 1.0) + distance_BK
     distance_B = (distance_BK / slope_BK).nan_to_num(torch.inf).amin(1)
-    threat = ThreatModel(norm, distance_B.median().item() * 1.001)
-    attacks = ["apgd-dlr", "fab-t", "apgd-t", "fab"] + ["square"] * (len(shape) == 3)
-    for name in attacks:
-        found = evaluate(lambda x: exact(x.double()), x.to(dtype), y, threat, [name], batch_size=8)
+    threat = ThreatModel(norm, distance_B.median().item() * 1.02)
+    attacks = {name: {"n_iter": 30} for name in ("apgd-dlr", "apgd-t", "fab", "fab-t")}
+    if len(shape) == 3:
+        attacks["square"] = {"n_queries": 400}
+    for name, options in attacks.items():
+        spec = AttackSpec(name, options=options)
+        found = evaluate(lambda x: exact(x.double()), x.to(dtype), y, threat, [spec], batch_size=8)
         assert found.x_adv.dtype == dtype
         assert (distance_B[~found.robust] <= threat.eps * 1.0001).all()
         missed = found.robust.sum() - (distance_B > threat.eps).sum()
-        assert missed <= (6 if name == "square" else 2)
+        assert missed <= (7 if name == "square" else 2)
