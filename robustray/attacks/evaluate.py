@@ -17,7 +17,7 @@ from robustray.attacks.engine import (
     run_attack,
 )
 from robustray.attacks.gradients import Model, is_correct
-from robustray.attacks.inputs import check_logits, checked_examples
+from robustray.attacks.inputs import check_inside, check_logits, checked_examples
 from robustray.attacks.result import AttackResult, EvaluationResult
 from robustray.attacks.suite import AttackSpec, Suite, attack_suite
 from robustray.attacks.threat import ThreatModel
@@ -56,7 +56,8 @@ def evaluate(
         in evaluation mode and left as it was; its parameters are not touched. Where it offers
         ``surrogate(x)``, gradients come from that and verdicts from the model itself.
     x : Tensor
-        Images (N, C, H, W): float32 in [0, 1], or uint8.
+        Images (N, C, H, W), or other examples (N, ...) for attacks that do not look at rows and
+        columns: float32 or float64 in [0, 1], or uint8.
     y : Tensor
         Labels (N,), integers in 0..K-1.
     threat : ThreatModel
@@ -119,7 +120,7 @@ def evaluate(
                 found = run_attack_upstream(*case, batch_size, seed=seed)
             else:
                 found = run_attack(*case, schedule, seed=seed, logits=logits[rows])
-                assert bool(threat.contains(found.x_adv, case[1].x).all()), spec.name
+                check_inside(found.x_adv, case[1].x, threat, spec.name)
             verdicts.update(rows, found, spec.name)
     return verdicts.result(threat, suite.name, seed, batch_size if upstream else shape)
 
