@@ -55,7 +55,7 @@ class GraphedStep:
 class _Graph:
     """A captured step that reads and overwrites a state of its own."""
 
-    def __init__(self, step: Step, state: SlotState, pool: tuple[int, int]) -> None:
+    def __init__(self, step: Step, state: SlotState, pool: Any) -> None:
         self._state = replace(state, **{name: held.clone() for name, held in _tensors(state)})
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -85,7 +85,7 @@ class _Graph:
             held[name].copy_(new)
 
 
-def _captured(step: Step, state: SlotState, pool: tuple[int, int]) -> _Graph | None:
+def _captured(step: Step, state: SlotState, pool: Any) -> _Graph | None:
     """Capture a step; None where it can't be, or does not give the same bits."""
     try:
         graph = _Graph(step, state, pool)
