@@ -247,8 +247,9 @@ def _judged(
 def _judge(engine: str, alone: str | None, seed: int, options: argparse.Namespace) -> np.ndarray:
     torch.set_num_threads(options.threads)
     suite = _suite(alone, options)
+    search = options.search if engine == "ours" else "float32"
     kept = options.keep and options.keep / "-".join(
-        (options.model, options.norm, f"{options.eps:.6f}", str(options.n), options.search,
+        (options.model, options.norm, f"{options.eps:.6f}", str(options.n), search,
          suite.name.replace(" ", "-"), engine, f"{seed}.npy")
     )  # fmt: skip
     if kept and kept.exists():
