@@ -54,6 +54,7 @@ class ModelConfig(Section):
     base_width: Natural | None = None
     cardinality: Natural | None = None
     se_reduction: Natural | None = None
+    se: str | None = None
     pre_process: bool | None = None
 
     def options(self) -> dict[str, Any]:

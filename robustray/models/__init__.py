@@ -1,6 +1,6 @@
 """Architectures, their catalogue, their cost, and their weights."""
 
-from robustray.models import catalogue as catalogue
+from robustray.models import catalogue, catalogue_cells, catalogue_wide
 from robustray.models.errors import ModelError, WeightsError
 from robustray.models.profile import Profile, profile
 from robustray.models.registry import (
@@ -24,6 +24,8 @@ __all__ = [
     "PublishedWeights",
     "WeightsError",
     "catalogue",
+    "catalogue_cells",
+    "catalogue_wide",
     "create_model",
     "find_model",
     "list_models",

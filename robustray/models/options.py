@@ -12,17 +12,22 @@ from robustray.models.errors import ModelError, choice_error
 from robustray.models.layers import ACTIVATIONS, NORMALIZATIONS
 
 BLOCKS = ("basic", "robust")
+SE_POSITIONS = ("residual", "standard", "conv3x3", "identity", "none")
 STEM_CHANNELS = 16
 
 
 @dataclass(frozen=True)
 class RobustOptions:
-    """What only `RobustResBlock` has; the defaults are those of the published networks."""
+    """What only `RobustResBlock` has; the defaults are those of the published networks.
+
+    ``se`` is one of ``SE_POSITIONS``; `robustray.models.robust_block` says what each means.
+    """
 
     scales: int = 8
     base_width: int = 10
     cardinality: int = 4
     se_reduction: int = 64
+    se: str = "residual"
 
 
 @dataclass(frozen=True)
@@ -130,15 +135,20 @@ def _channels(widths: Any, channels: Any, stages: int) -> tuple[int, ...]:
     return tuple(_natural("channels", c) for c in channels)
 
 
-def _robust(blocks: tuple[str, ...], **given: Any) -> RobustOptions | None:
+def _robust(blocks: tuple[str, ...], se: Any, **given: Any) -> RobustOptions | None:
     numbers = {k: _natural(k, v) for k, v in given.items() if v is not None}
-    if "robust" in blocks:
-        return RobustOptions(**numbers)
-    if numbers:
-        raise ModelError(
-            f"{', '.join(numbers)}: only blocks of kind 'robust' have this, and no stage has them"
-        )
-    return None
+    named = [*numbers, *(["se"] if se is not None else [])]
+    if "robust" not in blocks:
+        if named:
+            raise ModelError(
+                f"{', '.join(named)}: only blocks of kind 'robust' have this, and no stage has them"
+            )
+        return None
+    if se is not None and se not in SE_POSITIONS:
+        raise choice_error("position of squeeze-and-excitation (se)", se, SE_POSITIONS)
+    if se == "none" and "se_reduction" in numbers:
+        raise ModelError("se_reduction: with se='none' there is no gate to reduce")
+    return RobustOptions(**numbers, se=se or "residual")
 
 
 def resolve_config(
@@ -155,6 +165,7 @@ def resolve_config(
     base_width: int | None = None,
     cardinality: int | None = None,
     se_reduction: int | None = None,
+    se: str | None = None,
     pre_process: bool = False,
     in_channels: int = 3,
     num_classes: int = 10,
@@ -190,6 +201,7 @@ def resolve_config(
         ),
         robust=_robust(
             blocks,
+            se,
             scales=scales,
             base_width=base_width,
             cardinality=cardinality,
