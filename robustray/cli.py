@@ -1,4 +1,4 @@
-"""``robustray plan | run | evaluate | audit | status | report | models | weights``: one shell."""
+"""The command line: plans, runs, evaluations, audits, reports, and the catalogue of networks."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from robustray.cli import main
-from robustray.models import Profile, find_model
+from robustray.models import Profile, find_model, list_models
 from robustray.models.check import as_printed, check_row, cost_rows, describe, difference
 from robustray.models.published import TABLE_1, TABLE_2
 from robustray.models.published_accuracies import ACCURACIES, rows_of
@@ -45,6 +45,8 @@ def test_all_rows_of_the_tables_are_there():
     assert [tables.count(name) for name in ("Table 1", "Table 2", "Models", "Blocks")] == [
         4, 13, 12, 9,
     ]  # fmt: skip
+    counted = {name for name in list_models() if find_model(name).cost is not None}
+    assert counted <= {row.model for row in ROWS}
     assert {row.model for row in ROWS if row.table == "Catalogue"} == {
         "wrn_28_r", "wrn_46_r", "wrn_70_r",
     }  # fmt: skip
