@@ -46,6 +46,7 @@ class ModelConfig(Section):
     widths: tuple[PositiveNumber, ...] | None = None
     channels: PerStage | None = None
     strides: PerStage | None = None
+    stem_stride: Natural | None = None
     block: str | tuple[str, ...] | None = None
     activations: str | tuple[str, ...] | None = None
     normalizations: str | tuple[str, ...] | None = None
@@ -56,6 +57,7 @@ class ModelConfig(Section):
     se_reduction: Natural | None = None
     se: str | None = None
     pre_process: bool | None = None
+    use_init: bool | None = None
 
     def options(self) -> dict[str, Any]:
         """Return the options that were given, as keyword arguments of ``create_model``."""

@@ -15,7 +15,9 @@ from robustray.models.preact_resnet import PreActResNet
 from robustray.models.registry import PublishedCost, PublishedWeights, register
 
 STYLE_OPTIONS = ("activations", "normalizations", "pre_process")
-STRUCTURE_OPTIONS = ("depths", "widths", "channels", "strides", "block", "kernel_sizes")
+STRUCTURE_OPTIONS = (
+    "depths", "widths", "channels", "strides", "stem_stride", "block", "kernel_sizes", "use_init",
+)  # fmt: skip
 ROBUST_OPTIONS = ("scales", "base_width", "cardinality", "se_reduction", "se")
 
 _LIST_OF_WIDTHS = (
@@ -67,6 +69,8 @@ def preact_resnet(**options: Any) -> PreActResNet:
         Instead of ``widths``: channels of the stem, then of each stage.
     strides : int or sequence of int
         Stride of each stage's first block. Default 1, then 2.
+    stem_stride : int
+        Stride of the first convolution. Default 1.
     block : str or sequence of str
         "basic" (default) or "robust".
     activations, normalizations : str or sequence of str
@@ -80,6 +84,8 @@ def preact_resnet(**options: Any) -> PreActResNet:
         "identity" or "none".
     pre_process : bool
         Standardise the input with CIFAR-10's mean and deviation. Default False.
+    use_init : bool
+        Draw convolutions anew, fan-out normal (default), or keep PyTorch's initial weights.
     in_channels, num_classes : int
         Default 3 and 10.
 

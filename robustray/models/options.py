@@ -48,6 +48,10 @@ class PreActResNetConfig:
         Whether the network standardises its input with CIFAR-10's mean and deviation.
     in_channels, num_classes : int
         Channels of the image, and number of logits.
+    stem_stride : int
+        Stride of the first convolution.
+    use_init : bool
+        Whether convolutions start from fan-out normal draws; PyTorch's defaults stay if not.
     """
 
     depths: tuple[int, ...]
@@ -61,6 +65,8 @@ class PreActResNetConfig:
     pre_process: bool
     in_channels: int
     num_classes: int
+    stem_stride: int = 1
+    use_init: bool = True
 
 
 def _natural(name: str, value: Any) -> int:
@@ -169,6 +175,8 @@ def resolve_config(
     pre_process: bool = False,
     in_channels: int = 3,
     num_classes: int = 10,
+    stem_stride: int = 1,
+    use_init: bool = True,
 ) -> PreActResNetConfig:
     """Check the options of `robustray.models.catalogue.preact_resnet` and complete them.
 
@@ -182,8 +190,9 @@ def resolve_config(
         raise ModelError(f"depths: {depths!r} is not a list of blocks, one number for each stage")
     stages = len(depths)
     strides = (1,) + (2,) * (stages - 1) if strides is None else strides
-    if not isinstance(pre_process, bool):
-        raise ModelError(f"pre_process: {pre_process!r} is neither true nor false")
+    for name, flag in (("pre_process", pre_process), ("use_init", use_init)):
+        if not isinstance(flag, bool):
+            raise ModelError(f"{name}: {flag!r} is neither true nor false")
     if pre_process and in_channels != 3:
         raise ModelError(f"pre_process: its constants are those of 3 channels, not {in_channels}")
     blocks = _names("block", "block", block, stages, BLOCKS)
@@ -210,4 +219,6 @@ def resolve_config(
         pre_process=pre_process,
         in_channels=_natural("in_channels", in_channels),
         num_classes=_natural("num_classes", num_classes),
+        stem_stride=_natural("stem_stride", stem_stride),
+        use_init=use_init,
     )

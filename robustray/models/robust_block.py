@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from robustray.models.errors import ModelError
 from robustray.models.layers import activation, normalization
+from robustray.models.options import SE_POSITIONS
 
 EXPANSION = 4
 _GATED_OUTPUT = ("residual", "standard")
@@ -75,6 +76,14 @@ def branch_width(channels: int, base_width: int, cardinality: int) -> int:
             "zero width; channels * base_width must be at least 160"
         )
     return width
+
+
+def _gated_channels(se: str, inner: int, out_channels: int, projected: bool) -> int | None:
+    """Return the channels of what a block's gate multiplies, None where it has no gate."""
+    assert se in SE_POSITIONS
+    if se == "none" or (se == "identity" and projected):
+        return None
+    return inner if se == "conv3x3" else out_channels
 
 
 class RobustResBlock(nn.Module):
@@ -176,9 +185,9 @@ class RobustResBlock(nn.Module):
         self.conv3 = nn.Conv2d(inner, out_channels, 1, bias=False)
         projected = self.strided or in_channels != out_channels
         self.se_bn = norm(out_channels) if se in _GATED_OUTPUT else None
+        gated = _gated_channels(se, inner, out_channels, projected)
         self.se = None
-        if se in _GATED_OUTPUT or se == "conv3x3" or (se == "identity" and not projected):
-            gated = inner if se == "conv3x3" else out_channels
+        if gated is not None:
             self.se = SqueezeExcitation(gated, gate_units(out_channels, se_reduction))
         self.shortcut = None
         if projected:

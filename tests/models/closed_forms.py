@@ -64,6 +64,7 @@ def cost_of(config: PreActResNetConfig, side: int = 32) -> Cost:
     cost = Cost()
     cin = config.channels[0]
     stem = 9 * config.in_channels * cin
+    side = -(-side // config.stem_stride)
     cost.add(stem, stem * side**2, 0)
     for i, depth in enumerate(config.depths):
         n = 0 if config.normalizations[i] == "InstanceNorm" else 2

@@ -69,6 +69,8 @@ BAD = [
     ({"widths": 0.25, "normalizations": "GroupNorm"}, "4 channels"),
     ({"pre_process": "yes"}, "neither true nor false"),
     ({"pre_process": True, "in_channels": 1}, "3 channels, not 1"),
+    ({"use_init": 1}, "use_init: 1 is neither true nor false"),
+    ({"stem_stride": 0}, "stem_stride: 0"),
     ({"num_classes": 0}, "num_classes: 0"),
     ({"in_channels": 0}, "in_channels: 0"),
     ({"depht": (4, 4, 4)}, "unknown option of preact_resnet 'depht'. Did you mean depths"),

@@ -61,6 +61,7 @@ def networks(draw):
         "depths": each(st.integers(1, 3)),
         "channels": [16, *each(one_of((16, 32, 48, 80)))],
         "strides": each(st.integers(1, 2)),
+        "stem_stride": draw(st.integers(1, 2 if n < 4 else 1)),
         "block": each(one_of(("basic", "robust"))),
         "kernel_sizes": each(one_of((1, 3, 5))),
         "normalizations": each(one_of(("BatchNorm", "LayerNorm", "InstanceNorm"))),
