@@ -34,6 +34,11 @@ def add_models(commands: Any) -> None:
     convert.add_argument("--format", default="auto", help="layout of the file; default: auto")
     convert.add_argument("--sha256", metavar="DIGEST", help="that the file must have")
     convert.add_argument(
+        "--drop-objects",
+        action="store_true",
+        help="leave out objects other than tensors and containers, such as schedules",
+    )
+    convert.add_argument(
         "--set",
         action="append",
         default=[],
@@ -70,6 +75,7 @@ def _convert(options: argparse.Namespace) -> int:
             published=options.published,
             format=options.format,
             sha256=options.sha256,
+            drop_objects=options.drop_objects,
             options=given,
         )
     except OSError as error:

@@ -54,6 +54,8 @@ class Conversion:
             lines.append(f"renamed    {len(report.renamed)}, such as {old} to {new}")
         if report.constants:
             lines.append(f"compared   {', '.join(report.constants)}: equal to the network's own")
+        if report.dropped:
+            lines.append(f"left out   objects of {', '.join(report.dropped)}")
         return "\n".join([*lines, f"wrote      {self.output}, sha256 {self.sha256}"])
 
 
@@ -65,6 +67,7 @@ def convert_weights(
     published: str | None = None,
     format: str = "auto",
     sha256: str | None = None,
+    drop_objects: bool = False,
     options: Mapping[str, Any] | None = None,
 ) -> Conversion:
     """Write published weights as safetensors under the model's own names.
@@ -81,8 +84,10 @@ def convert_weights(
         As in `robustray.models.load_weights`.
     sha256 : str, optional
         Digest that the file must have.
+    drop_objects : bool
+        As in `robustray.models.reading.read_file`.
     options : mapping, optional
-        Of ``create_model``; they go before those of ``published``.
+        Of ``create_model``; where both name one, this wins over ``published``.
 
     Returns
     -------
@@ -105,7 +110,9 @@ def convert_weights(
     with torch.device("meta"):
         network = create_model(model, **(options or {}))
     expected = network.state_dict()
-    report, tensors = select_weights(network, path, format, sha256=sha256)
+    report, tensors = select_weights(
+        network, path, format, sha256=sha256, drop_objects=drop_objects
+    )
     network.load_state_dict(
         {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}, assign=True
     )

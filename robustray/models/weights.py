@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from robustray.models.errors import WeightsError, choice_error
 from robustray.models.layers import Standardize
 from robustray.models.layouts import LAYOUTS, NORMALISATION, our_name
+from robustray.models.reading import read_file
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ class LoadReport:
         The layout that was read, a key of ``LAYOUTS``.
     sha256 : str
         Of the file.
+    dropped : tuple of str
+        Classes and functions whose objects in the file were left out.
     """
 
     matched: tuple[str, ...]
@@ -53,6 +54,7 @@ class LoadReport:
     constants: tuple[str, ...]
     format: str
     sha256: str
+    dropped: tuple[str, ...] = ()
 
     @property
     def problems(self) -> int:
@@ -67,7 +69,7 @@ class LoadReport:
             if names:
                 rest = f", and {len(names) - 6} more" if len(names) > 6 else ""
                 lines.append(f"{len(names)} {what}: {', '.join(names[:6])}{rest}")
-        return "; ".join(lines)
+        return "\n  ".join(lines)
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -144,34 +146,40 @@ def load_weights(
 
 
 def select_weights(
-    model: nn.Module, path: str | Path, format: str = "auto", *, sha256: str | None = None
+    model: nn.Module,
+    path: str | Path,
+    format: str = "auto",
+    *,
+    sha256: str | None = None,
+    drop_objects: bool = False,
 ) -> tuple[LoadReport, dict[str, Tensor]]:
     """Return a file's tensors under a model's names, without loading them.
 
-    Parameters are those of `load_weights`, as are the errors; the model may be on the meta device.
+    Parameters and errors are those of `load_weights`; the model may be on the meta device, and
+    ``drop_objects`` is that of `robustray.models.reading.read_file`.
     """
     if format != "auto" and format not in LAYOUTS:
         raise choice_error("format of weights", format, ("auto", *LAYOUTS))
     path = Path(path)
     digest = _digest(path, sha256)
-    container, content = _read(path)
+    content = read_file(path, drop_objects=drop_objects)
     fits: list[tuple[LoadReport, dict[str, Tensor]]] = []
     for name, layout in LAYOUTS.items():
-        if layout.container != container or format not in ("auto", name):
+        if layout.container != content.container or format not in ("auto", name):
             continue
         if layout.by_name_only and format != name:
             continue
-        state = layout.state_dict(content)
+        state = layout.state_dict(content.values)
         if state is not None:
             fits.append(_fit(model.state_dict(), state, name, digest))
     if not fits:
         wanted = ", ".join(LAYOUTS) if format == "auto" else format
-        raise WeightsError(f"{path}: a {container} file, but not of the format {wanted}")
+        raise WeightsError(f"{path}: a {content.container} file, but not of the format {wanted}")
     report, tensors = min(fits, key=lambda fit: fit[0].problems)
     if report.problems:
-        raise WeightsError(f"{path} does not fit the model: {report}")
+        raise WeightsError(f"{path} does not fit the model:\n  {report}")
     _check_constants(model, {name: tensors.pop(name) for name in report.constants}, path)
-    return report, tensors
+    return replace(report, dropped=content.dropped), tensors
 
 
 def _digest(path: Path, expected: str | None) -> str:
@@ -245,26 +253,3 @@ def _real_state(model: nn.Module) -> dict[str, Tensor]:
     if any(tensor.is_meta for tensor in state.values()):
         raise WeightsError("the model is on the meta device and has no weights; create it anew")
     return state
-
-
-def _read(path: Path) -> tuple[str, Mapping[str, Any]]:
-    """Read a file by what it contains, not by what it is called."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    if start[8:9] == b"{":
-        try:
-            return "safetensors", safetensors.torch.load_file(path)
-        except SafetensorError as error:
-            raise WeightsError(f"{path} is damaged: {error}") from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} can't be read as weights: it is damaged, no file of weights at all, or "
-            "contains objects other than tensors, numbers, strings and containers of them"
-        ) from error
-    except Exception as error:  # damaged bytes lead the unpickler into errors of any kind
-        raise WeightsError(f"{path} is damaged: {str(error).partition('. ')[0]}") from error
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} contains a {type(content).__name__}, not a state dict")
-    return "torch", content
