@@ -1,4 +1,4 @@
-"""``robustray plan | run | evaluate | audit | status | report``: the same for a shell and jobs/."""
+"""The command line: plans, runs, evaluations, audits, reports, and the catalogue of networks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robustray import __version__
+from robustray.cli_models import add_models
 from robustray.errors import MachineError, StoreUnavailableError, UserError
 from robustray.manifest import (
     Evaluation,
@@ -253,6 +254,7 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
 
     _add_evaluations(commands, common)
+    add_models(commands)
 
     status = commands.add_parser("status", parents=[common], help="say how far studies are")
     status.add_argument("--study", metavar="ID", help="a study's id, or how it begins")

@@ -46,6 +46,7 @@ class ModelConfig(Section):
     widths: tuple[PositiveNumber, ...] | None = None
     channels: PerStage | None = None
     strides: PerStage | None = None
+    stem_stride: Natural | None = None
     block: str | tuple[str, ...] | None = None
     activations: str | tuple[str, ...] | None = None
     normalizations: str | tuple[str, ...] | None = None
@@ -54,7 +55,9 @@ class ModelConfig(Section):
     base_width: Natural | None = None
     cardinality: Natural | None = None
     se_reduction: Natural | None = None
+    se: str | None = None
     pre_process: bool | None = None
+    use_init: bool | None = None
 
     def options(self) -> dict[str, Any]:
         """Return the options that were given, as keyword arguments of ``create_model``."""

@@ -1,6 +1,7 @@
 """Architectures, their catalogue, their cost, and their weights."""
 
-from robustray.models import catalogue as catalogue
+from robustray.models import catalogue, catalogue_cells, catalogue_wide
+from robustray.models.convert import Conversion, convert_weights
 from robustray.models.errors import ModelError, WeightsError
 from robustray.models.profile import Profile, profile
 from robustray.models.registry import (
@@ -15,6 +16,7 @@ from robustray.models.registry import (
 from robustray.models.weights import LoadReport, load_weights, save_weights
 
 __all__ = [
+    "Conversion",
     "Entry",
     "LoadReport",
     "ModelError",
@@ -24,6 +26,9 @@ __all__ = [
     "PublishedWeights",
     "WeightsError",
     "catalogue",
+    "catalogue_cells",
+    "catalogue_wide",
+    "convert_weights",
     "create_model",
     "find_model",
     "list_models",

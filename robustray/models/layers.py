@@ -48,7 +48,8 @@ class PixelLayerNorm(nn.LayerNorm):
 class Standardize(nn.Module):
     """Subtract a mean and divide by a standard deviation, channel by channel.
 
-    The constants are buffers, so that they move with the model, but no part of its state dict.
+    The constants are buffers, so that they move with the model, but no part of its state dict:
+    published weights don't contain them.
 
     Parameters
     ----------
@@ -63,6 +64,7 @@ class Standardize(nn.Module):
         self, mean: tuple[float, ...] = CIFAR10_MEAN, std: tuple[float, ...] = CIFAR10_STD
     ) -> None:
         super().__init__()
+        self.constants = (mean, std)
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 

@@ -12,17 +12,22 @@ from robustray.models.errors import ModelError, choice_error
 from robustray.models.layers import ACTIVATIONS, NORMALIZATIONS
 
 BLOCKS = ("basic", "robust")
+SE_POSITIONS = ("residual", "standard", "conv3x3", "identity", "none")
 STEM_CHANNELS = 16
 
 
 @dataclass(frozen=True)
 class RobustOptions:
-    """What only `RobustResBlock` has; the defaults are those of the published networks."""
+    """What only `RobustResBlock` has; the defaults are those of the published networks.
+
+    ``se`` is one of ``SE_POSITIONS``; `robustray.models.robust_block` says what each means.
+    """
 
     scales: int = 8
     base_width: int = 10
     cardinality: int = 4
     se_reduction: int = 64
+    se: str = "residual"
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,10 @@ class PreActResNetConfig:
         Whether the network standardises its input with CIFAR-10's mean and deviation.
     in_channels, num_classes : int
         Channels of the image, and number of logits.
+    stem_stride : int
+        Stride of the first convolution.
+    use_init : bool
+        Whether convolutions start from fan-out normal draws; PyTorch's defaults stay if not.
     """
 
     depths: tuple[int, ...]
@@ -56,6 +65,8 @@ class PreActResNetConfig:
     pre_process: bool
     in_channels: int
     num_classes: int
+    stem_stride: int = 1
+    use_init: bool = True
 
 
 def _natural(name: str, value: Any) -> int:
@@ -130,15 +141,20 @@ def _channels(widths: Any, channels: Any, stages: int) -> tuple[int, ...]:
     return tuple(_natural("channels", c) for c in channels)
 
 
-def _robust(blocks: tuple[str, ...], **given: Any) -> RobustOptions | None:
+def _robust(blocks: tuple[str, ...], se: Any, **given: Any) -> RobustOptions | None:
     numbers = {k: _natural(k, v) for k, v in given.items() if v is not None}
-    if "robust" in blocks:
-        return RobustOptions(**numbers)
-    if numbers:
-        raise ModelError(
-            f"{', '.join(numbers)}: only blocks of kind 'robust' have this, and no stage has them"
-        )
-    return None
+    named = [*numbers, *(["se"] if se is not None else [])]
+    if "robust" not in blocks:
+        if named:
+            raise ModelError(
+                f"{', '.join(named)}: only blocks of kind 'robust' have this, and no stage has them"
+            )
+        return None
+    if se is not None and se not in SE_POSITIONS:
+        raise choice_error("position of squeeze-and-excitation (se)", se, SE_POSITIONS)
+    if se == "none" and "se_reduction" in numbers:
+        raise ModelError("se_reduction: with se='none' there is no gate to reduce")
+    return RobustOptions(**numbers, se=se or "residual")
 
 
 def resolve_config(
@@ -155,9 +171,12 @@ def resolve_config(
     base_width: int | None = None,
     cardinality: int | None = None,
     se_reduction: int | None = None,
+    se: str | None = None,
     pre_process: bool = False,
     in_channels: int = 3,
     num_classes: int = 10,
+    stem_stride: int = 1,
+    use_init: bool = True,
 ) -> PreActResNetConfig:
     """Check the options of `robustray.models.catalogue.preact_resnet` and complete them.
 
@@ -171,8 +190,9 @@ def resolve_config(
         raise ModelError(f"depths: {depths!r} is not a list of blocks, one number for each stage")
     stages = len(depths)
     strides = (1,) + (2,) * (stages - 1) if strides is None else strides
-    if not isinstance(pre_process, bool):
-        raise ModelError(f"pre_process: {pre_process!r} is neither true nor false")
+    for name, flag in (("pre_process", pre_process), ("use_init", use_init)):
+        if not isinstance(flag, bool):
+            raise ModelError(f"{name}: {flag!r} is neither true nor false")
     if pre_process and in_channels != 3:
         raise ModelError(f"pre_process: its constants are those of 3 channels, not {in_channels}")
     blocks = _names("block", "block", block, stages, BLOCKS)
@@ -190,6 +210,7 @@ def resolve_config(
         ),
         robust=_robust(
             blocks,
+            se,
             scales=scales,
             base_width=base_width,
             cardinality=cardinality,
@@ -198,4 +219,6 @@ def resolve_config(
         pre_process=pre_process,
         in_channels=_natural("in_channels", in_channels),
         num_classes=_natural("num_classes", num_classes),
+        stem_stride=_natural("stem_stride", stem_stride),
+        use_init=use_init,
     )

@@ -117,9 +117,9 @@ class PreActResNet(nn.Module):
     """Stem, stages, and a tail of norm, activation, global average pool and classifier.
 
     Initial weights: convolutions N(0, 2 / (k * k * C_out)), norms 1 and 0, the classifier's bias
-    0, every other linear weight PyTorch's default. On the CPU a seed gives the same weights as
-    the code published with the paper: all layers are drawn in order of construction, then all
-    convolutions once more.
+    0, every other linear weight PyTorch's default; without ``use_init``, all of PyTorch's. On the
+    CPU a seed gives the same weights as the code published with the paper: all layers are drawn in
+    order of construction, then all convolutions once more.
 
     Parameters
     ----------
@@ -137,7 +137,9 @@ class PreActResNet(nn.Module):
         self.config = config
         self.pre_process = Standardize() if config.pre_process else None
         channels = config.channels[0]
-        self.stem_conv = nn.Conv2d(config.in_channels, channels, 3, padding=1, bias=False)
+        self.stem_conv = nn.Conv2d(
+            config.in_channels, channels, 3, config.stem_stride, padding=1, bias=False
+        )
         stages: list[Stage] = []
         for index in range(len(config.depths)):
             stages.append(Stage(config, index, channels))
@@ -146,7 +148,8 @@ class PreActResNet(nn.Module):
         self.norm1 = normalization(config.normalizations[-1], channels)
         self.act1 = activation(config.activations[-1])
         self.fc = nn.Linear(channels, config.num_classes)
-        _initialise(self)
+        if config.use_init:
+            _initialise(self)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return the logits (B, num_classes) of images (B, in_channels, H, W) in [0, 1]."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from robustray.models.errors import ModelError, choice_error
+from robustray.models.profile import Profile
 
 _Build = TypeVar("_Build", bound=Callable[..., nn.Module])
 
@@ -35,37 +36,41 @@ class PublishedCost:
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A set of trained weights that can be fetched and verified.
+    """A set of trained weights that can be had.
 
     Attributes
     ----------
     name : str
-        What it is called beside the model's name ("trades-cifar10").
+        What it is called beside the model's name ("robustbench-500k").
     sources : tuple of str
-        Addresses to try in turn.
-    sha256, size : str, int
-        Digest and length in bytes of the file as published.
+        Addresses of the file, or of the page that offers it.
     licence : str
         SPDX identifier, or "unstated".
-    layout : str
-        Format for `robustray.models.load_weights`.
     data : str
-        The data set and classes it was trained on.
+        The data that it was trained on.
     options : tuple of (str, object)
-        Options of ``create_model`` that the weights need ("pre_process", True).
+        Options of ``create_model`` that the weights need ("activations", "SiLU").
     numbers : tuple of (str, float)
-        Published accuracies by metric, in percent ("autoattack-linf-8/255", 54.42).
+        Published accuracies by metric, in percent ("autoattack", 54.42).
+    normalisation : str
+        What happens to pixels in [0, 1] before the first layer.
+    sha256, size : str or None, int or None
+        Digest and length in bytes of the file as published, where its publishers tell them or we
+        hold the file; ``robustray weights convert`` compares.
+    note : str
+        What else one has to know.
     """
 
     name: str
     sources: tuple[str, ...]
-    sha256: str
-    size: int
     licence: str
-    layout: str
     data: str
     options: tuple[tuple[str, Any], ...] = ()
     numbers: tuple[tuple[str, float], ...] = ()
+    normalisation: str = "none"
+    sha256: str | None = None
+    size: int | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ class Entry:
         What may be varied. An entry point fixes the rest.
     paper : Paper or None
         Its source.
-    parameters, macs : int or None
+    parameters, macs, conv_linear_macs : int or None
         Counted for 10 classes and ``input_shape``, as `robustray.models.profile` counts; None
         for a family whose members differ.
     published : PublishedCost or None
@@ -97,10 +102,18 @@ class Entry:
     paper: Paper | None = None
     parameters: int | None = None
     macs: int | None = None
+    conv_linear_macs: int | None = None
     input_shape: tuple[int, int, int] = (3, 32, 32)
     published: PublishedCost | None = None
     corrections: tuple[str, ...] = ()
     weights: tuple[PublishedWeights, ...] = ()
+
+    @property
+    def cost(self) -> Profile | None:
+        """The three recorded numbers together."""
+        if self.parameters is None or self.macs is None or self.conv_linear_macs is None:
+            return None
+        return Profile(self.parameters, self.macs, self.conv_linear_macs)
 
     @property
     def summary(self) -> str:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from robustray.models.errors import ModelError
 from robustray.models.layers import activation, normalization
+from robustray.models.options import SE_POSITIONS
 
 EXPANSION = 4
+_GATED_OUTPUT = ("residual", "standard")
 
 
 class SqueezeExcitation(nn.Module):
@@ -24,23 +26,12 @@ class SqueezeExcitation(nn.Module):
     ----------
     channels : int
         Channels of the gated tensor.
-    reduction : int
-        The hidden layer has ``channels // reduction`` units.
-
-    Raises
-    ------
-    ModelError
-        If no hidden unit is left.
+    hidden : int
+        Units of the hidden layer.
     """
 
-    def __init__(self, channels: int, reduction: int) -> None:
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        hidden = channels // reduction
-        if hidden == 0:
-            raise ModelError(
-                f"se_reduction={reduction} leaves no unit in the gate of {channels} channels; "
-                f"at most {channels} is possible there"
-            )
         self.fc = nn.Sequential(
             nn.Linear(channels, hidden, bias=False),
             nn.ReLU(),
@@ -51,6 +42,22 @@ class SqueezeExcitation(nn.Module):
     def forward(self, z_BCHW: Tensor) -> Tensor:
         """Return the gate of each channel, (B, C, 1, 1), in (0, 1); the caller multiplies."""
         return self.fc(z_BCHW.mean((2, 3)))[:, :, None, None]
+
+
+def gate_units(channels: int, reduction: int) -> int:
+    """Return the hidden units of a gate: floor(channels / reduction).
+
+    Raises
+    ------
+    ModelError
+        If that is zero.
+    """
+    if reduction > channels:
+        raise ModelError(
+            f"se_reduction={reduction} leaves no unit in the gate of {channels} channels; "
+            f"at most {channels} is possible there"
+        )
+    return channels // reduction
 
 
 def branch_width(channels: int, base_width: int, cardinality: int) -> int:
@@ -71,6 +78,14 @@ def branch_width(channels: int, base_width: int, cardinality: int) -> int:
     return width
 
 
+def _gated_channels(se: str, inner: int, out_channels: int, projected: bool) -> int | None:
+    """Return the channels of what a block's gate multiplies, None where it has no gate."""
+    assert se in SE_POSITIONS
+    if se == "none" or (se == "identity" and projected):
+        return None
+    return inner if se == "conv3x3" else out_channels
+
+
 class RobustResBlock(nn.Module):
     """Pre-activation bottleneck with grouped, hierarchical convolutions and residual SE.
 
@@ -85,6 +100,17 @@ class RobustResBlock(nn.Module):
         out  = o + skip + se_bn(o) * gate(se_bn(o))
 
     With one scale there is a single convolution, y_1, and no bypass.
+
+    That is ``se="residual"``, the published block. With z = se_bn(o) and u = (y_1 .. y_S), the
+    other positions are ::
+
+        standard   out = skip + z * gate(z)
+        conv3x3    o = conv3(u * gate(u));  out = o + skip
+        identity   out = o + skip * gate(skip)             blocks with a shortcut have no gate
+        none       out = o + skip
+
+    The paper names them and gives no equations; these are the ones whose numbers of parameters
+    agree with those that it prints (figure 5d). Every gate has ``e // se_reduction`` hidden units.
 
     A block without ``shortcut`` never uses the output of ``bn1``. It is not computed, neither in
     training nor in evaluation: its parameters get no gradient (``grad`` stays None) and its
@@ -106,6 +132,8 @@ class RobustResBlock(nn.Module):
     scales, base_width, cardinality, se_reduction : int
         S, the branch width for 160 channels and one group, the groups of each spatial
         convolution, and the reduction of the gate.
+    se : str
+        Where the gate is: "residual", "standard", "conv3x3", "identity", or "none".
 
     Raises
     ------
@@ -126,9 +154,10 @@ class RobustResBlock(nn.Module):
         base_width: int = 10,
         cardinality: int = 4,
         se_reduction: int = 64,
+        se: str = "residual",
     ) -> None:
         super().__init__()
-        self.scales, self.strided = scales, stride > 1
+        self.scales, self.strided, self.se_position = scales, stride > 1, se
         self.out_channels = out_channels = EXPANSION * channels
         width = branch_width(channels, base_width, cardinality)
         inner = width * scales
@@ -154,10 +183,14 @@ class RobustResBlock(nn.Module):
             self.conv2 = nn.ModuleList(spatial() for _ in range(scales - 1))
             self.bn3 = nn.ModuleList(norm(width) for _ in range(scales - 1))
         self.conv3 = nn.Conv2d(inner, out_channels, 1, bias=False)
-        self.se_bn = norm(out_channels)
-        self.se = SqueezeExcitation(out_channels, se_reduction)
+        projected = self.strided or in_channels != out_channels
+        self.se_bn = norm(out_channels) if se in _GATED_OUTPUT else None
+        gated = _gated_channels(se, inner, out_channels, projected)
+        self.se = None
+        if gated is not None:
+            self.se = SqueezeExcitation(gated, gate_units(out_channels, se_reduction))
         self.shortcut = None
-        if self.strided or in_channels != out_channels:
+        if projected:
             project = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
             self.shortcut = nn.Sequential(project)
 
@@ -179,6 +212,14 @@ class RobustResBlock(nn.Module):
         skip = x_BCHW
         if self.shortcut is not None:
             skip = self.shortcut(self.act(self.bn1(x_BCHW)))
-        o = self.conv3(self._hierarchy(self.act(self.bn2(self.conv1(x_BCHW)))))
+        u = self._hierarchy(self.act(self.bn2(self.conv1(x_BCHW))))
+        if self.se is None:
+            return self.conv3(u) + skip
+        if self.se_position == "conv3x3":
+            return self.conv3(u * self.se(u)) + skip
+        o = self.conv3(u)
+        if self.se_bn is None:
+            return o + skip * self.se(skip)
         z = self.se_bn(o)
-        return o + skip + z * self.se(z)
+        kept = o + skip if self.se_position == "residual" else skip
+        return kept + z * self.se(z)

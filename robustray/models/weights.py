@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import pickle
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import safetensors.torch
 import torch
@@ -15,6 +14,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from robustray.models.errors import WeightsError, choice_error
+from robustray.models.layers import Standardize
+from robustray.models.layouts import LAYOUTS, NORMALISATION, our_name
+from robustray.models.reading import read_file
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,15 @@ class LoadReport:
         "name: shape in the file, shape in the model".
     renamed : dict of str to str
         Names in the file that are called differently in the model.
+    constants : tuple of str
+        Names in the file that hold the constants of the input's standardisation; they are compared
+        with the model's.
     format : str
         The layout that was read, a key of ``LAYOUTS``.
+    sha256 : str
+        Of the file.
+    dropped : tuple of str
+        Classes and functions whose objects in the file were left out.
     """
 
     matched: tuple[str, ...]
@@ -42,7 +51,10 @@ class LoadReport:
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]
     renamed: dict[str, str]
+    constants: tuple[str, ...]
     format: str
+    sha256: str
+    dropped: tuple[str, ...] = ()
 
     @property
     def problems(self) -> int:
@@ -57,47 +69,7 @@ class LoadReport:
             if names:
                 rest = f", and {len(names) - 6} more" if len(names) > 6 else ""
                 lines.append(f"{len(names)} {what}: {', '.join(names[:6])}{rest}")
-        return "; ".join(lines)
-
-
-def _same(name: str) -> str:
-    return name
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One way in which weights are published.
-
-    Attributes
-    ----------
-    container : "safetensors" or "torch"
-        The kind of file.
-    member : str or None
-        Key of the state dict within the file's mapping; None if the mapping is the state dict.
-    rename : callable
-        Name in the file, less the prefix of data-parallel wrappers, to name in the model; None
-        for what is known to carry no weights.
-    """
-
-    container: Literal["safetensors", "torch"]
-    member: str | None = None
-    rename: Callable[[str], str | None] = _same
-
-    def state_dict(self, content: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
-        """Return the tensors of a file's content, or None if it has another layout."""
-        state = content if self.member is None else content.get(self.member)
-        if not isinstance(state, Mapping) or not state:
-            return None
-        fits = all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
-        return state if fits else None
-
-
-LAYOUTS: dict[str, Layout] = {
-    "safetensors": Layout("safetensors"),
-    "bare": Layout("torch"),
-    "state_dict": Layout("torch", "state_dict"),
-    "model_state_dict": Layout("torch", "model_state_dict"),
-}
+        return "\n  ".join(lines)
 
 
 def save_weights(model: nn.Module, path: str | Path) -> None:
@@ -134,7 +106,9 @@ def save_weights(model: nn.Module, path: str | Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load_weights(model: nn.Module, path: str | Path, format: str = "auto") -> LoadReport:
+def load_weights(
+    model: nn.Module, path: str | Path, format: str = "auto", *, sha256: str | None = None
+) -> LoadReport:
     """Load weights into a model; all of them, or none if anything does not fit.
 
     Pickles are read with restricted unpickling, which builds tensors and plain containers only.
@@ -148,6 +122,8 @@ def load_weights(model: nn.Module, path: str | Path, format: str = "auto") -> Lo
     format : str
         A key of ``LAYOUTS``, or "auto": the one that fits best among those the file can be
         read as.
+    sha256 : str, optional
+        Digest that the file must have, in hexadecimal digits.
 
     Returns
     -------
@@ -157,58 +133,106 @@ def load_weights(model: nn.Module, path: str | Path, format: str = "auto") -> Lo
     Raises
     ------
     WeightsError
-        If the file is damaged or of no known layout, or does not fit; ``str`` of it lists the
-        names (a ``ValueError``).
+        If the file has another digest, is damaged or of no known layout, or does not fit; ``str``
+        of it lists the names (a ``ValueError``).
     FileNotFoundError
         If there is no such file.
+    """
+    _real_state(model)
+    inner = _unwrapped(model)
+    report, tensors = select_weights(inner, path, format, sha256=sha256)
+    inner.load_state_dict(tensors, strict=True)
+    return report
+
+
+def select_weights(
+    model: nn.Module,
+    path: str | Path,
+    format: str = "auto",
+    *,
+    sha256: str | None = None,
+    drop_objects: bool = False,
+) -> tuple[LoadReport, dict[str, Tensor]]:
+    """Return a file's tensors under a model's names, without loading them.
+
+    Parameters and errors are those of `load_weights`; the model may be on the meta device, and
+    ``drop_objects`` is that of `robustray.models.reading.read_file`.
     """
     if format != "auto" and format not in LAYOUTS:
         raise choice_error("format of weights", format, ("auto", *LAYOUTS))
     path = Path(path)
-    expected = _real_state(model)
-    container, content = _read(path)
+    digest = _digest(path, sha256)
+    content = read_file(path, drop_objects=drop_objects)
     fits: list[tuple[LoadReport, dict[str, Tensor]]] = []
     for name, layout in LAYOUTS.items():
-        if layout.container != container or format not in ("auto", name):
+        if layout.container != content.container or format not in ("auto", name):
             continue
-        state = layout.state_dict(content)
+        if layout.by_name_only and format != name:
+            continue
+        state = layout.state_dict(content.values)
         if state is not None:
-            fits.append(_fit(expected, state, layout, name))
+            fits.append(_fit(model.state_dict(), state, name, digest))
     if not fits:
         wanted = ", ".join(LAYOUTS) if format == "auto" else format
-        raise WeightsError(f"{path}: a {container} file, but not of the format {wanted}")
+        raise WeightsError(f"{path}: a {content.container} file, but not of the format {wanted}")
     report, tensors = min(fits, key=lambda fit: fit[0].problems)
     if report.problems:
-        raise WeightsError(f"{path} does not fit the model: {report}")
-    _unwrapped(model).load_state_dict(tensors, strict=True)
-    return report
+        raise WeightsError(f"{path} does not fit the model:\n  {report}")
+    _check_constants(model, {name: tensors.pop(name) for name in report.constants}, path)
+    return replace(report, dropped=content.dropped), tensors
+
+
+def _digest(path: Path, expected: str | None) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if expected is not None and digest != expected.lower():
+        raise WeightsError(f"the SHA-256 of {path} is {digest}, not {expected}")
+    return digest
 
 
 def _fit(
-    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], layout: Layout, name: str
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], format: str, digest: str
 ) -> tuple[LoadReport, dict[str, Tensor]]:
     """Compare a file's tensors with a model's."""
     source: dict[str, str] = {}
-    twice: list[str] = []
-    for old in state:
-        new = layout.rename(old if old in expected else old.removeprefix("module."))
-        if new is not None and source.setdefault(new, old) != old:
-            twice.append(old)
+    twice = [old for old in state if source.setdefault(our_name(old, expected), old) != old]
     tensors = {new: state[old] for new, old in source.items()}
     shared = [key for key in expected if key in tensors]
     bad = [key for key in shared if tensors[key].shape != expected[key].shape]
+    constants = tuple(name for name in NORMALISATION if name in source and name not in expected)
+    known = {*expected, *constants}
     report = LoadReport(
         matched=tuple(key for key in shared if key not in bad),
         missing=tuple(key for key in expected if key not in tensors),
-        unexpected=(*(old for new, old in source.items() if new not in expected), *twice),
+        unexpected=(*(old for new, old in source.items() if new not in known), *twice),
         mismatched=tuple(
             f"{key}: {tuple(tensors[key].shape)} in the file, {tuple(expected[key].shape)} here"
             for key in bad
         ),
         renamed={old: new for new, old in source.items() if old != new},
-        format=name,
+        constants=constants,
+        format=format,
+        sha256=digest,
     )
     return report, tensors
+
+
+def _check_constants(model: nn.Module, constants: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights that were trained behind another standardisation than the model's."""
+    if not constants:
+        return
+    layer = getattr(model, "pre_process", None)
+    here = layer.constants if isinstance(layer, Standardize) else ((0.0,), (1.0,))
+    for name, values in zip(NORMALISATION, here, strict=True):
+        found = constants[name].flatten().double() if name in constants else torch.empty(0)
+        wanted = torch.tensor(values, dtype=torch.double)
+        if not found.numel() or not torch.allclose(*torch.broadcast_tensors(found, wanted)):
+            given = {key: value.flatten().tolist() for key, value in constants.items()}
+            raise WeightsError(
+                f"{path}: its network standardises the input with {given}, and this one with "
+                f"{dict(zip(NORMALISATION, here, strict=True))}; the option pre_process=true "
+                "stands for CIFAR-10's constants"
+            )
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
@@ -229,26 +253,3 @@ def _real_state(model: nn.Module) -> dict[str, Tensor]:
     if any(tensor.is_meta for tensor in state.values()):
         raise WeightsError("the model is on the meta device and has no weights; create it anew")
     return state
-
-
-def _read(path: Path) -> tuple[str, Mapping[str, Any]]:
-    """Read a file by what it contains, not by what it is called."""
-    with path.open("rb") as file:
-        start = file.read(9)
-    if start[8:9] == b"{":
-        try:
-            return "safetensors", safetensors.torch.load_file(path)
-        except SafetensorError as error:
-            raise WeightsError(f"{path} is damaged: {error}") from error
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} can't be read as weights: it is damaged, no file of weights at all, or "
-            "contains objects other than tensors, numbers, strings and containers of them"
-        ) from error
-    except Exception as error:  # damaged bytes lead the unpickler into errors of any kind
-        raise WeightsError(f"{path} is damaged: {str(error).partition('. ')[0]}") from error
-    if not isinstance(content, Mapping):
-        raise WeightsError(f"{path} contains a {type(content).__name__}, not a state dict")
-    return "torch", content

@@ -27,6 +27,15 @@ def _basic(cost: Cost, n: int, cin: int, c: int, k2: int, side: int, out: int, s
     return c
 
 
+def _gate(se: str, e: int, m: int, projected: bool) -> tuple[int, int]:
+    """Channels that the gate multiplies, and those that are normalized for it."""
+    if se in ("residual", "standard"):
+        return e, e
+    if se == "conv3x3":
+        return m, 0
+    return (0 if se == "none" or projected else e), 0
+
+
 def _robust(
     cost: Cost, n: int, cin: int, c: int, k2: int, side: int, out: int, stride: int,
     options: RobustOptions,
@@ -36,15 +45,16 @@ def _robust(
     m, e = w * scales, 4 * c
     q = 1 if scales == 1 else scales - 1
     short = cin * e if stride > 1 or cin != e else 0
-    se = 2 * e * (e // options.se_reduction)
+    gated, normed = _gate(options.se, e, m, bool(short))
+    se = 2 * gated * (e // options.se_reduction)
     convs = q * k2 * w * w // g + m * e + short
-    pools = e + (w * out**2 if scales > 1 and stride > 1 else 0)
+    pools = gated + (w * out**2 if scales > 1 and stride > 1 else 0)
     live = cin * side**2 if short else 0
-    norms = (live + m * side**2 + (q * w + e) * out**2) if n else 0
+    norms = (live + m * side**2 + (q * w + normed) * out**2) if n else 0
     cost.add(
-        n * (cin + m + q * w + e) + cin * m + convs + se,
+        n * (cin + m + q * w + normed) + cin * m + convs + se,
         cin * m * side**2 + out**2 * convs + se,
-        norms + pools + e * out**2,
+        norms + pools + gated * out**2,
     )
     return e
 
@@ -54,6 +64,7 @@ def cost_of(config: PreActResNetConfig, side: int = 32) -> Cost:
     cost = Cost()
     cin = config.channels[0]
     stem = 9 * config.in_channels * cin
+    side = -(-side // config.stem_stride)
     cost.add(stem, stem * side**2, 0)
     for i, depth in enumerate(config.depths):
         n = 0 if config.normalizations[i] == "InstanceNorm" else 2

@@ -3,42 +3,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robustray.models import create_model, find_model, list_models, profile
-
-COUNTED = [name for name in list_models() if find_model(name).parameters is not None]
+from robustray.models import create_model, find_model, list_models
 
 
 def test_list_models():
     assert list_models("rrn_*") == ["rrn_a1", "rrn_a2", "rrn_a3", "rrn_a4"]
     assert list_models("wrn_a?") == ["wrn_a1", "wrn_a2", "wrn_a3", "wrn_a4"]
+    assert list_models("wrn_*_r") == ["wrn_28_r", "wrn_34_r", "wrn_46_r", "wrn_70_r"]
     expected = {"preact_resnet", "wrn_28_10", "wrn_34_12", "wrn_34_r", "wrn_46_14", "wrn_70_16"}
+    expected |= {"robnet_large_v2", "advrush", "racl"}
     assert expected <= set(list_models())
     assert list_models() == sorted(list_models())
     assert list_models("nothing*") == []
-
-
-@pytest.mark.parametrize("name", COUNTED)
-def test_recorded_costs_are_those_of_the_model(name):
-    entry = find_model(name)
-    with torch.device("meta"):
-        counted = profile(create_model(name), entry.input_shape)
-    assert (counted.parameters, counted.macs) == (entry.parameters, entry.macs)
-
-
-def as_printed(number: int, printed: str) -> str:
-    """Round a count the way that a printed one is rounded."""
-    decimals = len(printed[:-1].partition(".")[2])
-    return f"{number / {'M': 1e6, 'G': 1e9}[printed[-1]]:.{decimals}f}{printed[-1]}"
-
-
-@pytest.mark.parametrize("name", COUNTED)
-def test_printed_costs_agree_unless_corrected(name):
-    entry = find_model(name)
-    assert entry.published is not None
-    parameters = as_printed(entry.parameters, entry.published.parameters)
-    macs = as_printed(entry.macs, entry.published.macs)
-    if (parameters, macs) != (entry.published.parameters, entry.published.macs):
-        assert entry.corrections
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -75,3 +51,14 @@ def test_catalogue_channels_follow_the_widths():
     assert configs["rrn_a2"].channels == configs["wrn_a2"].channels == (16, 112, 288, 256)
     assert configs["rrn_a3"].channels == configs["wrn_a3"].channels == (16, 128, 352, 320)
     assert configs["rrn_a4"].channels == configs["wrn_a4"].channels == (16, 160, 448, 384)
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_published_weights_can_be_built_for(name):
+    for weights in find_model(name).weights:
+        with torch.device("meta"):
+            create_model(name, **dict(weights.options))
+        assert weights.sources
+        assert weights.licence
+        assert weights.numbers
+        assert weights.sha256 is None or len(weights.sha256) == 64

@@ -21,7 +21,7 @@ def test_defaults():
 
 def test_defaults_of_the_robust_block_are_the_published_ones():
     robust = resolve_config(block=("basic", "basic", "robust")).robust
-    assert robust == RobustOptions(8, 10, 4, 64)
+    assert robust == RobustOptions(8, 10, 4, 64, "residual")
 
 
 def test_lists_and_tuples_are_the_same_configuration():
@@ -63,9 +63,14 @@ BAD = [
     ({"block": "robust", "se_reduction": 0}, "se_reduction: 0"),
     ({"block": "robust", "widths": 1, "base_width": 9}, "zero width"),
     ({"block": "robust", "widths": 1, "se_reduction": 65}, "se_reduction=65 leaves no unit"),
+    ({"block": "robust", "se": "post"}, "unknown position of squeeze.*residual, standard, conv3x3"),
+    ({"block": "robust", "se": "none", "se_reduction": 16}, "no gate to reduce"),
+    ({"se": "none"}, "se: only blocks of kind 'robust'"),
     ({"widths": 0.25, "normalizations": "GroupNorm"}, "4 channels"),
     ({"pre_process": "yes"}, "neither true nor false"),
     ({"pre_process": True, "in_channels": 1}, "3 channels, not 1"),
+    ({"use_init": 1}, "use_init: 1 is neither true nor false"),
+    ({"stem_stride": 0}, "stem_stride: 0"),
     ({"num_classes": 0}, "num_classes: 0"),
     ({"in_channels": 0}, "in_channels: 0"),
     ({"depht": (4, 4, 4)}, "unknown option of preact_resnet 'depht'. Did you mean depths"),

@@ -84,6 +84,15 @@ def test_seed_gives_the_published_draws():
         assert torch.equal(layer.weight, other.weight)
 
 
+def test_without_use_init_pytorchs_weights_stay():
+    model = tiny(use_init=False)
+    torch.manual_seed(0)
+    stem = nn.Conv2d(3, 16, 3, bias=False)
+    assert torch.equal(model.stem_conv.weight, stem.weight)
+    assert not torch.equal(model.stem_conv.weight, tiny().stem_conv.weight)
+    assert torch.any(model.fc.bias != 0)
+
+
 def test_initial_weights():
     model = tiny(channels=(16, 64, 64))
     for module in model.modules():
@@ -175,8 +184,9 @@ def test_widths_and_channels_say_the_same():
 def test_options_apply_to_their_stage():
     model = tiny(
         activations=("SiLU", "Mish"), normalizations=("LayerNorm", "BatchNorm"),
-        kernel_sizes=(5, 3), strides=(2, 1),
+        kernel_sizes=(5, 3), strides=(2, 1), stem_stride=2,
     )  # fmt: skip
+    assert model.stem_conv.stride == (2, 2)
     first, second = model.blocks[0].layer[0], model.blocks[1].layer[0]
     assert isinstance(first.act, nn.SiLU)
     assert isinstance(second.act, nn.Mish)

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from robustray.models import ModelError
-from robustray.models.robust_block import RobustResBlock, SqueezeExcitation, branch_width
+from robustray.models.options import SE_POSITIONS
+from robustray.models.robust_block import RobustResBlock, branch_width, gate_units
 
 SMALL = {"scales": 8, "base_width": 10, "cardinality": 4, "se_reduction": 16}
 
@@ -45,11 +46,19 @@ def slow_pool(x, stride):
     return sum(windows) / 9
 
 
-def slow_block(state, x, *, stride, scales, groups):
-    """The block's equations, one by one, from its state dict."""
+def act(z):
+    return z.clamp(min=0)
 
-    def act(z):
-        return z.clamp(min=0)
+
+def slow_gate(z, state):
+    """The gated tensor."""
+    hidden = act(z.mean((2, 3)) @ state["se.fc.0.weight"].T)
+    gate = torch.sigmoid(hidden @ state["se.fc.2.weight"].T)
+    return z * gate[:, :, None, None]
+
+
+def slow_block(state, x, *, stride, scales, groups, se="residual"):
+    """The block's equations, one by one, from its state dict."""
 
     skip = x
     if "shortcut.0.weight" in state:
@@ -66,11 +75,15 @@ def slow_block(state, x, *, stride, scales, groups):
             ys.append(act(slow_norm(y, state, f"bn3.{j}")))
         ys.append(parts[-1] if stride == 1 else slow_pool(parts[-1], stride))
         u = torch.cat(ys, 1)
+    if se == "conv3x3":
+        u = slow_gate(u, state)
     o = slow_conv(u, state["conv3.weight"], 1)
-    z = slow_norm(o, state, "se_bn")
-    hidden = act(z.mean((2, 3)) @ state["se.fc.0.weight"].T)
-    gate = torch.sigmoid(hidden @ state["se.fc.2.weight"].T)
-    return o + skip + z * gate[:, :, None, None]
+    if se == "identity" and skip is x:
+        return o + slow_gate(x, state)
+    if se in ("residual", "standard"):
+        branch = slow_gate(slow_norm(o, state, "se_bn"), state)
+        return branch + skip + (o if se == "residual" else 0)
+    return o + skip
 
 
 def randomised(block: nn.Module) -> nn.Module:
@@ -96,6 +109,27 @@ def test_forward_is_the_published_formula(scales, stride, kernel_size, in_channe
     x = torch.rand(2, in_channels, 7, 6, dtype=torch.float64) - 0.5
     expected = slow_block(block.state_dict(), x, stride=stride, scales=scales, groups=4)
     torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("se", SE_POSITIONS)
+@pytest.mark.parametrize("scales", [1, 4])
+@pytest.mark.parametrize("in_channels", [64, 12])
+def test_positions_of_the_gate(se, scales, in_channels):
+    options = SMALL | {"scales": scales, "se": se}
+    block = randomised(RobustResBlock(in_channels, 16, **options))
+    x = torch.rand(2, in_channels, 5, 6, dtype=torch.float64) - 0.5
+    expected = slow_block(block.state_dict(), x, stride=1, scales=scales, groups=4, se=se)
+    torch.testing.assert_close(block(x), expected, rtol=1e-10, atol=1e-10)
+    block.train()(x).sum().backward()
+    unused = {n.partition(".")[0] for n, p in block.named_parameters() if p.grad is None}
+    assert unused == ({"bn1"} if in_channels == 64 else set())
+
+
+def test_the_gate_of_the_spatial_convolution_has_as_many_units():
+    block = RobustResBlock(64, 16, **SMALL, se="conv3x3")
+    assert block.se.fc[0].weight.shape == (4, 32)
+    assert block.se_bn is None
+    assert RobustResBlock(12, 16, **SMALL, se="identity").se is None
 
 
 def test_members_are_those_of_the_published_weights():
@@ -166,4 +200,6 @@ def test_zero_width_branch_is_refused():
 
 def test_empty_gate_is_refused():
     with pytest.raises(ModelError, match="se_reduction=64"):
-        SqueezeExcitation(63, 64)
+        gate_units(63, 64)
+    assert gate_units(64, 64) == 1
+    assert gate_units(127, 64) == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,6 @@ import torch
 from torch import nn
 
 from robustray.models import WeightsError, create_model, load_weights, save_weights
-from robustray.models.weights import LAYOUTS, Layout
 
 
 def small(seed: int = 0, **options) -> nn.Module:
@@ -87,22 +87,37 @@ def test_the_averaged_weights_are_taken_where_both_are_stored(tmp_path):
     assert equal(averaged, target)
 
 
-def test_an_added_layout_is_found_by_how_well_it_fits(tmp_path, monkeypatch):
-    """Layouts that rename, or know of entries without weights, need one line each."""
+@pytest.mark.parametrize("format", ["unaveraged", "model_state_dict"])
+def test_averaged_or_raw_weights_by_name(tmp_path, format):
+    averaged, raw, target = small(1), small(2), small(3)
+    content = {
+        "epoch": 400,
+        "model_state_dict": averaged.state_dict(),
+        "unaveraged_model_state_dict": {f"module.{k}": v for k, v in raw.state_dict().items()},
+        "best_val_acc": [0.9, 0.6],
+    }
+    torch.save(content, tmp_path / "w.pt")
+    assert load_weights(target, tmp_path / "w.pt", format).format == format
+    assert equal(raw if format == "unaveraged" else averaged, target)
 
-    def rename(name: str) -> str | None:
-        if name in ("mu", "sigma"):
-            return None
-        return name.replace("bn_final.", "norm1.")
 
-    monkeypatch.setitem(LAYOUTS, "other", Layout("torch", rename=rename))
-    source, target = small(1), small(2)
-    state = {k.replace("norm1.", "bn_final."): v for k, v in source.state_dict().items()}
-    torch.save({**state, "mu": torch.zeros(3), "sigma": torch.ones(3)}, tmp_path / "w.pth")
-    report = load_weights(target, tmp_path / "w.pth")
-    assert equal(source, target)
-    assert report.format == "other"
-    assert report.renamed["bn_final.weight"] == "norm1.weight"
+def test_raw_weights_are_never_taken_unasked(tmp_path):
+    content = {"unaveraged_model_state_dict": small(1).state_dict(), "model_state_dict": {}}
+    torch.save(content, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match="not of the format"):
+        load_weights(small(), tmp_path / "w.pt")
+
+
+def test_the_digest_is_reported_and_checked(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save(small(1).state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert load_weights(small(2), path).sha256 == digest
+    assert load_weights(small(2), path, sha256=digest.upper()).sha256 == digest
+    target, untouched = small(2), small(2)
+    with pytest.raises(WeightsError, match=f"is {digest}, not {'0' * 64}"):
+        load_weights(target, path, sha256="0" * 64)
+    assert equal(target, untouched)
 
 
 def test_a_model_whose_own_names_look_like_a_wrapper(tmp_path):

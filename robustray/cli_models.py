@@ -1,0 +1,95 @@
+"""``robustray models`` and ``robustray weights``: the catalogue, for a shell."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import yaml
+
+from robustray.errors import UserError
+
+
+def add_models(commands: Any) -> None:
+    """Add both commands to the command line's."""
+    models = commands.add_parser("models", help="list the catalogue; check its published costs")
+    models.add_argument("pattern", nargs="?", default="*", help="of names, such as 'rrn_*'")
+    models.add_argument(
+        "--check",
+        action="store_true",
+        help="count every network of the published tables and compare; exit code 1 if a count "
+        "differs from the recorded one",
+    )
+    models.set_defaults(command=_models)
+
+    weights = commands.add_parser("weights", help="bring published weights into our format")
+    actions = weights.add_subparsers(required=True, metavar="ACTION")
+    convert = actions.add_parser("convert", help="write a published file as safetensors")
+    convert.add_argument("file", metavar="FILE", help="what torch.save wrote, or safetensors")
+    convert.add_argument("--model", required=True, metavar="NAME", help="of the catalogue")
+    convert.add_argument("--output", required=True, metavar="FILE.safetensors")
+    convert.add_argument(
+        "--published", metavar="SET", help="one of the sets of weights that the catalogue names"
+    )
+    convert.add_argument("--format", default="auto", help="layout of the file; default: auto")
+    convert.add_argument("--sha256", metavar="DIGEST", help="that the file must have")
+    convert.add_argument(
+        "--drop-objects",
+        action="store_true",
+        help="leave out objects other than tensors and containers, such as schedules",
+    )
+    convert.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an option of the model, such as num_classes=100; may be repeated",
+    )
+    convert.set_defaults(command=_convert)
+
+
+def _models(options: argparse.Namespace) -> int:
+    if not options.check:
+        from robustray.models.describe import describe_models
+
+        print(describe_models(options.pattern))
+        return 0
+    from robustray.models.check import check_row, cost_rows, describe
+
+    if options.pattern != "*":
+        raise UserError("--check counts every row of the tables; leave out the pattern")
+    rows = [check_row(row) for row in cost_rows()]
+    print(describe(rows))
+    return int(any(row.broken for row in rows))
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from robustray.models.convert import convert_weights
+
+    given = dict(_assignment(text) for text in options.set)
+    try:
+        done = convert_weights(
+            options.file,
+            options.output,
+            options.model,
+            published=options.published,
+            format=options.format,
+            sha256=options.sha256,
+            drop_objects=options.drop_objects,
+            options=given,
+        )
+    except OSError as error:
+        raise UserError(str(error)) from error
+    print(done)
+    return 0
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """Read OPTION=VALUE; the value is YAML."""
+    name, separator, value = text.partition("=")
+    try:
+        if separator and name.strip():
+            return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set: {value!r} is not valid YAML") from error
+    raise UserError(f"--set: {text!r} is not of the form option=value")

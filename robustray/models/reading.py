@@ -1,0 +1,119 @@
+"""Reading files of weights without running anything that they contain."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+
+from robustray.models.errors import WeightsError
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a file holds.
+
+    Attributes
+    ----------
+    container : "safetensors" or "torch"
+        The kind of file, told by what it contains and not by what it is called.
+    values : mapping
+        Its content.
+    dropped : tuple of str
+        Classes and functions whose objects were left out.
+    """
+
+    container: Literal["safetensors", "torch"]
+    values: Mapping[str, Any]
+    dropped: tuple[str, ...] = ()
+
+
+def read_file(path: Path, *, drop_objects: bool = False) -> Content:
+    """Read safetensors, or what ``torch.save`` wrote, with restricted unpickling.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    drop_objects : bool
+        Put inert objects in the place of those that restricted unpickling refuses, such as the
+        schedules in files of advanced training. Nothing that the file names is imported or called.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged, is no file of weights, or holds objects and ``drop_objects`` is
+        false.
+    """
+    with path.open("rb") as file:
+        start = file.read(9)
+    if start[8:9] == b"{":
+        try:
+            return Content("safetensors", safetensors.torch.load_file(path))
+        except SafetensorError as error:
+            raise WeightsError(f"{path} is damaged: {error}") from error
+    names = _foreign_names(path) if drop_objects else ()
+    stand_ins: list[Any] = [(_stand_in(name), name) for name in names]
+    try:
+        with safe_globals(stand_ins) if stand_ins else nullcontext():
+            values = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(_refusal(path, drop_objects)) from error
+    except Exception as error:  # damaged bytes lead the unpickler into errors of any kind
+        raise WeightsError(f"{path} is damaged: {str(error).partition('. ')[0]}") from error
+    if not isinstance(values, Mapping):
+        raise WeightsError(f"{path} contains a {type(values).__name__}, not a state dict")
+    return Content("torch", values, names)
+
+
+def _foreign_names(path: Path) -> tuple[str, ...]:
+    """Return what restricted unpickling would refuse; nothing where the file can't be searched."""
+    try:
+        return tuple(sorted(get_unsafe_globals_in_checkpoint(path)))
+    except Exception:
+        # Files from before PyTorch 1.6, and damaged ones: reading them says what is wrong.
+        return ()
+
+
+class _Inert:
+    """Takes the place of an object: accepts what builds it, and keeps none of it."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _plain_dict(*_: Any) -> dict[Any, Any]:
+    return {}
+
+
+def _stand_in(name: str) -> Any:
+    # A defaultdict gets items put in, which the restricted unpickler does to plain dicts only.
+    return _plain_dict if name == "collections.defaultdict" else type("Inert", (_Inert,), {})
+
+
+def _refusal(path: Path, drop_objects: bool) -> str:
+    names = _foreign_names(path)
+    which = f" ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})" if names else ""
+    text = (
+        f"{path} can't be read as weights: it is damaged, no file of weights at all, or contains "
+        f"objects other than tensors, numbers, strings and containers of them{which}"
+    )
+    if names and not drop_objects:
+        text += (
+            "; `robustray weights convert --drop-objects` leaves them out, and runs none of them"
+        )
+    return text

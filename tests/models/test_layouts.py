@@ -1,0 +1,146 @@
+"""Names and constants that others give to the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from robustray.models import WeightsError, create_model, load_weights
+from robustray.models.layouts import our_name
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
+
+
+class OtherBlock(nn.Module):
+    """A pre-activation block as RobustWRN and RobustBench name and compute it."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.bn1, self.relu1 = nn.BatchNorm2d(in_channels), nn.ReLU()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn2, self.relu2 = nn.BatchNorm2d(channels), nn.ReLU()
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.convShortcut = None
+        if in_channels != channels:
+            self.convShortcut = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+
+    def forward(self, x):
+        a = self.relu1(self.bn1(x))
+        inner = self.conv2(self.relu2(self.bn2(self.conv1(a))))
+        return inner + (x if self.convShortcut is None else self.convShortcut(a))
+
+
+class OtherStage(nn.Module):
+    def __init__(self, in_channels: int, channels: int, depth: int, stride: int) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(
+            *(
+                OtherBlock(channels if i else in_channels, channels, 1 if i else stride)
+                for i in range(depth)
+            )
+        )
+
+
+class OtherNet(nn.Module):
+    """WRN-34-R's shape, small: the last stage is narrower than the one before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem_conv = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.blocks = nn.ModuleList(
+            [OtherStage(16, 20, 2, 1), OtherStage(20, 24, 2, 2), OtherStage(24, 8, 2, 2)]
+        )
+        self.bn1, self.relu, self.fc = nn.BatchNorm2d(8), nn.ReLU(), nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.stem_conv(x)
+        for stage in self.blocks:
+            x = stage.layer(x)
+        return self.fc(self.relu(self.bn1(x)).mean((2, 3)))
+
+
+def ours(**options) -> nn.Module:
+    given = {"depths": (2, 2, 2), "channels": (16, 20, 24, 8), **options}
+    return create_model("preact_resnet", **given).eval()
+
+
+def theirs() -> nn.Module:
+    torch.manual_seed(7)
+    model = OtherNet().eval()
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point() and "conv" not in name.lower():
+                tensor.uniform_(0.2, 1.2)
+    return model
+
+
+@pytest.mark.parametrize("member", [None, "state_dict", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_robust_wrn_loads_and_computes_the_same(tmp_path, member, prefix):
+    source, target = theirs(), ours()
+    state = {prefix + key: value for key, value in source.state_dict().items()}
+    torch.save(state if member is None else {member: state, "epoch": 9}, tmp_path / "w.pth")
+    report = load_weights(target, tmp_path / "w.pth")
+    assert report.renamed[f"{prefix}bn1.running_var"] == "norm1.running_var"
+    shortcut = "blocks.2.layer.0.{}.weight"
+    old = prefix + shortcut.format("convShortcut")
+    assert report.renamed[old] == shortcut.format("shortcut.0")
+    assert len(report.matched) == len(target.state_dict())
+    x = torch.rand(4, 3, 8, 8)
+    torch.testing.assert_close(target(x), source(x))
+
+
+def with_constants(tmp_path, model: nn.Module, mean=MEAN, std=STD, prefix=""):
+    state = {prefix + key: value for key, value in model.state_dict().items()}
+    state[prefix + "mu"] = torch.tensor(mean).view(-1, 1, 1)
+    state[prefix + "sigma"] = torch.tensor(std).view(-1, 1, 1)
+    torch.save(state, tmp_path / "w.pth")
+    return tmp_path / "w.pth"
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_robustbench_constants_are_compared_with_the_networks_own(tmp_path, prefix):
+    source = ours(pre_process=True, activations="SiLU")
+    path = with_constants(tmp_path, source, prefix=prefix)
+    target = ours(pre_process=True, activations="SiLU")
+    report = load_weights(target, path)
+    assert report.constants == ("mu", "sigma")
+    assert report.unexpected == ()
+    x = torch.rand(2, 3, 8, 8)
+    assert torch.equal(source(x), target(x))
+
+
+def test_constants_that_say_nothing_fit_a_network_without_any(tmp_path):
+    source, target = ours(), ours()
+    path = with_constants(tmp_path, source, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    assert load_weights(target, path).constants == ("mu", "sigma")
+
+
+@pytest.mark.parametrize(
+    ("pre_process", "mean", "std"),
+    [(False, MEAN, STD), (True, (0.5, 0.5, 0.5), STD), (True, MEAN, (0.2, 0.2, 0.2))],
+)
+def test_weights_for_other_constants_are_refused(tmp_path, pre_process, mean, std):
+    target = ours(pre_process=pre_process)
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    path = with_constants(tmp_path, ours(), mean, std)
+    with pytest.raises(WeightsError, match=r"standardises the input with .* pre_process=true"):
+        load_weights(target, path)
+    assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items())
+
+
+def test_half_of_the_constants_is_refused(tmp_path):
+    state = {**ours().state_dict(), "mu": torch.zeros(3)}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="standardises"):
+        load_weights(ours(), tmp_path / "w.pth")
+
+
+def test_own_names_are_never_changed():
+    assert our_name("bn1.weight", {"bn1.weight"}) == "bn1.weight"
+    assert our_name("module.bn1.weight", {"bn1.weight"}) == "bn1.weight"
+    assert our_name("module.bn1.weight", {"module.bn1.weight"}) == "module.bn1.weight"
+    assert our_name("blocks.0.bn1.weight", {"norm1.weight"}) == "blocks.0.bn1.weight"
+    assert our_name("module.bn1.weight", set()) == "norm1.weight"
+    assert our_name("a.convShortcut.weight", set()) == "a.shortcut.0.weight"
