@@ -22,6 +22,7 @@ from robustray.manifest.loading import (
 )
 from robustray.manifest.schema import (
     Augmentation,
+    BatchNormConfig,
     DataConfig,
     Ema,
     EvaluationConfig,
@@ -42,6 +43,7 @@ from robustray.manifest.schema import (
 
 __all__ = [
     "Augmentation",
+    "BatchNormConfig",
     "Curve",
     "DataConfig",
     "Ema",

@@ -146,6 +146,18 @@ class Schedule(Section):
     gamma: PositiveNumber = 0.1
 
 
+class BatchNormConfig(Section):
+    """What batch normalizations do in training.
+
+    ``statistics`` tells what they normalize by where a batch is computed in parts: ``local`` each
+    part by its own statistics, as each GPU of the published runs did its share; ``synchronised``
+    all parts by those of the whole batch; ``frozen`` (whether in parts or not) by the running
+    statistics, which stay as they are while weights and biases learn.
+    """
+
+    statistics: Literal["local", "synchronised", "frozen"] = "local"
+
+
 class Ema(Section):
     """Exponential moving average of the weights, evaluated in place of the raw ones.
 
@@ -177,7 +189,11 @@ class Selection(Section):
 
 
 class Recipe(Section):
-    """How a model is trained. The defaults are the scaling study's baseline recipe."""
+    """How a model is trained. The defaults are the scaling study's baseline recipe.
+
+    ``micro_batches`` is the number of parts in which a batch is computed, one after the other or
+    by several workers (``resources.workers``); what they add up to is one step.
+    """
 
     objective: Literal["trades", "sat", "natural"] = "trades"
     beta: PositiveNumber = 6.0
@@ -185,9 +201,11 @@ class Recipe(Section):
     inner: InnerAttack = InnerAttack()
     epochs: Natural = 100
     batch_size: Natural = 128
+    micro_batches: Natural = 1
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     grad_clip: PositiveNumber | None = 5.0
+    batch_norm: BatchNormConfig = BatchNormConfig()
     ema: Ema | None = None
     augmentation: Augmentation = Augmentation()
     selection: Selection = Selection()

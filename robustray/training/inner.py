@@ -73,7 +73,7 @@ def maximise(
     uphill: Uphill,
     attack: InnerAttack,
     eps: float,
-    generator: torch.Generator,
+    start: Tensor,
     stretch: float = 1.0,
 ) -> Tensor:
     """Ascend a function of the logits, by the signs of its gradient with respect to the images.
@@ -90,11 +90,11 @@ def maximise(
     uphill : callable
         From ``uphill_of``: logits (B, K) to the function's gradient (B, K).
     attack : InnerAttack
-        Steps, their size, and the first point.
+        Steps and their size.
     eps : float
         Radius of the ball, in pixels of [0, 1].
-    generator : torch.Generator
-        Where the first point's noise comes from, on the device of ``x``.
+    start : Tensor
+        The first point, from ``start_point``, shaped as ``x``; written over.
     stretch : float
         From ``first_stretch``: the first gradient, and only that, is taken at x plus that many
         times the noise.
@@ -105,7 +105,7 @@ def maximise(
         Adversarial images, detached, shaped as ``x``.
     """
     lower, upper = x.sub(eps).clamp_(min=0), x.add(eps).clamp_(max=1)
-    x_adv = start_point(x, attack, eps, generator)
+    x_adv = start
     point = torch.lerp(x, x_adv, stretch)
     for _ in range(attack.steps):
         grad = _gradient(forward, point, uphill)

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 from robustray.manifest.schema import Recipe
 from robustray.random import derive_seed
+from robustray.training.accumulation import Accumulation
 from robustray.training.averaging import AveragedWeights
 from robustray.training.compilation import compile_errors, compiled
 from robustray.training.frozen import FrozenCopy
-from robustray.training.inner import first_stretch, maximise, uphill_of
-from robustray.training.objectives import OBJECTIVES, Forward, loss_of
+from robustray.training.inner import first_stretch, maximise, start_point, uphill_of
+from robustray.training.objectives import OBJECTIVES, Forward, Outcome, loss_of
 from robustray.training.precision import Precision
 from robustray.training.schedule import learning_rate
+from robustray.training.world import ALONE, Part, World
 
 
 class DivergedError(ArithmeticError):
@@ -42,23 +44,33 @@ class Trainer:
         The trial's training seed.
     device : torch.device or str
         Where.
+    world : World
+        The workers that train this model together; each has a trainer of its own, and gives it
+        the same batches.
 
     Raises
     ------
     UserError
-        If the device can't do what the recipe asks for.
+        If the device or the workers can't do what the recipe asks for.
     """
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe, *, seed: int, device: torch.device | str = "cpu"
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        world: World = ALONE,
     ) -> None:
-        self.model, self.recipe, self.seed = model, recipe, seed
+        self.model, self.recipe, self.seed, self.world = model, recipe, seed, world
         self.precision = Precision.of(recipe, device)
         self.precision.place(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = _optimizer(self.parameters, recipe)
         self.average = AveragedWeights(model, recipe.ema.decay) if recipe.ema else None
         self._objective, self._loss = OBJECTIVES[recipe.objective], loss_of(recipe)
+        self._accumulation = Accumulation(model, recipe, world)
         self._frozen = FrozenCopy(model, self.precision) if self._objective.ascent else None
         self._forward = self._prepare(model)
         self._attacked = self._prepare(self._frozen.module) if self._frozen else None
@@ -69,7 +81,7 @@ class Trainer:
         """Set the learning rate of an epoch (from 0), training mode, and empty sums."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, epoch)
-        self.model.train()
+        self._accumulation.train_mode()
         self._sums.zero_()
         self._images = self._steps = 0
 
@@ -79,7 +91,7 @@ class Trainer:
         Parameters
         ----------
         x_BCHW, y_B : Tensor
-            Images in [0, 1] and classes.
+            Images in [0, 1] and classes: the whole batch, on every worker.
         epoch, step : int
             Which step of which epoch this is, from 0.
 
@@ -90,19 +102,35 @@ class Trainer:
         """
         with self._compile_errors():
             x_BCHW, y_B = self.precision.images(x_BCHW), y_B.to(self.precision.device)
-            x_adv = self.attack(x_BCHW, y_B, epoch=epoch, step=step)
+            parts = self._accumulation.parts(len(y_B))
+            shares = [(x_BCHW[part.rows], y_B[part.rows]) for part in parts]
+            adversarial = [
+                self.attack(x_BCHW, y_B, epoch=epoch, step=step, rows=part.rows) for part in parts
+            ]
             self.optimizer.zero_grad(set_to_none=True)
-            with self.precision.autocast():
-                loss, logits_BK = self._loss(self._forward, x_BCHW, y_B, x_adv)
-            loss.backward()
+
+            def outcome(position: int) -> Outcome:
+                with self.precision.autocast():
+                    return self._loss(self._forward, *shares[position], adversarial[position])
+
+            outcomes = self._accumulation.backward(parts, outcome, self.parameters)
         grad_norm = self._clip()
         self.optimizer.step()
         if self.average:
             self.average.update()
-        self._log(loss, logits_BK, y_B, grad_norm)
+        for part, found, share in zip(parts, outcomes, shares, strict=True):
+            self._log(part, found, share[1])
+        self._sums[2] += grad_norm
+        self._images += len(y_B)
+        self._steps += 1
 
-    def attack(self, x_BCHW: Tensor, y_B: Tensor, *, epoch: int, step: int) -> Tensor | None:
-        """Return the adversarial images of a step, or None if the objective needs none."""
+    def attack(
+        self, x_BCHW: Tensor, y_B: Tensor, *, epoch: int, step: int, rows: slice = slice(None)
+    ) -> Tensor | None:
+        """Return the adversarial images of a step, or None if the objective needs none.
+
+        ``rows`` are those that are wanted; their noise is what they have in the whole batch.
+        """
         if self._frozen is None or self._objective.ascent is None:
             return None
         assert self._attacked is not None
@@ -112,8 +140,10 @@ class Trainer:
         ascent, attack, eps = self._objective.ascent, self.recipe.inner, self.recipe.threat.eps
         stretch = first_stretch(attack, eps, ascent, low=self.precision.low)
         with self.precision.autocast():
+            start = start_point(x_BCHW, attack, eps, noise)[rows]
+            x_BCHW, y_B = x_BCHW[rows], y_B[rows]
             uphill = uphill_of(self._attacked, x_BCHW, y_B, ascent)
-            return maximise(self._attacked, x_BCHW, uphill, attack, eps, noise, stretch)
+            return maximise(self._attacked, x_BCHW, uphill, attack, eps, start, stretch)
 
     def metrics(self) -> dict[str, float]:
         """Return the averages since ``start_epoch``; the one place that waits for the device.
@@ -130,7 +160,9 @@ class Trainer:
         DivergedError
             If any loss or gradient was not finite.
         """
-        loss, correct, norm = self._sums.tolist()
+        of_images, of_steps = self._sums[:2].clone(), self._sums[2:]
+        self.world.sum_([of_images])
+        loss, correct, norm = torch.cat((of_images, of_steps)).tolist()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DivergedError(
                 f"training diverged: mean loss {loss / self._images}, mean gradient norm "
@@ -157,11 +189,10 @@ class Trainer:
         return nn.utils.clip_grad_norm_(self.parameters, limit)
 
     @torch.no_grad()
-    def _log(self, loss: Tensor, logits_BK: Tensor, y_B: Tensor, grad_norm: Tensor) -> None:
-        correct = (logits_BK.argmax(dim=1) == y_B).sum()
-        self._sums += torch.stack((loss.double() * len(y_B), correct.double(), grad_norm.double()))
-        self._images += len(y_B)
-        self._steps += 1
+    def _log(self, part: Part, outcome: Outcome, y_B: Tensor) -> None:
+        correct = (outcome.logits_BK.argmax(dim=1) == y_B).sum().double()
+        loss = outcome.loss.double()
+        self._sums[:2] += torch.stack((loss * part.count, correct * (part.count > 0)))
 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:

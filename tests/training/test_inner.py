@@ -48,7 +48,7 @@ def test_stays_inside_the_ball_and_the_box(
     x = torch.rand(batch, 3, 2, 2).round(decimals=1)
     attack = InnerAttack(steps=steps, step_size=step_size, start=start, start_scale=0.5)
     uphill = uphill_of(model, x, torch.zeros(batch, dtype=torch.int64), ascent)
-    x_adv = maximise(model, x, uphill, attack, EPS, noise(seed))
+    x_adv = maximise(model, x, uphill, attack, EPS, start_point(x, attack, EPS, noise(seed)))
     assert x_adv.shape == x.shape
     assert not x_adv.requires_grad
     assert ((x_adv - x).abs() <= EPS + 1e-6).all()
@@ -64,10 +64,14 @@ def test_two_classes_reach_the_corner_that_is_optimal() -> None:
     direction = (model.fc.weight[1] - model.fc.weight[0]).sign().view(3, 2, 2)
     away = torch.where(y[:, None, None, None] == 0, direction, -direction)
     attack = InnerAttack(steps=5, step_size=0.05)
-    x_adv = maximise(model, x, uphill_of(model, x, y, "ce"), attack, EPS, noise())
+    x_adv = maximise(
+        model, x, uphill_of(model, x, y, "ce"), attack, EPS, start_point(x, attack, EPS, noise())
+    )
     assert torch.allclose(x_adv, x + EPS * away, atol=1e-6)
 
-    x_adv = maximise(model, x, uphill_of(model, x, y, "kl"), attack, EPS, noise())
+    x_adv = maximise(
+        model, x, uphill_of(model, x, y, "kl"), attack, EPS, start_point(x, attack, EPS, noise())
+    )
     corners = torch.stack([kl_from(model, x, x + s * EPS * direction) for s in (1, -1)])
     reached = kl_from(model, x, x_adv)
     assert torch.isclose(reached[:, None], corners.T, rtol=1e-4).any(1).all()
@@ -82,7 +86,14 @@ def test_grows_with_every_step_on_a_linear_model(ascent: str) -> None:
 
     def reached(steps: int) -> Tensor:
         attack = InnerAttack(steps=steps, step_size=0.01)
-        x_adv = maximise(model, x, uphill_of(model, x, y, ascent), attack, 0.3, noise())
+        x_adv = maximise(
+            model,
+            x,
+            uphill_of(model, x, y, ascent),
+            attack,
+            0.3,
+            start_point(x, attack, 0.3, noise()),
+        )
         if ascent == "kl":
             return kl_from(model, x, x_adv).mean()
         return F.cross_entropy(model(x_adv), y)
@@ -108,7 +119,9 @@ def test_equals_a_plain_loop_on_a_network() -> None:
     model = tiny().eval().requires_grad_(False)
     x, eps, step = torch.rand(8, 1, 6, 6, generator=noise(5)), 0.1, 0.03
     attack = InnerAttack(steps=4, step_size=step, start_scale=0.01)
-    x_adv = maximise(model, x, uphill_of(model, x, x, "kl"), attack, eps, noise())
+    x_adv = maximise(
+        model, x, uphill_of(model, x, x, "kl"), attack, eps, start_point(x, attack, eps, noise())
+    )
 
     p = model(x).softmax(1)
     expected = x + 0.01 * torch.empty(x.shape).normal_(generator=noise())
@@ -158,8 +171,10 @@ def test_first_gradient_is_taken_further_out_in_bfloat16_only() -> None:
     x = torch.rand(4, 3, 2, 2)
     uphill = uphill_of(model, x, torch.zeros(4, dtype=torch.int64), "ce")
     attack = InnerAttack(steps=2, step_size=0.01)
-    plain = maximise(forward, x, uphill, attack, EPS, noise())
-    stretched = maximise(forward, x, uphill, attack, EPS, noise(), 20.0)
+    plain = maximise(forward, x, uphill, attack, EPS, start_point(x, attack, EPS, noise()))
+    stretched = maximise(
+        forward, x, uphill, attack, EPS, start_point(x, attack, EPS, noise()), 20.0
+    )
     assert torch.allclose(seen[2] - x, 20 * (seen[0] - x), atol=1e-5)
     assert torch.equal(seen[1], seen[3]), "the path itself starts where the recipe says"
     assert torch.equal(plain, stretched)
