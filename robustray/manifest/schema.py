@@ -276,15 +276,24 @@ def _whole_or_share(value: float) -> float:
 class Resources(Section):
     """What one trial takes, and how failures are handled.
 
-    No part of a study's identity; but on CPUs the number of threads follows ``cpus``, and with
-    it the last bit of every sum.
+    ``workers`` train a trial together; ``gpus`` and ``cpus`` are of each of them. No part of a
+    study's identity; but the order of sums follows the number of workers, and on CPUs that of
+    threads follows ``cpus``, and with them the last bit of every sum.
     """
+
+    workers: Natural = 1
 
     gpus: Annotated[Number, Field(ge=0), AfterValidator(_whole_or_share)] = 1.0
     cpus: Annotated[PositiveNumber, AfterValidator(_whole_or_share)] = 1.0
     max_concurrent: Natural | None = None
     wait_minutes: PositiveNumber = 30.0
     retries: Retries = Retries()
+
+    @model_validator(mode="after")
+    def _one_device_each(self) -> Self:
+        if self.workers > 1 and self.gpus not in (0, 1):
+            raise ValueError(f"each of {self.workers} workers takes 1 GPU or none: gpus: 1 or 0")
+        return self
 
 
 class Sweep(Section):
@@ -301,3 +310,24 @@ class Sweep(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     retention: Retention = Retention()
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _shareable(self) -> Self:
+        workers, gpus = self.resources.workers, self.resources.gpus
+        if gpus > 1:
+            raise ValueError(
+                f"resources.gpus: a worker trains on one GPU; for {gpus:g} of them say workers: "
+                f"{gpus:g} and gpus: 1"
+            )
+        parts, statistics = self.recipe.micro_batches, self.recipe.batch_norm.statistics
+        if parts < workers and statistics == "local":
+            raise ValueError(
+                f"recipe.micro_batches: {parts} can't be shared by resources.workers: {workers}; "
+                f"set it to {workers} or more (batch norm is then local to each part), or "
+                "recipe.batch_norm.statistics to synchronised or frozen"
+            )
+        if parts > self.recipe.batch_size:
+            raise ValueError(
+                f"recipe.micro_batches: {parts} parts of {self.recipe.batch_size} images"
+            )
+        return self

@@ -18,7 +18,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from robustray.attacks import ThreatModel, evaluate
+from robustray.attacks import ThreatModel
 from robustray.data import Dataset, describe, load_dataset
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import DataConfig, Sweep
@@ -42,7 +42,15 @@ from robustray.store import (
 from robustray.sweeps import attempts
 from robustray.sweeps.grid import Trial, build_model
 from robustray.tracking import Journal
-from robustray.training import EpochReport, TrainingState, fit
+from robustray.training import (
+    ALONE,
+    EpochReport,
+    LostWorkerError,
+    TrainingState,
+    World,
+    accuracies,
+    fit,
+)
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -68,12 +76,20 @@ class TrialContext:
     journal: Journal
     device: torch.device
     report: Report
+    world: World = ALONE
+
+    @property
+    def commits(self) -> bool:
+        """Whether this worker is the one that writes to the store."""
+        return self.world.rank == 0
 
 
 Work = Callable[[TrialContext], dict[str, Any]]
 
 
-def attempt_trial(job: TrialJob, report: Report, work: Work | None = None) -> dict[str, Any]:
+def attempt_trial(
+    job: TrialJob, report: Report, work: Work | None = None, world: World = ALONE
+) -> dict[str, Any]:
     """Make one attempt at a trial; never raises for a failure of the attempt itself.
 
     Parameters
@@ -84,11 +100,19 @@ def attempt_trial(job: TrialJob, report: Report, work: Work | None = None) -> di
         Told ``{"epoch": ..., metrics}`` after each epoch.
     work : callable, optional
         What to do; by default training and evaluation (`train_and_attack`).
+    world : World
+        The workers that make this attempt together; the first calls this, the others call
+        `join_attempt`.
 
     Returns
     -------
     dict
         ``{"trial": name, "outcome": "finished" or a failure's kind, "message": str}``.
+
+    Raises
+    ------
+    LostWorkerError
+        If another worker is gone: whoever started the workers knows why. The attempt stays open.
     """
     attempt = store = None
     try:
@@ -97,20 +121,14 @@ def attempt_trial(job: TrialJob, report: Report, work: Work | None = None) -> di
             _prune_finished(store, job)
             return _outcome(job, "finished")
         device = pick_device(job.manifest)
-        attempt = attempts.register(store, job.prefix, device)
-        with tempfile.TemporaryDirectory(prefix="robustray-") as scratch:
-            context = TrialContext(
-                job,
-                store,
-                CheckpointStore(store, job.prefix, Path(scratch)),
-                Journal(Path(scratch) / "journal.jsonl"),
-                device,
-                report,
-            )
+        attempt = attempts.register(store, job.prefix, device, world.size)
+        with _context(job, store, device, report, world) as context:
             result = (work or train_and_attack)(context)
         _commit_result(store, job, attempt, result)
         _prune_finished(store, job)
         attempts.conclude(store, job.prefix, attempt, "finished", None)
+    except LostWorkerError:
+        raise
     except Exception as error:
         kind = attempts.classify(error)
         _conclude_quietly(store, job, attempt, kind, error)
@@ -118,35 +136,38 @@ def attempt_trial(job: TrialJob, report: Report, work: Work | None = None) -> di
     return _outcome(job, "finished")
 
 
+def join_attempt(job: TrialJob, report: Report, world: World) -> None:
+    """Do a further worker's share of an attempt, and write nothing; failures are raised.
+
+    ``report`` is called as often as the first worker's.
+    """
+    store = open_store(job.store_uri)
+    with _context(job, store, pick_device(job.manifest), report, world) as context:
+        train_and_attack(context)
+
+
 def train_and_attack(context: TrialContext) -> dict[str, Any]:
     """Train a trial to its end, attack its selected checkpoint, and return its result."""
     manifest, trial = context.job.manifest, context.job.trial
     data = _dataset(manifest.data, context.job.data_root)
     model = _initial_model(context, data)
-    found = context.checkpoints.newest()
-    resume = None
-    # What lies beyond the newest intact checkpoint can't be continued: it is computed again.
-    context.checkpoints.truncate(found[0].step if found else 0)
-    if found:
-        record, files = found
-        resume = TrainingState(files=files, info=record.info["training"])
-        context.journal.append("resumed", epoch=record.step)
     fitted = fit(
         model,
         data,
         manifest.recipe,
         seed=derive_seed(trial.seed, "training"),
         device=context.device,
-        resume=resume,
+        resume=_resume(context),
         on_epoch=lambda epoch, state: _commit_epoch(context, epoch, state),
+        world=context.world,
     )
     epoch = fitted.best_epoch
     assert epoch is not None, "the last epoch is always validated"
-    selected = context.checkpoints.record(epoch)
-    name = "ema" if "ema" in selected.files else "weights"
-    weights = fitted.best_weights or _load_selected(context, selected, name)
-    model.load_state_dict(weights)
+    model.load_state_dict(fitted.best_weights or _load_selected(context, epoch))
     metrics = attack(context, model, data)
+    if not context.commits:
+        return {}
+    selected = context.checkpoints.record(epoch)
     return {
         "trial": trial.name,
         "model": trial.model.model_dump(mode="json", exclude_none=True),
@@ -155,7 +176,7 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
         "epochs": fitted.epochs,
         "selected_epoch": epoch,
         "validation_accuracy": fitted.best_accuracy,
-        "weights_sha256": selected.files[name]["sha256"],
+        "weights_sha256": selected.files[_selected_name(selected)]["sha256"],
         "metrics": metrics,
     }
 
@@ -170,18 +191,15 @@ def attack(context: TrialContext, model: torch.nn.Module, data: Dataset) -> dict
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     metrics: dict[str, float] = {}
     for suite in config.attacks:
-        result = evaluate(
+        metrics["clean"], metrics[suite] = accuracies(
             model,
-            test.x_NCHW,
-            test.y_N,
+            test,
             threat,
             suite=suite,
             seed=derive_seed(context.job.trial.seed, "evaluation"),
             batch_size=config.batch_size,
-            index=test.index_N,
+            world=context.world,
         )
-        metrics["clean"] = result.clean_accuracy
-        metrics[suite] = result.robust_accuracy
         context.report({"attack": suite, **metrics})
     return metrics
 
@@ -209,8 +227,34 @@ def pick_device(manifest: Sweep) -> torch.device:
     return torch.device("cuda")
 
 
-def _initial_model(context: TrialContext, data: Dataset) -> torch.nn.Module:
+@contextlib.contextmanager
+def _context(
+    job: TrialJob, store: ObjectStore, device: torch.device, report: Report, world: World
+) -> Iterator[TrialContext]:
+    with tempfile.TemporaryDirectory(prefix="robustray-") as scratch:
+        checkpoints = CheckpointStore(store, job.prefix, Path(scratch))
+        journal = Journal(Path(scratch) / "journal.jsonl")
+        yield TrialContext(job, store, checkpoints, journal, device, report, world)
 
+
+def _resume(context: TrialContext) -> TrainingState | None:
+    """Return the newest intact checkpoint's state; the first worker says which that is."""
+    checkpoints, world = context.checkpoints, context.world
+    found = checkpoints.newest() if context.commits else None
+    if context.commits:
+        # What lies beyond the newest intact checkpoint can't be continued: it is computed again.
+        checkpoints.truncate(found[0].step if found else 0)
+    step = world.of_first(found[0].step if found else 0)
+    if step == 0:
+        return None
+    if found is None:
+        record = checkpoints.record(step)
+        found = record, {name: checkpoints.load(record, name) for name in record.files}
+    context.journal.append("resumed", epoch=step)
+    return TrainingState(files=found[1], info=found[0].info["training"])
+
+
+def _initial_model(context: TrialContext, data: Dataset) -> torch.nn.Module:
     trial = context.job.trial
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(trial.seed, "initialisation"))
@@ -221,6 +265,12 @@ def _commit_epoch(
     context: TrialContext, report: EpochReport, state: Callable[[], TrainingState]
 ) -> None:
     """Commit an epoch with its journal segment, prune what needn't be kept, tell the driver."""
+    if context.commits:
+        _commit(context, report, state)
+    context.report({"epoch": report.epoch, **report.metrics})
+
+
+def _commit(context: TrialContext, report: EpochReport, state: Callable[[], TrainingState]) -> None:
     journal = context.journal
     journal.append(
         "epoch",
@@ -236,7 +286,6 @@ def _commit_epoch(
     manifest = context.job.manifest
     if manifest.retention.keep != "all":
         context.checkpoints.prune(_kept_epochs(manifest, report.best_epoch))
-    context.report({"epoch": report.epoch, **report.metrics})
 
 
 def _kept_epochs(manifest: Sweep, best: int | None) -> set[int]:
@@ -246,15 +295,19 @@ def _kept_epochs(manifest: Sweep, best: int | None) -> set[int]:
     return kept | ({best} if best else set())
 
 
-def _load_selected(
-    context: TrialContext, selected: CheckpointRecord, name: str
-) -> dict[str, torch.Tensor]:
+def _load_selected(context: TrialContext, epoch: int) -> dict[str, torch.Tensor]:
     """Read the weights that an earlier attempt selected; without them, training starts again."""
+    selected = context.checkpoints.record(epoch)
     try:
-        return context.checkpoints.load(selected, name)
+        return context.checkpoints.load(selected, _selected_name(selected))
     except (CorruptObjectError, NotFoundError):
-        context.checkpoints.truncate(0)
+        if context.commits:
+            context.checkpoints.truncate(0)
         raise
+
+
+def _selected_name(record: CheckpointRecord) -> str:
+    return "ema" if "ema" in record.files else "weights"
 
 
 def _commit_result(

@@ -50,9 +50,12 @@ class World:
     device: torch.device = torch.device("cpu")  # noqa: RUF009 (immutable)
 
     @classmethod
-    def of_process_group(cls, device: torch.device | str = "cpu") -> World:
+    def of_process_group(cls) -> World:
         """Return the world of torch's default process group, which must have been initialised."""
-        return cls(dist.get_rank(), dist.get_world_size(), torch.device(device))
+        device = torch.device("cpu")
+        if dist.get_backend() == "nccl":
+            device = torch.device("cuda", torch.cuda.current_device())
+        return cls(dist.get_rank(), dist.get_world_size(), device)
 
     def pieces(self, micro_batches: int) -> int:
         """Return in how many parts all workers together cut a batch."""
