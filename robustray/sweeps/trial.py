@@ -18,8 +18,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,61 +27,32 @@ import torch
 
 from robustray.attacks import ThreatModel
 from robustray.data import Dataset, describe, load_dataset
-from robustray.errors import CorruptObjectError, UserError
+from robustray.errors import UserError
 from robustray.manifest import DataConfig, Sweep
 from robustray.random import derive_seed
 from robustray.store import (
-    CheckpointRecord,
     CheckpointStore,
-    NotFoundError,
     ObjectStore,
     canonical_json,
     open_store,
 )
 from robustray.sweeps import attempts
-from robustray.sweeps.grid import Trial, build_model
-from robustray.tracking import Journal
+from robustray.sweeps.checkpointing import (
+    commit_epoch,
+    kept_epochs,
+    load_selected,
+    resume_state,
+    selected_name,
+)
+from robustray.sweeps.context import Report, TrialContext, TrialJob, opened
+from robustray.sweeps.grid import build_model
 from robustray.training import (
     ALONE,
-    EpochReport,
     LostWorkerError,
-    TrainingState,
     World,
     accuracies,
     fit,
 )
-
-Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class TrialJob:
-    """Everything that a worker needs; plain data, cheap to ship."""
-
-    trial: Trial
-    manifest: Sweep
-    prefix: str
-    store_uri: str
-    data_root: str | None = None
-
-
-@dataclass
-class TrialContext:
-    """What the work on a trial has at hand."""
-
-    job: TrialJob
-    store: ObjectStore
-    checkpoints: CheckpointStore
-    journal: Journal
-    device: torch.device
-    report: Report
-    world: World = ALONE
-
-    @property
-    def commits(self) -> bool:
-        """Whether this worker is the one that writes to the store."""
-        return self.world.rank == 0
-
 
 Work = Callable[[TrialContext], dict[str, Any]]
 
@@ -122,7 +92,7 @@ def attempt_trial(
             return _outcome(job, "finished")
         device = pick_device(job.manifest)
         attempt = attempts.register(store, job.prefix, device, world.size)
-        with _context(job, store, device, report, world) as context:
+        with opened(job, store, device, report, world) as context:
             result = (work or train_and_attack)(context)
         _commit_result(store, job, attempt, result)
         _prune_finished(store, job)
@@ -142,7 +112,7 @@ def join_attempt(job: TrialJob, report: Report, world: World) -> None:
     ``report`` is called as often as the first worker's.
     """
     store = open_store(job.store_uri)
-    with _context(job, store, pick_device(job.manifest), report, world) as context:
+    with opened(job, store, pick_device(job.manifest), report, world) as context:
         train_and_attack(context)
 
 
@@ -157,13 +127,13 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
         manifest.recipe,
         seed=derive_seed(trial.seed, "training"),
         device=context.device,
-        resume=_resume(context),
-        on_epoch=lambda epoch, state: _commit_epoch(context, epoch, state),
+        resume=resume_state(context),
+        on_epoch=lambda epoch, state: commit_epoch(context, epoch, state),
         world=context.world,
     )
     epoch = fitted.best_epoch
     assert epoch is not None, "the last epoch is always validated"
-    model.load_state_dict(fitted.best_weights or _load_selected(context, epoch))
+    model.load_state_dict(fitted.best_weights or load_selected(context, epoch))
     metrics = attack(context, model, data)
     if not context.commits:
         return {}
@@ -176,7 +146,7 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
         "epochs": fitted.epochs,
         "selected_epoch": epoch,
         "validation_accuracy": fitted.best_accuracy,
-        "weights_sha256": selected.files[_selected_name(selected)]["sha256"],
+        "weights_sha256": selected.files[selected_name(selected)]["sha256"],
         "metrics": metrics,
     }
 
@@ -227,87 +197,11 @@ def pick_device(manifest: Sweep) -> torch.device:
     return torch.device("cuda")
 
 
-@contextlib.contextmanager
-def _context(
-    job: TrialJob, store: ObjectStore, device: torch.device, report: Report, world: World
-) -> Iterator[TrialContext]:
-    with tempfile.TemporaryDirectory(prefix="robustray-") as scratch:
-        checkpoints = CheckpointStore(store, job.prefix, Path(scratch))
-        journal = Journal(Path(scratch) / "journal.jsonl")
-        yield TrialContext(job, store, checkpoints, journal, device, report, world)
-
-
-def _resume(context: TrialContext) -> TrainingState | None:
-    """Return the newest intact checkpoint's state; the first worker says which that is."""
-    checkpoints, world = context.checkpoints, context.world
-    found = checkpoints.newest() if context.commits else None
-    if context.commits:
-        # What lies beyond the newest intact checkpoint can't be continued: it is computed again.
-        checkpoints.truncate(found[0].step if found else 0)
-    step = world.of_first(found[0].step if found else 0)
-    if step == 0:
-        return None
-    if found is None:
-        record = checkpoints.record(step)
-        found = record, {name: checkpoints.load(record, name) for name in record.files}
-    context.journal.append("resumed", epoch=step)
-    return TrainingState(files=found[1], info=found[0].info["training"])
-
-
 def _initial_model(context: TrialContext, data: Dataset) -> torch.nn.Module:
     trial = context.job.trial
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(trial.seed, "initialisation"))
         return build_model(trial, describe(context.job.manifest.data))
-
-
-def _commit_epoch(
-    context: TrialContext, report: EpochReport, state: Callable[[], TrainingState]
-) -> None:
-    """Commit an epoch with its journal segment, prune what needn't be kept, tell the driver."""
-    if context.commits:
-        _commit(context, report, state)
-    context.report({"epoch": report.epoch, **report.metrics})
-
-
-def _commit(context: TrialContext, report: EpochReport, state: Callable[[], TrainingState]) -> None:
-    journal = context.journal
-    journal.append(
-        "epoch",
-        epoch=report.epoch,
-        metrics=report.metrics,
-        timing=report.timing,
-        is_best=report.is_best,
-    )
-    snapshot = state()
-    info = {"training": snapshot.info, "journal": journal.segment()}
-    context.checkpoints.commit(report.epoch, snapshot.files, info)
-    journal.mark_committed()
-    manifest = context.job.manifest
-    if manifest.retention.keep != "all":
-        context.checkpoints.prune(_kept_epochs(manifest, report.best_epoch))
-
-
-def _kept_epochs(manifest: Sweep, best: int | None) -> set[int]:
-    """Epochs whose bytes are kept, the newest aside, which is always kept."""
-    every = manifest.retention.every
-    kept = set(range(every, manifest.recipe.epochs + 1, every)) if every else set()
-    return kept | ({best} if best else set())
-
-
-def _load_selected(context: TrialContext, epoch: int) -> dict[str, torch.Tensor]:
-    """Read the weights that an earlier attempt selected; without them, training starts again."""
-    selected = context.checkpoints.record(epoch)
-    try:
-        return context.checkpoints.load(selected, _selected_name(selected))
-    except (CorruptObjectError, NotFoundError):
-        if context.commits:
-            context.checkpoints.truncate(0)
-        raise
-
-
-def _selected_name(record: CheckpointRecord) -> str:
-    return "ema" if "ema" in record.files else "weights"
 
 
 def _commit_result(
@@ -326,7 +220,7 @@ def _prune_finished(store: ObjectStore, job: TrialJob) -> None:
     """Drop the selected checkpoint where only the newest is to be kept; the result is safe."""
     if job.manifest.retention.keep == "last":
         scratch = Path(tempfile.gettempdir())
-        CheckpointStore(store, job.prefix, scratch).prune(_kept_epochs(job.manifest, None))
+        CheckpointStore(store, job.prefix, scratch).prune(kept_epochs(job.manifest, None))
 
 
 def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:

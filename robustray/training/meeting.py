@@ -78,7 +78,7 @@ class Meeting:
         Called from within ``run``, by each part in turn for the same layer.
         """
         here = self._here.position
-        self._sums[here] = sums if self._parts[here].count else sums * 0
+        self._sums[here] = sums if self._parts[here].images else sums * 0
         self._barrier.wait()
         if here == 0:
             self._total = self._over_workers(reduce(torch.add, self._sums))  # type: ignore[arg-type]

@@ -192,7 +192,7 @@ class Trainer:
     def _log(self, part: Part, outcome: Outcome, y_B: Tensor) -> None:
         correct = (outcome.logits_BK.argmax(dim=1) == y_B).sum().double()
         loss = outcome.loss.double()
-        self._sums[:2] += torch.stack((loss * part.count, correct * (part.count > 0)))
+        self._sums[:2] += torch.stack((loss * part.images, correct * (part.images > 0)))
 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:

@@ -23,13 +23,13 @@ class LostWorkerError(MachineError):
 class Part(NamedTuple):
     """Rows of a batch that are computed at once.
 
-    ``rows`` is a slice of the batch; ``count`` is how many of them count, all or none: a worker
+    ``rows`` is a slice of the batch; ``images`` is how many of them count, all or none: a worker
     for which a short last batch leaves nothing repeats the batch with weight zero, so that it
     takes part in every exchange. ``weight`` is the part's share of the batch in [0, 1].
     """
 
     rows: slice
-    count: int
+    images: int
     weight: float
 
 

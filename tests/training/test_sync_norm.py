@@ -20,7 +20,7 @@ def run(model: nn.Module, x: Tensor, micro_batches: int) -> Tensor:
     meeting = Meeting(ALONE, parts)
     with synchronised(model, meeting):
         found = meeting.run(lambda position: model(x[parts[position].rows]), x.device)
-    return torch.cat([y for y, part in zip(found, parts, strict=True) if part.count])
+    return torch.cat([y for y, part in zip(found, parts, strict=True) if part.images])
 
 
 @pytest.mark.parametrize(
@@ -94,10 +94,10 @@ def test_parts_cover_a_batch_once_and_do_not_depend_on_workers(
     count: int, micro_batches: int, size: int
 ) -> None:
     parts = [part for rank in range(size) for part in World(rank, size).parts(count, micro_batches)]
-    rows = [row for part in parts if part.count for row in range(count)[part.rows]]
+    rows = [row for part in parts if part.images for row in range(count)[part.rows]]
     assert rows == list(range(count))
     assert sum(part.weight for part in parts) == pytest.approx(1)
-    assert all(part.count == len(range(count)[part.rows]) for part in parts if part.count)
+    assert all(part.images == len(range(count)[part.rows]) for part in parts if part.images)
     assert all(World(rank, size).parts(count, micro_batches) for rank in range(size))
     if micro_batches >= size:
         assert parts == ALONE.parts(count, micro_batches)
