@@ -21,8 +21,8 @@ class Capacity:
     declared: tuple[tuple[float, float], ...]
 
     def fits_live(self, resources: Resources) -> bool:
-        """Whether the live nodes could hold one trial, were they empty; a worker needs one node."""
-        return sum(_slots(node, resources) for node in self.live) >= resources.workers
+        """Whether the live nodes could hold one trial, were they empty."""
+        return self.slots(resources) >= (resources.min_workers or resources.workers)
 
     def fits_declared(self, resources: Resources) -> bool:
         """Whether a node that the autoscaler may start could hold one of a trial's workers."""
@@ -30,8 +30,16 @@ class Capacity:
 
     def trials_at_once(self, resources: Resources) -> int:
         """Return how many trials the live nodes could hold, at least 1."""
-        slots = sum(_slots(node, resources) for node in self.live)
-        return max(1, slots // resources.workers)
+        return max(1, self.slots(resources) // resources.workers)
+
+    def slots(self, resources: Resources) -> int:
+        """Return how many workers of trials the live nodes could hold, each on one node."""
+        return sum(_slots(node, resources) for node in self.live)
+
+    def workers_now(self, resources: Resources) -> int:
+        """Return with how many workers an attempt should begin."""
+        fewest = resources.min_workers or resources.workers
+        return min(resources.workers, max(fewest, self.slots(resources)))
 
 
 def read_capacity() -> Capacity:

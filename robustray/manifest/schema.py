@@ -276,12 +276,15 @@ def _whole_or_share(value: float) -> float:
 class Resources(Section):
     """What one trial takes, and how failures are handled.
 
-    ``workers`` train a trial together; ``gpus`` and ``cpus`` are of each of them. No part of a
-    study's identity; but the order of sums follows the number of workers, and on CPUs that of
-    threads follows ``cpus``, and with them the last bit of every sum.
+    ``workers`` train a trial together; ``gpus`` and ``cpus`` are of each of them. Where the
+    cluster has no room for all of them an attempt may begin with fewer, down to ``min_workers``
+    (null: it waits for all). No part of a study's identity; but the order of sums follows the
+    number of workers, and on CPUs that of threads follows ``cpus``, and with them the last bit of
+    every sum.
     """
 
     workers: Natural = 1
+    min_workers: Natural | None = None
 
     gpus: Annotated[Number, Field(ge=0), AfterValidator(_whole_or_share)] = 1.0
     cpus: Annotated[PositiveNumber, AfterValidator(_whole_or_share)] = 1.0
@@ -293,6 +296,10 @@ class Resources(Section):
     def _one_device_each(self) -> Self:
         if self.workers > 1 and self.gpus not in (0, 1):
             raise ValueError(f"each of {self.workers} workers takes 1 GPU or none: gpus: 1 or 0")
+        if self.min_workers and self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers: {self.min_workers} is more than workers: {self.workers}"
+            )
         return self
 
 

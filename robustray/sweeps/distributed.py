@@ -18,6 +18,7 @@ from ray.exceptions import OutOfMemoryError
 from ray.train import torch as ray_torch
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from robustray.cluster import read_capacity
 from robustray.manifest import Resources
 from robustray.sweeps.attempts import classify, one_line
 from robustray.sweeps.queue import Failure
@@ -46,7 +47,7 @@ class FailedShareError(Exception):
 
 
 def attempt_on_workers(job: TrialJob) -> dict[str, Any]:
-    """Make one attempt at a trial with ``resources.workers`` workers.
+    """Make one attempt at a trial with ``resources.workers`` workers, or as many as there may be.
 
     Called where Tune runs the trial, in a process without devices; the workers' reports reach
     Tune by themselves.
@@ -93,7 +94,7 @@ def _trainer(job: TrialJob, resources: Resources, scratch: str) -> ray_torch.Tor
             backend="nccl" if on_gpu and not forced_to_cpu else "gloo"
         ),
         scaling_config=train.ScalingConfig(
-            num_workers=resources.workers,
+            num_workers=read_capacity().workers_now(resources),
             use_gpu=on_gpu,
             resources_per_worker={"CPU": resources.cpus, **({"GPU": 1} if on_gpu else {})},
         ),

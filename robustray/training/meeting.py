@@ -22,6 +22,8 @@ from robustray.training.world import Part, World
 
 Found = TypeVar("Found")
 
+_SMALL = 2**14  # elements that are not worth the way to host memory
+
 
 class Meeting:
     """Adds up numbers of all parts of a batch, on all workers, differentiably.
@@ -123,7 +125,7 @@ def _in_host_memory(device: torch.device) -> AbstractContextManager[object]:
 
 
 def _leave(tensor: Tensor) -> tuple[torch.device | None, Tensor]:
-    if isinstance(tensor, nn.Parameter) or not tensor.is_cuda:
+    if isinstance(tensor, nn.Parameter) or not tensor.is_cuda or tensor.numel() < _SMALL:
         return None, tensor
     away = torch.empty_like(tensor, device="cpu", pin_memory=True)
     return tensor.device, away.copy_(tensor, non_blocking=True)

@@ -54,3 +54,12 @@ def test_workers_may_lie_on_several_nodes_each_whole():
 )
 def test_trials_at_once_are_those_that_all_workers_fit(resources, trials):
     assert Capacity((GPU_NODE, CPU_HEAD, GPU_NODE), ()).trials_at_once(resources) == trials
+
+
+@pytest.mark.parametrize(("nodes", "workers"), [(2, 12), (1, 8), (0, 3)])
+def test_an_attempt_begins_with_as_many_workers_as_there_is_room_for(nodes, workers):
+    elastic = Resources(workers=12, min_workers=3, gpus=1, cpus=2)
+    capacity = Capacity((CPU_HEAD, *[GPU_NODE] * nodes), ())
+    assert capacity.workers_now(elastic) == workers
+    assert capacity.workers_now(Resources(workers=12, gpus=1)) == 12
+    assert capacity.fits_live(elastic) == (nodes > 0)

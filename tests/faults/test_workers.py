@@ -16,7 +16,8 @@ pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
 def on_two_workers(**changes: object) -> str:
     document = yaml.safe_load(STUDY)
     document["grid"]["widths"]["settings"] = [[0.5, 0.25, 0.25]]
-    document["recipe"] |= {"batch_norm": {"statistics": "synchronised"}, **changes}
+    document["recipe"] |= {"objective": "sat", "batch_norm": {"statistics": "synchronised"}}
+    document["recipe"] |= changes
     document["resources"] |= {"workers": 2, "cpus": 0.5}
     return yaml.safe_dump(document)
 
@@ -57,7 +58,7 @@ def test_two_workers_make_one_attempt(calm):
     assert attempt["outcome"] == "finished"
     assert attempt["environment"]["workers"] == 2
     assert "devices      1 CPU (2 workers) for each trial" in calm.log
-    assert "4/4 epochs" in calm.log or result(calm)["epochs"] == 4
+    assert result(calm)["epochs"] == 4
     assert calm.survivors() == []
 
 
@@ -87,7 +88,7 @@ def test_one_worker_goes_on_where_two_were(calm, tmp_path):
     found, wanted = result(place), result(calm)
     assert place.attempts()[-1]["environment"]["workers"] == 1
     assert found["epochs"] == wanted["epochs"]
-    assert found["metrics"] == pytest.approx(wanted["metrics"], abs=0.1), "up to the order of sums"
+    assert found["metrics"] == pytest.approx(wanted["metrics"], abs=0.15), "order of sums"
 
 
 def test_a_mistake_of_the_user_is_told_once(tmp_path):

@@ -137,6 +137,7 @@ def test_several_mistakes_are_told_at_once(write):
             "recipe.micro_batches: 1 can't be shared by resources.workers: 2",
         ),
         (["resources.workers=2", "recipe.micro_batches=3", "resources.gpus=0.5"], "gpus: 1 or 0"),
+        (["resources.min_workers=2"], "min_workers: 2 is more than workers: 1"),
         (["resources.gpus=4"], "for 4 of them say workers: 4 and gpus: 1"),
         (["recipe.batch_size=8", "recipe.micro_batches=9"], "9 parts of 8 images"),
         (["recipe.batch_norm.statistics=global"], "'local', 'synchronised' or 'frozen'"),
