@@ -87,6 +87,18 @@ def test_micro_batches_of_one_worker_add_up_to_the_whole_batch(whole: dict[str, 
         assert metrics == pytest.approx(whole[name][1], rel=1e-4), name
 
 
+def test_parts_in_low_precision_differ_by_its_rounding() -> None:
+    low = {"objective": "sat", "precision": "bfloat16", **SYNCHRONISED}
+    torch.manual_seed(3)
+    start = Tiny().state_dict()
+    one, _ = steps(ALONE, low)
+    parts, _ = steps(ALONE, {**low, "micro_batches": 4})
+    names = [name for name, _ in Tiny().named_parameters()]
+    moved = sum(float((one[name] - start[name]).square().sum()) for name in names)
+    apart = sum(float((one[name] - parts[name]).square().sum()) for name in names)
+    assert apart < 0.2**2 * moved
+
+
 LOCAL = {
     "whole": {"objective": "sat"},
     "two": {"objective": "sat", "micro_batches": 2},
