@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from robustray.manifest.schema import Recipe
 from robustray.random import derive_seed
 from robustray.training.averaging import AveragedWeights
+from robustray.training.batch_norm import BatchNorms
 from robustray.training.compilation import compile_errors, compiled
 from robustray.training.frozen import FrozenCopy
 from robustray.training.inner import first_stretch, maximise, uphill_of
-from robustray.training.objectives import OBJECTIVES, Forward, loss_of
+from robustray.training.objectives import Forward, Outcome, ascent_of, loss_of
+from robustray.training.optimizer import build_optimizer
 from robustray.training.precision import Precision
-from robustray.training.schedule import learning_rate
+from robustray.training.schedule import learning_rate, momentum
+from robustray.training.weight_perturbation import WeightPerturbation
 
 
 class DivergedError(ArithmeticError):
@@ -56,22 +59,28 @@ class Trainer:
         self.precision = Precision.of(recipe, device)
         self.precision.place(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(self.parameters, recipe)
-        self.average = AveragedWeights(model, recipe.ema.decay) if recipe.ema else None
-        self._objective, self._loss = OBJECTIVES[recipe.objective], loss_of(recipe)
-        self._frozen = FrozenCopy(model, self.precision) if self._objective.ascent else None
+        self.optimizer = build_optimizer(model, recipe.optimizer)
+        self.average = AveragedWeights(model, recipe.ema) if recipe.ema else None
+        self._norms = BatchNorms(model, recipe.batch_norm)
+        self._awp = WeightPerturbation(model, recipe.awp.gamma) if recipe.awp else None
+        self._ascent, self._loss = ascent_of(recipe), loss_of(recipe)
+        self._frozen = self._attacked = None
+        if self._ascent:
+            batch = recipe.inner.statistics == "batch"
+            self._frozen = FrozenCopy(model, self.precision, batch_statistics=batch)
+            self._attacked = self._prepare(self._frozen.module)
         self._forward = self._prepare(model)
-        self._attacked = self._prepare(self._frozen.module) if self._frozen else None
         self._sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
-        self._images = self._steps = 0
+        self.images = self._steps = 0
+        self._epoch_steps = 1
 
-    def start_epoch(self, epoch: int) -> None:
-        """Set the learning rate of an epoch (from 0), training mode, and empty sums."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, epoch)
+    def start_epoch(self, epoch: int, steps: int = 1) -> None:
+        """Set rates and training mode for an epoch (from 0) of some steps, and empty sums."""
+        self._epoch_steps = steps
+        self._set_rates(epoch, 0)
         self.model.train()
         self._sums.zero_()
-        self._images = self._steps = 0
+        self.images = self._steps = 0
 
     def step(self, x_BCHW: Tensor, y_B: Tensor, *, epoch: int, step: int) -> None:
         """Train on one batch.
@@ -79,7 +88,7 @@ class Trainer:
         Parameters
         ----------
         x_BCHW, y_B : Tensor
-            Images in [0, 1] and classes.
+            Images in [0, 1]; classes int64 (B,), or their probabilities float (B, K).
         epoch, step : int
             Which step of which epoch this is, from 0.
 
@@ -88,32 +97,34 @@ class Trainer:
         CompileError
             If the recipe says ``compile`` and that fails.
         """
-        with self._compile_errors():
+        self._set_rates(epoch, step)
+        with self._compile_errors(), self._norms.step(first=epoch == step == 0):
             x_BCHW, y_B = self.precision.images(x_BCHW), y_B.to(self.precision.device)
             x_adv = self.attack(x_BCHW, y_B, epoch=epoch, step=step)
             self.optimizer.zero_grad(set_to_none=True)
-            with self.precision.autocast():
-                loss, logits_BK = self._loss(self._forward, x_BCHW, y_B, x_adv)
-            loss.backward()
+            with self._perturbed(x_BCHW, y_B, x_adv, epoch):
+                loss, logits_BK = self._outcome(x_BCHW, y_B, x_adv)
+                loss.backward()
         grad_norm = self._clip()
         self.optimizer.step()
         if self.average:
-            self.average.update()
+            self.average.update(epoch)
         self._log(loss, logits_BK, y_B, grad_norm)
 
     def attack(self, x_BCHW: Tensor, y_B: Tensor, *, epoch: int, step: int) -> Tensor | None:
         """Return the adversarial images of a step, or None if the objective needs none."""
-        if self._frozen is None or self._objective.ascent is None:
+        if self._frozen is None or self._ascent is None:
             return None
         assert self._attacked is not None
         self._frozen.refresh()
         noise = torch.Generator(self.precision.device)
         noise.manual_seed(derive_seed(self.seed, "inner", epoch, step))
-        ascent, attack, eps = self._objective.ascent, self.recipe.inner, self.recipe.threat.eps
-        stretch = first_stretch(attack, eps, ascent, low=self.precision.low)
+        attack, threat = self.recipe.inner, self.recipe.threat
+        pixels, low = x_BCHW[0].numel(), self.precision.low
+        stretch = first_stretch(attack, threat, self._ascent, pixels, low=low)
         with self.precision.autocast():
-            uphill = uphill_of(self._attacked, x_BCHW, y_B, ascent)
-            return maximise(self._attacked, x_BCHW, uphill, attack, eps, noise, stretch)
+            uphill = uphill_of(self._attacked, x_BCHW, y_B, self._ascent)
+            return maximise(self._attacked, x_BCHW, uphill, attack, threat, noise, stretch)
 
     def metrics(self) -> dict[str, float]:
         """Return the averages since ``start_epoch``; the one place that waits for the device.
@@ -133,15 +144,36 @@ class Trainer:
         loss, correct, norm = self._sums.tolist()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DivergedError(
-                f"training diverged: mean loss {loss / self._images}, mean gradient norm "
+                f"training diverged: mean loss {loss / self.images}, mean gradient norm "
                 f"{norm / self._steps}; a smaller learning rate or grad_clip may help"
             )
         return {
-            "train_loss": loss / self._images,
-            "train_accuracy": correct / self._images,
+            "train_loss": loss / self.images,
+            "train_accuracy": correct / self.images,
             "grad_norm": norm / self._steps,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
+
+    def _set_rates(self, epoch: int, step: int) -> None:
+        place = (self.recipe, epoch, step, self._epoch_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"], group["momentum"] = learning_rate(*place), momentum(*place)
+
+    def _outcome(
+        self, x_BCHW: Tensor, y_B: Tensor, x_adv: Tensor | None, *, quiet: bool = False
+    ) -> Outcome:
+        """Compute the objective; ``quiet``: without updating any running statistics."""
+        forward = self._norms.quiet(self._forward) if quiet else self._forward
+        with self.precision.autocast():
+            return self._loss(forward, x_BCHW, y_B, x_adv, clean=self._norms.clean(forward))
+
+    def _perturbed(
+        self, x_BCHW: Tensor, y_B: Tensor, x_adv: Tensor | None, epoch: int
+    ) -> AbstractContextManager[None]:
+        """Return the context in which weights are perturbed, if the recipe does that now."""
+        if self._awp is None or self.recipe.awp is None or epoch < self.recipe.awp.warmup_epochs:
+            return nullcontext()
+        return self._awp.applied(lambda: self._outcome(x_BCHW, y_B, x_adv, quiet=True).loss)
 
     def _prepare(self, module: nn.Module) -> Forward:
         """Return the module's forward pass, compiled if asked, with logits in float32."""
@@ -158,20 +190,8 @@ class Trainer:
 
     @torch.no_grad()
     def _log(self, loss: Tensor, logits_BK: Tensor, y_B: Tensor, grad_norm: Tensor) -> None:
-        correct = (logits_BK.argmax(dim=1) == y_B).sum()
+        labels_B = y_B.argmax(dim=1) if y_B.is_floating_point() else y_B
+        correct = (logits_BK.argmax(dim=1) == labels_B).sum()
         self._sums += torch.stack((loss.double() * len(y_B), correct.double(), grad_norm.double()))
-        self._images += len(y_B)
+        self.images += len(y_B)
         self._steps += 1
-
-
-def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:
-    """Return SGD with weight decay on every parameter, norms and biases included."""
-    settings = recipe.optimizer
-    return torch.optim.SGD(
-        parameters,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-        foreach=True,
-    )
