@@ -57,7 +57,7 @@ class MixedImages:
         source, device = generator(seed, "mixture", epoch), labelled.x_NCHW.device
         rows = _passes(len(labelled), self.steps * (batch_size - extras), source)
         drawn = torch.randint(len(extra), (self.steps, extras), generator=source)
-        places = torch.rand(self.steps, batch_size, generator=source).argsort(1, stable=True)
+        places = torch.rand(self.steps, batch_size, generator=source).argsort(dim=1, stable=True)
         self._labelled_rows = rows.view(self.steps, -1).to(device)
         self._extra_rows, self._places = drawn.to(device), places.to(device)
 

@@ -86,7 +86,7 @@ def _sides(
     """Return height and width of each rectangle before it is cut off: int64 (N, 2)."""
     if augmentation.cutmix_window is not None:
         return torch.full((count, 2), augmentation.cutmix_window)
-    uniform_N = torch.rand(count, generator=source, dtype=torch.float64)
+    uniform_N = torch.rand(count, generator=source, dtype=torch.float64).numpy()
     share_N = torch.from_numpy(betaincinv(augmentation.cutmix, augmentation.cutmix, uniform_N))
     return (torch.sqrt(1 - share_N)[:, None] * torch.tensor(size)).long()
 
