@@ -53,7 +53,7 @@ class _Array:
         _, shape, dtype, fortran, raw = state
         if not isinstance(dtype, _Dtype) or (dtype.code, dtype.order) not in _TYPES or fortran:
             raise pickle.UnpicklingError("only uint8, int32 and int64 arrays in C order are read")
-        kind = np.dtype(_TYPES[dtype.code, dtype.order])
+        kind = np.dtype(_TYPES[str(dtype.code), str(dtype.order)])
         if not isinstance(raw, bytes) or math.prod(shape) * kind.itemsize != len(raw):
             raise pickle.UnpicklingError("an array's shape does not fit its bytes")
         self.value = np.frombuffer(raw, kind).reshape(shape)

@@ -53,7 +53,8 @@ def momentum(recipe: Recipe, epoch: int, step: int = 0, steps: int = 1) -> float
     if recipe.schedule.name != "one_cycle" or ends is None:
         return recipe.optimizer.momentum
     rising, share = _cycle(recipe, epoch, step, steps)
-    return _cosine(*(ends if rising else ends[::-1]), share)
+    before, after = ends if rising else (ends[1], ends[0])
+    return _cosine(before, after, share)
 
 
 def cycle_position(position: int, total: int, rise: float) -> tuple[bool, float]:

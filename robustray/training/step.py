@@ -15,7 +15,7 @@ from robustray.training.batch_norm import BatchNorms
 from robustray.training.compilation import compile_errors, compiled
 from robustray.training.frozen import FrozenCopy
 from robustray.training.inner import first_stretch, maximise, uphill_of
-from robustray.training.objectives import Forward, Outcome, ascent_of, loss_of
+from robustray.training.objectives import Ascent, Forward, Outcome, ascent_of, loss_of
 from robustray.training.optimizer import build_optimizer
 from robustray.training.precision import Precision
 from robustray.training.schedule import learning_rate, momentum
@@ -63,7 +63,8 @@ class Trainer:
         self.average = AveragedWeights(model, recipe.ema) if recipe.ema else None
         self._norms = BatchNorms(model, recipe.batch_norm)
         self._awp = WeightPerturbation(model, recipe.awp.gamma) if recipe.awp else None
-        self._ascent, self._loss = ascent_of(recipe), loss_of(recipe)
+        self._ascent: Ascent | None = ascent_of(recipe)
+        self._loss = loss_of(recipe)
         self._frozen = self._attacked = None
         if self._ascent:
             batch = recipe.inner.statistics == "batch"

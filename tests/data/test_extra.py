@@ -55,7 +55,7 @@ def test_a_limit_takes_the_first_images(tmp_path):
     x, y = images()
     np.savez(tmp_path / "a.npz", image=x, label=y)
     assert read(tmp_path, "a.npz", limit=4).y_N.tolist() == y[:4].tolist()
-    with pytest.raises(DataError, match="limit is 7.* has 6 images"):
+    with pytest.raises(DataError, match=r"limit is 7.* has 6 images"):
         read(tmp_path, "a.npz", limit=7)
 
 

@@ -31,7 +31,10 @@ def test_the_published_groups_spare_all_norms_but_the_last() -> None:
 
 
 def test_the_first_group_that_names_a_parameter_has_it() -> None:
-    groups = (DecayGroup(names=("fc",), weight_decay=0.01), DecayGroup(names=("fc", "bn1"), weight_decay=0.3))  # fmt: skip
+    groups = (
+        DecayGroup(names=("fc",), weight_decay=0.01),
+        DecayGroup(names=("fc", "bn1"), weight_decay=0.3),
+    )
     decay = decay_of(tiny(), Optimizer(groups=groups))
     assert decay["fc.weight"] == 0.01
     assert decay["bn1.weight"] == 0.3

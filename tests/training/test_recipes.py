@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustray.errors import DataError
 from robustray.manifest import Recipe, load_manifest
-from robustray.training import EpochReport, TrainingState, Trainer, fit
+from robustray.training import EpochReport, Trainer, TrainingState, fit
 
 from .small import mixed_data, tiny, toy_data, toy_recipe
 

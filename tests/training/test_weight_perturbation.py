@@ -44,11 +44,9 @@ def test_moves_each_layer_along_its_gradient_by_its_share() -> None:
 def test_weights_come_back_after_an_error() -> None:
     model = Linear()
     before = model.fc.weight.detach().clone()
-    perturbation = WeightPerturbation(model, 0.1)
-    with pytest.raises(ZeroDivisionError):  # noqa: SIM117
-        with perturbation.applied(lambda: model(torch.rand(2, 3, 2, 2)).sum()):
-            assert not torch.equal(model.fc.weight, before)
-            1 / 0  # noqa: B018
+    perturbed = WeightPerturbation(model, 0.1).applied(lambda: model(torch.ones(1, 3, 2, 2)).sum())
+    with pytest.raises(ZeroDivisionError), perturbed:
+        1 / (torch.equal(model.fc.weight, before) * 1)
     assert torch.equal(model.fc.weight, before)
 
 
