@@ -143,6 +143,8 @@ def _recipe(recipe: Recipe) -> dict[str, str]:
         if schedule.name == "step"
         else schedule.name,
         "averaging": f"EMA, decay {recipe.ema.decay:g}" if recipe.ema else "none",
+        "weight perturbation": f"gamma {recipe.awp.gamma:g}" if recipe.awp else "none",
+        "extra images": f"{recipe.mixture.extra:.0%} of each batch" if recipe.mixture else "none",
         "precision": precision_name(recipe),
     }
 

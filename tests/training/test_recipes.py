@@ -28,6 +28,12 @@ VARIANTS = {
         "threat": {"norm": "l2", "eps": 0.5},
         "inner": {"steps": 2, "step_size": 0.2, "start": "uniform", "statistics": "batch"},
     },
+    "all of batch norm": {
+        "batch_norm": {"first_momentum": 1.0, "momentum": 0.05, "updates": "adversarial"},
+        "inner": {"steps": 2, "step_size": 0.05, "start": "uniform", "statistics": "batch"},
+        "awp": {"gamma": 0.02},
+        "precision": "bfloat16",
+    },
     "warm-ups": {
         "schedule": {"name": "cosine", "per": "step", "lag": 1, "warmup_epochs": 1, "over": 5},
         "awp": {"gamma": 0.02, "warmup_epochs": 1},
