@@ -10,7 +10,12 @@ from robustray.models import Profile
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study, profile_trials
 from robustray.sweeps.throughput import Throughput, load_throughputs, precision_name
-from robustray.training import checkpoint_bytes, evaluation_passes, recipe_passes
+from robustray.training import (
+    checkpoint_bytes,
+    epoch_images,
+    evaluation_passes,
+    recipe_passes,
+)
 
 
 @dataclass(frozen=True)
@@ -121,13 +126,14 @@ def describe_plan(plan: Plan, limit: int | None = 12) -> str:
 def _cost(study: Study, profile: Profile) -> TrialCost:
     manifest = study.manifest
     recipe, facts = manifest.recipe, describe(manifest.data)
+    images_per_epoch = epoch_images(recipe, facts.train)
     validated = recipe.epochs - int(recipe.selection.start * recipe.epochs)
     validation = 1 + evaluation_passes(recipe.selection.attack)
     test = sum(1 + evaluation_passes(suite) for suite in manifest.evaluation.attacks)
     images = validated * validation * facts.validation + test * facts.test
     return TrialCost(
         profile,
-        round(recipe_passes(recipe) * profile.macs * facts.train * recipe.epochs),
+        round(recipe_passes(recipe) * profile.macs * images_per_epoch * recipe.epochs),
         round(images * profile.macs),
         checkpoint_bytes(profile.parameters, recipe),
     )

@@ -155,6 +155,11 @@ def _refuse_impossible(recipe: Recipe, world: World, divided: bool) -> None:
             f"workers; set it to {world.size} or more (each part is then normalized by itself), "
             "or recipe.batch_norm.statistics to synchronised or frozen"
         )
+    if divided and recipe.batch_norm.statistics != "local" and recipe.inner.statistics == "batch":
+        raise UserError(
+            "recipe.inner.statistics: batch needs batch_norm.statistics: local on several workers "
+            "or micro-batches; each part is then attacked with its own statistics"
+        )
     if divided and recipe.batch_norm.statistics == "synchronised" and recipe.compile:
         raise UserError(
             "recipe.compile: can't be used with batch_norm.statistics: synchronised on several "

@@ -188,7 +188,6 @@ class _Run:
         """Train for one epoch (from 0)."""
         started = time.perf_counter()
         trainer, recipe = self.trainer, self.trainer.recipe
-        trainer.start_epoch(epoch)
         batches = EpochBatches(
             self.data.train,
             recipe.batch_size,
@@ -196,7 +195,11 @@ class _Run:
             seed=trainer.seed,
             epoch=epoch,
             device=trainer.precision.device,
+            num_classes=self.data.num_classes,
+            extra=self.data.extra,
+            mixture=recipe.mixture,
         )
+        trainer.start_epoch(epoch, len(batches))
         for step, batch in enumerate(batches):
             trainer.step(batch.x_BCHW, batch.y_B, epoch=epoch, step=step)
             if on_step is not None:
@@ -209,7 +212,7 @@ class _Run:
         """Validate if it is time, and return what is known of the epoch that has finished."""
         timing = {
             "train_seconds": self.train_seconds,
-            "images_per_second": len(self.data.train) / self.train_seconds,
+            "images_per_second": self.trainer.images / self.train_seconds,
         }
         if is_validated(self.trainer.recipe, self.done):
             started = time.perf_counter()

@@ -138,6 +138,10 @@ def test_several_mistakes_are_told_at_once(write):
         ),
         (["resources.workers=2", "recipe.micro_batches=3", "resources.gpus=0.5"], "gpus: 1 or 0"),
         (["resources.min_workers=2"], "min_workers: 2 is more than workers: 1"),
+        (
+            ["recipe.batch_norm={statistics: frozen, momentum: 0.1}"],
+            "frozen statistics have none",
+        ),
         (["resources.gpus=4"], "for 4 of them say workers: 4 and gpus: 1"),
         (["recipe.batch_size=8", "recipe.micro_batches=9"], "9 parts of 8 images"),
         (["recipe.batch_norm.statistics=global"], "'local', 'synchronised' or 'frozen'"),

@@ -56,6 +56,11 @@ CASES: dict[str, dict[str, Any]] = {
     "sat": {"objective": "sat", **SYNCHRONISED},
     "natural": {"objective": "natural", **SYNCHRONISED},
     "averaged": {"ema": {"decay": 0.9}, **SYNCHRONISED},
+    "perturbed": {"objective": "sat", "awp": {"gamma": 0.01}, **SYNCHRONISED},
+    "mart": {"objective": "mart", **SYNCHRONISED},
+    "adversarial statistics": {
+        "batch_norm": {"statistics": "synchronised", "updates": "adversarial", "momentum": 0.3}
+    },
     "frozen": FROZEN,
     "frozen sat": {"objective": "sat", **FROZEN},
 }
@@ -251,6 +256,11 @@ def test_workers_that_begin_differently_are_refused() -> None:
 def test_what_cannot_be_done_is_told() -> None:
     with pytest.raises(UserError, match=r"recipe.micro_batches: 2 can't be shared by 3 workers"):
         Trainer(tiny(), toy_recipe(micro_batches=2), seed=0, world=World(0, 3))
+    for statistics in ("synchronised", "frozen"):
+        settings = {"batch_norm": {"statistics": statistics}, "micro_batches": 2}
+        recipe = toy_recipe(inner={"statistics": "batch"}, **settings)
+        with pytest.raises(UserError, match=r"recipe\.inner\.statistics: batch needs"):
+            Trainer(tiny(), recipe, seed=0)
     recipe = toy_recipe(micro_batches=2, compile=True, **SYNCHRONISED)
     with pytest.raises(UserError, match=r"recipe\.compile"):
         Trainer(tiny(), recipe, seed=0)
