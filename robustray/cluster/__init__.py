@@ -1,6 +1,6 @@
 """Connecting to Ray, and asking it what it can offer."""
 
-from robustray.cluster.capacity import Capacity, check_fits, has_gpu, read_capacity
+from robustray.cluster.capacity import Capacity, check_fits, describe, has_gpu, read_capacity
 from robustray.cluster.connection import connect
 
-__all__ = ["Capacity", "check_fits", "connect", "has_gpu", "read_capacity"]
+__all__ = ["Capacity", "check_fits", "connect", "describe", "has_gpu", "read_capacity"]

@@ -10,6 +10,8 @@ from ray._private.state import state as ray_state
 from robustray.errors import UserError
 from robustray.manifest import Resources
 
+_ROUNDING = 1e-9  # 0.3 / 0.1 is a little less than 3 in binary
+
 
 @dataclass(frozen=True)
 class Capacity:
@@ -19,12 +21,25 @@ class Capacity:
     declared: tuple[tuple[float, float], ...]
 
     def fits_live(self, resources: Resources) -> bool:
-        """Whether a live node could hold one trial, were it empty."""
-        return any(_holds(node, resources) for node in self.live)
+        """Whether the live nodes could hold one trial, were they empty."""
+        return self.slots(resources) >= (resources.min_workers or resources.workers)
 
     def fits_declared(self, resources: Resources) -> bool:
-        """Whether a node that the autoscaler may start could hold one trial."""
-        return any(_holds(node, resources) for node in self.declared)
+        """Whether a node that the autoscaler may start could hold one of a trial's workers."""
+        return any(_slots(node, resources) for node in self.declared)
+
+    def trials_at_once(self, resources: Resources) -> int:
+        """Return how many trials the live nodes could hold, at least 1."""
+        return max(1, self.slots(resources) // resources.workers)
+
+    def slots(self, resources: Resources) -> int:
+        """Return how many workers of trials the live nodes could hold, each on one node."""
+        return sum(_slots(node, resources) for node in self.live)
+
+    def workers_now(self, resources: Resources) -> int:
+        """Return with how many workers an attempt should begin."""
+        fewest = resources.min_workers or resources.workers
+        return min(resources.workers, max(fewest, self.slots(resources)))
 
 
 def read_capacity() -> Capacity:
@@ -67,15 +82,23 @@ def check_fits(resources: Resources, capacity: Capacity) -> bool:
     if capacity.fits_declared(resources):
         return False
     raise UserError(
-        f"resources: a trial asks for {resources.gpus:g} GPUs and {resources.cpus:g} CPUs, and no "
-        f"node has as many. Live nodes: {_list(capacity.live)}. Node types that the autoscaler "
-        f"may start: {_list(capacity.declared)}. Ask for less with --set resources.gpus=... "
-        "or resources.cpus=..."
+        f"resources: a trial asks for {describe(resources)}, and there is no room for it. Live "
+        f"nodes: {_list(capacity.live)}. Node types that the autoscaler may start: "
+        f"{_list(capacity.declared)}. Ask for less with --set resources.gpus=..., "
+        "resources.cpus=... or resources.workers=..."
     )
 
 
-def _holds(node: tuple[float, float], resources: Resources) -> bool:
-    return node[0] >= resources.cpus and node[1] >= resources.gpus
+def describe(resources: Resources) -> str:
+    """Return what a trial takes, in words."""
+    each = f"{resources.gpus:g} GPUs and {resources.cpus:g} CPUs"
+    return each if resources.workers == 1 else f"{resources.workers} workers of {each} each"
+
+
+def _slots(node: tuple[float, float], resources: Resources) -> int:
+    """Return how many workers of a trial fit on a node."""
+    wanted = ((node[0], resources.cpus), (node[1], resources.gpus))
+    return min(int(there / each + _ROUNDING) for there, each in wanted if each)
 
 
 def _list(nodes: tuple[tuple[float, float], ...]) -> str:

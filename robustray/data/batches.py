@@ -10,14 +10,19 @@ from torch import Tensor
 
 from robustray.data.augmentation import EpochPlan
 from robustray.data.dataset import Split
+from robustray.data.mixture import MixedImages
+from robustray.data.patches import PatchPlan
 from robustray.errors import DataError
-from robustray.manifest.schema import Augmentation
+from robustray.manifest.schema import Augmentation, Mixture
 
 _PLAIN = Augmentation(crop_padding=0, flip=False, rotation=0.0)
 
 
 class Batch(NamedTuple):
-    """Images float32 in [0, 1], classes int64, official positions int64."""
+    """Images float32 in [0, 1], classes int64, official positions int64.
+
+    Where CutMix has mixed them, ``y_B`` holds probabilities of the classes, float32 (B, K).
+    """
 
     x_BCHW: Tensor
     y_B: Tensor
@@ -49,6 +54,11 @@ class EpochBatches:
         First step to yield.
     drop_last : bool
         Whether to leave out a last batch with fewer images.
+    num_classes : int
+        Number of classes; only CutMix needs it.
+    extra, mixture : Split and Mixture, optional
+        Pseudo-labelled images, and how batches are made of both (see ``MixedImages``); then every
+        batch is whole.
 
     Raises
     ------
@@ -69,26 +79,45 @@ class EpochBatches:
         device: torch.device | str = "cpu",
         start: int = 0,
         drop_last: bool = False,
+        num_classes: int = 0,
+        extra: Split | None = None,
+        mixture: Mixture | None = None,
     ) -> None:
         _check(split, batch_size)
-        self.steps = steps_per_epoch(len(split), batch_size, drop_last=drop_last)
+        self._split, self._mixed = split.to(device), None
+        if mixture is not None:
+            extra = extra and extra.to(device)
+            self._mixed = MixedImages(
+                self._split, extra, mixture, batch_size, seed=seed, epoch=epoch
+            )
+        count = self._mixed.steps * batch_size if self._mixed else len(split)
+        self.steps = steps_per_epoch(count, batch_size, drop_last=drop_last)
         if not 0 <= start <= self.steps:
             raise ValueError(f"start must be in [0, {self.steps}], not {start}")
         self._start, self._batch_size = start, batch_size
-        self._augmentation = augmentation or _PLAIN
-        self._split = split.to(device)
-        plan = EpochPlan.draw(len(split), self._augmentation, seed=seed, epoch=epoch)
-        self._plan = plan.to(device)
+        self._augmentation, self._num_classes = augmentation or _PLAIN, num_classes
+        keys = {"seed": seed, "epoch": epoch}
+        self._plan = EpochPlan.draw(count, self._augmentation, **keys).to(device)
+        size = split.image_shape[1:]
+        self._patches = PatchPlan.draw(count, size, self._augmentation, **keys).to(device)
 
     def __len__(self) -> int:
         return self.steps - self._start
 
     def __iter__(self) -> Iterator[Batch]:
         for step in range(self._start, self.steps):
-            rows = slice(step * self._batch_size, (step + 1) * self._batch_size)
-            batch = self._split.select(self._plan.order_N[rows])
-            x_BCHW = self._plan.augment(batch.x_NCHW, rows, self._augmentation)
-            yield Batch(_scale(x_BCHW), batch.y_N, batch.index_N)
+            yield self._batch(step)
+
+    def _batch(self, step: int) -> Batch:
+        rows = slice(step * self._batch_size, (step + 1) * self._batch_size)
+        if self._mixed:
+            images = self._mixed.take(step)
+        else:
+            images = self._split.select(self._plan.order_N[rows])
+        x_BCHW = self._plan.augment(images.x_NCHW, rows, self._augmentation)
+        x_BCHW = self._patches.paint(x_BCHW, rows)
+        x_BCHW, y_B = self._patches.mix(x_BCHW, images.y_N, rows, self._num_classes)
+        return Batch(_scale(x_BCHW), y_B, images.index_N)
 
 
 def eval_batches(

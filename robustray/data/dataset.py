@@ -92,6 +92,8 @@ class Dataset:
         SHA-256 of which images have which role and class (see ``digest_of``).
     class_names : tuple of str
         The official names, in the order of the classes.
+    extra : Split, optional
+        Pseudo-labelled images to train on beside the labelled ones.
     """
 
     name: str
@@ -102,6 +104,7 @@ class Dataset:
     num_classes: int
     digest: str
     class_names: tuple[str, ...] = ()
+    extra: Split | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -115,6 +118,7 @@ class Dataset:
             train=self.train.to(device),
             validation=self.validation.to(device),
             test=self.test.to(device),
+            extra=self.extra and self.extra.to(device),
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from robustray.data.dataset import ROLES, Dataset, Split, digest_of, smallest_hashes
+from robustray.data.extra import read_extra
 from robustray.data.files import read_part
 from robustray.data.readers import Arrays
 from robustray.data.sources import SOURCES, Part, Source
@@ -76,7 +77,8 @@ def load_dataset(
         Where the files are; default ``$ROBUSTRAY_DATA``, else ``./data``.
     splits : collection of str
         Which of "train", "validation" and "test" are wanted. Files of no wanted split are not
-        opened; the others of the result are empty, and its digest covers the wanted ones.
+        opened; the others of the result are empty, and its digest covers the wanted ones. Extra
+        images belong to "train".
 
     Returns
     -------
@@ -102,13 +104,18 @@ def load_dataset(
     if "test" in splits:
         found["test"] = _read(source, source.test, folder, facts.test, config.download)
     wanted = {role: split for role, split in found.items() if role in splits}
+    extra = None
+    if config.extra and "train" in splits:
+        classes, first = len(source.class_names), sum(part.size for part in source.train)
+        extra = read_extra(config.extra, folder, source.image_shape, classes, first)
     return Dataset(
         name=config.name,
         label=facts.label,
         **{role: wanted.get(role, _empty(source)) for role in ROLES},
         num_classes=facts.num_classes,
-        digest=digest_of(wanted, facts.num_classes),
+        digest=digest_of(wanted | ({"extra": extra} if extra else {}), facts.num_classes),
         class_names=facts.class_names,
+        extra=extra,
     )
 
 
@@ -145,6 +152,9 @@ def _label(config: DataConfig, parts: tuple[Part, ...]) -> str:
         label += f" validation={config.validation}"
     if config.test_limit is not None:
         label += f" test[:{config.test_limit}]"
+    if config.extra is not None:
+        limit = f"[:{config.extra.limit}]" if config.extra.limit else ""
+        label += f" + {Path(config.extra.file).stem}{limit}"
     return label
 
 

@@ -13,7 +13,7 @@ import math
 import pickle
 import struct
 import zlib
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from robustray.errors import DataError
 
 _DIGITS_SHA256 = "0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382"
 _DIGITS_TEST = 360
+_TYPES = {("u1", "|"): "u1", ("i4", "<"): "<i4", ("i8", "<"): "<i8"}
 
 
 class Arrays(NamedTuple):
@@ -34,27 +35,32 @@ class Arrays(NamedTuple):
 
 
 class _Dtype:
-    """Stands in for ``numpy.dtype``: remembers its code, ignores the rest."""
+    """Stands in for ``numpy.dtype``: remembers its code and byte order, ignores the rest."""
 
     def __init__(self, code: object, *_: object) -> None:
-        self.code = code.decode("latin1") if isinstance(code, bytes) else code
+        self.code, self.order = _text(code), "|"
 
-    def __setstate__(self, state: object) -> None:
-        pass
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = _text(state[1])
 
 
 class _Array:
-    """Stands in for ``numpy.ndarray``: uint8 in C order, or nothing."""
+    """Stands in for ``numpy.ndarray``: uint8, int32 or int64 in C order, or nothing."""
 
     value: np.ndarray | None = None
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, raw = state
-        if not isinstance(dtype, _Dtype) or dtype.code != "u1" or fortran:
-            raise pickle.UnpicklingError("only uint8 arrays in C order are read")
-        if not isinstance(raw, bytes) or math.prod(shape) != len(raw):
+        if not isinstance(dtype, _Dtype) or (dtype.code, dtype.order) not in _TYPES or fortran:
+            raise pickle.UnpicklingError("only uint8, int32 and int64 arrays in C order are read")
+        kind = np.dtype(_TYPES[str(dtype.code), str(dtype.order)])
+        if not isinstance(raw, bytes) or math.prod(shape) * kind.itemsize != len(raw):
             raise pickle.UnpicklingError("an array's shape does not fit its bytes")
-        self.value = np.frombuffer(raw, np.uint8).reshape(shape)
+        self.value = np.frombuffer(raw, kind).reshape(shape)
+
+
+def _text(value: object) -> object:
+    return value.decode("latin1") if isinstance(value, bytes) else value
 
 
 def _reconstruct(*_: object) -> _Array:
@@ -62,7 +68,7 @@ def _reconstruct(*_: object) -> _Array:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds dicts, lists, strings, numbers and uint8 arrays, and refuses to look up the rest."""
+    """Builds dicts, lists, strings, numbers and integer arrays; refuses to look up the rest."""
 
     _names = {  # noqa: RUF012
         ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
@@ -79,12 +85,17 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def unpickle_arrays(blob: bytes) -> dict[bytes, Any]:
-    """Read a pickled dict of lists, strings, numbers and uint8 arrays.
+    """Read a pickled dict as ``unpickle_stream`` does, from its bytes."""
+    return unpickle_stream(io.BytesIO(blob))
+
+
+def unpickle_stream(stream: BinaryIO) -> dict[Any, Any]:
+    """Read a pickled dict of lists, strings, numbers and arrays of uint8, int32 or int64.
 
     Parameters
     ----------
-    blob : bytes
-        A pickle, as Python 2 or 3 with NumPy writes it.
+    stream : binary file
+        A pickle, as Python 2 or 3 with NumPy writes it (protocols 0 to 4).
 
     Returns
     -------
@@ -97,7 +108,7 @@ def unpickle_arrays(blob: bytes) -> dict[bytes, Any]:
         If it is no pickle, no dict, or asks for anything else.
     """
     try:
-        record = _ArrayUnpickler(io.BytesIO(blob), encoding="bytes").load()
+        record = _ArrayUnpickler(stream, encoding="bytes").load()
     except Exception as error:  # a damaged pickle may raise anything
         raise DataError(f"not a pickle of arrays: {error or type(error).__name__}") from error
     if not isinstance(record, dict):

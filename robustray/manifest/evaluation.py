@@ -167,6 +167,11 @@ class Evaluation(Section):
             raise ValueError("a study brings its own weights, and has no preprocessing or curve")
         if self.model is not None and self.weights is None:
             raise ValueError("weights are missing: name a file with --weights, or weights: FILE")
+        if self.resources.workers > 1:
+            raise ValueError(
+                "resources.workers: they train one trial together; an evaluation is spread over "
+                "as many processes as there is room for (resources.max_concurrent bounds them)"
+            )
         return self
 
 

@@ -6,33 +6,64 @@ that names a study. Numbers such as ``8/255`` may be written as fractions.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from robustray.manifest.fields import (
+    Natural,
+    Number,
+    PerStage,
+    PositiveNumber,
+    Section,
+    read_fraction,
+)
+from robustray.manifest.recipe import (
+    Augmentation,
+    Awp,
+    BatchNormConfig,
+    DecayGroup,
+    Ema,
+    InnerAttack,
+    Mixture,
+    Optimizer,
+    Recipe,
+    Schedule,
+    Selection,
+    ThreatConfig,
+)
 
-def read_fraction(value: object) -> object:
-    """Read "8/255" as a float; leave everything else to pydantic."""
-    if isinstance(value, str):
-        try:
-            return float(Fraction(value.replace(" ", "")))
-        except (ValueError, ZeroDivisionError) as error:
-            raise ValueError("not a number or a fraction such as 8/255") from error
-    return value
-
-
-Number = Annotated[float, BeforeValidator(read_fraction), Field(allow_inf_nan=False)]
-PositiveNumber = Annotated[Number, Field(gt=0)]
-Natural = Annotated[int, Field(ge=1, strict=True)]
-PerStage = tuple[Natural, ...]
-
-
-class Section(BaseModel):
-    """Base of every part of a manifest: frozen, and strict about its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+__all__ = [
+    "Augmentation",
+    "Awp",
+    "BatchNormConfig",
+    "DataConfig",
+    "DecayGroup",
+    "Ema",
+    "EvaluationConfig",
+    "ExtraData",
+    "Grid",
+    "InnerAttack",
+    "Mixture",
+    "ModelConfig",
+    "Natural",
+    "Number",
+    "Optimizer",
+    "PerStage",
+    "PositiveNumber",
+    "Recipe",
+    "Resources",
+    "Retention",
+    "Retries",
+    "Schedule",
+    "Section",
+    "Selection",
+    "StageGrid",
+    "Sweep",
+    "ThreatConfig",
+    "read_fraction",
+]
 
 
 class ModelConfig(Section):
@@ -107,96 +138,18 @@ class Grid(Section):
         return self
 
 
-class ThreatConfig(Section):
-    """The perturbations that are allowed: ``||x' - x|| <= eps`` within the pixel box [0, 1]."""
+class ExtraData(Section):
+    """Pseudo-labelled images beside the official ones; the recipe's ``mixture`` uses them.
 
-    norm: Literal["linf"] = "linf"
-    eps: PositiveNumber = 8 / 255
-
-
-class InnerAttack(Section):
-    """The inner maximisation: signed gradient ascent inside the threat model.
-
-    ``start`` and ``start_scale`` give the first point: ``normal`` is x + start_scale * N(0, 1),
-    ``uniform`` is x + U(-eps, eps) clipped to [0, 1].
+    ``file`` lies in the folder of data files: an ``.npz`` with ``image`` (N, H, W, C) uint8 and
+    ``label`` (N,), or a ``.pickle`` of a dict with ``data`` and ``extrapolated_targets``, as the
+    500K images of arXiv:1905.13736 are published. ``sha256`` is checked if it is given; ``limit``
+    takes the first images only.
     """
 
-    steps: Natural = 10
-    step_size: PositiveNumber = 2 / 255
-    start: Literal["normal", "uniform"] = "normal"
-    start_scale: PositiveNumber = 0.001
-
-
-class Optimizer(Section):
-    """SGD; weight decay falls on every parameter, norms and biases included."""
-
-    name: Literal["sgd"] = "sgd"
-    lr: PositiveNumber = 0.1
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
-    nesterov: bool = False
-    weight_decay: Annotated[Number, Field(ge=0)] = 2e-4
-
-
-class Schedule(Section):
-    """The learning rate over the epochs, set once at the start of each epoch e = 0..E-1.
-
-    ``step`` multiplies by ``gamma`` at each milestone (a fraction of E: from the first epoch
-    e >= milestone * E); ``cosine`` is lr/2 * (1 + cos(pi * e / E)); ``constant`` leaves it.
-    """
-
-    name: Literal["step", "cosine", "constant"] = "step"
-    milestones: tuple[Annotated[Number, Field(gt=0, le=1)], ...] = (0.75, 0.9)
-    gamma: PositiveNumber = 0.1
-
-
-class Ema(Section):
-    """Exponential moving average of the weights, evaluated in place of the raw ones.
-
-    The decay after ``n`` steps is min(decay, (1 + n) / (10 + n)).
-    """
-
-    decay: Annotated[Number, Field(gt=0, lt=1)] = 0.995
-
-
-class Augmentation(Section):
-    """Random crops after zero padding by ``crop_padding`` pixels, and horizontal flips.
-
-    ``rotation`` turns each image by up to that many degrees either way (nearest pixel).
-    """
-
-    crop_padding: Annotated[int, Field(ge=0, strict=True)] = 4
-    flip: bool = True
-    rotation: Annotated[Number, Field(ge=0, le=180)] = 0.0
-
-
-class Selection(Section):
-    """Choosing the best checkpoint by PGD accuracy on the held-out part of the training set.
-
-    Validation runs after each epoch e (1-based) with e > ``start`` * E.
-    """
-
-    start: Annotated[Number, Field(ge=0, lt=1)] = 0.5
-    attack: Literal["pgd-20", "pgd-10", "cw-40"] = "pgd-20"
-
-
-class Recipe(Section):
-    """How a model is trained. The defaults are the scaling study's baseline recipe."""
-
-    objective: Literal["trades", "sat", "natural"] = "trades"
-    beta: PositiveNumber = 6.0
-    threat: ThreatConfig = ThreatConfig()
-    inner: InnerAttack = InnerAttack()
-    epochs: Natural = 100
-    batch_size: Natural = 128
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
-    grad_clip: PositiveNumber | None = 5.0
-    ema: Ema | None = None
-    augmentation: Augmentation = Augmentation()
-    selection: Selection = Selection()
-    precision: Literal["float32", "bfloat16"] = "float32"
-    channels_last: bool = True
-    compile: bool = False
+    file: Annotated[str, Field(pattern=r"\.(npz|pickle)$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    limit: Natural | None = None
 
 
 class DataConfig(Section):
@@ -212,6 +165,7 @@ class DataConfig(Section):
     parts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     train_limit: Natural | None = None
     test_limit: Natural | None = None
+    extra: ExtraData | None = None
     download: bool = False
 
 
@@ -261,9 +215,15 @@ def _whole_or_share(value: float) -> float:
 class Resources(Section):
     """What one trial takes, and how failures are handled.
 
-    No part of a study's identity; but on CPUs the number of threads follows ``cpus``, and with
-    it the last bit of every sum.
+    ``workers`` train a trial together; ``gpus`` and ``cpus`` are of each of them. Where the
+    cluster has no room for all of them an attempt may begin with fewer, down to ``min_workers``
+    (null: it waits for all). No part of a study's identity; but the order of sums follows the
+    number of workers, and on CPUs that of threads follows ``cpus``, and with them the last bit of
+    every sum.
     """
+
+    workers: Natural = 1
+    min_workers: Natural | None = None
 
     gpus: Annotated[Number, Field(ge=0), AfterValidator(_whole_or_share)] = 1.0
     cpus: Annotated[PositiveNumber, AfterValidator(_whole_or_share)] = 1.0
@@ -271,18 +231,55 @@ class Resources(Section):
     wait_minutes: PositiveNumber = 30.0
     retries: Retries = Retries()
 
+    @model_validator(mode="after")
+    def _one_device_each(self) -> Self:
+        if self.workers > 1 and self.gpus not in (0, 1):
+            raise ValueError(f"each of {self.workers} workers takes 1 GPU or none: gpus: 1 or 0")
+        if self.min_workers and self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers: {self.min_workers} is more than workers: {self.workers}"
+            )
+        return self
+
 
 class Sweep(Section):
-    """A manifest of kind Sweep: one trial for each setting of the grid."""
+    """A manifest of kind Sweep: one trial for each setting of the grid, or the model as it is."""
 
     kind: Literal["Sweep"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
     model: ModelConfig = ModelConfig()
-    grid: Grid
+    grid: Grid | None = None
     recipe: Recipe = Recipe()
     data: DataConfig
     evaluation: EvaluationConfig = EvaluationConfig()
     retention: Retention = Retention()
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _shareable(self) -> Self:
+        workers, gpus = self.resources.workers, self.resources.gpus
+        if gpus > 1:
+            raise ValueError(
+                f"resources.gpus: a worker trains on one GPU; for {gpus:g} of them say workers: "
+                f"{gpus:g} and gpus: 1"
+            )
+        parts, statistics = self.recipe.micro_batches, self.recipe.batch_norm.statistics
+        if parts < workers and statistics == "local":
+            raise ValueError(
+                f"recipe.micro_batches: {parts} can't be shared by resources.workers: {workers}; "
+                f"set it to {workers} or more (batch norm is then local to each part), or "
+                "recipe.batch_norm.statistics to synchronised or frozen"
+            )
+        if parts > self.recipe.batch_size:
+            raise ValueError(
+                f"recipe.micro_batches: {parts} parts of {self.recipe.batch_size} images"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _mixture_has_images(self) -> Self:
+        if (self.recipe.mixture is None) != (self.data.extra is None):
+            raise ValueError("recipe.mixture and data.extra: one needs the other")
+        return self

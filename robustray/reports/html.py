@@ -76,7 +76,9 @@ def page(report: StudyReport, pictures: Sequence[Picture] = ()) -> str:
 
 def axes(report: StudyReport) -> tuple[Axis, ...]:
     """Return what the study varies, a figure each."""
-    return ("width", "depth") if report.grid == "both" else (report.grid,)
+    if report.grid == "both":
+        return ("width", "depth")
+    return () if report.grid == "none" else (report.grid,)
 
 
 def _header(report: StudyReport) -> str:

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 Status = Literal["finished", "unfinished", "failed"]
 Axis = Literal["width", "depth"]
-GridKind = Literal["width", "depth", "both"]
+GridKind = Literal["width", "depth", "both", "none"]
 
 # Weakest first, so that the last one is the attack that a study is judged by.
 _METRIC_ORDER = ("clean", "fgsm", "pgd-10", "pgd-20", "cw-40")
@@ -110,7 +110,7 @@ class StudyReport:
     ----------
     study, study_id : str
         The study's name and identity.
-    grid : {"width", "depth", "both"}
+    grid : {"width", "depth", "both", "none"}
         What varies.
     data_label : str
         The data and every restriction of it ("cifar10[data_batch_1][:4000]").

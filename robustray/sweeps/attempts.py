@@ -37,11 +37,11 @@ class Attempt:
     traceback: str = ""
 
 
-def register(store: ObjectStore, prefix: str, device: torch.device) -> Attempt:
-    """Take the next attempt number of a trial, atomically."""
+def register(store: ObjectStore, prefix: str, device: torch.device, workers: int = 1) -> Attempt:
+    """Take the next attempt number of a trial, atomically; ``workers`` make it together."""
     trial, number = prefix.rpartition("/")[2], len(store.list(f"{prefix}/attempts/")) + 1
     while True:
-        attempt = Attempt(trial, number, _now_ms(), environment(device))
+        attempt = Attempt(trial, number, _now_ms(), {**environment(device), "workers": workers})
         if store.create(_key(prefix, number), _encode(attempt)):
             return attempt
         number += 1

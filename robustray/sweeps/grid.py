@@ -73,7 +73,7 @@ def study_from_document(document: dict[str, object], known_as: str, file: str) -
 
 
 def expand(manifest: Sweep) -> list[Trial]:
-    """Return the trials of a sweep in the grid's order.
+    """Return the trials of a sweep in the grid's order; without a grid the one of its model.
 
     Raises
     ------
@@ -81,6 +81,8 @@ def expand(manifest: Sweep) -> list[Trial]:
         If the grid sets an option that the model also fixes by other means.
     """
     grid, model = manifest.grid, manifest.model
+    if grid is None:
+        return [Trial(_name(model), model, manifest.seed)]
     if grid.widths and model.channels:
         raise ManifestError("fixes channels, and the grid varies widths", path="model.channels")
     width_rows = grid.widths.rows() if grid.widths else [model.widths]

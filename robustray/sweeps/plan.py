@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robustray.data import describe
-from robustray.manifest import manifest_hash
+from robustray.manifest import Resources, manifest_hash
 from robustray.models import Profile
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study, profile_trials
 from robustray.sweeps.throughput import Throughput, load_throughputs, precision_name
-from robustray.training import checkpoint_bytes, evaluation_passes, recipe_passes
+from robustray.training import (
+    checkpoint_bytes,
+    epoch_images,
+    evaluation_passes,
+    recipe_passes,
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,10 @@ class Plan:
     throughputs: tuple[Throughput, ...]
 
     def seconds(self, name: str, throughput: Throughput) -> float:
-        """Return one trial's expected time on a measured device."""
+        """Return one trial's expected time on measured devices, were their work shared evenly."""
+        return self._device_seconds(name, throughput) / self.study.manifest.resources.workers
+
+    def _device_seconds(self, name: str, throughput: Throughput) -> float:
         cost = self.costs[name]
         return throughput.seconds(cost.profile.macs, cost.total_macs)
 
@@ -52,7 +60,7 @@ class Plan:
         Trials that share a GPU take their share of its time each.
         """
         share = min(1.0, self.study.manifest.resources.gpus or 1.0)
-        return share * sum(self.seconds(name, throughput) for name in self.costs) / 3600
+        return share * sum(self._device_seconds(name, throughput) for name in self.costs) / 3600
 
     @property
     def stored_bytes(self) -> int:
@@ -98,6 +106,7 @@ def describe_plan(plan: Plan, limit: int | None = 12) -> str:
         f"study        {study.id}",
         f"manifest     sha256 {manifest_hash(manifest)}",
         f"trials       {len(study.trials)}, longest first",
+        f"devices      {_devices(manifest.resources)} for each trial",
         f"training     {total:.3e} FLOPs ({manifest.recipe.objective}, "
         f"{manifest.recipe.epochs} epochs, {recipe_passes(manifest.recipe):g} passes per image)",
         f"evaluation   {evaluation:.3e} FLOPs (validation included)",
@@ -117,16 +126,28 @@ def describe_plan(plan: Plan, limit: int | None = 12) -> str:
 def _cost(study: Study, profile: Profile) -> TrialCost:
     manifest = study.manifest
     recipe, facts = manifest.recipe, describe(manifest.data)
+    images_per_epoch = epoch_images(recipe, facts.train)
     validated = recipe.epochs - int(recipe.selection.start * recipe.epochs)
     validation = 1 + evaluation_passes(recipe.selection.attack)
     test = sum(1 + evaluation_passes(suite) for suite in manifest.evaluation.attacks)
     images = validated * validation * facts.validation + test * facts.test
     return TrialCost(
         profile,
-        round(recipe_passes(recipe) * profile.macs * facts.train * recipe.epochs),
+        round(recipe_passes(recipe) * profile.macs * images_per_epoch * recipe.epochs),
         round(images * profile.macs),
         checkpoint_bytes(profile.parameters, recipe),
     )
+
+
+def _devices(resources: Resources) -> str:
+    """Return what a trial computes on, in words."""
+    if resources.gpus:
+        total = resources.workers * resources.gpus
+        kind = f"{total:g} GPU" + ("s" if total > 1 else "")
+    else:
+        total = resources.workers * resources.cpus
+        kind = f"{total:g} CPU" + ("s" if total > 1 else "")
+    return kind + (f" ({resources.workers} workers)" if resources.workers > 1 else "")
 
 
 def _time_lines(plan: Plan) -> list[str]:

@@ -246,7 +246,9 @@ def study_run(
         "trials": len(study.trials),
         "seed": manifest.seed,
         "model": manifest.model.model_dump(mode="json", exclude_none=True),
-        "grid": manifest.grid.model_dump(mode="json", exclude_none=True),
+        "grid": manifest.grid.model_dump(mode="json", exclude_none=True)
+        if manifest.grid
+        else "none",
         "data": manifest.data.model_dump(mode="json", exclude_none=True),
         "recipe": manifest.recipe.model_dump(mode="json"),
     }

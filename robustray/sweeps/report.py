@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustray.data import describe
-from robustray.manifest import Recipe, Sweep, manifest_hash
+from robustray.manifest import Grid, Recipe, Sweep, manifest_hash
 from robustray.reports import StudyReport, write_report
+from robustray.reports.rows import GridKind
 from robustray.store import ObjectStore
 from robustray.sweeps.plan import Plan
 from robustray.sweeps.records import TrialState, read_trials, trial_row
@@ -58,7 +59,6 @@ def _assemble(
 ) -> StudyReport:
     study, manifest = plan.study, plan.study.manifest
     threat = manifest.evaluation.threat or manifest.recipe.threat
-    grid = manifest.grid
     environments = [entry.environment for state in states for entry in state.attempts]
     if failures is None:
         failures = {
@@ -69,7 +69,7 @@ def _assemble(
     return StudyReport(
         study=manifest.name,
         study_id=study.id,
-        grid="both" if grid.widths and grid.depths else "width" if grid.widths else "depth",
+        grid=_varied(manifest.grid),
         data_label=describe(manifest.data).label,
         rows=[
             trial_row(state, plan.costs[state.trial.name].profile, state.trial.name in failures)
@@ -121,13 +121,19 @@ def pixels(length: float) -> str:
     return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 else f"{length:g}"
 
 
+def _varied(grid: Grid | None) -> GridKind:
+    if grid is None:
+        return "none"
+    return "both" if grid.widths and grid.depths else "width" if grid.widths else "depth"
+
+
 def _recipe(recipe: Recipe) -> dict[str, str]:
     """Sum a recipe up in a few lines; the manifest has all of it."""
     inner, sgd, schedule = recipe.inner, recipe.optimizer, recipe.schedule
     objective = f"{recipe.objective}, beta {recipe.beta:g}"
     steps = f" at {', '.join(f'{m:g}' for m in schedule.milestones)} of the epochs"
     return {
-        "objective": objective if recipe.objective == "trades" else recipe.objective,
+        "objective": objective if recipe.objective in ("trades", "mart") else recipe.objective,
         "inner attack": f"{inner.steps} steps of {pixels(inner.step_size)}, "
         f"eps = {pixels(recipe.threat.eps)}",
         "training": f"{recipe.epochs} epochs, batches of {recipe.batch_size}",
@@ -137,6 +143,8 @@ def _recipe(recipe: Recipe) -> dict[str, str]:
         if schedule.name == "step"
         else schedule.name,
         "averaging": f"EMA, decay {recipe.ema.decay:g}" if recipe.ema else "none",
+        "weight perturbation": f"gamma {recipe.awp.gamma:g}" if recipe.awp else "none",
+        "extra images": f"{recipe.mixture.extra:.0%} of each batch" if recipe.mixture else "none",
         "precision": precision_name(recipe),
     }
 

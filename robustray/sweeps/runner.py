@@ -28,6 +28,8 @@ from robustray.manifest import Resources
 from robustray.sweeps.attempts import classify, one_line
 from robustray.sweeps.queue import Failure, TrialQueue
 
+_LAUNCHER_BYTES = 400 * 2**20  # a process with torch and Ray, without work of its own
+
 # One attempt at the named trial in a worker; reports dictionaries, returns the outcome.
 Execute = Callable[[str, Callable[[dict[str, Any]], None]], dict[str, Any]]
 
@@ -58,7 +60,6 @@ def run_queue(
     listener: Listener,
     *,
     name: str,
-    cpu_only: bool = False,
 ) -> bool:
     """Run trials until the queue is finished.
 
@@ -74,8 +75,6 @@ def run_queue(
         Told what happens.
     name : str
         Shown by Ray for these actors.
-    cpu_only : bool
-        Ask for no GPU.
 
     Returns
     -------
@@ -89,12 +88,11 @@ def run_queue(
     """
     stop = threading.Event()
     state = _SweepCallback(queue, listener, resources.wait_minutes * 60)
-    want = {"cpu": resources.cpus, "gpu": 0 if cpu_only else resources.gpus}
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "64"
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we tell what failed, once
     with tempfile.TemporaryDirectory(prefix="robustray-tune-") as scratch, _stopping_politely(stop):
         tuner = tune.Tuner(
-            tune.with_resources(_trainable(execute), want),
+            tune.with_resources(_trainable(execute), _claim(resources)),
             param_space={},
             tune_config=tune.TuneConfig(
                 search_alg=_QueueSearcher(queue, stop),
@@ -119,6 +117,17 @@ def run_queue(
     if state.abort is not None:
         raise state.abort
     return queue.finished
+
+
+def _claim(resources: Resources) -> tune.PlacementGroupFactory:
+    """Return what the process takes that Tune starts for a trial.
+
+    Several workers are started, and their resources claimed, by that process itself: it needs no
+    more than memory.
+    """
+    if resources.workers > 1:
+        return tune.PlacementGroupFactory([{"memory": _LAUNCHER_BYTES}])
+    return tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}])
 
 
 def _trainable(execute: Execute) -> Callable[[dict[str, Any]], None]:

@@ -11,12 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from robustray.cluster import Capacity, check_fits, connect, has_gpu, read_capacity
+from robustray.cluster import Capacity, check_fits, connect, describe, has_gpu, read_capacity
 from robustray.data import data_root, load_dataset
 from robustray.errors import MachineError, StoreError, StoreUnavailableError, UserError
-from robustray.manifest import Sweep
+from robustray.manifest import Resources, Sweep
 from robustray.store import LocalStore, ObjectStore
 from robustray.sweeps import attempts
+from robustray.sweeps.distributed import attempt_on_workers
 from robustray.sweeps.grid import Study
 from robustray.sweeps.lease import lease
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
@@ -106,7 +107,7 @@ def run_study(
             uploader, patience_s = _start_tracking(tracking_uri, say)
             driver = _Driver(study, plan, store, uploader, patience_s)
             try:
-                driver.run(str(folder), cpu_only)
+                driver.run(str(folder), _bounded(manifest.resources, capacity, cpu_only))
                 return driver.conclude(report_root)
             except BaseException:
                 driver.close_runs("KILLED", patience_s=10)
@@ -139,8 +140,8 @@ class _Driver:
             sum(self._epochs.values()),
         )
 
-    def run(self, data_folder: str, cpu_only: bool) -> None:
-        """Run every trial that has no result yet."""
+    def run(self, data_folder: str, resources: Resources) -> None:
+        """Run every trial that has no result yet, with these resources each."""
         self._queue = TrialQueue(self._remaining_costs(), self._study.manifest.resources.retries)
         self._track_study("RUNNING")
         for name in self._done:
@@ -151,14 +152,9 @@ class _Driver:
                 f"{len(set(self._epochs) - self._done)} have checkpoints"
             )
         if not self._queue.finished:
-            execute = partial(_execute, self._study, self._store.uri, data_folder, cpu_only)
+            execute = partial(_execute, self._study, self._store.uri, data_folder, resources)
             self._interrupted = not run_queue(
-                self._queue,
-                execute,
-                self._study.manifest.resources,
-                self,
-                name=self._study.id,
-                cpu_only=cpu_only,
+                self._queue, execute, resources, self, name=self._study.id
             )
         self._progress.close()
 
@@ -251,18 +247,29 @@ def _execute(
     study: Study,
     store_uri: str,
     data_folder: str,
-    cpu_only: bool,
+    resources: Resources,
     name: str,
     report: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any]:
     """Make one attempt in a worker."""
     trial = next(trial for trial in study.trials if trial.name == name)
-    manifest = study.manifest
-    if cpu_only:
-        resources = manifest.resources.model_copy(update={"gpus": 0.0})
-        manifest = manifest.model_copy(update={"resources": resources})
+    manifest = study.manifest.model_copy(update={"resources": resources})
     job = TrialJob(trial, manifest, study.trial_prefix(name), store_uri, data_folder)
+    if resources.workers > 1:
+        return attempt_on_workers(job)
     return attempt_trial(job, report)
+
+
+def _bounded(resources: Resources, capacity: Capacity, cpu_only: bool) -> Resources:
+    """Return what each trial gets, and how many there may be at once.
+
+    Tune holds back trials of one worker for which there is no room. It doesn't know of the rooms
+    that several workers take, so their number is bounded by what lives now.
+    """
+    changes: dict[str, Any] = {"gpus": 0.0} if cpu_only else {}
+    if resources.workers > 1 and resources.max_concurrent is None:
+        changes["max_concurrent"] = capacity.trials_at_once(resources.model_copy(update=changes))
+    return resources.model_copy(update=changes)
 
 
 def _check_store(store: ObjectStore) -> None:
@@ -303,8 +310,8 @@ def _check_resources(
         return True
     if not check_fits(resources, capacity):
         say(
-            f"no live node has {resources.gpus:g} GPUs and {resources.cpus:g} CPUs yet; the "
-            f"autoscaler may start one. Waiting at most {resources.wait_minutes:g} minutes"
+            f"the live nodes have no {describe(resources)} yet; the "
+            f"autoscaler may start more. Waiting at most {resources.wait_minutes:g} minutes"
         )
     return False
 

@@ -106,7 +106,7 @@ def measure(study: Study, profiles: dict[str, Profile], sizes: int = 3) -> Throu
     for trial in spread(study, profiles, sizes):
         macs = profiles[trial.name].macs
         images = _images_per_second(trial, manifest, device)
-        points.append((float(macs), images * recipe_passes(manifest.recipe) * macs))
+        points.append((float(macs), images * recipe_passes(_brief(manifest.recipe)) * macs))
     return Throughput(
         device_name(device),
         precision_name(manifest.recipe),
@@ -133,17 +133,22 @@ def _images_per_second(trial: Trial, manifest: Sweep, device: torch.device) -> f
     train = Split(images, labels, torch.arange(steps * batch))
     few = Split(images[:1], labels[:1], torch.arange(1))
     data = Dataset("random", "random images", train, few, few, facts.num_classes, "")
-    recipe = manifest.recipe.model_copy(update={"epochs": 3})
     speeds: list[float] = []
     fit(
         build_model(trial, facts),
         data,
-        recipe,
+        _brief(manifest.recipe),
         seed=0,
         device=device,
         on_epoch=lambda report, _: speeds.append(report.timing["images_per_second"]),
     )
     return float(np.median(speeds[1:]))
+
+
+def _brief(recipe: Recipe) -> Recipe:
+    """Return three epochs of a recipe's steps: no warm-ups, images of one kind."""
+    awp = recipe.awp and recipe.awp.model_copy(update={"warmup_epochs": 0})
+    return recipe.model_copy(update={"epochs": 3, "mixture": None, "awp": awp})
 
 
 def _record_name(manifest: Sweep) -> str:

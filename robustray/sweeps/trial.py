@@ -19,61 +19,47 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from robustray.attacks import ThreatModel, evaluate
+from robustray.attacks import ThreatModel
 from robustray.data import Dataset, describe, load_dataset
-from robustray.errors import CorruptObjectError, UserError
+from robustray.errors import UserError
 from robustray.manifest import DataConfig, Sweep
 from robustray.random import derive_seed
 from robustray.store import (
-    CheckpointRecord,
     CheckpointStore,
-    NotFoundError,
     ObjectStore,
     canonical_json,
     open_store,
 )
 from robustray.sweeps import attempts
-from robustray.sweeps.grid import Trial, build_model
-from robustray.tracking import Journal
-from robustray.training import EpochReport, TrainingState, fit
-
-Report = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class TrialJob:
-    """Everything that a worker needs; plain data, cheap to ship."""
-
-    trial: Trial
-    manifest: Sweep
-    prefix: str
-    store_uri: str
-    data_root: str | None = None
-
-
-@dataclass
-class TrialContext:
-    """What the work on a trial has at hand."""
-
-    job: TrialJob
-    store: ObjectStore
-    checkpoints: CheckpointStore
-    journal: Journal
-    device: torch.device
-    report: Report
-
+from robustray.sweeps.checkpointing import (
+    commit_epoch,
+    kept_epochs,
+    load_selected,
+    resume_state,
+    selected_name,
+)
+from robustray.sweeps.context import Report, TrialContext, TrialJob, opened
+from robustray.sweeps.grid import build_model
+from robustray.training import (
+    ALONE,
+    LostWorkerError,
+    World,
+    accuracies,
+    fit,
+)
 
 Work = Callable[[TrialContext], dict[str, Any]]
 
 
-def attempt_trial(job: TrialJob, report: Report, work: Work | None = None) -> dict[str, Any]:
+def attempt_trial(
+    job: TrialJob, report: Report, work: Work | None = None, world: World = ALONE
+) -> dict[str, Any]:
     """Make one attempt at a trial; never raises for a failure of the attempt itself.
 
     Parameters
@@ -84,11 +70,19 @@ def attempt_trial(job: TrialJob, report: Report, work: Work | None = None) -> di
         Told ``{"epoch": ..., metrics}`` after each epoch.
     work : callable, optional
         What to do; by default training and evaluation (`train_and_attack`).
+    world : World
+        The workers that make this attempt together; the first calls this, the others call
+        `join_attempt`.
 
     Returns
     -------
     dict
         ``{"trial": name, "outcome": "finished" or a failure's kind, "message": str}``.
+
+    Raises
+    ------
+    LostWorkerError
+        If another worker is gone: whoever started the workers knows why. The attempt stays open.
     """
     attempt = store = None
     try:
@@ -97,20 +91,14 @@ def attempt_trial(job: TrialJob, report: Report, work: Work | None = None) -> di
             _prune_finished(store, job)
             return _outcome(job, "finished")
         device = pick_device(job.manifest)
-        attempt = attempts.register(store, job.prefix, device)
-        with tempfile.TemporaryDirectory(prefix="robustray-") as scratch:
-            context = TrialContext(
-                job,
-                store,
-                CheckpointStore(store, job.prefix, Path(scratch)),
-                Journal(Path(scratch) / "journal.jsonl"),
-                device,
-                report,
-            )
+        attempt = attempts.register(store, job.prefix, device, world.size)
+        with opened(job, store, device, report, world) as context:
             result = (work or train_and_attack)(context)
         _commit_result(store, job, attempt, result)
         _prune_finished(store, job)
         attempts.conclude(store, job.prefix, attempt, "finished", None)
+    except LostWorkerError:
+        raise
     except Exception as error:
         kind = attempts.classify(error)
         _conclude_quietly(store, job, attempt, kind, error)
@@ -118,35 +106,38 @@ def attempt_trial(job: TrialJob, report: Report, work: Work | None = None) -> di
     return _outcome(job, "finished")
 
 
+def join_attempt(job: TrialJob, report: Report, world: World) -> None:
+    """Do a further worker's share of an attempt, and write nothing; failures are raised.
+
+    ``report`` is called as often as the first worker's.
+    """
+    store = open_store(job.store_uri)
+    with opened(job, store, pick_device(job.manifest), report, world) as context:
+        train_and_attack(context)
+
+
 def train_and_attack(context: TrialContext) -> dict[str, Any]:
     """Train a trial to its end, attack its selected checkpoint, and return its result."""
     manifest, trial = context.job.manifest, context.job.trial
     data = _dataset(manifest.data, context.job.data_root)
     model = _initial_model(context, data)
-    found = context.checkpoints.newest()
-    resume = None
-    # What lies beyond the newest intact checkpoint can't be continued: it is computed again.
-    context.checkpoints.truncate(found[0].step if found else 0)
-    if found:
-        record, files = found
-        resume = TrainingState(files=files, info=record.info["training"])
-        context.journal.append("resumed", epoch=record.step)
     fitted = fit(
         model,
         data,
         manifest.recipe,
         seed=derive_seed(trial.seed, "training"),
         device=context.device,
-        resume=resume,
-        on_epoch=lambda epoch, state: _commit_epoch(context, epoch, state),
+        resume=resume_state(context),
+        on_epoch=lambda epoch, state: commit_epoch(context, epoch, state),
+        world=context.world,
     )
     epoch = fitted.best_epoch
     assert epoch is not None, "the last epoch is always validated"
-    selected = context.checkpoints.record(epoch)
-    name = "ema" if "ema" in selected.files else "weights"
-    weights = fitted.best_weights or _load_selected(context, selected, name)
-    model.load_state_dict(weights)
+    model.load_state_dict(fitted.best_weights or load_selected(context, epoch))
     metrics = attack(context, model, data)
+    if not context.commits:
+        return {}
+    selected = context.checkpoints.record(epoch)
     return {
         "trial": trial.name,
         "model": trial.model.model_dump(mode="json", exclude_none=True),
@@ -155,7 +146,7 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
         "epochs": fitted.epochs,
         "selected_epoch": epoch,
         "validation_accuracy": fitted.best_accuracy,
-        "weights_sha256": selected.files[name]["sha256"],
+        "weights_sha256": selected.files[selected_name(selected)]["sha256"],
         "metrics": metrics,
     }
 
@@ -170,18 +161,15 @@ def attack(context: TrialContext, model: torch.nn.Module, data: Dataset) -> dict
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     metrics: dict[str, float] = {}
     for suite in config.attacks:
-        result = evaluate(
+        metrics["clean"], metrics[suite] = accuracies(
             model,
-            test.x_NCHW,
-            test.y_N,
+            test,
             threat,
             suite=suite,
             seed=derive_seed(context.job.trial.seed, "evaluation"),
             batch_size=config.batch_size,
-            index=test.index_N,
+            world=context.world,
         )
-        metrics["clean"] = result.clean_accuracy
-        metrics[suite] = result.robust_accuracy
         context.report({"attack": suite, **metrics})
     return metrics
 
@@ -210,51 +198,10 @@ def pick_device(manifest: Sweep) -> torch.device:
 
 
 def _initial_model(context: TrialContext, data: Dataset) -> torch.nn.Module:
-
     trial = context.job.trial
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(trial.seed, "initialisation"))
         return build_model(trial, describe(context.job.manifest.data))
-
-
-def _commit_epoch(
-    context: TrialContext, report: EpochReport, state: Callable[[], TrainingState]
-) -> None:
-    """Commit an epoch with its journal segment, prune what needn't be kept, tell the driver."""
-    journal = context.journal
-    journal.append(
-        "epoch",
-        epoch=report.epoch,
-        metrics=report.metrics,
-        timing=report.timing,
-        is_best=report.is_best,
-    )
-    snapshot = state()
-    info = {"training": snapshot.info, "journal": journal.segment()}
-    context.checkpoints.commit(report.epoch, snapshot.files, info)
-    journal.mark_committed()
-    manifest = context.job.manifest
-    if manifest.retention.keep != "all":
-        context.checkpoints.prune(_kept_epochs(manifest, report.best_epoch))
-    context.report({"epoch": report.epoch, **report.metrics})
-
-
-def _kept_epochs(manifest: Sweep, best: int | None) -> set[int]:
-    """Epochs whose bytes are kept, the newest aside, which is always kept."""
-    every = manifest.retention.every
-    kept = set(range(every, manifest.recipe.epochs + 1, every)) if every else set()
-    return kept | ({best} if best else set())
-
-
-def _load_selected(
-    context: TrialContext, selected: CheckpointRecord, name: str
-) -> dict[str, torch.Tensor]:
-    """Read the weights that an earlier attempt selected; without them, training starts again."""
-    try:
-        return context.checkpoints.load(selected, name)
-    except (CorruptObjectError, NotFoundError):
-        context.checkpoints.truncate(0)
-        raise
 
 
 def _commit_result(
@@ -273,7 +220,7 @@ def _prune_finished(store: ObjectStore, job: TrialJob) -> None:
     """Drop the selected checkpoint where only the newest is to be kept; the result is safe."""
     if job.manifest.retention.keep == "last":
         scratch = Path(tempfile.gettempdir())
-        CheckpointStore(store, job.prefix, scratch).prune(_kept_epochs(job.manifest, None))
+        CheckpointStore(store, job.prefix, scratch).prune(kept_epochs(job.manifest, None))
 
 
 def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:

@@ -1,29 +1,43 @@
-"""Adversarial training in one process: objectives, inner maximisation, loop, selection, cost."""
+"""Adversarial training: objectives, inner maximisation, loop, selection, workers, cost."""
 
+from robustray.training.accuracy import accuracies
 from robustray.training.compilation import CompileError
-from robustray.training.cost import checkpoint_bytes, evaluation_passes, recipe_passes
+from robustray.training.cost import (
+    checkpoint_bytes,
+    epoch_images,
+    evaluation_passes,
+    recipe_passes,
+)
 from robustray.training.fit import EpochReport, FitResult, fit
 from robustray.training.inner import maximise, start_point, uphill_of
-from robustray.training.objectives import OBJECTIVES, Objective, Outcome, natural, sat, trades
-from robustray.training.schedule import learning_rate
+from robustray.training.objectives import OBJECTIVES, Objective, Outcome, mart, natural, sat, trades
+from robustray.training.schedule import learning_rate, momentum
 from robustray.training.state import TrainingState
 from robustray.training.step import DivergedError, Trainer
+from robustray.training.world import ALONE, LostWorkerError, World
 
 __all__ = [
+    "ALONE",
     "OBJECTIVES",
     "CompileError",
     "DivergedError",
     "EpochReport",
     "FitResult",
+    "LostWorkerError",
     "Objective",
     "Outcome",
     "Trainer",
     "TrainingState",
+    "World",
+    "accuracies",
     "checkpoint_bytes",
+    "epoch_images",
     "evaluation_passes",
     "fit",
     "learning_rate",
+    "mart",
     "maximise",
+    "momentum",
     "natural",
     "recipe_passes",
     "sat",

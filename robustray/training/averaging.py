@@ -13,34 +13,46 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from robustray.manifest.schema import Ema
+
 
 class AveragedWeights:
     """The moving average of a model's parameters; its buffers are never averaged.
 
-    Update n (from 1) uses the decay min(decay, (1 + n) / (10 + n)), so that the initial weights
-    are soon forgotten.
+    During the warm-up the average is a copy. Update n (from 1) after it uses the decay
+    min(decay, (1 + n) / (10 + n)), so that the weights it began with are soon forgotten, or
+    always ``decay`` where the settings say so.
 
     Parameters
     ----------
     model : nn.Module
         Its parameters now are the first average.
-    decay : float
-        In (0, 1).
+    settings : Ema
+        Decay, ramp and warm-up.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self._model, self._decay = model, decay
+    def __init__(self, model: nn.Module, settings: Ema) -> None:
+        self._model, self._settings = model, settings
         self._live = {name: parameter.detach() for name, parameter in model.named_parameters()}
         self._average = {name: parameter.clone() for name, parameter in self._live.items()}
         self.updates = 0
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Move the average towards the weights of now; call after each optimiser step."""
+    def update(self, epoch: int) -> None:
+        """Move the average towards the weights of now; call after each step of epoch 0, 1, ..."""
+        if epoch < self._settings.warmup_epochs:
+            _copy(self._live, self._average)
+            return
         self.updates += 1
-        decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
+        decay = self._decay()
         for name, average in self._average.items():
             average.lerp_(self._live[name], 1 - decay)
+
+    def _decay(self) -> float:
+        limit = self._settings.decay
+        return (
+            min(limit, (1 + self.updates) / (10 + self.updates)) if self._settings.ramp else limit
+        )
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -7,25 +7,44 @@ one to images and weights twice as much.
 from __future__ import annotations
 
 from robustray.manifest.schema import Recipe
-from robustray.training.objectives import OBJECTIVES
+from robustray.training.objectives import OBJECTIVES, ascent_of
 
 _FORWARD, _INPUT_BACKWARD, _FULL_BACKWARD = 1, 1, 2
 _STEPS = {"fgsm": 1, "pgd-10": 10, "pgd-20": 20, "cw-40": 40}
 _FLOAT32 = 4
 
 
-def recipe_passes(recipe: Recipe) -> int:
+def recipe_passes(recipe: Recipe) -> float:
     """Return the forward passes that training on one image once is worth.
 
-    TRADES with 10 inner steps: 1 + 10 * 2 + 2 * 3 = 27; standard adversarial training:
-    10 * 2 + 3 = 23; natural training: 3.
+    TRADES with 10 inner steps: 1 + 10 * 2 + 2 * 3 = 27; MART: 10 * 2 + 2 * 3 = 26; standard
+    adversarial training: 10 * 2 + 3 = 23; natural training: 3. A weight perturbation takes the
+    objective's passes twice; over its warm-up and the rest of the epochs, the mean is returned.
     """
-    objective = OBJECTIVES[recipe.objective]
-    training = objective.forwards * (_FORWARD + _FULL_BACKWARD)
-    if objective.ascent is None:
-        return training
-    inner = recipe.inner.steps * (_FORWARD + _INPUT_BACKWARD)
-    return training + inner + (_FORWARD if objective.ascent == "kl" else 0)
+    training = OBJECTIVES[recipe.objective].forwards * (_FORWARD + _FULL_BACKWARD)
+    ascent, inner = ascent_of(recipe), 0
+    if ascent:
+        inner = recipe.inner.steps * (_FORWARD + _INPUT_BACKWARD)
+        inner += _FORWARD if ascent == "kl" else 0
+    if recipe.awp is None:
+        return inner + training
+    return inner + training + training * (1 - recipe.awp.warmup_epochs / recipe.epochs)
+
+
+def epoch_images(recipe: Recipe, labelled: int) -> int:
+    """Return how many images an epoch trains on.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        A mixture makes whole batches; without one, each labelled image comes once.
+    labelled : int
+        Number of labelled training images.
+    """
+    if recipe.mixture is None:
+        return labelled
+    batch = recipe.batch_size
+    return -(-(recipe.mixture.epoch_images or labelled) // batch) * batch
 
 
 def evaluation_passes(attack: str) -> int:

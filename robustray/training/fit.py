@@ -1,4 +1,7 @@
-"""Training a model under a recipe, in one process, so that it can stop and go on at any epoch."""
+"""Training a model under a recipe, so that it can stop and go on at any epoch.
+
+The same code serves one process and several workers that train one model together.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from robustray.data import Dataset, EpochBatches
+from robustray.errors import MachineError
 from robustray.manifest.schema import Recipe
 from robustray.training.precision import set_layout
 from robustray.training.selection import Best, is_validated, validate
 from robustray.training.state import TrainingState, capture, restore, selected_weights
 from robustray.training.step import Trainer
+from robustray.training.world import ALONE, World
 
 
 @dataclass(frozen=True)
@@ -88,11 +93,14 @@ def fit(
     resume: TrainingState | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
+    world: World = ALONE,
 ) -> FitResult:
     """Train a model.
 
     On the CPU, stopping after any epoch and going on from its state gives the same bits as never
-    stopping, with the same versions, processor type and number of threads.
+    stopping, with the same versions, processor type and number of threads. Several workers call
+    this with the same arguments and come to the same result as one, up to the order of sums; they
+    may stop and go on as more, or fewer.
 
     Parameters
     ----------
@@ -114,6 +122,8 @@ def fit(
         once or not at all.
     on_step : callable, optional
         Told (epoch from 1, step from 1, steps in the epoch) after each step.
+    world : World
+        The workers; both callables above are called on each of them.
 
     Raises
     ------
@@ -123,7 +133,9 @@ def fit(
     DivergedError
         At the end of an epoch in which a loss was not finite.
     UserError
-        If the device can't do what the recipe asks for.
+        If the device or the workers can't do what the recipe asks for.
+    MachineError
+        If another worker is lost, or began from another state.
     """
     if not len(data.validation):
         raise ValueError("fit needs validation images: they select the best epoch")
@@ -131,10 +143,11 @@ def fit(
     wanted = recipe.model_dump(mode="json", exclude_defaults=True)
     identity = {"seed": seed, "data": data.digest, "recipe": wanted}
     with _borrowed(model, recipe):
-        trainer = Trainer(model, recipe, seed=seed, device=device)
+        trainer = Trainer(model, recipe, seed=seed, device=device, world=world)
         run = _Run(trainer, data.to(trainer.precision.device), identity)
         if resume is not None:
             run.resume(resume)
+        run.check_agreement()
         for epoch in range(run.done, recipe.epochs):
             run.train(epoch, on_step)
             report = run.report()
@@ -161,11 +174,20 @@ class _Run:
         self.done = state.info["epoch"]
         self.best = Best(state.info["best_epoch"], state.info["best_accuracy"])
 
+    def check_agreement(self) -> None:
+        """Refuse to begin where the workers hold different epochs or weights."""
+        world = self.trainer.world
+        if world.size == 1:
+            return
+        tensors = self.trainer.model.state_dict().values()
+        norm = sum(float(tensor.double().norm()) for tensor in tensors)
+        if not (world.is_same(self.done) and world.is_same(norm)):
+            raise MachineError("the trial's workers begin from different epochs or weights")
+
     def train(self, epoch: int, on_step: OnStep | None) -> None:
         """Train for one epoch (from 0)."""
         started = time.perf_counter()
         trainer, recipe = self.trainer, self.trainer.recipe
-        trainer.start_epoch(epoch)
         batches = EpochBatches(
             self.data.train,
             recipe.batch_size,
@@ -173,7 +195,11 @@ class _Run:
             seed=trainer.seed,
             epoch=epoch,
             device=trainer.precision.device,
+            num_classes=self.data.num_classes,
+            extra=self.data.extra,
+            mixture=recipe.mixture,
         )
+        trainer.start_epoch(epoch, len(batches))
         for step, batch in enumerate(batches):
             trainer.step(batch.x_BCHW, batch.y_B, epoch=epoch, step=step)
             if on_step is not None:
@@ -186,7 +212,7 @@ class _Run:
         """Validate if it is time, and return what is known of the epoch that has finished."""
         timing = {
             "train_seconds": self.train_seconds,
-            "images_per_second": len(self.data.train) / self.train_seconds,
+            "images_per_second": self.trainer.images / self.train_seconds,
         }
         if is_validated(self.trainer.recipe, self.done):
             started = time.perf_counter()

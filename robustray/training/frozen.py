@@ -1,8 +1,9 @@
 """A frozen copy of the model in training, which the inner maximisation attacks.
 
-The attack wants evaluation mode and no weight gradients, the step around it training mode and all
-of them. A copy keeps both apart: no flags to flip and restore, weights rounded to bfloat16 once
-for each step and not in each of its passes, and normalizations folded where they can be.
+The attack wants evaluation mode (or the statistics of its own batch) and no weight gradients, the
+step around it training mode and all of them. A copy keeps both apart: no flags to flip and restore,
+weights rounded to bfloat16 once for each step and not in each of its passes, and normalizations
+folded where they can be.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from robustray.errors import UserError
+from robustray.training.batch_norm import running_norms
 from robustray.training.precision import Precision
 from robustray.training.rewriting import rewrite
 
@@ -19,7 +22,7 @@ _ROUNDED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 class FrozenCopy:
-    """A model's function in evaluation mode, as of the last ``refresh``.
+    """A model's function outside training, as of the last ``refresh``.
 
     Parameters
     ----------
@@ -27,6 +30,9 @@ class FrozenCopy:
         The original, already on its device and in its layout; never changed.
     precision : Precision
         Number format of the passes.
+    batch_statistics : bool
+        Whether batch normalizations use the statistics of the batch they are given, as in
+        training mode, instead of the running ones. They update neither copy nor original.
 
     Attributes
     ----------
@@ -35,8 +41,12 @@ class FrozenCopy:
         which compiled or captured code may rely on.
     """
 
-    def __init__(self, model: nn.Module, precision: Precision) -> None:
+    def __init__(
+        self, model: nn.Module, precision: Precision, *, batch_statistics: bool = False
+    ) -> None:
         twin = copy.deepcopy(model).eval().requires_grad_(False)
+        if batch_statistics:
+            _use_batch_statistics(twin)
         rewritten = rewrite(twin)
         self.module = rewritten.module
         if precision.low:
@@ -72,6 +82,15 @@ class _Folding:
         mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
         twin.weight.copy_(conv.weight * scale.view(-1, 1, 1, 1))
         twin.bias.copy_(norm.bias - mean * scale)
+
+
+def _use_batch_statistics(twin: nn.Module) -> None:
+    norms = running_norms(twin)
+    if not norms:
+        raise UserError("recipe.inner.statistics: the model has no batch normalization")
+    for norm in norms:
+        norm.train()
+        norm.track_running_stats = False
 
 
 def _conv(model: nn.Module, name: str) -> nn.Conv2d:

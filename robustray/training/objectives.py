@@ -21,6 +21,9 @@ Forward = Callable[[Tensor], Tensor]
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
 Ascent = Literal["kl", "ce"]
 
+# MART's own constants: they keep its logarithms finite, and its boosted term below 9.3.
+_ROOM, _TINY, _ALMOST_ONE = 1.0001, 1e-12, 1.0000001
+
 
 class Outcome(NamedTuple):
     """What an objective returns.
@@ -33,7 +36,7 @@ class Outcome(NamedTuple):
     logits_BK: Tensor
 
 
-Loss = Callable[[Forward, Tensor, Tensor, Tensor | None], Outcome]
+Loss = Callable[..., Outcome]
 
 
 def natural(
@@ -43,6 +46,7 @@ def natural(
     x_adv: Tensor | None = None,
     *,
     class_loss: ClassLoss = F.cross_entropy,
+    clean: Forward | None = None,
 ) -> Outcome:
     """Cross-entropy on clean images: CE(f(x), y).
 
@@ -51,13 +55,15 @@ def natural(
     model : callable
         Images (B, C, H, W) in [0, 1] to logits (B, K).
     x, y : Tensor
-        Images, and classes int64 (B,).
+        Images, and classes int64 (B,) or their probabilities (B, K).
     x_adv : Tensor, optional
         Not used.
     class_loss : callable
-        Logits (B, K) and classes (B,) to a scalar; the mean cross-entropy by default.
+        Logits (B, K) and classes to a scalar; the mean cross-entropy by default.
+    clean : callable, optional
+        The pass of clean images, where it is not that of adversarial ones.
     """
-    logits_BK = model(x)
+    logits_BK = (model if clean is None else clean)(x)
     return Outcome(class_loss(logits_BK, y), logits_BK)
 
 
@@ -68,6 +74,7 @@ def sat(
     x_adv: Tensor | None,
     *,
     class_loss: ClassLoss = F.cross_entropy,
+    clean: Forward | None = None,
 ) -> Outcome:
     """Cross-entropy on adversarial images: CE(f(x_adv), y).
 
@@ -88,6 +95,7 @@ def trades(
     *,
     beta: float,
     class_loss: ClassLoss = F.cross_entropy,
+    clean: Forward | None = None,
 ) -> Outcome:
     """TRADES: CE(f(x), y) + beta / B * sum KL(softmax f(x) || softmax f(x_adv)).
 
@@ -100,14 +108,53 @@ def trades(
     ----------
     beta : float
         Weight of the robust term, positive.
-    model, x, y, x_adv, class_loss
+    model, x, y, x_adv, class_loss, clean
         As in ``natural``.
     """
     assert x_adv is not None
-    clean_BK = model(x)
+    clean_BK = (model if clean is None else clean)(x)
     adversarial_BK = model(x_adv)
     loss = class_loss(clean_BK, y) + beta * mean_kl(clean_BK, adversarial_BK)
     return Outcome(loss, adversarial_BK)
+
+
+def mart(
+    model: Forward,
+    x: Tensor,
+    y: Tensor,
+    x_adv: Tensor | None,
+    *,
+    beta: float,
+    class_loss: ClassLoss = F.cross_entropy,
+    clean: Forward | None = None,
+) -> Outcome:
+    """MART: boosted cross-entropy, and a divergence weighted by how unsure the clean image is.
+
+    With p = softmax f(x), q = softmax f(x_adv) and the most likely wrong class w under q,
+    CE(f(x_adv), y) + mean(-log(1 - q_w)) + beta * mean(KL(p || q) * (1 - p_y)): Wang, Zou, Yi,
+    Bailey, Ma and Gu, "Improving adversarial robustness requires revisiting misclassified
+    examples" (2020), equations 11 and 12 (lambda is beta here; 5 there, 6 in the study of
+    robust residual networks). The logarithms take 1.0001 - q_w + 1e-12 and q + 1e-12, the weight
+    is 1.0000001 - p_y, as in the code published with the paper. The clean batch goes first.
+
+    Parameters
+    ----------
+    y : Tensor
+        Classes int64 (B,); probabilities have no one class to be unsure of.
+    beta : float
+        Weight of the robust term, positive.
+    model, x, x_adv, class_loss, clean
+        As in ``natural``.
+    """
+    assert x_adv is not None
+    clean_BK = (model if clean is None else clean)(x)
+    adversarial_BK = model(x_adv)
+    log_p, q = F.log_softmax(clean_BK, dim=1), F.softmax(adversarial_BK, dim=1)
+    wrong_B = q.scatter(1, y[:, None], -1.0).amax(dim=1)
+    boosted = class_loss(adversarial_BK, y) - (_ROOM - wrong_B + _TINY).log().mean()
+    kl_B = (log_p.exp() * (log_p - (q + _TINY).log())).sum(dim=1)
+    unsure_B = _ALMOST_ONE - log_p.gather(1, y[:, None]).squeeze(1).exp()
+    return Outcome(boosted + beta * (kl_B * unsure_B).mean(), adversarial_BK)
 
 
 def mean_kl(logits_BK: Tensor, other_BK: Tensor) -> Tensor:
@@ -143,10 +190,23 @@ OBJECTIVES: dict[str, Objective] = {
     "natural": Objective(natural, ascent=None, forwards=1),
     "sat": Objective(sat, ascent="ce", forwards=1),
     "trades": Objective(trades, ascent="kl", forwards=2, weighted=True),
+    "mart": Objective(mart, ascent="ce", forwards=2, weighted=True),
 }
 
 
+def ascent_of(recipe: Recipe) -> Ascent | None:
+    """Return what a recipe's inner maximisation ascends; None: there is none."""
+    return recipe.inner.ascent or OBJECTIVES[recipe.objective].ascent
+
+
 def loss_of(recipe: Recipe) -> Loss:
-    """Return the objective of a recipe as a function ``(model, x, y, x_adv) -> Outcome``."""
-    objective = OBJECTIVES[recipe.objective]
-    return partial(objective.loss, beta=recipe.beta) if objective.weighted else objective.loss
+    """Return the objective of a recipe as a function ``(model, x, y, x_adv) -> Outcome``.
+
+    Label smoothing s makes the class loss (1 - s) * CE + s * mean over classes of -log softmax.
+    """
+    objective, options = OBJECTIVES[recipe.objective], {}
+    if objective.weighted:
+        options["beta"] = recipe.beta
+    if recipe.label_smoothing:
+        options["class_loss"] = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
+    return partial(objective.loss, **options)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from robustray.attacks import ThreatModel, evaluate
+from robustray.attacks import ThreatModel
 from robustray.data import Split
 from robustray.manifest.schema import Recipe
 from robustray.random import derive_seed
+from robustray.training.accuracy import accuracies
 from robustray.training.step import Trainer
 
 
@@ -47,17 +48,13 @@ def validate(trainer: Trainer, split: Split) -> dict[str, float]:
     split = split.to(trainer.precision.device)
     trainer.model.eval()
     with trainer.average.applied() if trainer.average else nullcontext():
-        result = evaluate(
+        clean, robust = accuracies(
             trainer.model,
-            split.x_NCHW,
-            split.y_N,
+            split,
             threat,
             suite=recipe.selection.attack,
             seed=derive_seed(trainer.seed, "selection"),
             batch_size=recipe.batch_size,
-            index=split.index_N,
+            world=trainer.world,
         )
-    return {
-        "validation_clean": result.clean_accuracy,
-        f"validation_{recipe.selection.attack}": result.robust_accuracy,
-    }
+    return {"validation_clean": clean, f"validation_{recipe.selection.attack}": robust}

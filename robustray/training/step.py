@@ -10,13 +10,20 @@ from torch import Tensor, nn
 
 from robustray.manifest.schema import Recipe
 from robustray.random import derive_seed
+from robustray.training.accumulation import Accumulation
 from robustray.training.averaging import AveragedWeights
+from robustray.training.batch_norm import BatchNorms
 from robustray.training.compilation import compile_errors, compiled
 from robustray.training.frozen import FrozenCopy
-from robustray.training.inner import first_stretch, maximise, uphill_of
-from robustray.training.objectives import OBJECTIVES, Forward, loss_of
+from robustray.training.inner import first_stretch, maximise, start_point, uphill_of
+from robustray.training.objectives import Ascent, Forward, Outcome, ascent_of, loss_of
+from robustray.training.optimizer import build_optimizer
 from robustray.training.precision import Precision
-from robustray.training.schedule import learning_rate
+from robustray.training.schedule import learning_rate, momentum
+from robustray.training.weight_perturbation import WeightPerturbation
+from robustray.training.world import ALONE, Part, World
+
+Share = tuple[Tensor, Tensor, Tensor | None]
 
 
 class DivergedError(ArithmeticError):
@@ -42,36 +49,53 @@ class Trainer:
         The trial's training seed.
     device : torch.device or str
         Where.
+    world : World
+        The workers that train this model together; each has a trainer of its own, and gives it
+        the same batches.
 
     Raises
     ------
     UserError
-        If the device can't do what the recipe asks for.
+        If the device or the workers can't do what the recipe asks for.
     """
 
     def __init__(
-        self, model: nn.Module, recipe: Recipe, *, seed: int, device: torch.device | str = "cpu"
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        *,
+        seed: int,
+        device: torch.device | str = "cpu",
+        world: World = ALONE,
     ) -> None:
-        self.model, self.recipe, self.seed = model, recipe, seed
+        self.model, self.recipe, self.seed, self.world = model, recipe, seed, world
         self.precision = Precision.of(recipe, device)
         self.precision.place(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(self.parameters, recipe)
-        self.average = AveragedWeights(model, recipe.ema.decay) if recipe.ema else None
-        self._objective, self._loss = OBJECTIVES[recipe.objective], loss_of(recipe)
-        self._frozen = FrozenCopy(model, self.precision) if self._objective.ascent else None
+        self.optimizer = build_optimizer(model, recipe.optimizer)
+        self.average = AveragedWeights(model, recipe.ema) if recipe.ema else None
+        self._accumulation = Accumulation(model, recipe, world)
+        self._norms = BatchNorms(model, recipe.batch_norm)
+        self._awp = WeightPerturbation(model, recipe.awp.gamma) if recipe.awp else None
+        self._ascent: Ascent | None = ascent_of(recipe)
+        self._loss = loss_of(recipe)
+        self._frozen = self._attacked = None
+        if self._ascent:
+            batch = recipe.inner.statistics == "batch"
+            self._frozen = FrozenCopy(model, self.precision, batch_statistics=batch)
+            self._attacked = self._prepare(self._frozen.module)
         self._forward = self._prepare(model)
-        self._attacked = self._prepare(self._frozen.module) if self._frozen else None
         self._sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
-        self._images = self._steps = 0
+        self.images = self._steps = 0
+        self._epoch_steps = 1
 
-    def start_epoch(self, epoch: int) -> None:
-        """Set the learning rate of an epoch (from 0), training mode, and empty sums."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, epoch)
-        self.model.train()
+    def start_epoch(self, epoch: int, steps: int = 1) -> None:
+        """Set rates and training mode for an epoch (from 0) of some steps, and empty sums."""
+        self._epoch_steps = steps
+        self._set_rates(epoch, 0)
+        self._accumulation.train_mode()
         self._sums.zero_()
-        self._images = self._steps = 0
+        self.images = self._steps = 0
 
     def step(self, x_BCHW: Tensor, y_B: Tensor, *, epoch: int, step: int) -> None:
         """Train on one batch.
@@ -79,7 +103,8 @@ class Trainer:
         Parameters
         ----------
         x_BCHW, y_B : Tensor
-            Images in [0, 1] and classes.
+            Images in [0, 1]; classes int64 (B,), or their probabilities float (B, K). The whole
+            batch, on every worker.
         epoch, step : int
             Which step of which epoch this is, from 0.
 
@@ -88,32 +113,45 @@ class Trainer:
         CompileError
             If the recipe says ``compile`` and that fails.
         """
-        with self._compile_errors():
+        self._set_rates(epoch, step)
+        with self._compile_errors(), self._norms.step(first=epoch == step == 0):
             x_BCHW, y_B = self.precision.images(x_BCHW), y_B.to(self.precision.device)
-            x_adv = self.attack(x_BCHW, y_B, epoch=epoch, step=step)
+            parts = self._accumulation.parts(len(y_B))
+            shares = [self._share(x_BCHW, y_B, part, epoch, step) for part in parts]
             self.optimizer.zero_grad(set_to_none=True)
-            with self.precision.autocast():
-                loss, logits_BK = self._loss(self._forward, x_BCHW, y_B, x_adv)
-            loss.backward()
+            with self._perturbed(parts, shares, epoch):
+                outcomes = self._backward(parts, shares)
         grad_norm = self._clip()
         self.optimizer.step()
         if self.average:
-            self.average.update()
-        self._log(loss, logits_BK, y_B, grad_norm)
+            self.average.update(epoch)
+        for part, outcome, share in zip(parts, outcomes, shares, strict=True):
+            self._log(part, outcome, share[1])
+        self._sums[2] += grad_norm
+        self.images += len(y_B)
+        self._steps += 1
 
-    def attack(self, x_BCHW: Tensor, y_B: Tensor, *, epoch: int, step: int) -> Tensor | None:
-        """Return the adversarial images of a step, or None if the objective needs none."""
-        if self._frozen is None or self._objective.ascent is None:
+    def attack(
+        self, x_BCHW: Tensor, y_B: Tensor, *, epoch: int, step: int, rows: slice = slice(None)
+    ) -> Tensor | None:
+        """Return the adversarial images of a step, or None if the objective needs none.
+
+        ``rows`` are those that are wanted; their noise is what they have in the whole batch.
+        """
+        if self._frozen is None or self._ascent is None:
             return None
         assert self._attacked is not None
         self._frozen.refresh()
         noise = torch.Generator(self.precision.device)
         noise.manual_seed(derive_seed(self.seed, "inner", epoch, step))
-        ascent, attack, eps = self._objective.ascent, self.recipe.inner, self.recipe.threat.eps
-        stretch = first_stretch(attack, eps, ascent, low=self.precision.low)
+        attack, threat = self.recipe.inner, self.recipe.threat
+        pixels, low = x_BCHW[0].numel(), self.precision.low
+        stretch = first_stretch(attack, threat, self._ascent, pixels, low=low)
         with self.precision.autocast():
-            uphill = uphill_of(self._attacked, x_BCHW, y_B, ascent)
-            return maximise(self._attacked, x_BCHW, uphill, attack, eps, noise, stretch)
+            start = start_point(x_BCHW, attack, threat, noise)[rows]
+            x_BCHW, y_B = x_BCHW[rows], y_B[rows]
+            uphill = uphill_of(self._attacked, x_BCHW, y_B, self._ascent)
+            return maximise(self._attacked, x_BCHW, uphill, attack, threat, start, stretch)
 
     def metrics(self) -> dict[str, float]:
         """Return the averages since ``start_epoch``; the one place that waits for the device.
@@ -130,18 +168,50 @@ class Trainer:
         DivergedError
             If any loss or gradient was not finite.
         """
-        loss, correct, norm = self._sums.tolist()
+        of_images, of_steps = self._sums[:2].clone(), self._sums[2:]
+        self.world.sum_([of_images])
+        loss, correct, norm = torch.cat((of_images, of_steps)).tolist()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise DivergedError(
-                f"training diverged: mean loss {loss / self._images}, mean gradient norm "
+                f"training diverged: mean loss {loss / self.images}, mean gradient norm "
                 f"{norm / self._steps}; a smaller learning rate or grad_clip may help"
             )
         return {
-            "train_loss": loss / self._images,
-            "train_accuracy": correct / self._images,
+            "train_loss": loss / self.images,
+            "train_accuracy": correct / self.images,
             "grad_norm": norm / self._steps,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
         }
+
+    def _set_rates(self, epoch: int, step: int) -> None:
+        place = (self.recipe, epoch, step, self._epoch_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"], group["momentum"] = learning_rate(*place), momentum(*place)
+
+    def _share(self, x_BCHW: Tensor, y_B: Tensor, part: Part, epoch: int, step: int) -> Share:
+        """Return images, classes and adversarial images of a part of the batch."""
+        x_adv = self.attack(x_BCHW, y_B, epoch=epoch, step=step, rows=part.rows)
+        return x_BCHW[part.rows], y_B[part.rows], x_adv
+
+    def _backward(
+        self, parts: list[Part], shares: list[Share], *, quiet: bool = False
+    ) -> list[Outcome]:
+        """Leave the batch's gradient in the parameters; ``quiet``: update no running statistics."""
+        forward = self._norms.quiet(self._forward) if quiet else self._forward
+
+        def outcome(position: int) -> Outcome:
+            with self.precision.autocast():
+                return self._loss(forward, *shares[position], clean=self._norms.clean(forward))
+
+        return self._accumulation.backward(parts, outcome, self.parameters)
+
+    def _perturbed(
+        self, parts: list[Part], shares: list[Share], epoch: int
+    ) -> AbstractContextManager[None]:
+        """Return the context in which weights are perturbed, if the recipe does that now."""
+        if self._awp is None or self.recipe.awp is None or epoch < self.recipe.awp.warmup_epochs:
+            return nullcontext()
+        return self._awp.applied(lambda: self._backward(parts, shares, quiet=True))
 
     def _prepare(self, module: nn.Module) -> Forward:
         """Return the module's forward pass, compiled if asked, with logits in float32."""
@@ -157,21 +227,8 @@ class Trainer:
         return nn.utils.clip_grad_norm_(self.parameters, limit)
 
     @torch.no_grad()
-    def _log(self, loss: Tensor, logits_BK: Tensor, y_B: Tensor, grad_norm: Tensor) -> None:
-        correct = (logits_BK.argmax(dim=1) == y_B).sum()
-        self._sums += torch.stack((loss.double() * len(y_B), correct.double(), grad_norm.double()))
-        self._images += len(y_B)
-        self._steps += 1
-
-
-def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.SGD:
-    """Return SGD with weight decay on every parameter, norms and biases included."""
-    settings = recipe.optimizer
-    return torch.optim.SGD(
-        parameters,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-        foreach=True,
-    )
+    def _log(self, part: Part, outcome: Outcome, y_B: Tensor) -> None:
+        labels_B = y_B.argmax(dim=1) if y_B.is_floating_point() else y_B
+        correct = (outcome.logits_BK.argmax(dim=1) == labels_B).sum().double()
+        loss = outcome.loss.double()
+        self._sums[:2] += torch.stack((loss * part.images, correct * (part.images > 0)))

@@ -33,3 +33,33 @@ def test_two_nodes_together_are_not_one():
 def test_gpus_count_whether_live_or_declared():
     assert not has_gpu(Capacity((CPU_HEAD,), (CPU_HEAD,)))
     assert has_gpu(Capacity((CPU_HEAD,), (GPU_NODE,)))
+
+
+def test_workers_may_lie_on_several_nodes_each_whole():
+    twelve = Resources(workers=12, gpus=1, cpus=2)
+    assert check_fits(twelve, Capacity((GPU_NODE, CPU_HEAD, GPU_NODE), ()))
+    with pytest.raises(UserError, match="12 workers of 1 GPUs and 2 CPUs each"):
+        check_fits(twelve, Capacity((GPU_NODE, CPU_HEAD), ()))
+    assert not check_fits(twelve, Capacity((GPU_NODE,), (GPU_NODE,)))
+
+
+@pytest.mark.parametrize(
+    ("resources", "trials"),
+    [
+        (Resources(workers=3, gpus=1, cpus=1), 5),
+        (Resources(workers=3, gpus=1, cpus=4), 2),
+        (Resources(workers=2, gpus=0, cpus=0.1), 180),
+        (Resources(workers=40, gpus=1), 1),
+    ],
+)
+def test_trials_at_once_are_those_that_all_workers_fit(resources, trials):
+    assert Capacity((GPU_NODE, CPU_HEAD, GPU_NODE), ()).trials_at_once(resources) == trials
+
+
+@pytest.mark.parametrize(("nodes", "workers"), [(2, 12), (1, 8), (0, 3)])
+def test_an_attempt_begins_with_as_many_workers_as_there_is_room_for(nodes, workers):
+    elastic = Resources(workers=12, min_workers=3, gpus=1, cpus=2)
+    capacity = Capacity((CPU_HEAD, *[GPU_NODE] * nodes), ())
+    assert capacity.workers_now(elastic) == workers
+    assert capacity.workers_now(Resources(workers=12, gpus=1)) == 12
+    assert capacity.fits_live(elastic) == (nodes > 0)

@@ -129,6 +129,40 @@ def test_several_mistakes_are_told_at_once(write):
     assert "recipe.bta" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["resources.workers=2"],
+            "recipe.micro_batches: 1 can't be shared by resources.workers: 2",
+        ),
+        (["resources.workers=2", "recipe.micro_batches=3", "resources.gpus=0.5"], "gpus: 1 or 0"),
+        (["resources.min_workers=2"], "min_workers: 2 is more than workers: 1"),
+        (
+            ["recipe.batch_norm={statistics: frozen, momentum: 0.1}"],
+            "frozen statistics have none",
+        ),
+        (["resources.gpus=4"], "for 4 of them say workers: 4 and gpus: 1"),
+        (["recipe.batch_size=8", "recipe.micro_batches=9"], "9 parts of 8 images"),
+        (["recipe.batch_norm.statistics=global"], "'local', 'synchronised' or 'frozen'"),
+    ],
+)
+def test_what_workers_cannot_do_is_refused(write, overrides, message):
+    with pytest.raises(ManifestError) as caught:
+        load_manifest(write(SMALL), overrides)
+    assert message in str(caught.value)
+
+
+def test_workers_are_no_part_of_the_identity_but_parts_are(write):
+    path = write(SMALL)
+    parts = ["recipe.micro_batches=4"]
+    four = load_manifest(path, parts)
+    for workers in (2, 3, 4):
+        shared = load_manifest(path, [*parts, f"resources.workers={workers}"])
+        assert study_id(shared) == study_id(four)
+    assert study_id(four) != study_id(load_manifest(path))
+
+
 def test_identity_is_what_is_computed_and_not_how_it_is_run(write):
     path = write(SMALL)
     plain = load_manifest(path)

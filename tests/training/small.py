@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -62,6 +64,12 @@ def toy_data(train: int = 40, held_out: int = 12, seed: int = 0) -> Dataset:
 
     test = split(held_out, 0)
     return Dataset("toy", "toy", split(train, 0), split(held_out, train), test, 4, "toy-digest")
+
+
+def mixed_data(train: int = 40, extra: int = 30) -> Dataset:
+    """The toy data set with extra images of other noise."""
+    more = toy_data(extra, seed=1).train
+    return replace(toy_data(train), extra=more, digest="toy-digest-with-extra")
 
 
 def toy_recipe(**changes: object) -> Recipe:

@@ -7,8 +7,22 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks import ThreatModel, evaluate
-from robustray.manifest.schema import Ema, InnerAttack, Optimizer, Recipe
-from robustray.training import Trainer, checkpoint_bytes, evaluation_passes, recipe_passes
+from robustray.manifest.schema import (
+    Awp,
+    Ema,
+    InnerAttack,
+    Mixture,
+    Optimizer,
+    Recipe,
+    ThreatConfig,
+)
+from robustray.training import (
+    Trainer,
+    checkpoint_bytes,
+    epoch_images,
+    evaluation_passes,
+    recipe_passes,
+)
 
 from .small import Linear, tiny, toy_data, toy_recipe
 
@@ -16,12 +30,35 @@ from .small import Linear, tiny, toy_data, toy_recipe
 def test_recipe_passes() -> None:
     assert recipe_passes(Recipe()) == 27
     assert recipe_passes(Recipe(objective="sat")) == 23
+    assert recipe_passes(Recipe(objective="mart")) == 26
     assert recipe_passes(Recipe(objective="natural")) == 3
+    assert recipe_passes(Recipe(inner=InnerAttack(ascent="ce"))) == 26
+    assert recipe_passes(Recipe(awp=Awp())) == 33
+    assert recipe_passes(Recipe(awp=Awp(warmup_epochs=25))) == 31.5
     assert recipe_passes(Recipe(inner=InnerAttack(steps=7))) == 21
 
 
-@pytest.mark.parametrize("objective", ["trades", "sat", "natural"])
-def test_recipe_passes_are_those_of_a_step(objective: str) -> None:
+def test_epochs_of_mixtures_are_whole_batches() -> None:
+    assert epoch_images(Recipe(), 48_976) == 48_976
+    mixed = Mixture(extra=0.7, epoch_images=50_000)
+    assert epoch_images(Recipe(batch_size=1024, mixture=mixed), 48_976) == 49 * 1024
+    assert epoch_images(Recipe(batch_size=1024, mixture=Mixture(extra=0.7)), 48_976) == 48 * 1024
+
+
+CHANGES = {
+    "trades": {},
+    "trades, ce": {"inner": InnerAttack(steps=2, ascent="ce")},
+    "trades, l2": {"threat": ThreatConfig(norm="l2", eps=0.5)},
+    "trades, awp": {"awp": Awp()},
+    "sat": {"objective": "sat"},
+    "sat, awp": {"objective": "sat", "awp": Awp()},
+    "mart": {"objective": "mart"},
+    "natural": {"objective": "natural"},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_recipe_passes_are_those_of_a_step(name: str) -> None:
     """Count forward calls, and backward calls by whether weights get gradients."""
     spent = 0
 
@@ -48,7 +85,7 @@ def test_recipe_passes_are_those_of_a_step(objective: str) -> None:
                 return x
             return Counted.apply(self.inside(x), self.inside.fc.weight)
 
-    recipe = toy_recipe(objective=objective)
+    recipe = toy_recipe(**CHANGES[name])
     trainer = Trainer(Model(), recipe, seed=0)
     trainer.start_epoch(0)
     trainer.step(torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0]), epoch=0, step=0)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustray.manifest.schema import Recipe
-from robustray.training.objectives import OBJECTIVES, loss_of, mean_kl, natural, sat, trades
+from robustray.training.objectives import OBJECTIVES, loss_of, mart, mean_kl, natural, sat, trades
 
 from .small import Linear
 
@@ -51,6 +51,64 @@ def test_values(problem: tuple[nn.Module, Tensor, Tensor, Tensor]) -> None:
     for beta in (0.5, 6.0):
         outcome = trades(model, x, y, x_adv, beta=beta)
         assert outcome.loss.item() == pytest.approx(clean + beta * robust, rel=1e-12)
+
+
+def test_mart_is_its_formula(problem: tuple[nn.Module, Tensor, Tensor, Tensor]) -> None:
+    model, x, y, x_adv = problem
+    z, z_adv, labels = model(x).detach().numpy(), model(x_adv).detach().numpy(), y.numpy()
+    p, q = np.exp(log_softmax(z)), np.exp(log_softmax(z_adv))
+    boosted, robust = 0.0, 0.0
+    for row, label in enumerate(labels):
+        wrong = max(q[row, k] for k in range(3) if k != label)
+        boosted += -np.log(q[row, label]) - np.log(1.0001 - wrong + 1e-12)
+        divergence_ = sum(
+            p[row, k] * (np.log(p[row, k]) - np.log(q[row, k] + 1e-12)) for k in range(3)
+        )
+        robust += divergence_ * (1.0000001 - p[row, label])
+    for beta in (5.0, 6.0):
+        outcome = mart(model, x, y, x_adv, beta=beta)
+        assert outcome.loss.item() == pytest.approx((boosted + beta * robust) / len(y), rel=1e-12)
+        assert torch.equal(outcome.logits_BK, model(x_adv))
+
+
+def test_mart_is_finite_where_predictions_are_certain() -> None:
+    z = torch.tensor([[200.0, 0.0, 0.0], [0.0, 200.0, 0.0]], requires_grad=True)
+    outcome = mart(lambda images: images, z, torch.tensor([0, 0]), z.flip(1), beta=6.0)
+    (grad,) = torch.autograd.grad(outcome.loss, z)
+    assert torch.isfinite(outcome.loss)
+    assert torch.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.1, 0.3])
+def test_label_smoothing_is_a_share_of_the_mean_over_classes(
+    problem: tuple[nn.Module, Tensor, Tensor, Tensor], smoothing: float
+) -> None:
+    model, x, y, x_adv = problem
+    log_p = log_softmax(model(x).detach().numpy())
+    picked = -log_p[np.arange(len(y)), y.numpy()].mean()
+    smoothed = (1 - smoothing) * picked + smoothing * -log_p.mean()
+    robust = divergence(model(x).detach().numpy(), model(x_adv).detach().numpy())
+    natural_ = loss_of(Recipe(objective="natural", label_smoothing=smoothing))
+    trades_ = loss_of(Recipe(label_smoothing=smoothing))
+    assert natural_(model, x, y, x_adv).loss.item() == pytest.approx(smoothed, rel=1e-12)
+    assert trades_(model, x, y, x_adv).loss.item() == pytest.approx(
+        smoothed + 6 * robust, rel=1e-12
+    )
+
+
+def test_the_clean_pass_may_be_another(problem: tuple[nn.Module, Tensor, Tensor, Tensor]) -> None:
+    model, x, y, x_adv = problem
+    clean_images = []
+
+    def clean(images: Tensor) -> Tensor:
+        clean_images.append(images)
+        return model(images)
+
+    for name in OBJECTIVES:
+        loss = loss_of(Recipe(objective=name))
+        assert loss(model, x, y, x_adv, clean=clean).loss == loss(model, x, y, x_adv).loss
+    assert len(clean_images) == 3, "all but sat look at clean images"
+    assert all(images is x for images in clean_images)
 
 
 def test_logged_logits_are_the_adversarial_ones(
@@ -112,5 +170,6 @@ def test_recipes_choose_their_objective_and_beta() -> None:
             "natural": lambda: natural(model, x, y),
             "sat": lambda: sat(model, x, y, x_adv),
             "trades": lambda: trades(model, x, y, x_adv, beta=2.5),
+            "mart": lambda: mart(model, x, y, x_adv, beta=2.5),
         }[name]()
         assert loss_of(recipe)(model, x, y, x_adv).loss == expected.loss

@@ -1,0 +1,303 @@
+"""How a model is trained: the recipe of a manifest.
+
+Combinations that make no sense are refused, so that a recipe says what is done. Only ``beta``,
+``start_scale``, ``milestones`` and ``gamma`` may stand where nothing asks for them: studies of old
+have them there. The defaults are the scaling study's baseline recipe.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from robustray.manifest.fields import Natural, NaturalOrZero, Number, PositiveNumber, Section
+
+Momentum = Annotated[Number, Field(ge=0, lt=1)]
+Share = Annotated[Number, Field(gt=0, lt=1)]
+
+
+class ThreatConfig(Section):
+    """The perturbations that are allowed: ``||x' - x|| <= eps`` within the pixel box [0, 1]."""
+
+    norm: Literal["linf", "l2"] = "linf"
+    eps: PositiveNumber = 8 / 255
+
+
+class InnerAttack(Section):
+    """The inner maximisation: steepest ascent inside the threat model.
+
+    A step is ``step_size`` times the sign of the gradient (linf), or the gradient divided by its
+    length (l2). ``start`` and ``start_scale`` give the first point: ``normal`` is
+    x + start_scale * N(0, 1), ``uniform`` is drawn uniformly from the ball and clipped to [0, 1].
+
+    ``ascent`` replaces what the objective ascends: TRADES may ascend the cross-entropy (``ce``)
+    instead of its divergence. ``statistics: batch`` attacks the network with the statistics of
+    the attacked batch in its batch normalizations (training mode; nothing is updated) and not
+    with the running ones. Steps after the first ``tenth_after`` are a tenth as long.
+    """
+
+    steps: Natural = 10
+    step_size: PositiveNumber = 2 / 255
+    start: Literal["normal", "uniform"] = "normal"
+    start_scale: PositiveNumber = 0.001
+    ascent: Literal["kl", "ce"] | None = None
+    statistics: Literal["running", "batch"] = "running"
+    tenth_after: Natural | None = None
+
+    @model_validator(mode="after")
+    def _some_are_shorter(self) -> Self:
+        if self.tenth_after is not None and self.tenth_after >= self.steps:
+            raise ValueError(f"tenth_after: there are no steps after {self.tenth_after}")
+        return self
+
+
+class DecayGroup(Section):
+    """Parameters with a weight decay of their own.
+
+    Those whose name in the state dict contains one of ``names``.
+    """
+
+    names: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+    weight_decay: Annotated[Number, Field(ge=0)]
+
+
+class Optimizer(Section):
+    """SGD; weight decay falls on every parameter, norms and biases included.
+
+    ``groups`` make exceptions: a parameter belongs to the first group that names it.
+    """
+
+    name: Literal["sgd"] = "sgd"
+    lr: PositiveNumber = 0.1
+    momentum: Momentum = 0.9
+    nesterov: bool = False
+    weight_decay: Annotated[Number, Field(ge=0)] = 2e-4
+    groups: tuple[DecayGroup, ...] = ()
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: needs a momentum above 0")
+        return self
+
+
+class Schedule(Section):
+    """The learning rate over E epochs, set at the start of each epoch e = 0..E-1, or each step.
+
+    ``step`` multiplies by ``gamma`` at each milestone (a fraction of E: from the first epoch
+    e >= milestone * E); ``cosine`` is lr/2 * (1 + cos(pi * (e - lag) / E)); ``constant`` leaves
+    it. ``one_cycle`` rises along a cosine from lr / divisors[0] to lr in the share ``rise`` of
+    all E, and falls along another to lr / divisors[1]; meanwhile the optimiser's momentum goes
+    from momentum[0] to momentum[1] and back (null: it stays at ``optimizer.momentum``).
+
+    E is ``over``, by default the recipe's epochs; a longer one stops in the middle. ``per: step``
+    sets the rate at each step: e is then a fraction. For the first ``warmup_epochs`` the rate of
+    each step is multiplied by a ramp that ends at 1.
+    """
+
+    name: Literal["step", "cosine", "constant", "one_cycle"] = "step"
+    milestones: tuple[Annotated[Number, Field(gt=0, le=1)], ...] = (0.75, 0.9)
+    gamma: PositiveNumber = 0.1
+    lag: Literal[0, 1] = 0
+    rise: Share = 0.025
+    divisors: tuple[PositiveNumber, PositiveNumber] = (25.0, 25e4)
+    momentum: tuple[Momentum, Momentum] | None = (0.95, 0.85)
+    over: Natural | None = None
+    per: Literal["epoch", "step"] = "epoch"
+    warmup_epochs: Annotated[Number, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if self.name == "one_cycle":
+            self.refuse("one_cycle rises by itself", "warmup_epochs")
+        else:
+            self.refuse(f"only for one_cycle, not {self.name}", "rise", "divisors", "momentum")
+        if self.name != "cosine":
+            self.refuse(f"only for cosine, not {self.name}", "lag")
+        return self
+
+
+class Ema(Section):
+    """Exponential moving average of the weights, evaluated in place of the raw ones.
+
+    During the first ``warmup_epochs`` the average is a copy. The decay of the n-th step after
+    them is min(decay, (1 + n) / (10 + n)), or with ``ramp: false`` always ``decay``.
+    """
+
+    decay: Share = 0.995
+    ramp: bool = True
+    warmup_epochs: NaturalOrZero = 0
+
+
+class Awp(Section):
+    """Adversarial weight perturbation (arXiv:2004.05884): the gradient is taken at w + v.
+
+    v ascends the objective in one step of length ``gamma * ||w||``, layer by layer; not during
+    the first ``warmup_epochs``.
+    """
+
+    gamma: PositiveNumber = 0.005
+    warmup_epochs: NaturalOrZero = 0
+
+
+class BatchNormConfig(Section):
+    """What batch normalizations do in training.
+
+    ``statistics`` tells what they normalize by where a batch is computed in parts: ``local`` each
+    part by its own statistics, as each GPU of the published runs did its share; ``synchronised``
+    all parts by those of the whole batch; ``frozen`` (whether in parts or not) by the running
+    statistics, which stay as they are while weights and biases learn.
+
+    ``momentum`` is the weight of a new batch's statistics, ``first_momentum`` that of the first
+    step of all; null leaves the model's own (0.1). ``updates: adversarial`` means that passes of
+    clean images use their batch's statistics and update nothing.
+    """
+
+    statistics: Literal["local", "synchronised", "frozen"] = "local"
+    momentum: Annotated[Number, Field(gt=0, le=1)] | None = None
+    first_momentum: Annotated[Number, Field(gt=0, le=1)] | None = None
+    updates: Literal["all", "adversarial"] = "all"
+
+    @model_validator(mode="after")
+    def _frozen_updates_nothing(self) -> Self:
+        if self.statistics == "frozen" and self != BatchNormConfig.model_construct(
+            statistics="frozen"
+        ):
+            raise ValueError("momentum, first_momentum and updates: frozen statistics have none")
+        return self
+
+
+class Mixture(Section):
+    """Batches of labelled images and images of the data set's extra, pseudo-labelled part.
+
+    Each batch holds exactly int(extra * batch_size) extra images, drawn with replacement; the
+    others are labelled ones, without replacement in each pass over them. An epoch is
+    ceil(epoch_images / batch_size) whole batches (null: as many as labelled images make).
+    """
+
+    extra: Share
+    epoch_images: Natural | None = None
+
+    def extra_images(self, batch_size: int) -> int:
+        """Return the number of extra images in a batch; 0.7 * 1024 gives 716."""
+        return int(self.extra * batch_size + 1e-9)
+
+
+class Augmentation(Section):
+    """Random crops after zero padding by ``crop_padding`` pixels, and horizontal flips.
+
+    ``rotation`` turns each image by up to that many degrees either way (nearest pixel).
+    ``cutout`` paints a square of that side grey (128) around a random pixel. ``cutmix`` pastes a
+    rectangle of another image of the batch into each, and mixes their classes by area: the share
+    kept is drawn from Beta(cutmix, cutmix), or with ``cutmix_window`` a square of that side.
+    """
+
+    crop_padding: NaturalOrZero = 4
+    flip: bool = True
+    rotation: Annotated[Number, Field(ge=0, le=180)] = 0.0
+    cutout: NaturalOrZero = 0
+    cutmix: PositiveNumber | None = None
+    cutmix_window: Natural | None = None
+
+    @model_validator(mode="after")
+    def _one_kind_of_cutmix(self) -> Self:
+        if self.cutmix is not None and self.cutmix_window is not None:
+            raise ValueError("cutmix and cutmix_window: give one of them")
+        return self
+
+    @property
+    def mixes(self) -> bool:
+        """Whether classes are mixed, so that labels are probabilities."""
+        return self.cutmix is not None or self.cutmix_window is not None
+
+
+class Selection(Section):
+    """Choosing the best checkpoint by PGD accuracy on the held-out part of the training set.
+
+    Validation runs after each epoch e (1-based) with e > ``start`` * E.
+    """
+
+    start: Annotated[Number, Field(ge=0, lt=1)] = 0.5
+    attack: Literal["pgd-20", "pgd-10", "cw-40"] = "pgd-20"
+
+
+class Recipe(Section):
+    """How a model is trained. The defaults are the scaling study's baseline recipe.
+
+    ``micro_batches`` is the number of parts in which a batch is computed, one after the other or
+    by several workers (``resources.workers``); what they add up to is one step.
+    """
+
+    objective: Literal["trades", "sat", "mart", "natural"] = "trades"
+    beta: PositiveNumber = 6.0
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    threat: ThreatConfig = ThreatConfig()
+    inner: InnerAttack = InnerAttack()
+    awp: Awp | None = None
+    epochs: Natural = 100
+    batch_size: Natural = 128
+    micro_batches: Natural = 1
+    mixture: Mixture | None = None
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    grad_clip: PositiveNumber | None = 5.0
+    batch_norm: BatchNormConfig = BatchNormConfig()
+    ema: Ema | None = None
+    augmentation: Augmentation = Augmentation()
+    selection: Selection = Selection()
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = True
+    compile: bool = False
+
+    @model_validator(mode="after")
+    def _attack_and_passes_fit(self) -> Self:
+        unused = self.inner.changed("ascent", "statistics", "tenth_after")
+        if self.objective == "natural" and unused:
+            raise ValueError(f"inner.{', '.join(unused)}: natural training has no inner attack")
+        if self.objective != "trades" and self.inner.ascent is not None:
+            raise ValueError(
+                f"inner.ascent: {self.objective} always ascends the cross-entropy; only trades "
+                "may choose"
+            )
+        if self.objective in ("natural", "sat") and self.batch_norm.updates == "adversarial":
+            raise ValueError(
+                "batch_norm.updates: adversarial needs an objective with clean and adversarial "
+                f"passes (trades, mart), not {self.objective}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _labels_and_images_fit(self) -> Self:
+        if self.objective == "mart" and self.label_smoothing:
+            raise ValueError("label_smoothing: mart's boosted cross-entropy has none")
+        if self.objective == "mart" and self.augmentation.mixes:
+            raise ValueError(
+                "augmentation.cutmix: mart weighs images by the probability of their one class"
+            )
+        if self.mixture and not 0 < self._extra_images < self.batch_size:
+            raise ValueError(
+                f"mixture.extra: {self._extra_images} of {self.batch_size} images are no mixture"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _epochs_fit(self) -> Self:
+        schedule, over = self.schedule, self.schedule.over or self.epochs
+        if over < self.epochs:
+            raise ValueError(f"schedule.over: {over} ends before the {self.epochs} epochs")
+        cycled = schedule.name == "one_cycle" and schedule.momentum is not None
+        if cycled and not self.optimizer.momentum:
+            raise ValueError("schedule.momentum: null where optimizer.momentum is 0")
+        for name in ("schedule", "ema", "awp"):
+            part = getattr(self, name)
+            if part is not None and part.warmup_epochs >= self.epochs:
+                raise ValueError(
+                    f"{name}.warmup_epochs: {part.warmup_epochs:g} of {self.epochs} epochs leave "
+                    "none after it"
+                )
+        return self
+
+    @property
+    def _extra_images(self) -> int:
+        return self.mixture.extra_images(self.batch_size) if self.mixture else 0

@@ -1,0 +1,80 @@
+"""A trial's epochs in the store: continued from, committed, pruned, and the selected one read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from robustray.errors import CorruptObjectError
+from robustray.manifest import Sweep
+from robustray.store import CheckpointRecord, NotFoundError
+from robustray.sweeps.context import TrialContext
+from robustray.training import EpochReport, TrainingState
+
+
+def resume_state(context: TrialContext) -> TrainingState | None:
+    """Return the newest intact checkpoint's state; the first worker says which that is."""
+    checkpoints, world = context.checkpoints, context.world
+    found = checkpoints.newest() if context.commits else None
+    if context.commits:
+        # What lies beyond the newest intact checkpoint can't be continued: it is computed again.
+        checkpoints.truncate(found[0].step if found else 0)
+    step = world.of_first(found[0].step if found else 0)
+    if step == 0:
+        return None
+    if found is None:
+        record = checkpoints.record(step)
+        found = record, {name: checkpoints.load(record, name) for name in record.files}
+    context.journal.append("resumed", epoch=step)
+    return TrainingState(files=found[1], info=found[0].info["training"])
+
+
+def commit_epoch(
+    context: TrialContext, report: EpochReport, state: Callable[[], TrainingState]
+) -> None:
+    """Commit an epoch with its journal segment, prune what needn't be kept, tell the driver."""
+    if context.commits:
+        _commit(context, report, state)
+    context.report({"epoch": report.epoch, **report.metrics})
+
+
+def _commit(context: TrialContext, report: EpochReport, state: Callable[[], TrainingState]) -> None:
+    journal = context.journal
+    journal.append(
+        "epoch",
+        epoch=report.epoch,
+        metrics=report.metrics,
+        timing=report.timing,
+        is_best=report.is_best,
+    )
+    snapshot = state()
+    info = {"training": snapshot.info, "journal": journal.segment()}
+    context.checkpoints.commit(report.epoch, snapshot.files, info)
+    journal.mark_committed()
+    manifest = context.job.manifest
+    if manifest.retention.keep != "all":
+        context.checkpoints.prune(kept_epochs(manifest, report.best_epoch))
+
+
+def kept_epochs(manifest: Sweep, best: int | None) -> set[int]:
+    """Epochs whose bytes are kept, the newest aside, which is always kept."""
+    every = manifest.retention.every
+    kept = set(range(every, manifest.recipe.epochs + 1, every)) if every else set()
+    return kept | ({best} if best else set())
+
+
+def load_selected(context: TrialContext, epoch: int) -> dict[str, Tensor]:
+    """Read the weights that an earlier attempt selected; without them, training starts again."""
+    selected = context.checkpoints.record(epoch)
+    try:
+        return context.checkpoints.load(selected, selected_name(selected))
+    except (CorruptObjectError, NotFoundError):
+        if context.commits:
+            context.checkpoints.truncate(0)
+        raise
+
+
+def selected_name(record: CheckpointRecord) -> str:
+    """Return which payload of a checkpoint is validated and used."""
+    return "ema" if "ema" in record.files else "weights"
