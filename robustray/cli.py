@@ -57,6 +57,13 @@ def main(
 
 
 def _plan(options: argparse.Namespace) -> int:
+    if options.target_gmacs is not None:
+        from robustray.sweeps import describe_target
+
+        if options.manifest or options.set or options.measure:
+            raise UserError("--target-gmacs stands alone: it plans a network, not a manifest")
+        print(describe_target(options.target_gmacs))
+        return EXIT_OK
     manifest = _manifest(options)
     if isinstance(manifest, Evaluation):
         from robustray.evaluation import commands
@@ -86,7 +93,7 @@ def _run(options: argparse.Namespace) -> int:
         return _run_evaluation(manifest, options)
     if options.dry_run:
         print(dump_manifest(manifest))
-        options.measure, options.all = False, True
+        options.measure, options.all, options.target_gmacs = False, True, None
         return _plan(options)
     from robustray.reports import text_table
     from robustray.sweeps import run_study
@@ -245,6 +252,12 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", parents=[common], help="say what a study will cost")
     plan.add_argument("--measure", action="store_true", help="measure this device's speed first")
     plan.add_argument("--all", action="store_true", help="list every trial")
+    plan.add_argument(
+        "--target-gmacs",
+        type=float,
+        metavar="G",
+        help="instead of a manifest: which network has G GMACs (RobustScaling)",
+    )
     plan.set_defaults(command=_plan)
 
     run = commands.add_parser("run", parents=[common], help="run a study, or continue it")

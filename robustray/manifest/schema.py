@@ -88,16 +88,49 @@ class StageGrid(Section):
         return list(product(self.each_stage, repeat=self.stages))
 
 
+class GridSetting(Section):
+    """One network of a listed grid: what it changes of the sweep's ``model``.
+
+    ``name`` is another entry of the catalogue, which fixes depths, widths and block itself.
+    """
+
+    name: str | None = None
+    block: str | None = None
+    depths: PerStage | None = None
+    widths: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.changes():
+            raise ValueError("an empty setting: give name, block, depths or widths")
+        if self.name and len(self.changes()) > 1:
+            raise ValueError(f"{self.name} fixes block, depths and widths: give the name alone")
+        return self
+
+    def changes(self) -> dict[str, Any]:
+        """Return the fields of ``model`` that it sets."""
+        return {k: v for k, v in self.model_dump().items() if v is not None}
+
+
 class Grid(Section):
-    """What a sweep varies: the widths or the depths of the stages, or both (their product)."""
+    """What a sweep varies: widths or depths of the stages, or both (their product), or a list.
+
+    ``settings`` lists whole networks, for grids that are no product.
+    """
 
     widths: StageGrid | None = None
     depths: StageGrid | None = None
+    settings: Annotated[tuple[GridSetting, ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
-        if self.widths is None and self.depths is None:
-            raise ValueError("an empty grid: give widths, depths or both")
+        product_of = self.widths is not None or self.depths is not None
+        if not product_of and self.settings is None:
+            raise ValueError("an empty grid: give widths, depths or both, or settings")
+        if product_of and self.settings is not None:
+            raise ValueError("give settings, or widths and depths, not both")
+        if self.settings and len(set(self.settings)) != len(self.settings):
+            raise ValueError("the same setting stands there twice")
         for row in self.depths.rows() if self.depths else []:
             if any(depth != int(depth) for depth in row):
                 raise ValueError(f"depths are whole numbers of blocks, not {list(row)}")

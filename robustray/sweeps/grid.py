@@ -80,6 +80,8 @@ def expand(manifest: Sweep) -> list[Trial]:
     ManifestError
         If the grid sets an option that the model also fixes by other means.
     """
+    if manifest.grid.settings is not None:
+        return _listed(manifest)
     grid, model = manifest.grid, manifest.model
     if grid.widths and model.channels:
         raise ManifestError("fixes channels, and the grid varies widths", path="model.channels")
@@ -94,6 +96,25 @@ def expand(manifest: Sweep) -> list[Trial]:
         setting = model.model_copy(update=change)
         trials.append(Trial(_name(setting), setting, manifest.seed))
     return trials
+
+
+def _listed(manifest: Sweep) -> list[Trial]:
+    """Return the trials of a grid that lists its networks."""
+    trials: dict[str, Trial] = {}
+    for number, setting in enumerate(manifest.grid.settings or ()):
+        place, changes = f"grid.settings[{number}]", setting.changes()
+        fixed = [key for key in ("channels", "depths", "widths", "block")
+                 if getattr(manifest.model, key) is not None]  # fmt: skip
+        if setting.name and fixed:
+            raise ManifestError(f"{setting.name} fixes what model sets: {fixed}", path=place)
+        if setting.widths and manifest.model.channels:
+            raise ManifestError("model fixes channels, and this varies widths", path=place)
+        model = manifest.model.model_copy(update=changes)
+        name = "_".join([_name(model), *([setting.block] if setting.block else [])])
+        if name in trials:
+            raise ManifestError(f"another setting is {name} as well", path=place)
+        trials[name] = Trial(name, model, manifest.seed)
+    return list(trials.values())
 
 
 def profile_trials(study: Study) -> dict[str, Profile]:
