@@ -190,7 +190,13 @@ def _status(options: argparse.Namespace) -> int:
 
 def _report(options: argparse.Namespace) -> int:
     from robustray.reports import text_table
-    from robustray.sweeps import list_studies, load_study, make_plan, publish
+    from robustray.sweeps import (
+        list_studies,
+        load_study,
+        make_plan,
+        publish,
+        publish_comparison,
+    )
 
     store = _store().impatient()
     name = options.study or (study_id(_sweep(options)) if options.manifest else None)
@@ -200,6 +206,13 @@ def _report(options: argparse.Namespace) -> int:
             raise UserError(f"name a study with --study; known: {', '.join(known) or 'none'}")
         name = known[0]
     study = load_study(store, name)
+    if options.against:
+        cheap = [load_study(store, other) for other in options.against]
+        pairings, folder = publish_comparison(study, cheap, store, _report_root())
+        for pairing in pairings:
+            _say(pairing.words())
+        _say(f"\ncomparison   {folder}")
+        return EXIT_OK
     published = publish(make_plan(study, store), store, _report_root())
     _say(text_table(published.report.rows, limit=20))
     _say(f"\nreport       {published.folder / 'report.html'}")
@@ -273,6 +286,12 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", parents=[common], help="write a study's report again")
     report.add_argument("--study", metavar="ID", help="a study's id, or how it begins")
+    report.add_argument(
+        "--against",
+        nargs="+",
+        metavar="ID",
+        help="compare with cheaper studies of the same trials (or itself, at its early epochs)",
+    )
     report.set_defaults(command=_report)
     return parser
 

@@ -76,6 +76,8 @@ def page(report: StudyReport, pictures: Sequence[Picture] = ()) -> str:
 
 def axes(report: StudyReport) -> tuple[Axis, ...]:
     """Return what the study varies, a figure each."""
+    if report.grid == "list":
+        return ()
     return ("width", "depth") if report.grid == "both" else (report.grid,)
 
 
@@ -159,7 +161,7 @@ def _cells(row: TrialRow, metrics: Sequence[str], marks: Mapping[str, str]) -> l
         _Cell(amount(row.macs), row.macs, numeric=True),
         *(_Cell(percent(a) if a is not None else "", a, numeric=True) for a in accuracies),
         _Cell("" if epoch is None else str(epoch), epoch, numeric=True),
-        _Cell(row.status),
+        _Cell(row.status if row.stopped_epoch is None else f"stopped at {row.stopped_epoch}"),
         _Cell(marks.get(row.name, "")),
         _Cell(digest[:12], title=digest),
     ]

@@ -1,5 +1,6 @@
 """Sweeps: grids, what they cost, and running them on Ray Tune from the store's state."""
 
+from robustray.sweeps.agreement import compare, publish_comparison, read_side
 from robustray.sweeps.equal_cost import describe_target
 from robustray.sweeps.grid import Study, Trial, expand, profile_trials
 from robustray.sweeps.measure import measure_here
@@ -18,6 +19,7 @@ __all__ = [
     "Trial",
     "TrialCost",
     "TrialQueue",
+    "compare",
     "describe_plan",
     "describe_status",
     "describe_target",
@@ -28,6 +30,8 @@ __all__ = [
     "measure_here",
     "profile_trials",
     "publish",
+    "publish_comparison",
+    "read_side",
     "read_trial",
     "run_study",
 ]

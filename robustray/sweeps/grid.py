@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -80,8 +80,14 @@ def expand(manifest: Sweep) -> list[Trial]:
     ManifestError
         If the grid sets an option that the model also fixes by other means.
     """
-    if manifest.grid.settings is not None:
-        return _listed(manifest)
+    trials = _product(manifest) if manifest.grid.settings is None else _listed(manifest)
+    if manifest.narrow is None:
+        return trials
+    return [_narrowed(trial, manifest.narrow) for trial in trials]
+
+
+def _product(manifest: Sweep) -> list[Trial]:
+    """Return the trials of a grid of widths, depths or both."""
     grid, model = manifest.grid, manifest.model
     if grid.widths and model.channels:
         raise ManifestError("fixes channels, and the grid varies widths", path="model.channels")
@@ -115,6 +121,14 @@ def _listed(manifest: Sweep) -> list[Trial]:
             raise ManifestError(f"another setting is {name} as well", path=place)
         trials[name] = Trial(name, model, manifest.seed)
     return list(trials.values())
+
+
+def _narrowed(trial: Trial, factor: float) -> Trial:
+    """Return the proxy of a trial: thinner, under the same name."""
+    if trial.model.widths is None:
+        raise ManifestError(f"{trial.name} gives no widths to narrow", path="narrow", value=factor)
+    widths = tuple(factor * width for width in trial.model.widths)
+    return replace(trial, model=trial.model.model_copy(update={"widths": widths}))
 
 
 def profile_trials(study: Study) -> dict[str, Profile]:

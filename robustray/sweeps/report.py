@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustray.data import describe
-from robustray.manifest import Recipe, Sweep, manifest_hash
-from robustray.reports import StudyReport, write_report
+from robustray.manifest import Grid, Recipe, Sweep, manifest_hash
+from robustray.reports import GridKind, StudyReport, write_report
 from robustray.store import ObjectStore
-from robustray.sweeps.plan import Plan
+from robustray.sweeps.plan import Plan, describe_search
 from robustray.sweeps.records import TrialState, read_trials, trial_row
 from robustray.sweeps.throughput import precision_name
 
@@ -69,7 +69,7 @@ def _assemble(
     return StudyReport(
         study=manifest.name,
         study_id=study.id,
-        grid="both" if grid.widths and grid.depths else "width" if grid.widths else "depth",
+        grid=_kind(grid),
         data_label=describe(manifest.data).label,
         rows=[
             trial_row(state, plan.costs[state.trial.name].profile, state.trial.name in failures)
@@ -89,6 +89,12 @@ def _assemble(
         curve_metrics=(f"validation_{manifest.recipe.selection.attack}", "train_loss"),
         notes=[*_notes(plan), *_further_notes(states)],
     )
+
+
+def _kind(grid: Grid) -> GridKind:
+    if grid.settings is not None:
+        return "list"
+    return "both" if grid.widths and grid.depths else "width" if grid.widths else "depth"
 
 
 def _attacks(manifest: Sweep, states: list[TrialState]) -> tuple[str, ...]:
@@ -189,7 +195,13 @@ def _curve(state: TrialState) -> list[tuple[int, dict[str, float]]]:
 def _notes(plan: Plan) -> list[str]:
     manifest = plan.study.manifest
     facts = describe(manifest.data)
+    notes = []
+    if manifest.narrow is not None:
+        notes.append(f"A proxy: every width is {manifest.narrow:g} times what the name says.")
+    if manifest.search is not None:
+        notes.append(describe_search(plan))
     return [
+        *notes,
         f"Each model was selected by {manifest.recipe.selection.attack} accuracy on "
         f"{facts.validation} images held out from the training set, and attacked once on the "
         f"{facts.test} test images.",
