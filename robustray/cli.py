@@ -188,7 +188,24 @@ def _status(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _report_paper(options: argparse.Namespace) -> int:
+    from robustray.sweeps import list_studies, load_study, publish_paper
+    from robustray.tracking import default_tracking_uri
+
+    if options.study or options.manifest or options.against:
+        raise UserError("--paper names its studies itself: --paper ID ..., or all without one")
+    store = _store().impatient()
+    studies = [load_study(store, name) for name in options.paper or list_studies(store)]
+    uri = default_tracking_uri()
+    paper = publish_paper(studies, store, _report_root(), uri, _say)
+    _say(f"measured     {paper.measured} of {paper.accuracies} accuracies of the tables")
+    _say(f"report       {paper.folder / 'paper.html'}")
+    return EXIT_OK
+
+
 def _report(options: argparse.Namespace) -> int:
+    if options.paper is not None:
+        return _report_paper(options)
     from robustray.reports import text_table
     from robustray.sweeps import (
         list_studies,
@@ -291,6 +308,12 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
         nargs="+",
         metavar="ID",
         help="compare with cheaper studies of the same trials (or itself, at its early epochs)",
+    )
+    report.add_argument(
+        "--paper",
+        nargs="*",
+        metavar="ID",
+        help="the published study's tables and figures, filled from these studies (default: all)",
     )
     report.set_defaults(command=_report)
     return parser

@@ -194,7 +194,7 @@ def trial_row(state: TrialState, profile: Profile, failed: bool) -> TrialRow:
         status=state.status if ended else "failed" if failed else "unfinished",
         selected_epoch=result.get("selected_epoch"),
         validation_accuracy=ended.get("validation_accuracy", ended.get("score")),
-        stopped_epoch=state.stopped["epoch"] if state.status == "stopped" else None,
+        stopped_epoch=None if state.result or not state.stopped else state.stopped["epoch"],
         metrics=result.get("metrics", {}) | _further(state),
         weights_sha256=result.get("weights_sha256"),
         seed=state.trial.seed,

@@ -69,7 +69,7 @@ def _assemble(
     return StudyReport(
         study=manifest.name,
         study_id=study.id,
-        grid=_kind(grid),
+        grid=grid_kind(grid),
         data_label=describe(manifest.data).label,
         rows=[
             trial_row(state, plan.costs[state.trial.name].profile, state.trial.name in failures)
@@ -91,7 +91,8 @@ def _assemble(
     )
 
 
-def _kind(grid: Grid) -> GridKind:
+def grid_kind(grid: Grid) -> GridKind:
+    """Return what a grid varies, in a report's words."""
     if grid.settings is not None:
         return "list"
     return "both" if grid.widths and grid.depths else "width" if grid.widths else "depth"

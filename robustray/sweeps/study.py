@@ -106,7 +106,7 @@ def run_study(
         cpu_only = _check_resources(manifest, capacity, assume_yes, say)
         with lease(store, f"{study.prefix}/driver.json", say):
             save_study(store, study)
-            uploader, patience_s = _start_tracking(tracking_uri, say)
+            uploader, patience_s = start_tracking(tracking_uri, say)
             driver = _Driver(study, plan, store, uploader, patience_s)
             try:
                 driver.run(str(folder), cpu_only)
@@ -331,7 +331,7 @@ def _check_resources(
     return False
 
 
-def _start_tracking(uri: str, say: Callable[[str], None]) -> tuple[Uploader, float]:
+def start_tracking(uri: str, say: Callable[[str], None]) -> tuple[Uploader, float]:
     """Start the uploader; return it, and how long to wait for it at the end, in seconds."""
     uploader = Uploader(uri, log=say)
     answer = uploader.check()
