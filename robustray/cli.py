@@ -188,51 +188,22 @@ def _status(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _report_paper(options: argparse.Namespace) -> int:
-    from robustray.sweeps import list_studies, load_study, publish_paper
+def _report(options: argparse.Namespace) -> int:
+    from robustray.sweeps import commands
     from robustray.tracking import default_tracking_uri
 
-    if options.study or options.manifest or options.against:
-        raise UserError("--paper names its studies itself: --paper ID ..., or all without one")
-    store = _store().impatient()
-    studies = [load_study(store, name) for name in options.paper or list_studies(store)]
-    uri = default_tracking_uri()
-    paper = publish_paper(studies, store, _report_root(), uri, _say)
-    _say(f"measured     {paper.measured} of {paper.accuracies} accuracies of the tables")
-    _say(f"report       {paper.folder / 'paper.html'}")
-    return EXIT_OK
-
-
-def _report(options: argparse.Namespace) -> int:
+    store, root = _store().impatient(), _report_root()
     if options.paper is not None:
-        return _report_paper(options)
-    from robustray.reports import text_table
-    from robustray.sweeps import (
-        list_studies,
-        load_study,
-        make_plan,
-        publish,
-        publish_comparison,
-    )
-
-    store = _store().impatient()
-    name = options.study or (study_id(_sweep(options)) if options.manifest else None)
-    if name is None:
-        known = list_studies(store)
-        if len(known) != 1:
-            raise UserError(f"name a study with --study; known: {', '.join(known) or 'none'}")
-        name = known[0]
-    study = load_study(store, name)
-    if options.against:
-        cheap = [load_study(store, other) for other in options.against]
-        pairings, folder = publish_comparison(study, cheap, store, _report_root())
-        for pairing in pairings:
-            _say(pairing.words())
-        _say(f"\ncomparison   {folder}")
+        if options.study or options.manifest or options.against:
+            raise UserError("--paper names its studies itself: --paper ID ..., or all without one")
+        commands.paper(options.paper, store, root, default_tracking_uri(), _say)
         return EXIT_OK
-    published = publish(make_plan(study, store), store, _report_root())
-    _say(text_table(published.report.rows, limit=20))
-    _say(f"\nreport       {published.folder / 'report.html'}")
+    name = options.study or (study_id(_sweep(options)) if options.manifest else None)
+    study = commands.chosen_study(store, name)
+    if options.against:
+        commands.compare(study, options.against, store, root, _say)
+    else:
+        commands.report(study, store, root, _say)
     return EXIT_OK
 
 

@@ -115,13 +115,15 @@ def columns(table: PublishedTable, lines: Sequence[Line]) -> dict[str, list[Any]
 
 
 def csv_bytes(table: Mapping[str, Sequence[Any]]) -> bytes:
-    """Return columns as CSV: floats exactly, a missing value as the word "missing"."""
+    """Return columns as CSV: floats exactly, a missing number as the word "missing"."""
+    absent = {name: "missing" if pa.types.is_floating(_type(name)) else "" for name in table}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table)
     for line in zip(*table.values(), strict=True):
-        writer.writerow("missing" if v is None else repr(v) if isinstance(v, float) else v
-                        for v in line)  # fmt: skip
+        cells = zip(table, line, strict=True)
+        writer.writerow(absent[name] if v is None else repr(v) if isinstance(v, float) else v
+                        for name, v in cells)  # fmt: skip
     return buffer.getvalue().encode()
 
 

@@ -57,7 +57,8 @@ def compare_scale_figure(tables: Tables, caption: str = "") -> Figure:
         for number, (series, cost) in enumerate((s, c) for s in (ways, designs) for c in _COSTS):
             axes = _axes(figure, number)
             _scatter(axes, series, *cost)
-        draw_caption(figure, caption, partial=_is_partial(line for s in ways for line in s[3]))
+        drawn = [line for series in (*ways, *designs) for line in series[3]]
+        draw_caption(figure, caption, partial=_is_partial(drawn))
     return figure
 
 

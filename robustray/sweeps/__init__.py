@@ -1,10 +1,8 @@
 """Sweeps: grids, what they cost, and running them on Ray Tune from the store's state."""
 
-from robustray.sweeps.agreement import compare, publish_comparison, read_side
 from robustray.sweeps.equal_cost import describe_target
 from robustray.sweeps.grid import Study, Trial, expand, profile_trials
 from robustray.sweeps.measure import measure_here
-from robustray.sweeps.paper import publish_paper
 from robustray.sweeps.plan import Plan, TrialCost, describe_plan, make_plan
 from robustray.sweeps.queue import Failure, TrialQueue
 from robustray.sweeps.records import list_studies, load_study, read_trial
@@ -20,7 +18,6 @@ __all__ = [
     "Trial",
     "TrialCost",
     "TrialQueue",
-    "compare",
     "describe_plan",
     "describe_status",
     "describe_target",
@@ -31,9 +28,6 @@ __all__ = [
     "measure_here",
     "profile_trials",
     "publish",
-    "publish_comparison",
-    "publish_paper",
-    "read_side",
     "read_trial",
     "run_study",
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustray.manifest import ModelConfig, Sweep
+from robustray.models.scaling import split
 from robustray.reports import TrialRow, kendall, render, scale_figure
 from robustray.reports.files import write_atomically
 from robustray.reports.html import Picture
@@ -187,6 +188,7 @@ def _of_tables(compared: dict[str, list[Line]], measured: list[Measurement]) -> 
         for m in measured
         if (m.data, m.objective) == ("cifar10", "trades")
         and any(name.startswith("basic ") for name in m.models)
+        and _is_split(m.row)
     ]
     words = (
         "Open marks on dashed lines are published (with known corrections), filled ones on solid "
@@ -195,6 +197,14 @@ def _of_tables(compared: dict[str, list[Line]], measured: list[Measurement]) -> 
     compare = compare_scale_figure(compared, "CIFAR-10, TRADES")
     compound = compound_scale_figure(compared["figure_compound"], basic, "CIFAR-10, TRADES")
     return [("compare_scale", compare, words), ("compound_scale", compound, words)]
+
+
+def _is_split(row: TrialRow) -> bool:
+    """Whether depths and widths are divided over the stages as the compound rule does."""
+    if len(row.depths) != 3 or len(row.widths) != 3 or sum(row.depths) < 5 or sum(row.widths) < 3:
+        return False
+    ruled = split(sum(row.depths), round(sum(row.widths)))
+    return (row.depths, row.widths) == (ruled.depths, tuple(map(float, ruled.widths)))
 
 
 def _largest(grids: Sequence[MeasuredStudy], by: Axis) -> MeasuredStudy | None:

@@ -89,17 +89,24 @@ def test_table2_holds_the_settings_of_the_rules():
     assert len(STANDARD) == 6
 
 
-SMALL = [
-    (table, row)
+SMALL = {
+    (row.names[-1], table.data == "cifar100"): (table, row)
     for table in TABLES.values()
     for row in table.rows
     if row.block and row.corrected["macs"] < 6e9
-]
+}
 
 
-@pytest.mark.parametrize(
-    ("table", "row"), SMALL, ids=lambda x: getattr(x, "label", getattr(x, "name", ""))
-)
+def test_one_network_has_one_cost_in_all_tables():
+    costs: dict[tuple, set] = {}
+    for table in TABLES.values():
+        for row in table.rows:
+            cost = (row.corrected["parameters"], row.corrected["macs"])
+            costs.setdefault((row.names[-1], table.data), set()).add(cost)
+    assert {len(found) for found in costs.values()} == {1}
+
+
+@pytest.mark.parametrize(("table", "row"), SMALL.values(), ids=[f"{name}" for name in SMALL])
 def test_corrected_costs_are_those_of_the_network(table: PublishedTable, row: PublishedRow):
     with torch.device("meta"):
         model = create_model(
