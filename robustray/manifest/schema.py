@@ -308,7 +308,8 @@ class Search(Section):
     After ``grace_epochs * reduction**k`` epochs, k = 0, 1, ..., a trial goes on only if its score
     reaches the best ``1 / reduction`` of the scores that others had there before. The score is the
     accuracy under ``recipe.selection.attack`` on held-out data. ``budget_epochs`` caps the epochs
-    of all trials together: once they are spent, what still runs is stopped after its epoch.
+    of all trials together: a trial that would begin one beyond it is stopped for good, however
+    good it is, so it should be above what halving is expected to take (the plan tells).
     """
 
     name: Literal["asha"] = "asha"
@@ -353,6 +354,12 @@ class Sweep(Section):
         if grace >= recipe.epochs:
             raise ValueError(
                 f"search.grace_epochs is {grace} of {recipe.epochs} epochs: nothing would stop"
+            )
+        budget = self.search.budget_epochs
+        if budget is not None and budget < recipe.epochs:
+            raise ValueError(
+                f"search.budget_epochs is {budget}: below recipe.epochs ({recipe.epochs}) no trial "
+                "can finish"
             )
         if recipe.selection.start * recipe.epochs >= grace:
             raise ValueError(

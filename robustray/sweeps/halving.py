@@ -46,6 +46,7 @@ class Halving:
         self._asha = _asha(self._search, self._epochs)
         self._judged: dict[str, int] = {}
         self._trained = committed_epochs(store, study)
+        self._training: set[str] = set()  # each will take one epoch more before it reports
         self._stopped: dict[str, dict[str, Any]] = {}
         for name, decision in read_decisions(store, study):
             if decision["rung"]:
@@ -56,8 +57,8 @@ class Halving:
     def admits(self, name: str) -> bool:
         """Tell whether a trial may (re)start; it is stopped where the budget is spent."""
         trained = self._trained.get(name, 0)
-        if trained < self._epochs and self._spent_all():
-            self._stop(name, trained, None, 0, "budget")
+        if trained < self._epochs:
+            self._take_an_epoch(name, trained, None)
         return name not in self._stopped
 
     def goes_on(self, name: str, report: Mapping[str, Any]) -> bool:
@@ -66,6 +67,7 @@ class Halving:
         if epoch is None:
             return True
         self._trained[name] = max(epoch, self._trained.get(name, 0))
+        self._training.discard(name)
         if epoch >= self._epochs:
             return True
         rung = max((r for r in self._rungs if r <= epoch), default=0)
@@ -75,8 +77,8 @@ class Halving:
             else:
                 decision = {"epoch": epoch, "rung": rung, "score": score}
                 self._store.create(self._key(name, f"rungs/{rung:06d}"), canonical_json(decision))
-        if name not in self._stopped and self._spent_all():
-            self._stop(name, epoch, score, 0, "budget")
+        if name not in self._stopped:
+            self._take_an_epoch(name, epoch, score)
         return name not in self._stopped
 
     def stopped(self, name: str) -> dict[str, Any] | None:
@@ -99,9 +101,15 @@ class Halving:
             self._store.create(self._key(name, "stopped"), canonical_json(decision))
             self._stopped[name] = decision
 
-    def _spent_all(self) -> bool:
+    def _take_an_epoch(self, name: str, epoch: int, score: float | None) -> None:
+        """Set one epoch of the budget aside for a trial, or stop it where none is left."""
         budget = self._search.budget_epochs
-        return budget is not None and sum(self._trained.values()) >= budget
+        self._training.discard(name)
+        spent = sum(self._trained.values()) + len(self._training)
+        if budget is not None and spent >= budget:
+            self._stop(name, epoch, score, 0, "budget")
+        else:
+            self._training.add(name)
 
     def _key(self, name: str, what: str) -> str:
         return f"{self._study.trial_prefix(name)}/{what}.json"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from robustray.errors import ManifestError
 from robustray.manifest import Search, Sweep, study_id, validate
@@ -104,16 +108,40 @@ def test_the_last_epoch_is_never_stopped(store):
 
 
 def test_a_budget_ends_everything_that_still_trains(store):
-    made = study(budget_epochs=3, grace_epochs=5)
+    made = study(budget_epochs=10, grace_epochs=9)
     one, two, three, *_ = (trial.name for trial in made.trials)
     halving = Halving(made, store)
-    assert halving.goes_on(one, report(1, 0.9))
-    assert halving.goes_on(one, report(2, 0.9))
-    assert not halving.goes_on(two, report(1, 0.9))
-    assert halving.stopped(two)["reason"] == "budget"
+    assert halving.admits(one)
+    assert halving.admits(two)
+    for epoch in range(1, 9):
+        assert halving.goes_on(one, report(epoch, 0.9))  # 9 epochs set aside, and one for two
     assert not halving.admits(three)
     assert halving.stopped(three) == {"epoch": 0, "rung": 0, "score": None, "reason": "budget"}
+    assert not halving.goes_on(two, report(1, 0.9))
+    assert halving.stopped(two)["reason"] == "budget"
+    assert not halving.goes_on(one, report(9, 0.9))
     assert Halving(made, store).stopped(three) == halving.stopped(three)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(10, 40), st.randoms(use_true_random=False))
+def test_no_order_of_reports_exceeds_the_budget(budget, random):
+    made = study(budget_epochs=budget)
+    with tempfile.TemporaryDirectory() as folder:
+        halving, epochs = Halving(made, LocalStore(Path(folder))), dict[str, int]()
+        waiting = [trial.name for trial in made.trials]
+        while waiting or epochs:
+            if waiting and (not epochs or random.random() < 0.4):
+                name = waiting.pop()
+                if halving.admits(name):
+                    epochs[name] = 0
+                continue
+            name = random.choice(sorted(epochs))
+            epochs[name] += 1
+            ended = not halving.goes_on(name, report(epochs[name], random.random()))
+            if ended or epochs[name] == 10:
+                del epochs[name]
+        assert sum(halving._trained.values()) <= budget
 
 
 def test_expected_epochs_are_those_of_successive_halving():
@@ -126,7 +154,7 @@ def test_the_plan_states_the_budget_before_anything_runs():
     (line,) = [line for line in text.splitlines() if line.startswith("search")]
     assert "after epochs 1, 3, 9 the best 1/3 go on" in line
     assert "about 20 of 80 epochs" in line
-    assert "at most 20, its budget" in line
+    assert "at most 20, its budget; WARNING: below the 21 that halving takes" in line
 
 
 @pytest.mark.parametrize(
@@ -135,6 +163,7 @@ def test_the_plan_states_the_budget_before_anything_runs():
         ({"grace_epochs": 10}, 0.0, "nothing would stop"),
         ({"grace_epochs": 3}, 0.5, "selection.start must be below 0.3"),
         ({"reduction": 1}, 0.0, "search.reduction"),
+        ({"budget_epochs": 9}, 0.0, "no trial can finish"),
     ],
 )
 def test_a_search_that_cannot_judge_is_refused(search, start, words):
