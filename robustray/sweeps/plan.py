@@ -126,12 +126,16 @@ def describe_search(plan: Plan) -> str:
     most = min(n * epochs, search.budget_epochs or n * epochs)
     whole = sum(cost.train_macs for cost in plan.costs.values())
     likely = min(expected, most)
+    hours = "".join(
+        f", {plan.device_hours(record) * likely / (n * epochs):.4g} h on {record.device}"
+        for record in plan.throughputs
+    )
     short = f"; WARNING: below the {expected} that halving takes" if most < expected else ""
     limit = f"at most {most}" + (", its budget" if search.budget_epochs else "")
     return (
         f"asha: after epochs {', '.join(map(str, rungs))} the best 1/{search.reduction} go on; "
         f"about {likely} of {n * epochs} epochs ({2 * whole * likely / (n * epochs):.3e} training "
-        f"FLOPs for trials of mean cost), {limit}{short}"
+        f"FLOPs for trials of mean cost{hours}), {limit}{short}"
     )
 
 

@@ -65,7 +65,7 @@ def cells(place: Path, table: str) -> dict[str, dict[str, str]]:
 def test_results_fill_their_cells_and_no_other(place, capsys):
     study = make_study(place, {"d14-14-7_w5-7-3": 0.55, "rrn_a1": 0.56})
     assert main(["report", "--paper"]) == 0
-    assert "measured     6 of 186" in capsys.readouterr().out
+    assert "measured     6 of 228" in capsys.readouterr().out
     table2 = cells(place, "table2")
     compound = table2["Compound 5G"]
     assert compound["parameters_published"] == "17700000.0"
