@@ -46,7 +46,8 @@ def report(place: Place, *arguments: str) -> str:
 def test_a_killed_search_keeps_its_decisions(tmp_path):
     place = Place(tmp_path, SEARCH)
     with started(place) as process:
-        wait_for(lambda: len(stops(place)) >= 2 and rungs(place), 240)
+        wait_for(lambda: (len(stops(place)) >= 2 and rungs(place)) or process.poll() is not None)
+        assert process.poll() is None, place.log
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     wait_for(lambda: not place.survivors(), 60, "for the cluster of the killed driver to end")
