@@ -57,6 +57,9 @@ class Quiet:
     def finished(self, name: str) -> None:
         """Ignore."""
 
+    def stopped(self, name: str, running: bool) -> None:
+        """Ignore."""
+
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
         """Keep the reason."""
         self.failures.append(f"{name}: {message}")

@@ -58,6 +58,13 @@ def main(
 
 
 def _plan(options: argparse.Namespace) -> int:
+    if options.target_gmacs is not None:
+        from robustray.sweeps import describe_target
+
+        if options.manifest or options.set or options.measure:
+            raise UserError("--target-gmacs stands alone: it plans a network, not a manifest")
+        print(describe_target(options.target_gmacs))
+        return EXIT_OK
     manifest = _manifest(options)
     if isinstance(manifest, Evaluation):
         from robustray.evaluation import commands
@@ -87,7 +94,7 @@ def _run(options: argparse.Namespace) -> int:
         return _run_evaluation(manifest, options)
     if options.dry_run:
         print(dump_manifest(manifest))
-        options.measure, options.all = False, True
+        options.measure, options.all, options.target_gmacs = False, True, None
         return _plan(options)
     from robustray.reports import text_table
     from robustray.sweeps import run_study
@@ -183,20 +190,21 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from robustray.reports import text_table
-    from robustray.sweeps import list_studies, load_study, make_plan, publish
+    from robustray.sweeps import commands
+    from robustray.tracking import default_tracking_uri
 
-    store = _store().impatient()
+    store, root = _store().impatient(), _report_root()
+    if options.paper is not None:
+        if options.study or options.manifest or options.against:
+            raise UserError("--paper names its studies itself: --paper ID ..., or all without one")
+        commands.paper(options.paper, store, root, default_tracking_uri(), _say)
+        return EXIT_OK
     name = options.study or (study_id(_sweep(options)) if options.manifest else None)
-    if name is None:
-        known = list_studies(store)
-        if len(known) != 1:
-            raise UserError(f"name a study with --study; known: {', '.join(known) or 'none'}")
-        name = known[0]
-    study = load_study(store, name)
-    published = publish(make_plan(study, store), store, _report_root())
-    _say(text_table(published.report.rows, limit=20))
-    _say(f"\nreport       {published.folder / 'report.html'}")
+    study = commands.chosen_study(store, name)
+    if options.against:
+        commands.compare(study, options.against, store, root, _say)
+    else:
+        commands.report(study, store, root, _say)
     return EXIT_OK
 
 
@@ -246,6 +254,12 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", parents=[common], help="say what a study will cost")
     plan.add_argument("--measure", action="store_true", help="measure this device's speed first")
     plan.add_argument("--all", action="store_true", help="list every trial")
+    plan.add_argument(
+        "--target-gmacs",
+        type=float,
+        metavar="G",
+        help="instead of a manifest: which network has G GMACs (RobustScaling)",
+    )
     plan.set_defaults(command=_plan)
 
     run = commands.add_parser("run", parents=[common], help="run a study, or continue it")
@@ -262,6 +276,18 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", parents=[common], help="write a study's report again")
     report.add_argument("--study", metavar="ID", help="a study's id, or how it begins")
+    report.add_argument(
+        "--against",
+        nargs="+",
+        metavar="ID",
+        help="compare with cheaper studies of the same trials (or itself, at its early epochs)",
+    )
+    report.add_argument(
+        "--paper",
+        nargs="*",
+        metavar="ID",
+        help="the published study's tables and figures, filled from these studies (default: all)",
+    )
     report.set_defaults(command=_report)
     return parser
 

@@ -35,6 +35,28 @@ def test_dry_run_of_the_width_study_is_quick_and_starts_nothing(folder, capsys):
     assert not (folder / "runs").exists()
 
 
+def test_a_target_is_planned_without_a_manifest(folder, capsys):
+    assert main(["plan", "--target-gmacs", "5"]) == 0
+    out = capsys.readouterr().out
+    chosen = next(line for line in out.splitlines() if line.startswith("RobustScaling"))
+    assert chosen.split()[1:5] == ["14-14-7", "5-7-3", "0.700", "18,707,930"]
+    assert "19,222,738" in out  # the same with robust blocks is RobustResNet-A1
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--target-gmacs", "0.001"], "no network of three stages"),
+        (["--target-gmacs", "-1"], "a number above 0"),
+        (["--target-gmacs", "5", "--manifest", "small.yaml"], "stands alone"),
+    ],
+)
+def test_a_wrong_target_is_one_message(folder, capsys, arguments, words):
+    assert main(["plan", *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [

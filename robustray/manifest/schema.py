@@ -122,16 +122,49 @@ class StageGrid(Section):
         return list(product(self.each_stage, repeat=self.stages))
 
 
+class GridSetting(Section):
+    """One network of a listed grid: what it changes of the sweep's ``model``.
+
+    ``name`` is another entry of the catalogue, which fixes depths, widths and block itself.
+    """
+
+    name: str | None = None
+    block: str | None = None
+    depths: PerStage | None = None
+    widths: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.changes():
+            raise ValueError("an empty setting: give name, block, depths or widths")
+        if self.name and len(self.changes()) > 1:
+            raise ValueError(f"{self.name} fixes block, depths and widths: give the name alone")
+        return self
+
+    def changes(self) -> dict[str, Any]:
+        """Return the fields of ``model`` that it sets."""
+        return {k: v for k, v in self.model_dump().items() if v is not None}
+
+
 class Grid(Section):
-    """What a sweep varies: the widths or the depths of the stages, or both (their product)."""
+    """What a sweep varies: widths or depths of the stages, or both (their product), or a list.
+
+    ``settings`` lists whole networks, for grids that are no product.
+    """
 
     widths: StageGrid | None = None
     depths: StageGrid | None = None
+    settings: Annotated[tuple[GridSetting, ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
-        if self.widths is None and self.depths is None:
-            raise ValueError("an empty grid: give widths, depths or both")
+        product_of = self.widths is not None or self.depths is not None
+        if not product_of and self.settings is None:
+            raise ValueError("an empty grid: give widths, depths or both, or settings")
+        if product_of and self.settings is not None:
+            raise ValueError("give settings, or widths and depths, not both")
+        if self.settings and len(set(self.settings)) != len(self.settings):
+            raise ValueError("the same setting stands there twice")
         for row in self.depths.rows() if self.depths else []:
             if any(depth != int(depth) for depth in row):
                 raise ValueError(f"depths are whole numbers of blocks, not {list(row)}")
@@ -242,8 +275,35 @@ class Resources(Section):
         return self
 
 
+class Search(Section):
+    """Stopping poor trials early, by asynchronous successive halving (ASHA).
+
+    After ``grace_epochs * reduction**k`` epochs, k = 0, 1, ..., a trial goes on only if its score
+    reaches the best ``1 / reduction`` of the scores that others had there before. The score is the
+    accuracy under ``recipe.selection.attack`` on held-out data. ``budget_epochs`` caps the epochs
+    of all trials together: a trial that would begin one beyond it is stopped for good, however
+    good it is, so it should be above what halving is expected to take (the plan tells).
+    """
+
+    name: Literal["asha"] = "asha"
+    grace_epochs: Natural = 1
+    reduction: Annotated[int, Field(ge=2, strict=True)] = 3
+    budget_epochs: Natural | None = None
+
+    def rungs(self, epochs: int) -> tuple[int, ...]:
+        """Return the epochs (1-based) after which trials are judged."""
+        rungs = [self.grace_epochs]
+        while rungs[-1] * self.reduction < epochs:
+            rungs.append(rungs[-1] * self.reduction)
+        return tuple(rung for rung in rungs if rung < epochs)
+
+
 class Sweep(Section):
-    """A manifest of kind Sweep: one trial for each setting of the grid, or the model as it is."""
+    """A manifest of kind Sweep: one trial for each setting of the grid, or the model as it is.
+
+    ``search`` stops poor trials early; ``narrow`` multiplies every width, for a cheap proxy of
+    the study whose trials keep the names of those that they stand for.
+    """
 
     kind: Literal["Sweep"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -251,6 +311,8 @@ class Sweep(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
     model: ModelConfig = ModelConfig()
     grid: Grid | None = None
+    search: Search | None = None
+    narrow: Annotated[Number, Field(gt=0, lt=1)] | None = None
     recipe: Recipe = Recipe()
     data: DataConfig
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -282,4 +344,26 @@ class Sweep(Section):
     def _mixture_has_images(self) -> Self:
         if (self.recipe.mixture is None) != (self.data.extra is None):
             raise ValueError("recipe.mixture and data.extra: one needs the other")
+        return self
+
+    @model_validator(mode="after")
+    def _search_has_scores(self) -> Self:
+        if self.search is None:
+            return self
+        grace, recipe = self.search.grace_epochs, self.recipe
+        if grace >= recipe.epochs:
+            raise ValueError(
+                f"search.grace_epochs is {grace} of {recipe.epochs} epochs: nothing would stop"
+            )
+        budget = self.search.budget_epochs
+        if budget is not None and budget < recipe.epochs:
+            raise ValueError(
+                f"search.budget_epochs is {budget}: below recipe.epochs ({recipe.epochs}) no trial "
+                "can finish"
+            )
+        if recipe.selection.start * recipe.epochs >= grace:
+            raise ValueError(
+                f"search.grace_epochs is {grace}, and validation begins later: "
+                f"recipe.selection.start must be below {grace / recipe.epochs:g}"
+            )
         return self

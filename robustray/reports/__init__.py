@@ -7,7 +7,7 @@ from robustray.reports.curves import curves_figure
 from robustray.reports.figures import scale_figure
 from robustray.reports.frontier import Correlation, efficient, inefficient, kendall
 from robustray.reports.report import write_report
-from robustray.reports.rows import Counts, StudyReport, TrialRow
+from robustray.reports.rows import Counts, GridKind, Status, StudyReport, TrialRow
 from robustray.reports.style import render
 from robustray.reports.table import write_provenance, write_table
 from robustray.reports.text import text_table
@@ -15,6 +15,8 @@ from robustray.reports.text import text_table
 __all__ = [
     "Correlation",
     "Counts",
+    "GridKind",
+    "Status",
     "StudyReport",
     "TrialRow",
     "curves_figure",

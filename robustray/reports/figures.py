@@ -155,6 +155,9 @@ def _scatter_limits(axes: Axes, found: list[TrialRow], metric: str, scale: float
     axes.set_ylim(min(value) - 0.26 * height, max(value) + 0.08 * height)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    if not found:
+        axes.set_xticks([])  # numbers on empty axes look like results
+        axes.set_yticks([])
 
 
 def _correlation(axes: Axes, found: list[TrialRow], metric: str) -> None:

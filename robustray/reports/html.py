@@ -54,21 +54,25 @@ def page(report: StudyReport, pictures: Sequence[Picture] = ()) -> str:
     str
         HTML that depends on the arguments alone.
     """
-    title = escape(f"{report.study} - robustray")
     body = [
         _header(report),
-        _section("Figures", *map(_figure, pictures)),
-        _section("Trials", _trials(report)),
-        _section("Cost, planned and actual", _cost(report.cost)),
-        _section("Failures", _failures(report)),
-        _section("Notes", _list(report.notes)),
-        _section("Versions and devices", _facts(report.versions), _list(report.devices)),
+        section("Figures", *map(figure_html, pictures)),
+        section("Trials", _trials(report)),
+        section("Cost, planned and actual", _cost(report.cost)),
+        section("Failures", _failures(report)),
+        section("Notes", _list(report.notes)),
+        section("Versions and devices", _facts(report.versions), _list(report.devices)),
     ]
+    return document(report.study, body)
+
+
+def document(title: str, body: Iterable[str]) -> str:
+    """Return a whole page: its parts, escaped already, under the common style and script."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)} - robustray</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in body if part)
         + f"\n<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
@@ -78,7 +82,7 @@ def axes(report: StudyReport) -> tuple[Axis, ...]:
     """Return what the study varies, a figure each."""
     if report.grid == "both":
         return ("width", "depth")
-    return () if report.grid == "none" else (report.grid,)
+    return () if report.grid in ("none", "list") else (report.grid,)
 
 
 def _header(report: StudyReport) -> str:
@@ -100,7 +104,8 @@ def _header(report: StudyReport) -> str:
     return f"<h1>{escape(report.study)}</h1>\n{banner}{_facts(facts)}"
 
 
-def _section(title: str, *parts: str) -> str:
+def section(title: str, *parts: str) -> str:
+    """Return a section of what isn't empty; nothing where all is."""
     content = "\n".join(part for part in parts if part)
     return f"<h2>{escape(title)}</h2>\n{content}" if content else ""
 
@@ -119,7 +124,8 @@ def _list(lines: Iterable[str]) -> str:
     return f"<ul>{items}</ul>" if items else ""
 
 
-def _figure(picture: Picture) -> str:
+def figure_html(picture: Picture) -> str:
+    """Return a figure with its image inside."""
     data = base64.b64encode(picture.png).decode()
     return (
         f'<figure><img alt="{escape(picture.title)}" src="data:image/png;base64,{data}">'
@@ -161,7 +167,7 @@ def _cells(row: TrialRow, metrics: Sequence[str], marks: Mapping[str, str]) -> l
         _Cell(amount(row.macs), row.macs, numeric=True),
         *(_Cell(percent(a) if a is not None else "", a, numeric=True) for a in accuracies),
         _Cell("" if epoch is None else str(epoch), epoch, numeric=True),
-        _Cell(row.status),
+        _Cell(row.status if row.stopped_epoch is None else f"stopped at {row.stopped_epoch}"),
         _Cell(marks.get(row.name, "")),
         _Cell(digest[:12], title=digest),
     ]

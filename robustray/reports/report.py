@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from robustray.reports import html
 from robustray.reports.curves import curves_figure
+from robustray.reports.equal_cost import cost_groups, equal_cost_csv, equal_cost_figure
 from robustray.reports.figures import scale_figure
 from robustray.reports.files import write_atomically
 from robustray.reports.frontier import frontiers, layers_for
@@ -19,13 +20,19 @@ from robustray.reports.style import metric_label, render
 from robustray.reports.table import write_provenance, write_table
 from robustray.reports.text import correlation
 
+_EQUAL_WORDS = (
+    "Each panel holds trials of about the same cost. To the right, more of it is depth: the share "
+    "of the blocks in the sum of blocks and widening factors. The curve is a parabola."
+)
+
 
 def write_report(report: StudyReport, folder: Path, *, svg: bool = False) -> list[Path]:
     """Write a study's report; each file is replaced as a whole.
 
     ``table.csv``, ``table.parquet`` and ``summary.json`` are canonical: equal results give
     equal bytes. ``scale_width.png`` or ``scale_depth.png`` (both where both vary) is there once
-    an attack is known, ``curves.png`` where there are curves, ``provenance.csv`` where there
+    an attack is known, ``equal_cost.csv`` and ``equal_cost.png`` where a list of networks holds
+    groups of equal cost, ``curves.png`` where there are curves, ``provenance.csv`` where there
     are records of it, and ``report.html`` shows it all.
 
     Parameters
@@ -46,6 +53,9 @@ def write_report(report: StudyReport, folder: Path, *, svg: bool = False) -> lis
     paths.append(write_atomically(folder / "summary.json", _summary(report)))
     if report.provenance:
         paths.append(write_provenance(report.provenance, folder))
+    if report.grid == "list" and cost_groups(report.rows):
+        table = equal_cost_csv(report.rows, report.headline)
+        paths.append(write_atomically(folder / "equal_cost.csv", table))
     pictures = []
     for name, figure, title, words in _figures(report):
         png = render(figure)
@@ -67,6 +77,11 @@ def _figures(report: StudyReport) -> list[tuple[str, Figure, str, str]]:
             partial=report.is_partial,
         )  # fmt: skip
         figures.append((f"scale_{by}", figure, f"Scaling by {by}", _scale_words(report, by)))
+    if report.grid == "list" and report.headline and cost_groups(report.rows):
+        figure = equal_cost_figure(
+            report.rows, metric=report.headline, caption=caption, partial=report.is_partial
+        )
+        figures.append(("equal_cost", figure, "Depth against width at equal cost", _EQUAL_WORDS))
     macs = {row.name: row.macs for row in report.rows}
     if any(report.curves.get(name) for name in macs):
         figure = curves_figure(

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-Status = Literal["finished", "unfinished", "failed"]
+Status = Literal["finished", "unfinished", "failed", "stopped"]
 Axis = Literal["width", "depth"]
-GridKind = Literal["width", "depth", "both", "none"]
+GridKind = Literal["width", "depth", "both", "list", "none"]
 
 # Weakest first, so that the last one is the attack that a study is judged by.
 _METRIC_ORDER = ("clean", "fgsm", "pgd-10", "pgd-20", "cw-40")
@@ -26,8 +26,8 @@ class TrialRow:
         Blocks and widening factor of each stage.
     parameters, macs : int
         Size of the network, and multiply-accumulates for one image.
-    status : {"finished", "unfinished", "failed"}
-        Where the trial stands.
+    status : {"finished", "unfinished", "failed", "stopped"}
+        Where the trial stands; "stopped" early, for good, by the study's search.
     selected_epoch : int or None
         The epoch (1-based) whose checkpoint was chosen on held-out data.
     validation_accuracy : float or None
@@ -38,6 +38,8 @@ class TrialRow:
         Digest of the weights that were judged.
     seed : int
         The trial's seed.
+    stopped_epoch : int or None
+        Epochs that a stopped trial was trained; its ``validation_accuracy`` is of the last one.
 
     Raises
     ------
@@ -56,6 +58,7 @@ class TrialRow:
     metrics: Mapping[str, float] = field(default_factory=dict)
     weights_sha256: str | None = None
     seed: int = 0
+    stopped_epoch: int | None = None
 
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):
@@ -75,7 +78,7 @@ class Counts:
     """How many of a study's trials are where.
 
     ``missing`` trials were planned and have no row; ``unjudged`` ones are finished and lack
-    the accuracy under the attack that the study is judged by.
+    the accuracy under the attack that the study is judged by; ``stopped`` ones were stopped early.
     """
 
     expected: int
@@ -84,15 +87,22 @@ class Counts:
     failed: int
     missing: int
     unjudged: int
+    stopped: int = 0
 
     @property
     def judged(self) -> int:
         """Trials whose result is there."""
         return self.finished - self.unjudged
 
+    @property
+    def partial(self) -> bool:
+        """Whether anything is still to come, or was lost."""
+        return self.judged + self.stopped < self.expected
+
     def __str__(self) -> str:
         parts = [f"{self.finished} of {self.expected} trials finished"]
         for word, number in (
+            ("stopped early", self.stopped),
             ("not yet attacked", self.unjudged),
             ("unfinished", self.unfinished),
             ("failed", self.failed),
@@ -110,8 +120,8 @@ class StudyReport:
     ----------
     study, study_id : str
         The study's name and identity.
-    grid : {"width", "depth", "both", "none"}
-        What varies.
+    grid : {"width", "depth", "both", "list", "none"}
+        What varies; "list": whole networks; "none": there is one network.
     data_label : str
         The data and every restriction of it ("cifar10[data_batch_1][:4000]").
     rows : sequence of TrialRow
@@ -179,7 +189,7 @@ class StudyReport:
     @property
     def is_partial(self) -> bool:
         """Whether any trial that was planned has no result."""
-        return self.partial or self.counts.judged < self.counts.expected
+        return self.partial or self.counts.partial
 
 
 def metric_names(rows: Iterable[TrialRow]) -> tuple[str, ...]:
@@ -207,6 +217,7 @@ def count(
         unfinished=states.count("unfinished"),
         failed=states.count("failed"),
         missing=expected - len(rows),
+        stopped=states.count("stopped"),
         unjudged=sum(r.status == "finished" and metric not in r.metrics for r in rows),
     )
 

@@ -22,6 +22,7 @@ from robustray.reports.rows import StudyReport, TrialRow, metric_names
 __all__ = ["StudyReport", "TrialRow", "columns", "write_provenance", "write_table"]
 
 Cell = str | int | float | None
+_WHOLE = ("parameters", "macs", "selected_epoch", "stopped_epoch", "seed")
 
 
 def columns(rows: Sequence[TrialRow]) -> dict[str, list[Cell]]:
@@ -44,6 +45,7 @@ def columns(rows: Sequence[TrialRow]) -> dict[str, list[Cell]]:
         "macs": [row.macs for row in rows],
         "status": [row.status for row in rows],
         "selected_epoch": [row.selected_epoch for row in rows],
+        **_stops(rows),
         "validation_accuracy": [_float(row.validation_accuracy) for row in rows],
         **{metric: [_float(row.metrics.get(metric)) for row in rows] for metric in metrics},
         "weights_sha256": [row.weights_sha256 for row in rows],
@@ -81,6 +83,13 @@ def _float(value: float | None) -> float | None:
     return None if value is None else float(value)
 
 
+def _stops(rows: Sequence[TrialRow]) -> dict[str, list[Cell]]:
+    """Return the column of stopped epochs, where a trial was stopped early."""
+    if all(row.stopped_epoch is None for row in rows):
+        return {}
+    return {"stopped_epoch": [row.stopped_epoch for row in rows]}
+
+
 def _per_stage(word: str, settings: Sequence[tuple[int | float, ...]]) -> dict[str, list[Cell]]:
     stages = max(map(len, settings), default=0)
     return {
@@ -110,7 +119,7 @@ def _csv_bytes(names: Sequence[str], lines: Iterable[Iterable[object]]) -> bytes
 def _parquet_type(name: str) -> pa.DataType:
     if name in ("name", "status", "weights_sha256"):
         return pa.string()
-    whole = name in ("parameters", "macs", "selected_epoch", "seed") or name.startswith("depth_")
+    whole = name in _WHOLE or name.startswith("depth_")
     return pa.int64() if whole else pa.float64()
 
 

@@ -86,7 +86,7 @@ def text_table(
     counts = count(rows, metric, planned_trials)
     foot = f"{counts}; Kendall's tau of MACs and {metric_label(metric or 'accuracy')}: "
     return "\n".join([
-        *(["PARTIAL"] if counts.judged < counts.expected else []),
+        *(["PARTIAL"] if counts.partial else []),
         *_shortened(_aligned([[*header, "epoch", "status"], *lines]), limit, number),
         foot + correlation_words(correlation(rows, metric)),
     ])  # fmt: skip

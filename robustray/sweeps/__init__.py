@@ -1,5 +1,6 @@
 """Sweeps: grids, what they cost, and running them on Ray Tune from the store's state."""
 
+from robustray.sweeps.equal_cost import describe_target
 from robustray.sweeps.grid import Study, Trial, expand, profile_trials
 from robustray.sweeps.measure import measure_here
 from robustray.sweeps.plan import Plan, TrialCost, describe_plan, make_plan
@@ -19,6 +20,7 @@ __all__ = [
     "TrialQueue",
     "describe_plan",
     "describe_status",
+    "describe_target",
     "expand",
     "list_studies",
     "load_study",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from robustray.data import DataFacts, describe
 from robustray.errors import ManifestError
 from robustray.manifest import ModelConfig, Sweep, dump_manifest, study_id, validate
+from robustray.manifest.schema import GridSetting
 from robustray.models import Profile, create_model, profile
 
 __all__ = ["Study", "Trial", "expand", "profile_trials"]
@@ -80,6 +81,15 @@ def expand(manifest: Sweep) -> list[Trial]:
     ManifestError
         If the grid sets an option that the model also fixes by other means.
     """
+    grid = manifest.grid
+    trials = _listed(manifest, grid.settings) if grid and grid.settings else _product(manifest)
+    if manifest.narrow is None:
+        return trials
+    return [_narrowed(trial, manifest.narrow) for trial in trials]
+
+
+def _product(manifest: Sweep) -> list[Trial]:
+    """Return the trials of a grid of widths, depths or both."""
     grid, model = manifest.grid, manifest.model
     if grid is None:
         return [Trial(_name(model), model, manifest.seed)]
@@ -96,6 +106,33 @@ def expand(manifest: Sweep) -> list[Trial]:
         setting = model.model_copy(update=change)
         trials.append(Trial(_name(setting), setting, manifest.seed))
     return trials
+
+
+def _listed(manifest: Sweep, settings: tuple[GridSetting, ...]) -> list[Trial]:
+    """Return the trials of a grid that lists its networks."""
+    trials: dict[str, Trial] = {}
+    for number, setting in enumerate(settings):
+        place, changes = f"grid.settings[{number}]", setting.changes()
+        fixed = [key for key in ("channels", "depths", "widths", "block")
+                 if getattr(manifest.model, key) is not None]  # fmt: skip
+        if setting.name and fixed:
+            raise ManifestError(f"{setting.name} fixes what model sets: {fixed}", path=place)
+        if setting.widths and manifest.model.channels:
+            raise ManifestError("model fixes channels, and this varies widths", path=place)
+        model = manifest.model.model_copy(update=changes)
+        name = "_".join([_name(model), *([setting.block] if setting.block else [])])
+        if name in trials:
+            raise ManifestError(f"another setting is {name} as well", path=place)
+        trials[name] = Trial(name, model, manifest.seed)
+    return list(trials.values())
+
+
+def _narrowed(trial: Trial, factor: float) -> Trial:
+    """Return the proxy of a trial: thinner, under the same name."""
+    if trial.model.widths is None:
+        raise ManifestError(f"{trial.name} gives no widths to narrow", path="narrow", value=factor)
+    widths = tuple(factor * width for width in trial.model.widths)
+    return replace(trial, model=trial.model.model_copy(update={"widths": widths}))
 
 
 def profile_trials(study: Study) -> dict[str, Profile]:

@@ -20,6 +20,8 @@ class Progress:
         Number of trials, and of epochs in all of them.
     done_trials, done_epochs : int
         What earlier runs have finished.
+    stopped : int
+        Trials that earlier runs have stopped early.
     stream : text stream, optional
         Where to write (standard error by default).
     heartbeat_s : float
@@ -32,12 +34,13 @@ class Progress:
         epochs: int,
         done_trials: int = 0,
         done_epochs: int = 0,
+        stopped: int = 0,
         stream: TextIO | None = None,
         heartbeat_s: float = 30.0,
     ) -> None:
         self._stream = stream or sys.stderr
         self._trials, self._epochs = trials, epochs
-        self._finished, self._failed, self._running = done_trials, 0, 0
+        self._finished, self._failed, self._running, self._stopped = done_trials, 0, 0, stopped
         self._done = done_epochs
         self._started = self._spoke = time.monotonic()
         self._first = done_epochs
@@ -72,6 +75,11 @@ class Progress:
         self._running, self._finished = self._running - 1, self._finished + 1
         self.say(f"{name} finished{detail} ({self._counts()})")
 
+    def stopped(self, name: str, words: str, running: bool) -> None:
+        """Tell that a trial was stopped early, while ``running`` or before it began."""
+        self._stopped, self._running = self._stopped + 1, self._running - running
+        self.say(f"{name} {words} ({self._counts()})")
+
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
         """Tell that an attempt failed and what follows."""
         self._running -= 1
@@ -93,7 +101,9 @@ class Progress:
 
     def _counts(self) -> str:
         failed = f", {self._failed} failed" if self._failed else ""
-        return f"{self._finished}/{self._trials} trials done, {self._running} running{failed}"
+        stopped = f", {self._stopped} stopped early" if self._stopped else ""
+        done = f"{self._finished}/{self._trials} trials done"
+        return f"{done}, {self._running} running{stopped}{failed}"
 
     def _left(self) -> str:
         trained, elapsed = self._done - self._first, time.monotonic() - self._started

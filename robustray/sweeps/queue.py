@@ -48,6 +48,7 @@ class TrialQueue:
         self._waiting: list[tuple[float, str]] = []
         self._running: set[str] = set()
         self.succeeded: list[str] = []
+        self.stopped: list[str] = []
         self.given_up: dict[str, Failure] = {}
 
     def pop(self, now: float) -> str | None:
@@ -65,6 +66,11 @@ class TrialQueue:
         """Record that a running trial is done."""
         self._running.remove(name)
         self.succeeded.append(name)
+
+    def stop(self, name: str) -> None:
+        """Record that a running trial was stopped for good."""
+        self._running.remove(name)
+        self.stopped.append(name)
 
     def fail(self, name: str, kind: Failure, now: float) -> float | None:
         """Record a failure of a running trial.
@@ -102,5 +108,5 @@ class TrialQueue:
 
     @property
     def finished(self) -> bool:
-        """Whether every trial has succeeded or been given up."""
+        """Whether every trial has succeeded, been stopped for good or been given up."""
         return self.unfinished == 0

@@ -8,20 +8,20 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
 from robustray.errors import UserError
 from robustray.manifest import manifest_hash
 from robustray.models import Profile
-from robustray.reports import TrialRow
+from robustray.reports import Status, TrialRow
 from robustray.store import CheckpointRecord, CheckpointStore, ObjectStore, canonical_json
 from robustray.sweeps.attempts import Attempt, list_attempts, package_versions
 from robustray.sweeps.grid import Study, Trial, study_from_document
 from robustray.sweeps.trial import read_result
 from robustray.tracking import MetricPoint, RunRecord
-from robustray.tracking.records import Status
+from robustray.tracking.records import Status as RunStatus
 
 _MAY_GO_ON = ("running", "preemption", "stopped")
 
@@ -34,15 +34,18 @@ class TrialState:
     prefix: str
     result: dict[str, Any] | None = None
     finished: dict[str, Any] | None = None
+    stopped: dict[str, Any] | None = None
     checkpoints: list[CheckpointRecord] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
-    def status(self) -> Literal["finished", "failed", "unfinished"]:
+    def status(self) -> Status:
         """What the last attempt left: a failure that may be tried again counts as failed."""
         if self.result is not None:
             return "finished"
+        if self.stopped is not None:
+            return "stopped"
         if self.attempts and self.attempts[-1].outcome not in _MAY_GO_ON:
             return "failed"
         return "unfinished"
@@ -62,6 +65,7 @@ class TrialReader:
 
     def __init__(self, store: ObjectStore, study: Study, trial: Trial) -> None:
         self._store, self._trial = store, trial
+        self._searched = study.manifest.search is not None
         self._prefix = study.trial_prefix(trial.name)
         self._checkpoints = CheckpointStore(store, self._prefix, Path(tempfile.gettempdir()))
         self._known: dict[int, CheckpointRecord] = {}
@@ -74,6 +78,8 @@ class TrialReader:
         """
         state = TrialState(self._trial, self._prefix, read_result(self._store, self._prefix))
         state.attempts = list_attempts(self._store, self._prefix)
+        if self._searched and self._store.exists(f"{self._prefix}/stopped.json"):
+            state.stopped = json.loads(self._store.get(f"{self._prefix}/stopped.json"))
         if state.result is not None:
             state.finished = json.loads(self._store.get(f"{self._prefix}/finished.json"))
         if state.status != "unfinished":
@@ -112,9 +118,18 @@ def read_trials(store: ObjectStore, study: Study) -> list[TrialState]:
 
 def finished_trials(store: ObjectStore, study: Study) -> set[str]:
     """Return the names of the trials that have a result, with one listing."""
+    return _trials_with(store, study, "result.json")
+
+
+def stopped_trials(store: ObjectStore, study: Study) -> set[str]:
+    """Return the names of the trials that were stopped for good, with one listing."""
+    return _trials_with(store, study, "stopped.json")
+
+
+def _trials_with(store: ObjectStore, study: Study, name: str) -> set[str]:
     start = f"{study.prefix}/trials/"
-    keys = (entry.key for entry in store.list(start))
-    return {key[len(start) :].split("/")[0] for key in keys if key.endswith("/result.json")}
+    keys = (entry.key[len(start) :].split("/") for entry in store.list(start))
+    return {key[0] for key in keys if key[1:] == [name]}
 
 
 def attempted_trials(store: ObjectStore, study: Study) -> set[str]:
@@ -169,15 +184,17 @@ def _manifest_key(study_id: str) -> str:
 def trial_row(state: TrialState, profile: Profile, failed: bool) -> TrialRow:
     """Return the canonical row of a trial: no time, host, attempt or run id."""
     result = state.result or {}
+    ended = result or state.stopped or {}
     return TrialRow(
         name=state.trial.name,
         depths=state.trial.depths,
         widths=state.trial.widths,
         parameters=profile.parameters,
         macs=profile.macs,
-        status="finished" if state.result else "failed" if failed else "unfinished",
+        status=state.status if ended else "failed" if failed else "unfinished",
         selected_epoch=result.get("selected_epoch"),
-        validation_accuracy=result.get("validation_accuracy"),
+        validation_accuracy=ended.get("validation_accuracy", ended.get("score")),
+        stopped_epoch=None if state.result or not state.stopped else state.stopped["epoch"],
         metrics=result.get("metrics", {}) | _further(state),
         weights_sha256=result.get("weights_sha256"),
         seed=state.trial.seed,
@@ -208,12 +225,16 @@ def trial_run(
     }
     tags = {"study": study.id, "trial": trial.name, "data": manifest.data.name}
     tags |= _environment_tags(state, failed)
-    running: Status = "KILLED" if stopped else "RUNNING"
-    status: Status = "FINISHED" if state.result else "FAILED" if failed else running
+    running: RunStatus = "KILLED" if stopped else "RUNNING"
+    ended = state.result or state.stopped
+    status: RunStatus = "FINISHED" if ended else "FAILED" if failed else running
     artifacts = {}
     if status != "RUNNING":
         artifacts["checkpoints.json"] = canonical_json(_checkpoint_table(state, store_uri))
         artifacts["attempts.json"] = canonical_json([vars(entry) for entry in state.attempts])
+    if state.stopped is not None:
+        tags["stopped_early"] = f"epoch {state.stopped['epoch']} ({state.stopped['reason']})"
+        artifacts["stopped.json"] = canonical_json(state.stopped)
     if state.result is not None:
         artifacts["result.json"] = canonical_json(state.result)
     for label, entry in state.evaluations.items():
@@ -236,13 +257,13 @@ def trial_run(
 
 def study_run(
     study: Study,
-    status: Status,
+    status: RunStatus,
     started_ms: int,
     artifacts: dict[str, bytes],
 ) -> RunRecord:
     """Return the parent run of a study: its manifest, and its report once there is one."""
     manifest = study.manifest
-    settings = {
+    settings: dict[str, Any] = {
         "trials": len(study.trials),
         "seed": manifest.seed,
         "model": manifest.model.model_dump(mode="json", exclude_none=True),
@@ -252,6 +273,10 @@ def study_run(
         "data": manifest.data.model_dump(mode="json", exclude_none=True),
         "recipe": manifest.recipe.model_dump(mode="json"),
     }
+    if manifest.search is not None:
+        settings["search"] = manifest.search.model_dump(mode="json", exclude_none=True)
+    if manifest.narrow is not None:
+        settings["narrow"] = manifest.narrow
     return RunRecord(
         key=study.prefix,
         name=study.id,

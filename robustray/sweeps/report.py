@@ -8,10 +8,9 @@ from pathlib import Path
 
 from robustray.data import describe
 from robustray.manifest import Grid, Recipe, Sweep, manifest_hash
-from robustray.reports import StudyReport, write_report
-from robustray.reports.rows import GridKind
+from robustray.reports import GridKind, StudyReport, write_report
 from robustray.store import ObjectStore
-from robustray.sweeps.plan import Plan
+from robustray.sweeps.plan import Plan, describe_search
 from robustray.sweeps.records import TrialState, read_trials, trial_row
 from robustray.sweeps.throughput import precision_name
 
@@ -69,7 +68,7 @@ def _assemble(
     return StudyReport(
         study=manifest.name,
         study_id=study.id,
-        grid=_varied(manifest.grid),
+        grid=grid_kind(manifest.grid),
         data_label=describe(manifest.data).label,
         rows=[
             trial_row(state, plan.costs[state.trial.name].profile, state.trial.name in failures)
@@ -89,6 +88,15 @@ def _assemble(
         curve_metrics=(f"validation_{manifest.recipe.selection.attack}", "train_loss"),
         notes=[*_notes(plan), *_further_notes(states)],
     )
+
+
+def grid_kind(grid: Grid | None) -> GridKind:
+    """Return what a grid varies, in a report's words."""
+    if grid is None:
+        return "none"
+    if grid.settings is not None:
+        return "list"
+    return "both" if grid.widths and grid.depths else "width" if grid.widths else "depth"
 
 
 def _attacks(manifest: Sweep, states: list[TrialState]) -> tuple[str, ...]:
@@ -119,12 +127,6 @@ def pixels(length: float) -> str:
     """Write a length in pixel space as people do: 8/255 where it is one, else a decimal."""
     levels = length * 255
     return f"{levels:.0f}/255" if abs(levels - round(levels)) < 1e-6 else f"{length:g}"
-
-
-def _varied(grid: Grid | None) -> GridKind:
-    if grid is None:
-        return "none"
-    return "both" if grid.widths and grid.depths else "width" if grid.widths else "depth"
 
 
 def _recipe(recipe: Recipe) -> dict[str, str]:
@@ -197,7 +199,13 @@ def _curve(state: TrialState) -> list[tuple[int, dict[str, float]]]:
 def _notes(plan: Plan) -> list[str]:
     manifest = plan.study.manifest
     facts = describe(manifest.data)
+    notes = []
+    if manifest.narrow is not None:
+        notes.append(f"A proxy: every width is {manifest.narrow:g} times what the name says.")
+    if manifest.search is not None:
+        notes.append(describe_search(plan))
     return [
+        *notes,
         f"Each model was selected by {manifest.recipe.selection.attack} accuracy on "
         f"{facts.validation} images held out from the training set, and attacked once on the "
         f"{facts.test} test images.",

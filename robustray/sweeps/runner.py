@@ -26,6 +26,7 @@ from ray.tune.search import Searcher
 from robustray.errors import MachineError
 from robustray.manifest import Resources
 from robustray.sweeps.attempts import classify, one_line
+from robustray.sweeps.judging import Judge, JudgedScheduler
 from robustray.sweeps.queue import Failure, TrialQueue
 
 _LAUNCHER_BYTES = 400 * 2**20  # a process with torch and Ray, without work of its own
@@ -46,6 +47,9 @@ class Listener(Protocol):
     def finished(self, name: str) -> None:
         """Hear that a trial is done."""
 
+    def stopped(self, name: str, running: bool) -> None:
+        """Hear that the judge has stopped a trial for good; it may not even have begun."""
+
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
         """Hear that an attempt failed; the next comes after ``wait`` seconds, or never if None."""
 
@@ -60,6 +64,7 @@ def run_queue(
     listener: Listener,
     *,
     name: str,
+    judge: Judge | None = None,
 ) -> bool:
     """Run trials until the queue is finished.
 
@@ -75,6 +80,8 @@ def run_queue(
         Told what happens.
     name : str
         Shown by Ray for these actors.
+    judge : Judge, optional
+        Stops trials early; by default every trial runs to its end.
 
     Returns
     -------
@@ -87,7 +94,7 @@ def run_queue(
         If no trial could be started for ``resources.wait_minutes``.
     """
     stop = threading.Event()
-    state = _SweepCallback(queue, listener, resources.wait_minutes * 60)
+    state = _SweepCallback(queue, listener, resources.wait_minutes * 60, judge)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "64"
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we tell what failed, once
     with tempfile.TemporaryDirectory(prefix="robustray-tune-") as scratch, _stopping_politely(stop):
@@ -95,7 +102,8 @@ def run_queue(
             tune.with_resources(_trainable(execute), _claim(resources)),
             param_space={},
             tune_config=tune.TuneConfig(
-                search_alg=_QueueSearcher(queue, stop),
+                search_alg=_QueueSearcher(queue, stop, listener, judge),
+                scheduler=JudgedScheduler(judge) if judge else None,
                 num_samples=-1,
                 max_concurrent_trials=resources.max_concurrent,
                 reuse_actors=True,
@@ -142,9 +150,11 @@ def _trainable(execute: Execute) -> Callable[[dict[str, Any]], None]:
 class _QueueSearcher(Searcher):
     """Suggests what the queue hands out."""
 
-    def __init__(self, queue: TrialQueue, stop: threading.Event) -> None:
+    def __init__(
+        self, queue: TrialQueue, stop: threading.Event, listener: Listener, judge: Judge | None
+    ) -> None:
         super().__init__()
-        self._queue, self._stop = queue, stop
+        self._queue, self._stop, self._listener, self._judge = queue, stop, listener, judge
 
     def __getstate__(self) -> dict[str, Any]:
         """Hide the driver's event from Tune, which pickles searchers for restores."""
@@ -154,7 +164,13 @@ class _QueueSearcher(Searcher):
         if self._queue.finished or self._stop.is_set():
             return Searcher.FINISHED
         name = self._queue.pop(time.monotonic())
-        return None if name is None else {"trial": name}
+        while name is not None and self._judge is not None and not self._judge.admits(name):
+            self._queue.stop(name)
+            self._listener.stopped(name, running=False)
+            name = self._queue.pop(time.monotonic())
+        if name is None:
+            return Searcher.FINISHED if self._queue.finished else None
+        return {"trial": name}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -189,8 +205,11 @@ class _StopWhen(tune.Stopper):
 class _SweepCallback(tune.Callback):
     """Turns Tune's events into the queue's."""
 
-    def __init__(self, queue: TrialQueue, listener: Listener, patience_s: float) -> None:
+    def __init__(
+        self, queue: TrialQueue, listener: Listener, patience_s: float, judge: Judge | None
+    ) -> None:
         self._queue, self._listener, self._patience_s = queue, listener, patience_s
+        self._judge = judge
         self._outcomes: dict[str, dict[str, Any]] = {}
         self._running: set[str] = set()
         self._waiting_since = time.monotonic()
@@ -226,6 +245,8 @@ class _SweepCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         name, outcome = trial.config["trial"], self._outcomes.pop(trial.trial_id, None)
+        if self._was_stopped(name):
+            return
         self._running.discard(name)
         if outcome is None:
             return  # stopped from outside: the driver is shutting down
@@ -236,9 +257,21 @@ class _SweepCallback(tune.Callback):
             self._fail(name, Failure(outcome["outcome"]), outcome["message"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if self._was_stopped(trial.config["trial"]):
+            return
         error = _read_error(trial)
         message = one_line(error) if error else "the worker was lost"
         self._fail(trial.config["trial"], _kind(error), message)
+
+    def _was_stopped(self, name: str) -> bool:
+        """Close a trial that the judge has stopped, however its worker ended then."""
+        if self._judge is None or not self._judge.stopped(name):
+            return False
+        running = name in self._running
+        self._running.discard(name)
+        self._queue.stop(name)
+        self._listener.stopped(name, running)
+        return True
 
     def _fail(self, name: str, kind: Failure, message: str) -> None:
         self._running.discard(name)

@@ -9,6 +9,7 @@ from robustray.sweeps.records import (
     committed_epochs,
     finished_trials,
     read_trial,
+    stopped_trials,
 )
 
 
@@ -26,16 +27,18 @@ def describe_status(store: ObjectStore, study: Study, details: bool = False) -> 
     """
     total = study.manifest.recipe.epochs
     done, epochs = finished_trials(store, study), committed_epochs(store, study)
+    stopped = stopped_trials(store, study) - done
+    early = f", {len(stopped)} stopped early" if stopped else ""
     begun = attempted_trials(store, study) if details else set()
     lines = [
-        f"{study.id}: {len(done)} of {len(study.trials)} trials finished, "
+        f"{study.id}: {len(done)} of {len(study.trials)} trials finished{early}, "
         f"{sum(epochs.values())} of {total * len(study.trials)} epochs committed"
     ]
     if details:
         lines += [
             _trial_line(store, study, trial.name)
             for trial in study.trials
-            if trial.name in begun - done
+            if trial.name in begun - done - stopped
         ]
     return "\n".join(lines)
 

@@ -19,6 +19,7 @@ from robustray.store import LocalStore, ObjectStore
 from robustray.sweeps import attempts
 from robustray.sweeps.distributed import attempt_on_workers
 from robustray.sweeps.grid import Study
+from robustray.sweeps.halving import Halving, stop_words
 from robustray.sweeps.lease import lease
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
 from robustray.sweeps.progress import Progress
@@ -28,6 +29,7 @@ from robustray.sweeps.records import (
     committed_epochs,
     finished_trials,
     save_study,
+    stopped_trials,
     study_run,
     trial_run,
 )
@@ -50,6 +52,7 @@ class Outcome:
     """How a run of a study ended."""
 
     finished: int
+    stopped: int
     failed: dict[str, str]
     interrupted: bool
     published: Published | None
@@ -104,7 +107,7 @@ def run_study(
         cpu_only = _check_resources(manifest, capacity, assume_yes, say)
         with lease(store, f"{study.prefix}/driver.json", say):
             save_study(store, study)
-            uploader, patience_s = _start_tracking(tracking_uri, say)
+            uploader, patience_s = start_tracking(tracking_uri, say)
             driver = _Driver(study, plan, store, uploader, patience_s)
             try:
                 driver.run(str(folder), _bounded(manifest.resources, capacity, cpu_only))
@@ -128,33 +131,37 @@ class _Driver:
         self._readers = {t.name: TrialReader(store, study, t) for t in study.trials}
         self._failures: dict[str, str] = {}
         self._done = finished_trials(store, study)
+        self._halving = Halving(study, store) if study.manifest.search else None
+        self._stopped = stopped_trials(store, study) - self._done
         self._epochs = committed_epochs(store, study)
         self._started_ms = int(time.time() * 1000)
         self._interrupted = False
-        self._begun = set(self._epochs) - self._done
+        self._begun = set(self._epochs) - self._done - self._stopped
         total = study.manifest.recipe.epochs
         self._progress = Progress(
             len(study.trials),
             total * len(study.trials),
             len(self._done),
             sum(self._epochs.values()),
+            len(self._stopped),
         )
 
     def run(self, data_folder: str, resources: Resources) -> None:
         """Run every trial that has no result yet, with these resources each."""
         self._queue = TrialQueue(self._remaining_costs(), self._study.manifest.resources.retries)
         self._track_study("RUNNING")
-        for name in self._done:
+        for name in self._done | self._stopped:
             self._track(name)
         if self._done or self._epochs:
+            early = f", {len(self._stopped)} were stopped early" if self._stopped else ""
             self._progress.say(
-                f"continuing: {len(self._done)} of {len(self._study.trials)} trials are done, "
-                f"{len(set(self._epochs) - self._done)} have checkpoints"
+                f"continuing: {len(self._done)} of {len(self._study.trials)} trials are done"
+                f"{early}, {len(self._begun)} have checkpoints"
             )
         if not self._queue.finished:
             execute = partial(_execute, self._study, self._store.uri, data_folder, resources)
             self._interrupted = not run_queue(
-                self._queue, execute, resources, self, name=self._study.id
+                self._queue, execute, resources, self, name=self._study.id, judge=self._halving
             )
         self._progress.close()
 
@@ -162,16 +169,20 @@ class _Driver:
         """Write the report and close the MLflow runs; after an interruption only the latter."""
         if self._interrupted:
             untracked = self.close_runs("KILLED", patience_s=20)
-            return Outcome(len(self._done), dict(self._failures), True, None, untracked)
+            return self._outcome(None, untracked)
         report = publish(self._plan, self._store, report_root, self._failures)
         status: Status = "FAILED" if self._failures else "FINISHED"
         self._track_study(status, report.artifacts)
         untracked = self._uploader.drain(self._patience_s)
-        return Outcome(len(self._done), dict(self._failures), False, report, untracked)
+        return self._outcome(report, untracked)
+
+    def _outcome(self, report: Published | None, untracked: list[str]) -> Outcome:
+        done, stopped = len(self._done), len(self._stopped)
+        return Outcome(done, stopped, dict(self._failures), self._interrupted, report, untracked)
 
     def close_runs(self, status: Status, patience_s: float) -> list[str]:
         """End the MLflow runs of what was begun and isn't done, and the attempts with them."""
-        for name in self._begun - self._done - self._failures.keys():
+        for name in self._begun - self._done - self._stopped - self._failures.keys():
             self._conclude_attempt(name, "stopped", "the sweep was stopped")
             self._track(name, stopped=True)
         self._track_study(status)
@@ -198,6 +209,16 @@ class _Driver:
         self._progress.finished(name)
         self._track(name)
 
+    def stopped(self, name: str, running: bool) -> None:
+        """Follow `Listener`."""
+        assert self._halving is not None
+        decision = self._halving.stopped(name)
+        assert decision is not None
+        self._stopped.add(name)
+        self._progress.stopped(name, stop_words(decision), running)
+        self._conclude_attempt(name, "stopped early", stop_words(decision))
+        self._track(name)
+
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
         """Follow `Listener`."""
         self._progress.failed(name, kind, message, wait)
@@ -220,7 +241,7 @@ class _Driver:
         total = self._study.manifest.recipe.epochs
         costs = []
         for name, cost in self._plan.costs.items():
-            if name not in self._done:
+            if name not in self._done | self._stopped:
                 share = 1 - self._epochs.get(name, 0) / total
                 costs.append((name, cost.train_macs * share + cost.evaluation_macs))
         return costs
@@ -316,7 +337,7 @@ def _check_resources(
     return False
 
 
-def _start_tracking(uri: str, say: Callable[[str], None]) -> tuple[Uploader, float]:
+def start_tracking(uri: str, say: Callable[[str], None]) -> tuple[Uploader, float]:
     """Start the uploader; return it, and how long to wait for it at the end, in seconds."""
     uploader = Uploader(uri, log=say)
     answer = uploader.check()

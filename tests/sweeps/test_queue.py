@@ -76,6 +76,16 @@ def test_every_trial_ends_exactly_once(costs, kinds):
     assert sorted(ended) == sorted(str(i) for i in range(len(costs)))
 
 
+def test_a_stopped_trial_is_neither_done_nor_given_up_and_never_comes_again():
+    queue = TrialQueue([("a", 2.0), ("b", 1.0)], RETRIES)
+    queue.stop(queue.pop(0))
+    assert (queue.stopped, queue.succeeded, queue.given_up) == (["a"], [], {})
+    assert queue.pop(1e9) == "b"
+    assert not queue.finished
+    queue.succeed("b")
+    assert queue.finished
+
+
 def test_an_empty_queue_is_finished():
     queue = TrialQueue([], RETRIES)
     assert queue.finished
