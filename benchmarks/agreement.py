@@ -27,9 +27,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing as mp
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -112,22 +114,22 @@ def main() -> None:
     if options.compatible:
         equal = [compare_compatible(suite, seed, options) for seed in SEEDS[: options.seeds]]
         sys.exit(0 if all(equal) else 1)
-    rows = compare_suite(suite, options)
+    rows = compare_suite(None, options)
     if options.alone:
         for spec in suite.attacks:
-            alone = Suite(f"{spec.name} alone", (spec,))
-            rows += compare_suite(alone, options)
+            rows += compare_suite(spec.name, options)
     print_table(rows)
     if options.json:
         options.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
 
 
-def compare_suite(suite: Suite, options: argparse.Namespace) -> list[Comparison]:
-    """Judge with both engines at all seeds; compare after each attack of the cascade."""
-    ours, theirs = _judges(options)
+def compare_suite(alone: str | None, options: argparse.Namespace) -> list[Comparison]:
+    """Judge with both engines at all seeds; compare after each attack, or after one alone."""
+    suite = _suite(alone, options)
     names = [spec.name for spec in suite.attacks]
-    ours_SAN = _judged(ours, suite, options, "ours")
-    theirs_SAN = _judged(theirs, suite, options, "reference")
+    with ProcessPoolExecutor(options.jobs, mp_context=mp.get_context("spawn")) as pool:
+        waiting = [_judged(pool, engine, alone, options) for engine in ("reference", "ours")]
+        theirs_SAN, ours_SAN = (np.array([run.result() for run in runs]) for runs in waiting)
     titles = names if len(names) > 1 else [suite.name]
     return [compare(title, ours_SAN[:, at], theirs_SAN[:, at]) for at, title in enumerate(titles)]
 
@@ -211,11 +213,18 @@ def _given(options: argparse.Namespace) -> tuple[nn.Module, Examples, ThreatMode
     return network(name).to(options.device), examples, ThreatModel(options.norm, options.eps)
 
 
+def _suite(alone: str | None, options: argparse.Namespace) -> Suite:
+    suite = attack_suite(options.suite, options.norm)
+    if alone is None:
+        return suite
+    return Suite(f"{alone} alone", tuple(spec for spec in suite.attacks if spec.name == alone))
+
+
 def _sums(ours: torch.Tensor, theirs: torch.Tensor) -> str:
     return f"{int(ours.sum())} / {int(theirs.sum())}"
 
 
-def _judges(options: argparse.Namespace) -> tuple[Judge, Judge]:
+def _judges(options: argparse.Namespace) -> dict[str, Judge]:
     model, examples, threat = _given(options)
     x, y = examples.x, examples.y_N
 
@@ -225,26 +234,40 @@ def _judges(options: argparse.Namespace) -> tuple[Judge, Judge]:
     def theirs(suite: Suite, seed: int) -> EvaluationResult:
         return evaluate_reference(model, x, y, threat, suite, seed, options.reference_batch)
 
-    return ours, theirs
+    return {"ours": ours, "reference": theirs}
 
 
-def _judged(judge: Judge, suite: Suite, options: argparse.Namespace, title: str) -> np.ndarray:
-    """Return what is robust at each seed after each attack: bool (S, A, N)."""
-    names = [spec.name for spec in suite.attacks]
-    flags = []
-    for seed in SEEDS[: options.seeds]:
-        start = time.perf_counter()
-        found = judge(suite, seed)
-        place = [names.index(name) if name else len(names) for name in found.broken_by]
-        broken_at_N = np.where(found.clean_correct.cpu().numpy(), place, -1)
-        flags.append([broken_at_N > at for at in range(len(names))])
-        print(
-            f"  {title}, {suite.name}, seed {seed}: {found.robust_accuracy:.2%} robust, "
-            f"{int(found.forwards.sum())} forwards, {int(found.backwards.sum())} backwards, "
-            f"{time.perf_counter() - start:.1f} s",
-            flush=True,
-        )
-    return np.array(flags)
+def _judged(
+    pool: Executor, engine: str, alone: str | None, options: argparse.Namespace
+) -> list[Future[np.ndarray]]:
+    """Judge at each seed; what is robust after each attack: bool (A, N)."""
+    return [pool.submit(_judge, engine, alone, seed, options) for seed in SEEDS[: options.seeds]]
+
+
+def _judge(engine: str, alone: str | None, seed: int, options: argparse.Namespace) -> np.ndarray:
+    torch.set_num_threads(options.threads)
+    suite = _suite(alone, options)
+    search = options.search if engine == "ours" else "float32"
+    kept = options.keep and options.keep / "-".join(
+        (options.model, options.norm, f"{options.eps:.6f}", str(options.n), search,
+         suite.name.replace(" ", "-"), engine, f"{seed}.npy")
+    )  # fmt: skip
+    if kept and kept.exists():
+        return np.load(kept)
+    names, start = [spec.name for spec in suite.attacks], time.perf_counter()
+    found = _judges(options)[engine](suite, seed)
+    place = [names.index(name) if name else len(names) for name in found.broken_by]
+    broken_at_N = np.where(found.clean_correct.cpu().numpy(), place, -1)
+    print(
+        f"  {engine}, {suite.name}, seed {seed}: {found.robust_accuracy:.2%} robust, "
+        f"{int(found.forwards.sum())} forwards, {int(found.backwards.sum())} backwards, "
+        f"{time.perf_counter() - start:.1f} s",
+        flush=True,
+    )
+    flags_AN = np.array([broken_at_N > at for at in range(len(names))])
+    if kept:
+        np.save(kept, flags_AN)
+    return flags_AN
 
 
 def _describe(options: argparse.Namespace) -> str:
@@ -277,6 +300,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--reference-batch", type=int, default=250, help="its own default: 250")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="evaluations at a time")
+    parser.add_argument("--keep", type=Path, help="folder: what was judged before is read there")
     parser.add_argument("--json", type=Path, help="where to write the table")
     options = parser.parse_args()
     options.eps = options.eps or CASES[options.model].eps

@@ -58,6 +58,7 @@ REFERENCE = {
 }
 OURS = {
     "ours, float32": {},
+    "ours, without graphs": {"graphs": False},
     "ours, channels-last": {"channels_last": True},
     "ours, bf16 search": {"channels_last": True, "search_dtype": "bfloat16"},
 }
@@ -269,6 +270,7 @@ def _contenders(options: argparse.Namespace) -> list[str]:
     known = [*REFERENCE, *OURS]
     if "cuda" not in options.device:
         known.remove("reference, TF32")
+        known.remove("ours, without graphs")
     if options.only:
         return [name for name in known if any(part in name for part in options.only)]
     return known

@@ -35,8 +35,9 @@ def main() -> None:
     command = _command(options)
     print("$ " + " ".join(command), flush=True)
     started, before = time.time(), _commits(store)
+    there = len(before)
     for share in (1 / 3, 2 / 3):
-        wanted = len(before) + int(share * units)
+        wanted = there + int(share * units)
         now = _run_until(command, store, wanted, options)
         _check_untouched(before, now)
         print(f"killed after {time.time() - started:.0f} s: {len(now)} units committed", flush=True)

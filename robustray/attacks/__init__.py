@@ -7,11 +7,16 @@
 
 from robustray.attacks import catalogue as _catalogue
 from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
+from robustray.attacks.autoattack import autoattack
+from robustray.attacks.bpda import Bpda, WithSurrogate, soft_round, straight_through
 from robustray.attacks.evaluate import evaluate
+from robustray.attacks.fab import fab, fab_t
 from robustray.attacks.fgsm import fgsm
 from robustray.attacks.gradients import input_gradient
+from robustray.attacks.minimum_norm import MinimumNorm, minimum_norms
 from robustray.attacks.pgd import pgd
 from robustray.attacks.result import AttackResult, EvaluationResult
+from robustray.attacks.square import square
 from robustray.attacks.suite import (
     AttackSpec,
     Suite,
@@ -28,19 +33,29 @@ assert _catalogue  # imported for what it registers
 __all__ = [
     "AttackResult",
     "AttackSpec",
+    "Bpda",
     "EvaluationResult",
+    "MinimumNorm",
     "Suite",
     "ThreatModel",
+    "WithSurrogate",
     "apgd_ce",
     "apgd_dlr",
     "apgd_t",
     "attack_suite",
+    "autoattack",
     "evaluate",
+    "fab",
+    "fab_t",
     "fgsm",
     "input_gradient",
     "list_attacks",
     "list_suites",
+    "minimum_norms",
     "pgd",
     "register_attack",
     "register_suite",
+    "soft_round",
+    "square",
+    "straight_through",
 ]

@@ -47,6 +47,8 @@ class Schedule:
     batch_size : int
         How many examples are on the device at a time, rounded up to a multiple of that. It
         changes memory and speed and no result.
+    graphs : bool
+        Replay an attack's steps as CUDA graphs where there are such; that changes no result.
 
     Raises
     ------
@@ -56,6 +58,7 @@ class Schedule:
 
     compute_shape: int
     batch_size: int
+    graphs: bool = True
 
     def __post_init__(self) -> None:
         if self.compute_shape < 8 or self.compute_shape % 8:

@@ -7,8 +7,8 @@ from typing import Any
 
 from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t, make_apgd
 from robustray.attacks.fab import fab, fab_t, make_fab, make_fab_t
-from robustray.attacks.fgsm import fgsm
-from robustray.attacks.pgd import pgd
+from robustray.attacks.fgsm import check_fgsm, fgsm
+from robustray.attacks.pgd import check_pgd, pgd
 from robustray.attacks.square import square
 from robustray.attacks.square_search import Square
 from robustray.attacks.suite import AttackSpec, Suite, register_attack, register_suite
@@ -24,8 +24,8 @@ def _study(name: str, attack: str, **options: Any) -> None:
 
 
 def _register_attacks() -> None:
-    register_attack("fgsm", fgsm)
-    register_attack("pgd", pgd)
+    register_attack("fgsm", fgsm, check=check_fgsm)
+    register_attack("pgd", pgd, check=check_pgd)
     register_attack("apgd-ce", apgd_ce, partial(make_apgd, loss="ce"))
     register_attack("apgd-dlr", apgd_dlr, partial(make_apgd, loss="dlr"))
     register_attack("apgd-t", apgd_t, partial(make_apgd, loss="targeted-dlr"))

@@ -17,7 +17,7 @@ from robustray.attacks.engine import (
     run_attack,
 )
 from robustray.attacks.gradients import Model, is_correct
-from robustray.attacks.inputs import check_logits, checked_examples
+from robustray.attacks.inputs import check_inside, check_logits, checked_examples
 from robustray.attacks.result import AttackResult, EvaluationResult
 from robustray.attacks.suite import AttackSpec, Suite, attack_suite
 from robustray.attacks.threat import ThreatModel
@@ -39,6 +39,7 @@ def evaluate(
     compute_shape: int | None = None,
     search_dtype: str = "float32",
     channels_last: bool = False,
+    graphs: bool = True,
     mode: str = "robustray",
 ) -> EvaluationResult:
     """Attack a model with a suite and give a verdict on each example.
@@ -55,7 +56,8 @@ def evaluate(
         in evaluation mode and left as it was; its parameters are not touched. Where it offers
         ``surrogate(x)``, gradients come from that and verdicts from the model itself.
     x : Tensor
-        Images (N, C, H, W): float32 in [0, 1], or uint8.
+        Images (N, C, H, W), or other examples (N, ...) for attacks that do not look at rows and
+        columns: float32 or float64 in [0, 1], or uint8.
     y : Tensor
         Labels (N,), integers in 0..K-1.
     threat : ThreatModel
@@ -78,6 +80,8 @@ def evaluate(
         misclassified its adversarial example in float32.
     channels_last : bool
         Search in the memory layout that convolutions are often faster in.
+    graphs : bool
+        Replay an attack's steps as CUDA graphs where there are such; that changes no result.
     mode : {"robustray", "upstream"}
         "upstream" follows the reference implementation of AutoAttack in its quirks, its seeds and
         its random order: batches of exactly ``batch_size`` in lockstep. It is there to be compared
@@ -99,7 +103,7 @@ def evaluate(
     examples = checked_examples(x, y, index)
     network = Network(model, examples.x.device, search_dtype, channels_last)
     shape = default_compute_shape(network.device) if compute_shape is None else compute_shape
-    schedule = Schedule(shape, batch_size)
+    schedule = Schedule(shape, batch_size, graphs)
     with judging(model):
         if upstream:
             logits = clean_logits_upstream(network, examples, batch_size)
@@ -116,7 +120,7 @@ def evaluate(
                 found = run_attack_upstream(*case, batch_size, seed=seed)
             else:
                 found = run_attack(*case, schedule, seed=seed, logits=logits[rows])
-                assert bool(threat.contains(found.x_adv, case[1].x).all()), spec.name
+                check_inside(found.x_adv, case[1].x, threat, spec.name)
             verdicts.update(rows, found, spec.name)
     return verdicts.result(threat, suite.name, seed, batch_size if upstream else shape)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustray.attacks.gradients import Model, input_gradient, is_correct, predict_logits
+from robustray.attacks.gradients import Model, averaged_gradient, is_fooled
 from robustray.attacks.losses import cross_entropy
-from robustray.attacks.norms import steepest
+from robustray.attacks.norms import ascent_step
 from robustray.attacks.result import AttackResult
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
@@ -24,11 +24,12 @@ def fgsm(
     *,
     rng: ExampleRandom | None = None,
     index: Tensor | None = None,
+    eot: int = 1,
 ) -> AttackResult:
     """Take one step of size eps along the steepest direction of the cross-entropy.
 
-    For linf that is x + eps * sign(gradient); for l2 x + eps * gradient / ||gradient||. There is
-    no random start.
+    For linf that is x + eps * sign(gradient); for l2 x + eps * gradient / ||gradient||; for l1 the
+    pixels of the largest gradients move as far as they can. There is no random start.
 
     Parameters
     ----------
@@ -42,14 +43,35 @@ def fgsm(
         What is allowed.
     rng, index
         Not needed: the attack is deterministic.
+    eot : int
+        Passes that the gradient is averaged over, and that vote on the result, for models that
+        are random.
 
     Returns
     -------
     AttackResult
-        After two forward passes and one backward pass for each example.
+        After two forward passes and one backward pass for each example, times ``eot``.
+
+    Raises
+    ------
+    ValueError
+        For ``eot`` below 1.
     """
-    grad = input_gradient(model, x, lambda logits_BK: cross_entropy(logits_BK, y)).grad
-    x_adv = threat.project(x + threat.eps * steepest(grad, threat.norm), x)
-    success_B = ~is_correct(predict_logits(model, x_adv), y)
-    passes_B = torch.ones_like(y)
-    return AttackResult(x_adv, success_B, forwards_B=2 * passes_B, backwards_B=passes_B)
+    check_fgsm(threat, eot=eot)
+    grad, flawed_B = averaged_gradient(model, x, lambda logits_BK: cross_entropy(logits_BK, y), eot)
+    x_adv = threat.project(x + ascent_step(x, grad, threat.eps, threat.norm), x)
+    passes_B = torch.full_like(y, eot)
+    return AttackResult(x_adv, is_fooled(model, x_adv, y, eot), 2 * passes_B, passes_B, flawed_B)
+
+
+def check_fgsm(threat: ThreatModel, *, eot: int) -> None:
+    """Refuse a budget that is out of range.
+
+    Raises
+    ------
+    ValueError
+        For ``eot`` below 1.
+    """
+    del threat
+    if eot < 1:
+        raise ValueError(f"eot is at least 1, not {eot}")

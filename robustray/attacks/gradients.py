@@ -69,6 +69,34 @@ def input_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tensor]) ->
     return InputGradient(grad, loss_B.detach(), logits_BK.detach())
 
 
+def averaged_gradient(
+    model: Model, x: Tensor, loss: Callable[[Tensor], Tensor], eot: int
+) -> tuple[Tensor, Tensor]:
+    """Average ``input_gradient`` over passes, for models that are random.
+
+    Athalye, Engstrom, Ilyas and Kwok, "Synthesizing robust adversarial examples" (2018).
+
+    Returns
+    -------
+    Tensor, Tensor
+        Gradients (B, ...), 0 where they were not finite; and in how many passes they were not:
+        int64 (B,).
+    """
+    passes = [finite(input_gradient(model, x, loss).grad) for _ in range(eot)]
+    grad = passes[0][0] if eot == 1 else torch.stack([one for one, _ in passes]).mean(0)
+    return grad, torch.stack([flawed_B for _, flawed_B in passes]).sum(0)
+
+
+def finite(grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Return gradients with 0 for what is not finite, and where there was any: bool (B,)."""
+    # A sum is finite only if all of it is; asking every pixel costs ten times as much.
+    whole_B = grad.flatten(1).sum(1).isfinite()
+    if grad.device.type == "cpu" and bool(whole_B.all()):
+        return grad, ~whole_B
+    good = grad.isfinite()
+    return torch.where(good, grad, 0.0), ~good.flatten(1).all(1)
+
+
 @torch.no_grad()
 def predict_logits(model: Model, x: Tensor) -> Tensor:
     """Return the logits (B, K) of ``model(x)``, in float32 or better, without a graph."""
@@ -78,6 +106,14 @@ def predict_logits(model: Model, x: Tensor) -> Tensor:
 def is_correct(logits_BK: Tensor, y_B: Tensor) -> Tensor:
     """Return whether the largest logit is the label's: bool (B,). A NaN among them is wrong."""
     return (logits_BK.argmax(dim=1) == y_B) & ~logits_BK.isnan().any(dim=1)
+
+
+def is_fooled(model: Model, x_adv: Tensor, y_B: Tensor, votes: int) -> Tensor:
+    """Return whether more than half of ``votes`` passes are wrong: bool (B,)."""
+    wrong_B = torch.zeros_like(y_B)
+    for _ in range(votes):
+        wrong_B += ~is_correct(predict_logits(model, x_adv), y_B)
+    return 2 * wrong_B > votes
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 
 from robustray.attacks.batches import Examples
+from robustray.attacks.threat import ThreatModel
 
 
 def checked_examples(x: Tensor, y: Tensor, index: Tensor | None) -> Examples:
-    """Return images as float32 in [0, 1] with labels and indices, or say what is wrong.
+    """Return images in [0, 1] with labels and indices, or say what is wrong.
 
     Parameters
     ----------
     x : Tensor
-        Images (N, C, H, W): float32 in [0, 1], or uint8 (divided by 255).
+        Images (N, C, H, W), or other examples (N, ...) for attacks that do not look at rows and
+        columns: float32 or float64 in [0, 1], or uint8 (divided by 255 in float32).
     y : Tensor
         Labels (N,), integers.
     index : Tensor, optional
@@ -25,13 +27,13 @@ def checked_examples(x: Tensor, y: Tensor, index: Tensor | None) -> Examples:
     ValueError
         For any other shape, type or range.
     """
-    if not isinstance(x, Tensor) or x.ndim != 4 or x.numel() == 0:
+    if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"x is a tensor of images (N, C, H, W), N >= 1, not {_shown(x)}")
     x = x.detach()
     if x.dtype == torch.uint8:
         x = x.float() / 255
-    elif x.dtype != torch.float32:
-        raise ValueError(f"x is float32 in [0, 1] or uint8, not {x.dtype}")
+    elif x.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"x is float32 or float64 in [0, 1], or uint8, not {x.dtype}")
     lowest, highest = x.min().item(), x.max().item()
     if not (lowest >= 0 and highest <= 1):
         raise ValueError(
@@ -65,6 +67,23 @@ def check_logits(logits: Tensor, examples: Examples) -> None:
     if lowest < 0 or highest >= logits.shape[1]:
         raise ValueError(
             f"y ranges over {lowest}..{highest}, but the model has {logits.shape[1]} classes"
+        )
+
+
+def check_inside(x_adv: Tensor, x: Tensor, threat: ThreatModel, name: str) -> None:
+    """Refuse what an attack has found outside the threat model: it would be no adversarial example.
+
+    Raises
+    ------
+    ValueError
+        If a point is too far away, outside the pixel box, or not a number.
+    """
+    outside_B = ~threat.contains(x_adv, x)
+    if bool(outside_B.any()):
+        raise ValueError(
+            f"attack {name} left the threat model ({threat.norm}, eps={threat.eps:g}) for "
+            f"{int(outside_B.sum())} of {len(outside_B)} examples; an attack ends with "
+            "threat.project(x_adv, x)"
         )
 
 

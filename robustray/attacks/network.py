@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks.gradients import Model, gradient_path
+from robustray.attacks.shapes import Shapes
 
 SEARCH_DTYPES = ("float32", "bfloat16")
 
@@ -62,6 +63,7 @@ class Network:
         # What attacks that know no search path take gradients from (``gradients.gradient_path``).
         self.surrogate = self.search_path if self.has_surrogate or copied else None
         self.search_logits = _fed(model, searched, channels_last) if copied else self._judge
+        self.found_shapes: dict[tuple[object, ...], Shapes] = {}  # see ``oracle.find_shapes``
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits (B, K) of the model itself."""

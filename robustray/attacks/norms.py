@@ -35,6 +35,40 @@ def per_example(value_B: Tensor, like: Tensor) -> Tensor:
     return value_B.reshape(-1, *[1] * (like.ndim - 1))
 
 
+def ascent_step(x: Tensor, grad: Tensor, size: float, norm: str) -> Tensor:
+    """Return the step of a given size along which a linear function grows most.
+
+    For linf and l2 the pixel box is left to a projection. For l1 the step has to know it: all of
+    the step would go to the one pixel of the largest gradient, and once that is at the wall the
+    ascent would be stuck. So pixels are taken in the order of their gradients, each as far as it
+    can go, until the step is used up; that is the best step within the box.
+
+    Parameters
+    ----------
+    x : Tensor
+        Points (B, ...).
+    grad : Tensor
+        Gradients there, same shape. NaN counts as 0.
+    size : float
+        The step's norm, positive.
+    norm : {"linf", "l2", "l1"}
+        The norm of the perturbations.
+
+    Returns
+    -------
+    Tensor
+        Steps (B, ...).
+    """
+    if norm != "l1":
+        return size * steepest(grad, norm)
+    sign, slope_BD = torch.sign(grad), torch.nan_to_num(grad).abs().flatten(1)
+    room_BD = torch.where(sign > 0, 1 - x, x * (sign < 0)).clamp(min=0).flatten(1)
+    order_BD = slope_BD.argsort(dim=1, descending=True, stable=True)
+    room_BD = room_BD.gather(1, order_BD)
+    taken_BD = torch.minimum((size - (room_BD.cumsum(1) - room_BD)).clamp(min=0), room_BD)
+    return sign * torch.zeros_like(taken_BD).scatter(1, order_BD, taken_BD).reshape(x.shape)
+
+
 def steepest(grad: Tensor, norm: str) -> Tensor:
     """Return the direction of unit norm along which a linear function grows most.
 
@@ -42,9 +76,9 @@ def steepest(grad: Tensor, norm: str) -> Tensor:
     ----------
     grad : Tensor
         Gradients (B, ...). NaN counts as 0.
-    norm : {"linf", "l2", "l1"}
+    norm : {"linf", "l2"}
         The norm of the perturbations: the sign of the gradient for linf, the gradient divided by
-        its length for l2; for l1 the sign of its largest entry, and 0 elsewhere.
+        its length for l2.
 
     Returns
     -------
@@ -53,10 +87,6 @@ def steepest(grad: Tensor, norm: str) -> Tensor:
     """
     if norm == "linf":
         return torch.sign(grad)  # 0 for NaN
-    if norm == "l1":
-        size_BD = torch.nan_to_num(grad).abs().flatten(1)
-        largest_BD = torch.zeros_like(size_BD).scatter_(1, size_BD.argmax(1, keepdim=True), 1.0)
-        return torch.nan_to_num(torch.sign(grad)) * largest_BD.reshape(grad.shape)
     # Scaled by the largest entry first: squares of vanishing gradients would underflow.
     grad = torch.nan_to_num(grad)
     tiny = torch.finfo(grad.dtype).tiny

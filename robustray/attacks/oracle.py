@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustray.attacks.gradients import input_gradient, is_correct, predict_logits
+from robustray.attacks.gradients import finite, input_gradient, is_correct, predict_logits
 from robustray.attacks.network import Network
 from robustray.attacks.shapes import Shapes, equal_shapes
 from robustray.attacks.steppers import Gradient, Passes, Rows
@@ -76,20 +76,12 @@ class SearchOracle:
     def _once(self, x: Tensor, loss: Callable[[Tensor, Rows], Tensor], rows: slice) -> Gradient:
         found = input_gradient(self.network.search_path, x, lambda logits: loss(logits, rows))
         grad, flawed_B = finite(found.grad.contiguous())
-        if not self.network.has_surrogate:
-            return Gradient(grad, found.loss_B, found.logits_BK, flawed_B)
-        logits_BK = predict_logits(self.network.search_logits, x)
-        return Gradient(grad, loss(logits_BK, rows), logits_BK, flawed_B)
-
-
-def finite(grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Return gradients with 0 for what is not finite, and where there was any: bool (B,)."""
-    # A sum is finite only if all of it is; asking every pixel costs ten times as much.
-    whole_B = grad.flatten(1).sum(1).isfinite()
-    if grad.device.type == "cpu" and bool(whole_B.all()):
-        return grad, ~whole_B
-    good = grad.isfinite()
-    return torch.where(good, grad, 0.0), ~good.flatten(1).all(1)
+        loss_B, logits_BK = found.loss_B, found.logits_BK
+        if self.network.has_surrogate:
+            logits_BK = predict_logits(self.network.search_logits, x)
+            loss_B = loss(logits_BK, rows)
+        # Logits may be more precise than the images; states are kept in the images' type.
+        return Gradient(grad, loss_B.to(x.dtype), logits_BK, flawed_B)
 
 
 def judge(network: Network, x_adv: Tensor, y_B: Tensor, shapes: Shapes, votes: int = 1) -> Tensor:
@@ -115,7 +107,7 @@ def judge(network: Network, x_adv: Tensor, y_B: Tensor, shapes: Shapes, votes: i
 
 
 def find_shapes(network: Network, full: int, image: Tensor, classes: int) -> Shapes:
-    """Find the physical batches that give a network's answers the same bits.
+    """Find the physical batches that give a network's answers the same bits; asked once.
 
     Models that are random, or depend on the rest of the batch, get the full shape alone.
 
@@ -130,6 +122,13 @@ def find_shapes(network: Network, full: int, image: Tensor, classes: int) -> Sha
     classes : int
         How many classes there are.
     """
+    key = (full, tuple(image.shape), image.dtype, classes)
+    if key not in network.found_shapes:
+        network.found_shapes[key] = _find_shapes(network, full, image, classes)
+    return network.found_shapes[key]
+
+
+def _find_shapes(network: Network, full: int, image: Tensor, classes: int) -> Shapes:
     rng, index_B = ExampleRandom(0, "probe"), torch.arange(full)
     x = rng.uniform(index_B, tuple(image.shape)).to(network.device, image.dtype)
     weight_K = rng.normal(index_B[:1], (classes,))[0].to(network.device)

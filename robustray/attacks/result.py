@@ -55,7 +55,7 @@ class EvaluationResult:
         The attack that first broke a correctly classified image; None for robust images and for
         those that were misclassified before any attack.
     x_adv : Tensor
-        Float32 (N, C, H, W), inside the threat model: of the attack that broke the example, else
+        Images (N, ...), inside the threat model: of the attack that broke the example, else
         of the last one that was run on it, else the image itself.
     forwards, backwards : Tensor
         Int64 (N,): passes spent on each example, the clean forward pass included.

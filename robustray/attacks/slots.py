@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from robustray.attacks.graphs import GraphedStep
 from robustray.attacks.memory import keep_freed_memory
 from robustray.attacks.network import Network
 from robustray.attacks.oracle import SearchOracle, judge
@@ -36,6 +37,7 @@ from robustray.attacks.steppers import (
 )
 
 _PATIENCE = 8  # steps after which a run is likely to last, and between tidyings of the batch
+_LONGEST = 64  # steps between two looks at a device
 _ENOUGH = 8  # runs that are worth an interruption
 _LANES = 32  # vector units: runs begin in numbers that leave them no remainder
 
@@ -65,6 +67,8 @@ class SlotEngine:
         The physical batches of passes.
     slots : int
         How many slots there are at most; rounded up to full batches.
+    graphs : bool
+        Replay steps as CUDA graphs, on devices that have them.
     """
 
     def __init__(
@@ -74,12 +78,15 @@ class SlotEngine:
         examples: Attackable,
         shapes: Shapes,
         slots: int,
+        graphs: bool = True,
     ) -> None:
         self._stepper, self._network, self._examples = stepper, network, examples
         self._shapes = shapes
         self._most = -(-slots // shapes.full) * shapes.full
         self._oracle = SearchOracle(network, shapes, stepper.eot)
         self._every = 1 if network.device.type == "cpu" else _PATIENCE
+        graphed = graphs and network.device.type == "cuda"
+        self._advance = GraphedStep(self._advanced) if graphed else self._advanced
         count = len(examples.y_N)
         self._book: RunBook[Tensor] = RunBook(
             range(count), stepper.runs(examples.logits_NK.shape[1])
@@ -91,7 +98,7 @@ class SlotEngine:
         self._judging: list[tuple[list[Run], SlotState]] = []
         self._returning: list[tuple[list[Run], SlotState]] = []
         self._result = _Sheet.empty(examples)
-        self._steps = 0
+        self._steps = self._changed = 0  # steps made, and when a run last left or came
 
     def run(self) -> AttackResult:
         """Return a result for each example, on its device."""
@@ -104,18 +111,27 @@ class SlotEngine:
                     return self._result.attack_result()
                 self._judge()
                 continue
-            for _ in range(self._every):
+            for _ in range(self._stretch()):
                 self._step()
             self._collect()
 
+    def _stretch(self) -> int:
+        """Return how many steps to make before the host looks: more where little happens."""
+        if self._every == 1:
+            return 1
+        quiet = (self._steps - self._changed) // _PATIENCE
+        return min(max(self._every, quiet // _PATIENCE * _PATIENCE), _LONGEST)
+
     def _step(self) -> None:
-        state = self._state
-        assert state is not None
+        assert self._state is not None
+        self._state = self._advance(self._state)
+        self._steps += 1
+
+    def _advanced(self, state: SlotState) -> SlotState:
         after = self._stepper.step(self._oracle, state)
         if self._every > 1:
             after = keep_rows(state.claimed_B | state.spent_B, state, after)
-        self._state = after
-        self._steps += 1
+        return after
 
     def _collect(self) -> None:
         """Take out who is done, and judge when there is a full batch of candidates."""
@@ -124,6 +140,7 @@ class SlotEngine:
         done = (state.claimed_B | state.spent_B).nonzero()[:, 0].tolist()
         leaving = {slot: run for slot in done if (run := self._sitting[slot]) is not None}
         if leaving:
+            self._changed = self._steps
             rows = torch.tensor(list(leaving), device=state.y_B.device)
             self._judging.append((list(leaving.values()), take_rows(state, rows)))
             self._free(leaving)
@@ -220,6 +237,7 @@ class SlotEngine:
     def _seat(self, entering: list[tuple[list[Run], SlotState]]) -> None:
         """Put runs into slots; rebuild the batch where its size no longer fits."""
         runs = [run for part, _ in entering for run in part]
+        self._changed = self._steps if runs else self._changed
         self._seated += len(runs)
         kept = [slot for slot, run in enumerate(self._sitting) if run is not None]
         size = self._shapes.padded(len(kept) + len(runs))

@@ -147,7 +147,7 @@ class Square:
         state = self._planned(state)
         tried = self._proposal(state)
         logits_BK = oracle.logits(tried)
-        margin_B = -margin(logits_BK, state.y_B)
+        margin_B = -margin(logits_BK, state.y_B).to(state.margin_B.dtype)
         broken_B = ~(margin_B > 0)  # NaN is broken
         better_B = broken_B | (margin_B < state.margin_B)
         query_B = state.query_B + 1

@@ -71,7 +71,8 @@ def run_stepper(
     shapes = find_shapes(network, schedule.compute_shape, examples.x[0], logits_NK.shape[1])
     chosen = examples.take(rows)
     attackable = Attackable(chosen.x, chosen.y_N, chosen.index_N, logits_NK[rows])
-    found = SlotEngine(stepper, network, attackable, shapes, schedule.slots).run()
+    engine = SlotEngine(stepper, network, attackable, shapes, schedule.slots, schedule.graphs)
+    found = engine.run()
     for name, whole in vars(result).items():
         whole[rows] = getattr(found, name)
     return result

@@ -9,14 +9,19 @@ from types import MappingProxyType
 from typing import Any
 
 from robustray.attacks.result import AttackResult
-from robustray.attacks.steppers import Stepper
+from robustray.attacks.steppers import ExampleNoise, Stepper
+from robustray.attacks.threat import ThreatModel
+from robustray.random import ExampleRandom
 
 Attack = Callable[..., AttackResult]
 MakeStepper = Callable[..., Stepper[Any]]
 
+Check = Callable[..., object]
+
 _NOT_BUDGET = {"model", "x", "y", "threat", "rng", "index"}
 _attacks: dict[str, Attack] = {}
 _steppers: dict[str, MakeStepper] = {}
+_checks: dict[str, Check] = {}
 _suites: dict[str, Suite] = {}
 _l1_suites: dict[str, Suite] = {}
 
@@ -56,6 +61,24 @@ class AttackSpec:
                 raise ValueError(
                     f"attack {self.attack} has no option {option!r}; it has: {allowed}"
                 )
+            _check_kind(self.attack, option, self.options[option], defaults[option])
+
+    def check(self, threat: ThreatModel) -> None:
+        """Refuse a budget that is out of range, before anything runs.
+
+        Raises
+        ------
+        ValueError
+            As the attack itself would, with the name of this one.
+        """
+        options = _budget(self.function) | dict(self.options)
+        try:
+            if self.stepper is not None:
+                self.stepper(threat, ExampleNoise(ExampleRandom(0, self.name)), **options)
+            elif self.attack in _checks:
+                _checks[self.attack](threat, **options)
+        except ValueError as error:
+            raise ValueError(f"attack {self.name}: {error}") from error
 
     @property
     def function(self) -> Attack:
@@ -104,7 +127,9 @@ class Suite:
         return {"name": self.name, "attack_all": self.attack_all, "attacks": attacks}
 
 
-def register_attack(name: str, attack: Attack, stepper: MakeStepper | None = None) -> None:
+def register_attack(
+    name: str, attack: Attack, stepper: MakeStepper | None = None, check: Check | None = None
+) -> None:
     """Make an attack known to suites.
 
     Parameters
@@ -117,6 +142,9 @@ def register_attack(name: str, attack: Attack, stepper: MakeStepper | None = Non
     stepper : callable, optional
         ``stepper(threat, noise, *, upstream=False, **budget)``, with the same keywords and
         defaults: suites then run the attack through the slot engine.
+    check : callable, optional
+        For attacks without a stepper, ``check(threat, **budget)``: raises ValueError for a budget
+        that is out of range.
 
     Raises
     ------
@@ -128,6 +156,8 @@ def register_attack(name: str, attack: Attack, stepper: MakeStepper | None = Non
     _attacks[name] = attack
     if stepper is not None:
         _steppers[name] = stepper
+    if check is not None:
+        _checks[name] = check
 
 
 def register_suite(suite: Suite, l1: Suite | None = None) -> Suite:
@@ -193,3 +223,20 @@ def attack_suite(suite: str | Suite | Iterable[str | AttackSpec], norm: str = "l
 def _budget(attack: Attack) -> dict[str, Any]:
     parameters = inspect.signature(attack).parameters
     return {name: p.default for name, p in parameters.items() if name not in _NOT_BUDGET}
+
+
+def _check_kind(attack: str, option: str, value: Any, default: Any) -> None:
+    """Refuse a value of another kind than the default's; None stands for a number."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, bool):
+        fits, kind = isinstance(value, bool), "true or false"
+    elif isinstance(default, int):
+        fits, kind = number and isinstance(value, int), "a whole number"
+    elif isinstance(default, str):
+        fits, kind = isinstance(value, str), "a word"
+    elif default is None or isinstance(default, float):
+        fits, kind = number or (value is None and default is None), "a number"
+    else:
+        return
+    if not fits:
+        raise ValueError(f"attack {attack}: {option} is {kind}, not {value!r}")

@@ -19,7 +19,7 @@ from robustray.attacks.inputs import check_logits
 from robustray.evaluation import masking, stability
 from robustray.evaluation.findings import Finding
 
-AUDIT_VERSION = 1
+AUDIT_VERSION = 2
 IMAGES = 64
 
 

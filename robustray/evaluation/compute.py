@@ -7,7 +7,7 @@ not depend on which others it was computed with.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +18,7 @@ from robustray.attacks import AttackResult, AttackSpec, ThreatModel
 from robustray.attacks.context import judging
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
 from robustray.attacks.gradients import is_correct
-from robustray.attacks.inputs import check_logits
+from robustray.attacks.inputs import check_inside, check_logits
 from robustray.evaluation.engines import is_independent, load_engine
 from robustray.evaluation.task import SAMPLES, Task
 from robustray.evaluation.verdicts import (
@@ -46,10 +46,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Computed:
-    """Verdicts on a range, and adversarial examples: "x" (M, C, H, W) and "index" (M,)."""
+    """Verdicts on a range; adversarial examples: "x" (M, C, H, W) and "index" (M,); and counts.
+
+    ``notes`` are the engine's own counts (``engines.NOTES``).
+    """
 
     verdicts: Verdicts
     adversarial: dict[str, Tensor] = field(default_factory=dict)
+    notes: dict[str, int] = field(default_factory=dict)
 
 
 def compute(
@@ -129,17 +133,21 @@ def _group(
     chosen = [
         part.examples.take(torch.from_numpy(open_)) for part, open_ in zip(parts, rows, strict=True)
     ]
-    result, prediction = None, np.zeros(0, np.int64)
+    result, prediction, notes = None, np.zeros(0, np.int64), {}
     if any(len(open_) for open_ in rows):
         engine = load_engine(task.conditions.engine["name"])
         joined = _joined(chosen)
         result = engine.attack(model, joined, threat, spec, task.conditions, batch_size)
-        assert bool(threat.contains(result.x_adv, joined.x).all()), spec.name
+        check_inside(result.x_adv, joined.x, threat, spec.name)
         prediction = _predictions(task, model, joined, result, batch_size)
+        notes = engine.notes(result)
     bounds = np.cumsum([0, *map(len, rows)])
     return [
-        _computed(
-            task, position, part, open_, examples, _slice(result, a, b), threat, prediction[a:b]
+        replace(
+            _computed(
+                task, position, part, open_, examples, _slice(result, a, b), threat, prediction[a:b]
+            ),
+            notes={name: int(flags_B[a:b].sum()) for name, flags_B in notes.items()},
         )
         for part, open_, examples, (a, b) in zip(parts, rows, chosen, pairwise(bounds), strict=True)
     ]

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any, Protocol, cast
+
+from torch import Tensor
 
 from robustray.attacks import AttackResult, AttackSpec, Suite, ThreatModel
 from robustray.attacks.engine import Examples, Network, Schedule, run_attack
 from robustray.attacks.gradients import Model
-from robustray.errors import UserError
+from robustray.errors import ManifestError, UserError
 from robustray.evaluation.task import Conditions
 
 _MODULES = {"robustray": __name__, "reference": "robustray.evaluation.reference"}
+
+# What engines may note of an example: its point was outside the threat model and was moved there;
+# and only outside of it did the point fool the model.
+NOTES = ("repaired", "lost")
 
 # Engines whose verdict on an image does not depend on the images that it is attacked with.
 _INDEPENDENT = {"robustray"}
@@ -59,6 +66,10 @@ class Engine(Protocol):
         """
         ...
 
+    def notes(self, result: AttackResult) -> Mapping[str, Tensor]:
+        """Return what records count beside verdicts: names to bool (B,); see ``NOTES``."""
+        ...
+
 
 def load_engine(name: str) -> Engine:
     """Return an engine by its name in manifests.
@@ -87,7 +98,13 @@ class NativeEngine:
         return {"name": "robustray"}
 
     def check(self, suite: Suite, threat: ThreatModel, search_dtype: str) -> None:
-        """Raise nothing: suites were checked when they were made."""
+        """Refuse budgets that are out of range, now and not on the first worker."""
+        del search_dtype
+        for spec in suite.attacks:
+            try:
+                spec.check(threat)
+            except ValueError as error:
+                raise ManifestError(str(error), path="suite") from error
 
     def attack(
         self,
@@ -104,6 +121,11 @@ class NativeEngine:
         )
         schedule = Schedule(conditions.compute_shape, batch_size)
         return run_attack(network, examples, threat, spec, schedule, seed=conditions.seed)
+
+    def notes(self, result: AttackResult) -> Mapping[str, Tensor]:
+        """Return nothing: all points are inside."""
+        del result
+        return {}
 
 
 ENGINE = NativeEngine()

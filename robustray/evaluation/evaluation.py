@@ -25,7 +25,13 @@ from robustray.evaluation.outputs import (
 from robustray.evaluation.plan import Plan, describe_plan, make_plan, prepare
 from robustray.evaluation.record import result_document, summary_text
 from robustray.evaluation.units import UnitStore
-from robustray.evaluation.workers import make_place, on_gpu, pick_resources, pool_size
+from robustray.evaluation.workers import (
+    expected_on_gpu,
+    make_place,
+    on_gpu,
+    pick_resources,
+    pool_size,
+)
 from robustray.manifest import Evaluation
 from robustray.reports.files import write_atomically
 from robustray.store import ObjectStore, canonical_json
@@ -76,7 +82,7 @@ def plan_evaluation(manifest: Evaluation, store: ObjectStore, data_root: str | N
     """
     import_from((str(Path.cwd()),))
     prepared = prepare(manifest, store, data_root, dry=True)
-    return make_plan(prepared, store, on_gpu=on_gpu(manifest.resources), dry=True)
+    return make_plan(prepared, store, on_gpu=expected_on_gpu(manifest.resources), dry=True)
 
 
 def run_evaluation(

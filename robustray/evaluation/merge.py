@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from robustray.errors import UserError
+from robustray.evaluation.engines import NOTES
 from robustray.evaluation.task import Task
 from robustray.evaluation.units import LoadedUnit
 from robustray.evaluation.verdicts import BROKEN, Verdicts
@@ -39,6 +40,9 @@ class AttackSummary:
         How many of the broken ones a further pass classified correctly: the model is randomised.
     forwards, backwards, flawed : int
         Passes spent, and gradients that were not finite.
+    repaired, lost : int
+        The reference engine only: points that it left outside the threat model, and how many of
+        these fooled the model only there (they count as robust).
     """
 
     name: str
@@ -51,6 +55,8 @@ class AttackSummary:
     forwards: int
     backwards: int
     flawed: int
+    repaired: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,13 +272,16 @@ def _summaries(task: Task, parts: Sequence[Sequence[LoadedUnit]]) -> tuple[Attac
             counts = verdicts.counts()
             for name in ("attacked", "robust", "unconfirmed", "forwards", "backwards", "flawed"):
                 totals[name] += counts[name]
+        for part in parts:
+            for name in NOTES if position < len(part) else ():
+                totals[name] += part[position].record.counts.get(name, 0)
         names = ("attacked", "broken", "robust", "unconfirmed", "forwards", "backwards", "flawed")
         summaries.append(
             AttackSummary(
                 name=str(attack["name"]),
                 attack=str(attack["attack"]),
                 examples=sum(map(len, tables)),
-                **{name: totals[name] for name in names},
+                **{name: totals[name] for name in (*names, *NOTES)},
             )
         )
     return tuple(summaries)

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -154,16 +155,32 @@ def _call(function: str, arguments: Mapping[str, Any]) -> nn.Module:
             "or install it",
             path="factory.function",
         ) from error
+    except Exception as error:  # a user's code
+        message = f"{module_name} fails when it is imported: {_told(error)}"
+        raise ManifestError(message, path="factory.function") from error
     make = getattr(module, name, None)
     if not callable(make):
         raise ManifestError(f"{module_name} has no function {name!r}", path="factory.function")
     try:
-        built = make(**arguments)
+        inspect.signature(make).bind(**arguments)
     except TypeError as error:
         raise ManifestError(f"{function}: {error}", path="factory.arguments") from error
+    except ValueError:
+        pass  # it has no signature to look at
+    try:
+        built = make(**arguments)
+    except Exception as error:  # a user's code
+        message = f"{function} fails: {_told(error)}"
+        raise ManifestError(message, path="factory.function") from error
     if not isinstance(built, nn.Module):
         raise UserError(f"{function} returns a {type(built).__name__}, not a torch.nn.Module")
     return built
+
+
+def _told(error: Exception) -> str:
+    """Return an exception of a user's code in one line, with the place that raised it."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
 
 
 def _code_digest(factory: FactoryConfig, built: nn.Module) -> str:

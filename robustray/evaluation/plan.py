@@ -12,7 +12,7 @@ import torch
 from robustray.attacks import Suite, ThreatModel
 from robustray.attacks.engine import default_compute_shape
 from robustray.data import Split
-from robustray.errors import ManifestError
+from robustray.errors import ManifestError, StoreUnavailableError
 from robustray.evaluation.cost import CLEAN_ACCURACY, ROBUST_SHARE, Passes, task_passes
 from robustray.evaluation.engines import is_independent, load_engine
 from robustray.evaluation.images import facts_of, label_of, load_images, ranges_of
@@ -23,7 +23,7 @@ from robustray.evaluation.suites import resolve_suite, resolve_threat
 from robustray.evaluation.task import SAMPLES, Conditions, Subject, Task
 from robustray.manifest import Evaluation, JudgedData
 from robustray.models import ModelError, profile
-from robustray.store import ObjectStore, canonical_json, sha256_bytes
+from robustray.store import NotFoundError, ObjectStore, canonical_json, sha256_bytes
 
 
 @dataclass(frozen=True)
@@ -184,23 +184,40 @@ def make_plan(prepared: Prepared, store: ObjectStore, *, on_gpu: bool, dry: bool
 
     id_ = f"{manifest.name}-{_identity(manifest, images, tasks(len(images.split)))[:8]}"
     prefix = f"evaluations/{id_}"
-    size = manifest.shard_size if dry else agreed_size(store, prefix, manifest.shard_size)
+    size = agreed_size(store, prefix, manifest.shard_size, dry=dry)
     return Plan(id_, manifest, images, prepared.wanted, tuple(tasks(size)), prepared.macs)
 
 
-def agreed_size(store: ObjectStore, prefix: str, size: int) -> int:
-    """Return the shard size of the first run of an evaluation: what it committed can be reused."""
-    key = f"{prefix}/layout.json"
-    store.create(key, canonical_json({"shard_size": size}))
+def agreed_size(store: ObjectStore, prefix: str, size: int, *, dry: bool = False) -> int:
+    """Return the shard size of the first run of an evaluation: what it committed can be reused.
 
-    return int(json.loads(store.get(key))["shard_size"])
+    Without a first run it is the given one, which is settled unless this is ``dry``.
+    """
+    key = f"{prefix}/layout.json"
+    if not dry:
+        store.create(key, canonical_json({"shard_size": size}))
+    try:
+        return int(json.loads(store.get(key))["shard_size"])
+    except (NotFoundError, StoreUnavailableError):
+        if dry:
+            return size
+        raise
 
 
 def count_macs(subject: Subject, images: Images) -> int | None:
-    """Return the MACs of a forward pass over one image, or None where they can't be counted."""
-    where = "cpu" if "factory" in subject.network else "meta"  # a function may load weights
+    """Return the MACs of a forward pass over one image, or None where they can't be counted.
+
+    A user's function is called as workers call it, for it may load weights; what its network does
+    in a pass without numbers is its own business, and no reason to refuse it.
+    """
+    if "factory" in subject.network:
+        model = build_network(subject.network)
+        try:
+            return profile(model, images.split.image_shape).macs
+        except Exception:
+            return None
     try:
-        with torch.device(where):
+        with torch.device("meta"):
             model = build_network(subject.network)
         return profile(model, images.split.image_shape).macs
     except (ModelError, RuntimeError, NotImplementedError):
@@ -225,6 +242,8 @@ def describe_plan(plan: Plan) -> str:
     cost = f"{passes.forwards:.3g} forward and {passes.backwards:.3g} backward passes"
     if plan.macs:
         cost += f", {2 * plan.macs * passes.equivalents:.3g} FLOPs"
+    else:
+        cost += " (FLOPs unknown: the network's operations can't be counted)"
     curve = [eps_text(task.eps) for task in plan.tasks[1:]]
     return "\n".join(
         [

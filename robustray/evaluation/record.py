@@ -224,6 +224,8 @@ def _findings_after(merged: Merged) -> list[dict[str, Any]]:
     broken = sum(summary.broken for summary in merged.attacks)
     unconfirmed = sum(summary.unconfirmed for summary in merged.attacks)
     flawed = sum(summary.flawed for summary in merged.attacks)
+    repaired = sum(summary.repaired for summary in merged.attacks)
+    lost = sum(summary.lost for summary in merged.attacks)
     share = unconfirmed / broken if broken else 0.0
     found = [
         black_box_finding(attacks, merged.total),
@@ -243,6 +245,18 @@ def _findings_after(merged: Merged) -> list[dict[str, Any]]:
             fine="all gradients were finite",
         ),
     ]
+    if repaired:
+        found.append(
+            graded(
+                "outside_threat",
+                float(lost),
+                0.0,
+                f"the reference left {repaired} points outside the threat model; {lost} of them "
+                "fooled the model only there, and count as robust",
+                fine=f"the reference left {repaired} points outside the threat model; they were "
+                "moved inside, and verdicts did not change",
+            )
+        )
     return plain(finding for finding in found if finding is not None)
 
 

@@ -14,6 +14,7 @@ the batches and on the order of the images.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -239,6 +240,11 @@ class ReferenceEngine:
             model, examples, threat, spec,
             seed=conditions.seed, batch_size=shape, compute_shape=shape,
         )  # fmt: skip
+
+    def notes(self, result: AttackResult) -> Mapping[str, Tensor]:
+        """Return which points were outside the threat model, and which fooled the model there."""
+        assert isinstance(result, ReferenceResult)
+        return {"repaired": result.repaired_B, "lost": result.lost_B}
 
 
 def _shared(counts: Tensor, examples: int) -> Tensor:

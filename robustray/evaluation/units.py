@@ -44,7 +44,7 @@ class UnitRecord:
     files : mapping of FileEntry
         Its payloads: "verdicts", and "adversarial" where an example was broken.
     counts : mapping of int
-        ``Verdicts.counts``.
+        ``Verdicts.counts``, and what the engine noted (``engines.NOTES``).
     """
 
     identity: Mapping[str, Any]
@@ -98,6 +98,7 @@ class Outcome:
     previous: str | None
     verdicts: Verdicts
     adversarial: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
 
 
 class UnitStore:
@@ -127,7 +128,7 @@ class UnitStore:
         files = {name: _entry(unit, name, *payload) for name, payload in payloads.items()}
         for name, (data, _) in payloads.items():
             self.store.put(files[name]["key"], data)
-        counts = outcome.verdicts.counts()
+        counts = outcome.verdicts.counts() | dict(outcome.notes)
         record = UnitRecord(outcome.identity, outcome.previous, files, counts)
         if self.store.create(_record_key(unit), record.to_bytes()):
             self.store.put(f"{unit.prefix}/provenance.json", canonical_json(dict(provenance)))

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from robustray.attacks.context import judging
+from robustray.attacks.engine import Network
 from robustray.attacks.inputs import checked_examples
 from robustray.data import Split
 from robustray.errors import CorruptObjectError, UserError
@@ -81,6 +83,7 @@ class Worker:
     def __init__(self, place: Place) -> None:
         self._place = place
         self._loaded: tuple[str, nn.Module, torch.device] | None = None
+        self._tried = False
 
     def hello(self) -> int:
         """Answer with the process's number, as soon as there is a process."""
@@ -98,6 +101,7 @@ class Worker:
         units = UnitStore(open_store(self._place.store_uri))
         model, device = self._load(task.subject)
         images = load_images(task.data, self._place.data_root)
+        self._try(model, device, images, task)
         ready, replies = [], []
         for order in orders:
             try:
@@ -114,7 +118,7 @@ class Worker:
         for (order, part, previous), found in zip(ready, computed, strict=True):
             unit = order.unit
             identity = task.identity(unit.range, unit.position)
-            outcome = Outcome(identity, previous, found.verdicts, found.adversarial)
+            outcome = Outcome(identity, previous, found.verdicts, found.adversarial, found.notes)
             seconds = (ended - started) * len(part.open(task.attack_all)) / examples
             record = units.commit(
                 unit, outcome, _provenance(order, device, started, ended, seconds, len(ready))
@@ -127,8 +131,9 @@ class Worker:
         """Audit a task's model and keep what was found; never raises."""
         started = time.time()
         try:
-            model, _ = self._load(task.subject)
+            model, device = self._load(task.subject)
             images = load_images(task.data, self._place.data_root)
+            self._try(model, device, images, task)
             make_audit(open_store(self._place.store_uri), task, images, model)
         except Exception as error:
             return [failure(name, error)]
@@ -137,13 +142,29 @@ class Worker:
     def _load(self, subject: Subject) -> tuple[nn.Module, torch.device]:
         """Return the subject's network on this worker's device; loaded once."""
         if self._loaded is None or self._loaded[0] != subject.digest:
-            self._loaded = None
+            self._loaded, self._tried = None, False
             import_from(self._place.import_paths)
             device = pick_device(self._place.cpus, self._place.gpus)
             store = open_store(self._place.store_uri)
             model = load_subject(subject, store).to(device).requires_grad_(False)
             self._loaded = (subject.digest, model, device)
         return self._loaded[1], self._loaded[2]
+
+    def _try(self, model: nn.Module, device: torch.device, images: Split, task: Task) -> None:
+        """Refuse a network that does not take these images; looked at once."""
+        if self._tried:
+            return
+        try:
+            with judging(model), torch.no_grad():
+                Network(model, device)((images.x_NCHW[:2].float() / 255).to(device))
+        except (torch.OutOfMemoryError, torch.AcceleratorError):
+            raise
+        except Exception as error:  # a user's code
+            raise UserError(
+                f"the network fails on images {images.image_shape} of {task.data.name}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        self._tried = True
 
 
 def pick_device(cpus: float, gpus: float) -> torch.device:

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from robustray.cluster import Capacity, check_fits, has_gpu, read_capacity
 from robustray.data import data_root
 from robustray.errors import UserError
@@ -75,6 +77,16 @@ def make_place(
 def on_gpu(resources: Resources) -> bool:
     """Whether workers compute on a GPU."""
     return resources.gpus > 0 and not os.environ.get("ROBUSTRAY_DEVICE", "").startswith("cpu")
+
+
+def expected_on_gpu(resources: Resources) -> bool:
+    """Whether workers would compute on a GPU, as far as that is known before Ray is asked.
+
+    A cluster (``RAY_ADDRESS``) is taken to have what the manifest asks for; a Ray that would be
+    started here has what torch finds here.
+    """
+    somewhere = bool(os.environ.get("RAY_ADDRESS")) or torch.cuda.is_available()
+    return on_gpu(resources) and somewhere
 
 
 def _fitting(resources: Resources, capacity: Capacity) -> int:

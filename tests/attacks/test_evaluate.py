@@ -1,8 +1,19 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
-from robustray.attacks import AttackSpec, Suite, ThreatModel, evaluate, fgsm, pgd
+from robustray.attacks import (
+    AttackSpec,
+    Suite,
+    ThreatModel,
+    evaluate,
+    fgsm,
+    pgd,
+    register_attack,
+)
+from robustray.attacks.suite import _attacks
 from robustray.random import ExampleRandom
 
 THREAT = ThreatModel("linf", 0.1)
@@ -202,8 +213,8 @@ def test_functions_can_be_evaluated():
     [
         ({"x": torch.rand(20, 2, 8, 8) * 2 + 0.5}, r"instead of \[0, 1\]; normalisation belongs"),
         ({"x": torch.full((20, 2, 8, 8), float("nan"))}, r"instead of \[0, 1\]"),
-        ({"x": torch.rand(20, 2, 8, 8).double()}, "float32 in .* not torch.float64"),
-        ({"x": torch.rand(20, 128)}, r"images \(N, C, H, W\).*not float32 \(20, 128\)"),
+        ({"x": torch.rand(20, 2, 8, 8).half()}, "float64 in .* not torch.float16"),
+        ({"x": torch.rand(20)}, r"images \(N, C, H, W\).*not float32 \(20,\)"),
         ({"x": torch.rand(0, 2, 8, 8)}, "N >= 1"),
         ({"x": [[0.0]]}, "not list"),
         ({"y": torch.zeros(20)}, r"y is a tensor of 20 integers, not float32 \(20,\)"),
@@ -249,3 +260,16 @@ def test_a_model_that_turns_nan_under_attack_is_broken():
     result = evaluate(fragile, x, torch.zeros(9).long(), THREAT, suite="pgd-20")
     assert result.clean_accuracy == 1
     assert result.robust_accuracy == 0
+
+
+def test_what_leaves_the_threat_model_is_no_adversarial_example():
+    def careless(model, x, y, threat, *, rng, index):
+        return replace(fgsm(model, x, y, threat), x_adv=(x + 2 * threat.eps).clamp(0, 1))
+
+    register_attack("careless", careless)
+    model, x = small_model(), images()
+    try:
+        with pytest.raises(ValueError, match=r"attack careless left the threat model \(linf, eps="):
+            evaluate(model, x, labels(model, x), THREAT, suite=["careless"])
+    finally:
+        _attacks.pop("careless")

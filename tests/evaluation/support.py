@@ -124,7 +124,7 @@ def compute_all(
             (found,) = compute(task, unit.position, model, [part], 64)
             identity = task.identity(range_, unit.position)
             previous = before[1] if before else None
-            outcome = Outcome(identity, previous, found.verdicts, found.adversarial)
+            outcome = Outcome(identity, previous, found.verdicts, found.adversarial, found.notes)
             record = units.commit(unit, outcome, {"attempt": 1})
             before = (found.verdicts, record.digest)
             loaded.append(units.read(unit))

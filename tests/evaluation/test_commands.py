@@ -49,6 +49,18 @@ def refused(capsys, *arguments: str) -> str:
             "suite=[{name: a, attack: pgd, options: {step: 3}}]",
             "has no option 'step'; it has: steps",
         ),
+        (
+            "suite=[{name: a, attack: pgd, options: {steps: many}}]",
+            "pgd: steps is a whole number, not 'many'",
+        ),
+        (
+            "suite=[{name: a, attack: pgd, options: {steps: 0}}]",
+            "suite: attack a: steps, restarts and eot are at least 1",
+        ),
+        (
+            "suite=[{name: a, attack: apgd-ce, options: {l1_stages: true}}]",
+            "l1_stages is for l1, not linf",
+        ),
         ("suite=[]", "suite: must hold at least 1 value"),
         ("suite=[{nam: a}]", "suite[0].nam: unknown key; did you mean 'name'?"),
         ("threat.eps=8", "eps is in those units"),
@@ -123,3 +135,81 @@ def test_flags_mean_what_manifests_say(here, capsys):
     printed = capsys.readouterr().out
     assert "suite        custom: fgsm, pgd-20" in printed
     assert "weights: {uri: net.safetensors" in printed
+
+
+def test_a_plan_without_a_gpu_is_that_of_the_run(here, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    asked = ["plan", "--manifest", "good.yaml", "--set", "resources.gpus=1"]
+    assert main(asked) == 0
+    local = capsys.readouterr().out
+    assert "compute shape 64" in local
+    assert main(["plan", "--manifest", "good.yaml"]) == 0
+    assert capsys.readouterr().out == local
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    assert main(asked) == 0
+    assert "compute shape 128" in capsys.readouterr().out
+
+
+def test_status_counts_the_units_of_the_first_run(here, capsys):
+    from robustray.evaluation.evaluation import plan_evaluation
+    from robustray.evaluation.plan import agreed_size
+    from robustray.manifest import load_manifest
+    from robustray.store import open_store
+
+    plan = plan_evaluation(load_manifest("good.yaml", []), open_store(), None)
+    agreed_size(open_store(), plan.prefix, 20)
+    assert main(["status", "--manifest", "good.yaml"]) == 0
+    assert "pgd-20                   0 of 3 units" in capsys.readouterr().out
+
+
+STRANGE = """
+import torch
+from torch import nn
+class Strange(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(64, 10)
+        self.linear.weight.data = torch.from_numpy(self.linear.weight.detach().numpy() * 0)
+        assert float(self.linear.weight.detach().sum()) == 0  # there are numbers
+    def forward(self, x):
+        if float(x.amax()) > 2:
+            raise ValueError
+        return self.linear(torch.from_numpy(x.detach().numpy()).flatten(1)) + 0 * x.sum()
+"""
+
+
+def test_a_network_that_can_not_be_counted_is_planned_all_the_same(here, capsys, monkeypatch):
+    (here / "strange_net.py").write_text(STRANGE)
+    monkeypatch.syspath_prepend(here)
+    wanted = ("--model", "strange_net:Strange", "--set", "data.name=digits", "--suite", "pgd-20")
+    assert main(["evaluate", *wanted, "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert "strange_net:Strange" in printed.out
+    assert "FLOPs unknown" in printed.out
+    assert not printed.err
+
+
+BROKEN = """
+import torch
+def net(path="nowhere.pt"):
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.load(path))
+def wrong_type(): return 3 + "a"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("broken_net:net", ("factory.function: broken_net:net fails: FileNotFoundError", ", line")),
+        ("broken_net:wrong_type", ("fails: TypeError: unsupported operand", "line 5")),
+        ("broken_import:net", ("broken_import fails when it is imported: ZeroDivisionError",)),
+    ],
+)
+def test_networks_that_fail_to_be_built_are_told_in_one_message(
+    here, capsys, monkeypatch, name, words
+):
+    (here / "broken_net.py").write_text(BROKEN)
+    (here / "broken_import.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(here)
+    told = refused(capsys, "evaluate", "--model", name, "--set", "data.name=digits")
+    assert all(word in told for word in words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import sys
 
@@ -11,11 +12,19 @@ from torch import Tensor, nn
 
 from robustray.attacks import AttackSpec, Suite, ThreatModel
 from robustray.attacks.engine import Examples
+from robustray.attacks.inputs import checked_examples
 from robustray.errors import UserError
 from robustray.evaluation import reference
+from robustray.evaluation.compute import Part, compute
+from robustray.evaluation.images import load_images
+from robustray.evaluation.merge import merge
+from robustray.evaluation.record import result_document
 from robustray.evaluation.reference import ENGINE, evaluate_reference, run_reference
 from robustray.evaluation.reference_attacks import Call, find_package
-from robustray.evaluation.task import Conditions
+from robustray.evaluation.task import Conditions, Task
+from robustray.evaluation.units import UnitStore
+from robustray.store import LocalStore
+from tests.evaluation.support import compute_all, make_task, trained_net
 
 THREATS = {
     "linf": ThreatModel("linf", 0.008),
@@ -246,3 +255,43 @@ def _run_package(
         x_adv, predicted = driver.run_standard_evaluation(given.x, given.y_N, batch_size=batch_size)
     model.zero_grad()
     return predicted == given.y_N, x_adv
+
+
+@pytest.fixture
+def reference_task(tmp_path) -> Task:
+    """Two ranges of digits under one attack of the reference."""
+    suite = Suite("short", (AttackSpec("apgd-ce", options={"n_iter": 5}),))
+    task = make_task(tmp_path, 30, suite=suite, eps=0.05)
+    conditions = dataclasses.replace(task.conditions, engine=dict(ENGINE.identity()))
+    return dataclasses.replace(task, conditions=conditions)
+
+
+def test_ranges_that_travel_together_are_attacked_one_by_one(reference_task) -> None:
+    task, model, images = reference_task, trained_net(), load_images(reference_task.data, None)
+    parts = []
+    for range_ in task.ranges:
+        chosen = images.select(slice(range_.start, range_.stop))
+        given = checked_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
+        (clean,) = compute(task, 0, model, [Part(given, None)], 64)
+        parts.append(Part(given, clean.verdicts))
+    together = compute(task, 1, model, parts, 64)
+    alone = [compute(task, 1, model, [part], 64)[0] for part in parts]
+    assert [found.verdicts.to_bytes() for found in together] == [
+        found.verdicts.to_bytes() for found in alone
+    ]
+    assert 0 < together[0].verdicts.robust.sum() < 30
+
+
+def test_records_tell_what_was_repaired_and_lost(reference_task, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(Call, "run", lambda call, model, part, *_: part.x.roll(1, 0))
+    with pytest.warns(UserWarning, match="outside the threat model only"):
+        units = compute_all(reference_task, UnitStore(LocalStore(tmp_path / "store")))
+    merged = merge(reference_task, units)
+    (summary,) = merged.attacks
+    assert summary.repaired >= summary.lost > 0
+    assert summary.repaired == sum(unit.record.counts.get("repaired", 0) for unit in units)
+    document = result_document(reference_task, merged, suite="short", data={}, findings=[])
+    assert document["attacks"][0]["lost"] == summary.lost
+    (found,) = [f for f in document["audit"] if f["check"] == "outside_threat"]
+    assert found["severity"] == "warning"
+    assert found["measured"] == summary.lost
