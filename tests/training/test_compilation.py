@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robustray.training import CompileError, fit
 
-from .small import tiny, toy_data, toy_recipe
+from .small import mixed_data, tiny, toy_data, toy_recipe
 
 
 class Branching(nn.Module):
@@ -36,4 +36,25 @@ def test_compiled_training_follows_eager_training() -> None:
         models[compiled] = tiny()
         fit(models[compiled], data, toy_recipe(epochs=1, compile=compiled), seed=0)
     for eager, compiled in zip(models[False].parameters(), models[True].parameters(), strict=True):
+        assert torch.allclose(eager, compiled, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_training_follows_eager_training_with_everything_on() -> None:
+    """Statistics that are updated or not, momentum that changes, and perturbed weights."""
+    everything = {
+        "epochs": 1,
+        "label_smoothing": 0.1,
+        "batch_norm": {"first_momentum": 1.0, "momentum": 0.05, "updates": "adversarial"},
+        "inner": {"steps": 2, "step_size": 0.05, "start": "uniform", "statistics": "batch"},
+        "awp": {"gamma": 0.01},
+        "mixture": {"extra": 0.5, "epoch_images": 32},
+        "augmentation": {"cutmix": 1.0},
+    }
+    models = {}
+    for compiled in (False, True):
+        models[compiled] = tiny()
+        fit(models[compiled], mixed_data(), toy_recipe(compile=compiled, **everything), seed=0)
+    states = (model.state_dict().values() for model in models.values())
+    for eager, compiled in zip(*states, strict=True):
         assert torch.allclose(eager, compiled, rtol=1e-3, atol=1e-4)
