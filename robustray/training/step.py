@@ -15,6 +15,7 @@ from robustray.training.averaging import AveragedWeights
 from robustray.training.batch_norm import BatchNorms
 from robustray.training.compilation import compile_errors, compiled
 from robustray.training.frozen import FrozenCopy
+from robustray.training.graphs import GraphedAscent
 from robustray.training.inner import first_stretch, maximise, start_point, uphill_of
 from robustray.training.objectives import Ascent, Forward, Outcome, ascent_of, loss_of
 from robustray.training.optimizer import build_optimizer
@@ -84,6 +85,8 @@ class Trainer:
             batch = recipe.inner.statistics == "batch"
             self._frozen = FrozenCopy(model, self.precision, batch_statistics=batch)
             self._attacked = self._prepare(self._frozen.module)
+        captured = self.precision.device.type == "cuda" and recipe.inner.statistics == "running"
+        self._climb = GraphedAscent(self._maximised) if captured else self._maximised
         self._forward = self._prepare(model)
         self._sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
         self.images = self._steps = 0
@@ -140,18 +143,22 @@ class Trainer:
         """
         if self._frozen is None or self._ascent is None:
             return None
-        assert self._attacked is not None
         self._frozen.refresh()
         noise = torch.Generator(self.precision.device)
         noise.manual_seed(derive_seed(self.seed, "inner", epoch, step))
+        with self.precision.autocast():
+            start = start_point(x_BCHW, self.recipe.inner, self.recipe.threat, noise)[rows]
+            return self._climb(x_BCHW[rows], y_B[rows], start)
+
+    def _maximised(self, x_BCHW: Tensor, y_B: Tensor, start: Tensor) -> Tensor:
+        """Ascend from the first points, which are written over."""
+        assert self._attacked is not None
+        assert self._ascent is not None
         attack, threat = self.recipe.inner, self.recipe.threat
         pixels, low = x_BCHW[0].numel(), self.precision.low
         stretch = first_stretch(attack, threat, self._ascent, pixels, low=low)
-        with self.precision.autocast():
-            start = start_point(x_BCHW, attack, threat, noise)[rows]
-            x_BCHW, y_B = x_BCHW[rows], y_B[rows]
-            uphill = uphill_of(self._attacked, x_BCHW, y_B, self._ascent)
-            return maximise(self._attacked, x_BCHW, uphill, attack, threat, start, stretch)
+        uphill = uphill_of(self._attacked, x_BCHW, y_B, self._ascent)
+        return maximise(self._attacked, x_BCHW, uphill, attack, threat, start, stretch)
 
     def metrics(self) -> dict[str, float]:
         """Return the averages since ``start_epoch``; the one place that waits for the device.
