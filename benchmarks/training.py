@@ -7,9 +7,9 @@ The plain loops are eager float32 with contiguous tensors, one written as the lo
 published (the clean prediction is computed again in each of the inner steps), the other with the
 clean prediction computed once. Each contender is a process of its own, so that none profits from
 another's memory or caches; they take turns, one step each, and only one runs at a time. Medians
-over the rounds after the first; CPU time is the processor time of the step, which on a busy machine
-says more than wall time does. ``--curves`` trains the plain loop and ours on the same batches and
-prints them side by side.
+over the rounds after the first (after five on GPUs); CPU time is the processor time of the step,
+which on a busy machine says more than wall time does. ``--curves`` trains the plain loop and ours
+on the same batches and prints them side by side.
 """
 
 from __future__ import annotations
@@ -68,11 +68,15 @@ def print_speeds(options: argparse.Namespace) -> None:
         names += [f"{name}, compiled" for name in names if name in OURS]
     with _contenders(names, options) as pipes:
         rounds = [{name: _turn(pipe) for name, pipe in pipes.items()} for _ in _rounds(options)]
-    cost = {name: _median([r[name] for r in rounds[1:]]) for name in names}
-    print(f"{'':<28}{'ms wall':>9}{'ms CPU':>9}{'images/s':>10}  ratio to published / once (CPU)")
-    published, once = (cost[name].cpu for name in PLAIN)
+    cost = {name: _median([r[name] for r in rounds[_warm(options) :]]) for name in names}
+    clock = "wall" if "cuda" in options.device else "cpu"
+    print(
+        f"{'':<28}{'ms wall':>9}{'ms CPU':>9}{'images/s':>10}  ratio to published / once ({clock})"
+    )
+    published, once = (getattr(cost[name], clock) for name in PLAIN)
     for name, (wall, cpu) in cost.items():
-        rate, ratios = options.batch / wall, f"{published / cpu:5.2f} / {once / cpu:.2f}"
+        own = getattr(cost[name], clock)
+        rate, ratios = options.batch / wall, f"{published / own:5.2f} / {once / own:.2f}"
         print(f"{name:<28}{wall * 1e3:>9.0f}{cpu * 1e3:>9.0f}{rate:>10.1f}  {ratios}")
 
 
@@ -205,7 +209,12 @@ def _turn(pipe: Connection) -> Cost:
 
 
 def _rounds(options: argparse.Namespace) -> range:
-    return range(options.repeats + 1)
+    return range(options.repeats + _warm(options))
+
+
+def _warm(options: argparse.Namespace) -> int:
+    """Return how many rounds don't count; on GPUs steps are captured in them."""
+    return 5 if "cuda" in options.device else 1
 
 
 def _median(costs: list[Cost]) -> Cost:
