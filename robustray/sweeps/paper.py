@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustray.manifest import ModelConfig, Sweep
+from robustray.manifest import ModelConfig, Recipe, Sweep
 from robustray.models.scaling import split
 from robustray.reports import TrialRow, kendall, render, scale_figure
 from robustray.reports.files import write_atomically
@@ -120,6 +120,18 @@ def _counts(manifest: Sweep) -> bool:
     return manifest.narrow is None and threat.norm == "linf" and abs(threat.eps - _EPS) < 1e-9
 
 
+def _training(recipe: Recipe) -> str:
+    """Return how the tables call a recipe; TRADES on pseudo-labelled images too is "rst"."""
+    threat = recipe.threat
+    further = ["awp"] if recipe.awp else []
+    if recipe.objective != "natural" and (threat.norm != "linf" or abs(threat.eps - _EPS) > 1e-9):
+        further.append(f"{threat.norm} {threat.eps:g}")
+    name = recipe.objective
+    if recipe.mixture is not None:
+        name = "rst" if name == "trades" else f"{name} on extra images"
+    return " with ".join([name, *further])
+
+
 def _measurements(
     study: Study, states: Sequence[TrialState], rows: Sequence[TrialRow]
 ) -> list[Measurement]:
@@ -128,7 +140,7 @@ def _measurements(
     restricted = any(part is not None for part in (data.parts, data.train_limit, data.test_limit))
     return [
         Measurement(
-            study.id, data.name, manifest.recipe.objective, manifest.recipe.epochs,
+            study.id, data.name, _training(manifest.recipe), manifest.recipe.epochs,
             state.result["data"]["label"], restricted, _names(state.trial.model), row,
         )
         for state, row in zip(states, rows, strict=True)
@@ -154,7 +166,7 @@ def _study(study: Study, rows: Sequence[TrialRow]) -> MeasuredStudy:
     manifest = study.manifest
     partial = len(judged(rows, METRIC)) < len(study.trials)
     return MeasuredStudy(
-        study.id, manifest.data.name, manifest.recipe.objective,
+        study.id, manifest.data.name, _training(manifest.recipe),
         grid_kind(manifest.grid), rows, partial,
     )  # fmt: skip
 

@@ -10,10 +10,10 @@ import yaml
 from mlflow import MlflowClient
 
 from robustray.cli import main
-from robustray.manifest import ModelConfig, load_manifest
+from robustray.manifest import ModelConfig, Recipe, load_manifest
 from robustray.store import canonical_json, open_store
 from robustray.sweeps import Study
-from robustray.sweeps.paper import _names
+from robustray.sweeps.paper import _names, _training
 from robustray.sweeps.records import save_study
 from tests.sweeps.support import REPOSITORY
 
@@ -130,3 +130,17 @@ def test_paper_and_study_exclude_each_other(place, capsys):
 )
 def test_a_network_is_only_what_it_is_named_without_further_options(model, names):
     assert _names(ModelConfig(**model)) == names
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        ({}, "trades"),
+        ({"objective": "natural"}, "natural"),
+        ({"awp": {}}, "trades with awp"),
+        ({"mixture": {}, "batch_size": 64}, "rst"),
+        ({"threat": {"norm": "l2", "eps": 0.5}, "inner": {"step_size": 0.1}}, "trades with l2 0.5"),
+    ],
+)
+def test_only_the_published_recipes_fill_the_tables(recipe, name):
+    assert _training(Recipe.model_validate(recipe)) == name
