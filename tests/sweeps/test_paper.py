@@ -138,7 +138,7 @@ def test_a_network_is_only_what_it_is_named_without_further_options(model, names
         ({}, "trades"),
         ({"objective": "natural"}, "natural"),
         ({"awp": {}}, "trades with awp"),
-        ({"mixture": {}, "batch_size": 64}, "rst"),
+        ({"mixture": {"extra": 0.7}}, "rst"),
         ({"threat": {"norm": "l2", "eps": 0.5}, "inner": {"step_size": 0.1}}, "trades with l2 0.5"),
     ],
 )
