@@ -1,15 +1,16 @@
-"""How fast a TRADES step is: the code that `fit` runs, against a plain PyTorch loop.
+"""How fast a step of adversarial training is: the code that `fit` runs, against a plain loop.
 
     OMP_NUM_THREADS=1 python benchmarks/training.py
+    OMP_NUM_THREADS=1 python benchmarks/training.py --objective mart --block robust --widths 1 1 1
     OMP_NUM_THREADS=1 python benchmarks/training.py --curves --data digits
 
-The plain loops are eager float32 with contiguous tensors, one written as the loop is usually
-published (the clean prediction is computed again in each of the inner steps), the other with the
-clean prediction computed once. Each contender is a process of its own, so that none profits from
-another's memory or caches; they take turns, one step each, and only one runs at a time. Medians
-over the rounds after the first (after five on GPUs); CPU time is the processor time of the step,
-which on a busy machine says more than wall time does. ``--curves`` trains the plain loop and ours
-on the same batches and prints them side by side.
+The plain loops are eager float32 with contiguous tensors. For TRADES there are two: one as the
+loop is usually published (the clean prediction is computed again in each of the inner steps), and
+one with the clean prediction computed once. Each contender is a process of its own, so that none
+profits from another's memory or caches; they take turns, one step each, and only one runs at a
+time. Medians over the rounds after the first (after five on GPUs); CPU time is the processor time
+of the step, which on a busy machine says more than wall time does. ``--curves`` trains the plain
+loop and ours on the same batches and prints them side by side.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ def main() -> None:
 
 def print_speeds(options: argparse.Namespace) -> None:
     """Let the contenders take turns, and print images per second and ratios."""
-    names = [*PLAIN, *(name for name in OURS if options.precision in ("both", _format(name)))]
+    plain = list(PLAIN)[: 2 if options.objective == "trades" else 1]
+    names = [*plain, *(name for name in OURS if options.precision in ("both", _format(name)))]
     if options.compile:
         names += [f"{name}, compiled" for name in names if name in OURS]
     with _contenders(names, options) as pipes:
@@ -73,7 +75,7 @@ def print_speeds(options: argparse.Namespace) -> None:
     print(
         f"{'':<28}{'ms wall':>9}{'ms CPU':>9}{'images/s':>10}  ratio to published / once ({clock})"
     )
-    published, once = (getattr(cost[name], clock) for name in PLAIN)
+    published, once = (getattr(cost[name], clock) for name in (plain[0], plain[-1]))
     for name, (wall, cpu) in cost.items():
         own = getattr(cost[name], clock)
         rate, ratios = options.batch / wall, f"{published / own:5.2f} / {once / own:.2f}"
@@ -102,17 +104,17 @@ def print_curves(options: argparse.Namespace) -> None:
         print(f"{epoch + 1:<6}" + "".join(f"{cell:>26}" for cell in cells))
 
 
-class PlainTrades:
-    """A TRADES step as it is usually written: eager, float32, contiguous.
+class PlainLoop:
+    """A step as it is usually written: eager, float32, contiguous.
 
     Parameters
     ----------
     model : nn.Module
         Trained in place.
     recipe : Recipe
-        Sizes, steps and rates.
+        Objective, sizes, steps and rates.
     once : bool
-        Compute the clean prediction once, and not in each inner step.
+        For TRADES: compute the clean prediction once, and not in each inner step.
     """
 
     def __init__(self, model: nn.Module, recipe: Recipe, once: bool = False) -> None:
@@ -124,21 +126,31 @@ class PlainTrades:
 
     def __call__(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Train on one batch; return the loss and the adversarial logits."""
-        x_adv = self._attack(x)
+        x_adv = self._attack(x, y)
         self.model.train()
         self.optimizer.zero_grad()
-        logits = self.model(x)
+        clean = None if self.recipe.objective == "sat" else self.model(x)
         adversarial = self.model(x_adv)
-        robust = F.kl_div(
-            F.log_softmax(adversarial, dim=1), F.softmax(logits, dim=1), reduction="batchmean"
-        )
-        loss = F.cross_entropy(logits, y) + self.recipe.beta * robust
+        loss = self._loss(clean, adversarial, y)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.grad_clip or float("inf"))
         self.optimizer.step()
         return loss.detach(), adversarial.detach()
 
-    def _attack(self, x: Tensor) -> Tensor:
+    def _loss(self, clean: Tensor | None, adversarial: Tensor, y: Tensor) -> Tensor:
+        if clean is None:
+            return F.cross_entropy(adversarial, y)
+        log_adversarial, weight = F.log_softmax(adversarial, dim=1), self.recipe.beta
+        if self.recipe.objective == "trades":
+            robust = F.kl_div(log_adversarial, F.softmax(clean, dim=1), reduction="batchmean")
+            return F.cross_entropy(clean, y) + weight * robust
+        p, q = F.softmax(clean, dim=1), log_adversarial.exp()
+        wrong = q.scatter(1, y[:, None], 0.0).amax(1)
+        boosted = F.cross_entropy(adversarial, y) - torch.log(1.0001 - wrong + 1e-12).mean()
+        divergence = (p * (p.log() - torch.log(q + 1e-12))).sum(1)
+        return boosted + weight * (divergence * (1.0000001 - p.gather(1, y[:, None])[:, 0])).mean()
+
+    def _attack(self, x: Tensor, y: Tensor) -> Tensor:
         inner, eps = self.recipe.inner, self.recipe.threat.eps
         self.model.eval()
         x_adv = x + inner.start_scale * torch.randn_like(x)
@@ -146,13 +158,18 @@ class PlainTrades:
             fixed = F.softmax(self.model(x), dim=1) if self.once else None
         for _ in range(inner.steps):
             x_adv.requires_grad_()
-            clean = F.softmax(self.model(x), dim=1) if fixed is None else fixed
-            loss = F.kl_div(F.log_softmax(self.model(x_adv), dim=1), clean, reduction="sum")
+            loss = self._ascended(x, x_adv, y, fixed)
             (grad,) = torch.autograd.grad(loss, [x_adv])
             x_adv = x_adv.detach() + inner.step_size * torch.sign(grad)
             x_adv = torch.min(torch.max(x_adv, x - eps), x + eps)
             x_adv = torch.clamp(x_adv, 0.0, 1.0)
         return x_adv
+
+    def _ascended(self, x: Tensor, x_adv: Tensor, y: Tensor, fixed: Tensor | None) -> Tensor:
+        if self.recipe.objective != "trades":
+            return F.cross_entropy(self.model(x_adv), y)
+        clean = F.softmax(self.model(x), dim=1) if fixed is None else fixed
+        return F.kl_div(F.log_softmax(self.model(x_adv), dim=1), clean, reduction="sum")
 
 
 def _serve(pipe: Connection, name: str, options: argparse.Namespace) -> None:
@@ -174,9 +191,10 @@ def _serve(pipe: Connection, name: str, options: argparse.Namespace) -> None:
 def _contender(name: str, options: argparse.Namespace, device: torch.device) -> Step:
     model = _model(options)
     if name in PLAIN:
-        plain = PlainTrades(model.to(device), Recipe(), PLAIN[name])
+        plain = PlainLoop(model.to(device), Recipe(objective=options.objective), PLAIN[name])
         return lambda x, y: plain(x, y)[0]
     changes = {**OURS[name.removesuffix(", compiled")], "compile": name.endswith("compiled")}
+    changes["objective"] = options.objective
     trainer = Trainer(model, Recipe.model_validate(changes), seed=0, device=device)
     trainer.start_epoch(0)
     taken = iter(range(10**9))
@@ -225,7 +243,7 @@ def _plain_curve(
     options: argparse.Namespace, data: Dataset, recipe: Recipe
 ) -> list[tuple[float, float, float]]:
     model = _model(options, data).to(options.device)
-    step, curve = PlainTrades(model, recipe), []
+    step, curve = PlainLoop(model, recipe), []
     torch.manual_seed(0)
     for epoch in range(recipe.epochs):
         step.optimizer.param_groups[0]["lr"] = learning_rate(recipe, epoch)
@@ -267,6 +285,7 @@ def _model(options: argparse.Namespace, data: Dataset | None = None) -> nn.Modul
     torch.manual_seed(0)
     channels, classes = (3, 10) if data is None else (data.image_shape[0], data.num_classes)
     sizes = {"depths": tuple(options.depths), "widths": tuple(options.widths)}
+    sizes["block"] = options.block
     return create_model(
         options.model,
         num_classes=classes,
@@ -287,10 +306,16 @@ def _format(name: str) -> object:
 def _describe(options: argparse.Namespace) -> str:
     cost = profile(_model(options), (3, 32, 32))
     device = torch.cuda.get_device_name() if "cuda" in options.device else _processor()
-    sizes = f" {options.depths} {options.widths}" if options.model == "preact_resnet" else ""
+    passes = recipe_passes(Recipe(objective=options.objective))
+    sizes = (
+        f" {options.block} {options.depths} {options.widths}"
+        if options.model == "preact_resnet"
+        else ""
+    )
     return (
         f"{options.model}{sizes}: {cost.parameters:,} parameters, {cost.macs / 1e6:.0f} M MACs; "
-        f"batch {options.batch}, {recipe_passes(Recipe())} passes per image\n"
+        f"{options.objective}, "
+        f"batch {options.batch}, {passes} passes an image\n"
         f"{device}, {options.threads} thread(s), torch {torch.__version__}, "
         f"Python {platform.python_version()}; {options.repeats} runs each"
     )
@@ -302,10 +327,12 @@ def _processor() -> str:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Speed of a TRADES step.")
+    parser = argparse.ArgumentParser(description="Speed of a training step.")
     parser.add_argument("--model", default="preact_resnet", help="a name of create_model")
     parser.add_argument("--depths", type=int, nargs="+", default=[2, 2, 2])
     parser.add_argument("--widths", type=int, nargs="+", default=[2, 2, 2])
+    parser.add_argument("--block", default="basic", choices=("basic", "robust"))
+    parser.add_argument("--objective", default="trades", choices=("trades", "sat", "mart"))
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
