@@ -350,6 +350,10 @@ class Sweep(Section):
     def _search_has_scores(self) -> Self:
         if self.search is None:
             return self
+        if self.resources.workers > 1:
+            raise ValueError(
+                f"search stops trials of one worker; resources.workers is {self.resources.workers}"
+            )
         grace, recipe = self.search.grace_epochs, self.recipe
         if grace >= recipe.epochs:
             raise ValueError(

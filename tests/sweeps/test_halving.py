@@ -174,6 +174,15 @@ def test_a_search_that_cannot_judge_is_refused(search, start, words):
         validate(document)
 
 
+def test_trials_on_several_workers_are_not_searched():
+    document = yaml.safe_load(STUDY)
+    document["resources"] = {**document.get("resources", {}), "workers": 2, "gpus": 0}
+    document["recipe"] |= {"micro_batches": 2, "selection": {"start": 0.0, "attack": "pgd-10"}}
+    document["search"] = {}
+    with pytest.raises(ManifestError, match="search stops trials of one worker"):
+        validate(document)
+
+
 def test_a_narrow_proxy_keeps_names_and_is_another_study():
     document = yaml.safe_load(STUDY)
     plain = Study.from_manifest(validate(document))  # type: ignore[arg-type]
