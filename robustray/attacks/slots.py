@@ -5,8 +5,8 @@ have claimed success or spent their budget, takes them out and puts others in. C
 collected and judged in full batches, in float32; a run whose claim is not confirmed goes back to
 a slot and on with its search. When no run is due, idle slots get runs ahead of their turn (other
 targets, other restarts); when there is nothing for them either, the batch shrinks to a shape
-that gives the same bits. None of that scheduling changes a verdict, an adversarial example or a
-count of passes.
+that gives the same bits, and slots that stay idle there make later steps of attacks that can leap.
+None of that scheduling changes a verdict, an adversarial example or a count of passes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from robustray.attacks.runs import Run, RunBook, Spent, Verdict
 from robustray.attacks.shapes import Shapes
 from robustray.attacks.steppers import (
     Entrants,
+    Leaper,
     SlotState,
     Stepper,
     join_rows,
@@ -86,6 +87,7 @@ class SlotEngine:
         self._oracle = SearchOracle(network, shapes, stepper.eot)
         self._every = 1 if network.device.type == "cpu" else _PATIENCE
         graphed = graphs and network.device.type == "cuda"
+        self._leaper = stepper if self._every == 1 and isinstance(stepper, Leaper) else None
         self._advance = GraphedStep(self._advanced) if graphed else self._advanced
         count = len(examples.y_N)
         self._book: RunBook[Tensor] = RunBook(
@@ -124,8 +126,18 @@ class SlotEngine:
 
     def _step(self) -> None:
         assert self._state is not None
-        self._state = self._advance(self._state)
+        idle = 2 * self._seated <= len(self._sitting) and not self._book.waiting
+        leap = self._leaper is not None and idle and not self._returning
+        self._state = self._leapt(self._state) if leap else self._advance(self._state)
         self._steps += 1
+
+    def _leapt(self, state: SlotState) -> SlotState:
+        """Use idle slots for later steps of the runs that there are."""
+        assert self._leaper is not None
+        seats = [slot for slot, run in enumerate(self._sitting) if run is not None]
+        rows = torch.tensor(seats, device=state.y_B.device)
+        after = self._leaper.leap(self._oracle, take_rows(state, rows), len(self._sitting))
+        return put_rows(state, rows, after)
 
     def _advanced(self, state: SlotState) -> SlotState:
         after = self._stepper.step(self._oracle, state)

@@ -34,6 +34,7 @@ from robustray.attacks.steppers import (
     affects,
     select,
     slot_fields,
+    take_rows,
 )
 from robustray.attacks.threat import ThreatModel
 
@@ -144,7 +145,7 @@ class Square:
 
     def step(self, oracle: Oracle, state: SquareState) -> SquareState:
         """Try one proposal (the start itself, in the first step) and keep it if it is better."""
-        state = self._planned(state)
+        state = self._planned(state, 1)
         tried = self._proposal(state)
         logits_BK = oracle.logits(tried)
         margin_B = -margin(logits_BK, state.y_B).to(state.margin_B.dtype)
@@ -167,6 +168,27 @@ class Square:
             spent_B=done_B,
             forwards_B=state.forwards_B + oracle.logits_cost.forwards,
         )
+
+    def leap(self, oracle: Oracle, state: SquareState, rows: int) -> SquareState:
+        """Try the next proposals of each run at once, and go on from the first that is better.
+
+        They all start at the best point of now, so none counts that comes after a better one.
+        """
+        count = len(state.y_B)
+        width = min(rows // count, state.plan_BTQ.shape[1])
+        state = self._planned(state, width)
+        place = torch.arange(rows, device=state.y_B.device)
+        run = (place // width).clamp_(max=count - 1)
+        ahead = (place - run * width).clamp_(max=width - 1)
+        wide = take_rows(state, run)
+        wide = replace(wide, query_B=wide.query_B + ahead)
+        after = self.step(oracle, wide)
+        last = (after.claimed_B | after.spent_B | (after.margin_B < wide.margin_B))[: count * width]
+        last_BW = last.view(count, width)
+        first_B = torch.where(last_BW.any(1), last_BW.int().argmax(1), width - 1)
+        chosen = take_rows(after, torch.arange(count, device=place.device) * width + first_B)
+        passes_B = (first_B + 1) * oracle.logits_cost.forwards
+        return replace(chosen, forwards_B=state.forwards_B + passes_B)
 
     def _bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.upstream:
@@ -217,10 +239,11 @@ class Square:
         height, width = x.shape[2:]
         return Windows(self.n_queries, self.p_init, self.rescale, height, width, self.threat.norm)
 
-    def _planned(self, state: SquareState) -> SquareState:
-        """Return the state with a plan for the next query of each run."""
+    def _planned(self, state: SquareState, width: int) -> SquareState:
+        """Return the state with a plan for the next ``width`` queries of each run."""
         ahead = state.plan_BTQ.shape[1]
-        if ahead > self.n_queries or not affects(state.query_B - state.planned_B >= ahead):
+        used_B = state.query_B - state.planned_B
+        if ahead > self.n_queries or not affects(used_B + width > ahead):
             return state
         plan_BTQ = self._plan(state.index_B, state.run_B, state.query_B, state.x)
         return replace(state, plan_BTQ=plan_BTQ, planned_B=state.query_B)

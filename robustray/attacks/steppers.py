@@ -40,7 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -187,6 +187,19 @@ class Stepper(Protocol[StateT]):
 
     def step(self, oracle: Oracle, state: StateT) -> StateT:
         """Return the state after one more step of each run."""
+        ...
+
+
+@runtime_checkable
+class Leaper(Protocol):
+    """A stepper that can make several steps of a run in one pass, where slots are idle."""
+
+    def leap(self, oracle: Oracle, state: Any, rows: int) -> Any:
+        """Return what some steps of each run give; the pass has ``rows`` rows.
+
+        How many steps that is may differ from run to run. State and counts afterwards are those
+        of making them one after the other.
+        """
         ...
 
 

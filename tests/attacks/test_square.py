@@ -15,7 +15,7 @@ from robustray.attacks.square import square
 from robustray.attacks.square_moves import plan_moves, plan_squares
 from robustray.attacks.square_patterns import Windows, pattern, share_of_pixels, window_sides
 from robustray.attacks.square_search import Square
-from robustray.attacks.steppers import Entrants, ExampleNoise
+from robustray.attacks.steppers import Entrants, ExampleNoise, take_rows
 from robustray.random import ExampleRandom
 from tests.attacks.linear import Linear, interior
 from tests.attacks.networks import CHECKPOINTS, load_images, load_network
@@ -260,3 +260,27 @@ def test_images_without_room_for_windows_are_refused(norm, shape):
     entrants = Entrants(x, y, torch.arange(4), y, torch.zeros(4, 2))
     with pytest.raises(ValueError, match=r"takes images \(B, C, H, W\) of at least"):
         Square(ThreatModel(norm, 0.1), noise()).begin(entrants)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize(("count", "rows"), [(1, 8), (3, 16), (2, 96)])
+def test_leaps_are_so_many_steps(norm, count, rows):
+    model, (x, y) = convnet(), conv_images()
+    x, y = x[:count], y[:count]
+    attack = Square(ThreatModel(norm, EPS[norm]), noise(), n_queries=150)
+    oracle = SearchOracle(Network(model, x.device), Shapes(rows))
+    with judging(model):
+        index_B, zero_B = torch.arange(count), torch.zeros_like(y)
+        begun = attack.begin(Entrants(x, y, index_B, zero_B, model(x).detach()))
+        padded = torch.arange(rows).clamp(max=count - 1)
+        step_by_step, state = [take_rows(begun, padded)], begun
+        for _ in range(150 + 1):
+            step_by_step.append(attack.step(oracle, step_by_step[-1]))
+        leaps = 0
+        while not state.spent_B.any() and leaps < 40:
+            state, leaps = attack.leap(oracle, state, rows), leaps + 1
+            for row, query in enumerate(state.query_B.tolist()):
+                for name in ("x_adv", "margin_B", "claimed_B", "spent_B", "forwards_B"):
+                    expected = getattr(step_by_step[query], name)[row]
+                    assert torch.equal(getattr(state, name)[row], expected), (name, query)
+    assert state.query_B.sum() > 1.1 * leaps * count
