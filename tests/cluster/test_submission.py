@@ -1,0 +1,75 @@
+"""What a submitted job gets from the place where it is submitted; tests/sweeps submits for real."""
+
+from __future__ import annotations
+
+import pytest
+
+from robustray.cli import main
+from robustray.cluster.submission import PASSED_ON, address_of, job_environment
+from robustray.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def no_cluster(monkeypatch):
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_address_is_the_options_else_the_environments(monkeypatch):
+    assert address_of(None) == "http://127.0.0.1:8265"
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")  # of the cluster, not of its job server
+    assert address_of(None) == "http://127.0.0.1:8265"
+    monkeypatch.setenv("RAY_ADDRESS", "https://ray.example/")
+    assert address_of(None) == "https://ray.example"
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://other:8265")
+    assert address_of(None) == "http://other:8265"
+    assert address_of("http://mine:1") == "http://mine:1"
+    with pytest.raises(UserError, match="http://HOST:8265, not 'head:8265'"):
+        address_of("head:8265")
+
+
+def test_settings_of_the_place_go_along_and_secrets_stay(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = job_environment(
+        {
+            "ROBUSTRAY_STORE": "s3://bucket/x",
+            "ROBUSTRAY_DATA": "data",
+            "MLFLOW_TRACKING_URI": "sqlite:///m.db",
+            "AWS_ENDPOINT_URL": "http://s3:8333",
+            "AWS_ACCESS_KEY_ID": "canary-key",
+            "AWS_SECRET_ACCESS_KEY": "canary-secret",
+            "AWS_SESSION_TOKEN": "canary-session",
+            "MLFLOW_TRACKING_PASSWORD": "canary-password",
+            "RAY_AUTH_TOKEN": "canary-token",
+            "OMP_NUM_THREADS": "",
+            "HOME": "/somewhere",
+        }
+    )
+    assert found == {
+        "ROBUSTRAY_STORE": "s3://bucket/x",
+        "ROBUSTRAY_DATA": str(tmp_path / "data"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/m.db",
+        "AWS_ENDPOINT_URL": "http://s3:8333",
+    }
+    assert not [name for name in PASSED_ON if "KEY" in name or "TOKEN" in name]
+
+
+def test_an_address_with_credentials_is_refused_and_not_repeated():
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_USERNAME") as caught:
+        job_environment({"MLFLOW_TRACKING_URI": "https://me:canary@mlflow"})
+    assert "canary" not in str(caught.value)
+
+
+def test_wrong_input_is_one_message(capsys, tmp_path):
+    assert main(["submit"]) == 2
+    assert "robustray submit -- python" in capsys.readouterr().err
+    assert main(["submit", "--working-dir", str(tmp_path / "none"), "--", "true"]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_a_cluster_that_does_not_answer(capsys, tmp_path):
+    command = ["submit", "--address", "http://127.0.0.1:9", "--working-dir", str(tmp_path)]
+    assert main([*command, "--", "python", "x.py", "--set", "a=1"]) == 3
+    message = capsys.readouterr().err
+    assert "no Ray job server answers at http://127.0.0.1:9" in message
+    assert "--address" in message
