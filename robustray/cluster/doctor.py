@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustray.cluster.submission import open_client
+from robustray.cluster.submission import authorization, open_client
 from robustray.data import data_root
 from robustray.data.sources import SOURCES
 from robustray.errors import DataError, MachineError, StoreError, UserError
@@ -68,6 +68,8 @@ def examine(config: DataConfig | None) -> Iterator[Finding]:
             state, words = check()
         except (UserError, MachineError) as error:
             state, words = FAIL, str(error)
+        except Exception as error:  # the other lines are wanted all the same
+            state, words = FAIL, f"{type(error).__name__}: {error}"
         yield Finding(name, state, hide_secrets(redact(" ".join(words.split()))))
 
 
@@ -89,8 +91,8 @@ def _ray() -> Answer:
             capacity = read_capacity()
     except (ConnectionError, RuntimeError) as error:  # also of another version, or another token
         raise MachineError(
-            f"{error}. Check RAY_ADDRESS, RAY_AUTH_TOKEN, and that the cluster has Ray "
-            f"{ray.__version__}"
+            f"{error}. Check RAY_ADDRESS, RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, and that the "
+            f"cluster has Ray {ray.__version__}"
         ) from None
     words = f"{ray.__version__} at {address}; nodes: {list_nodes(capacity.live)}"
     if capacity.declared:
@@ -105,13 +107,19 @@ def _job_server() -> Answer:
     import ray
     import requests
 
-    client = open_client(None)
-    address, version = client.get_address(), client.get_version()
+    address = open_client(None).get_address()
+    mine, nobody = (
+        requests.get(f"{address}/api/jobs/", headers=headers, timeout=10).status_code
+        for headers in (authorization(), {})
+    )
     words = f"job server at {address}"
+    if mine != 200:
+        return FAIL, f"{words} refuses the token ({mine}): set RAY_AUTH_TOKEN to the cluster's"
+    answer = requests.get(f"{address}/api/version", headers=authorization(), timeout=10)
+    version = answer.json()["ray_version"]
     if version != ray.__version__:
         return FAIL, f"{words} has Ray {version}, here is {ray.__version__}: install that one"
-    stranger = requests.get(f"{address}/api/jobs/", timeout=10).status_code
-    if stranger not in (401, 403):
+    if nobody not in (401, 403):
         return FAIL, (
             f"{words} lets anybody run code: start the cluster with RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN"

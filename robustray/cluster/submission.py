@@ -94,19 +94,16 @@ def open_client(address: str | None) -> JobSubmissionClient:
         If the token is missing or wrong; if nobody answers.
     """
     place = address_of(address)
-    if "RAY_AUTH_MODE" not in os.environ and _has_token():
-        os.environ["RAY_AUTH_MODE"] = "token"  # Ray's job client ignores a token without it
     os.environ["RAY_API_SERVER_ADDRESS"] = place  # it outranks the client's own argument
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
 
     try:
-        return JobSubmissionClient(place)
+        return JobSubmissionClient(
+            place, headers=authorization(), verify=os.environ.get("REQUESTS_CA_BUNDLE") or True
+        )
     except AuthenticationError:
-        raise UserError(
-            f"{redact(place)} refuses the token: set RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to "
-            "the cluster's"
-        ) from None
+        raise _refusal(place) from None
     except (ConnectionError, RuntimeError, OSError) as error:
         raise MachineError(
             f"no Ray job server answers at {redact(place)}: {redact(str(error))}. Name it with "
@@ -156,14 +153,37 @@ def job_environment(environment: os._Environ[str] | dict[str, str]) -> dict[str,
     return found
 
 
-def _has_token() -> bool:
-    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
-    return named or Path("~/.ray/auth_token").expanduser().is_file()
+def authorization() -> dict[str, str]:
+    """Return the header with the cluster's token, from where Ray looks for it; {} without one.
+
+    Ray's client finds a token by itself only if RAY_AUTH_MODE was set before Ray was imported.
+
+    Raises
+    ------
+    UserError
+        If the token's file can't be read.
+    """
+    token, named = os.environ.get("RAY_AUTH_TOKEN"), os.environ.get("RAY_AUTH_TOKEN_PATH")
+    file = Path(named or "~/.ray/auth_token").expanduser()
+    try:
+        token = token or (file.read_text() if named or file.is_file() else "")
+    except OSError as error:
+        raise UserError(f"the token of {file} can't be read: {error.strerror}") from error
+    return {"Authorization": f"Bearer {token.strip()}"} if token else {}
+
+
+def _refusal(place: str) -> UserError:
+    return UserError(
+        f"{redact(place)} refuses the token: set RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the "
+        "cluster's"
+    )
 
 
 def _start(
     client: JobSubmissionClient, command: Sequence[str], folder: Path, variables: dict[str, str]
 ) -> str:
+    from ray.exceptions import AuthenticationError
+
     settings: dict[str, Any] = {
         "working_dir": str(folder.resolve()),
         "excludes": list(EXCLUDES),
@@ -171,6 +191,8 @@ def _start(
     }
     try:
         return client.submit_job(entrypoint=shlex.join(command), runtime_env=settings)
+    except AuthenticationError:
+        raise _refusal(client.get_address()) from None
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the cluster refuses the job: {redact(str(error))}") from None
     except OSError as error:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
 
 from robustray.cli import main
 from robustray.cluster import doctor
+from tests.store.support import Proxy as TcpProxy
 from tests.sweeps.support import STUDY
+from tests.tracking.proxy import FORWARD, Proxy
 
 
 @pytest.fixture
@@ -79,8 +83,6 @@ def test_missing_data_are_named_until_they_are_staged(place, capsys, monkeypatch
 
 
 def test_an_mlflow_that_wants_a_password(place, monkeypatch, mlflow_server):
-    from tests.tracking.proxy import FORWARD, Proxy
-
     with Proxy(mlflow_server.endpoint, lambda _: FORWARD, login=("me", "s3cret")) as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.endpoint)
         state, words = doctor._mlflow()
@@ -89,3 +91,16 @@ def test_an_mlflow_that_wants_a_password(place, monkeypatch, mlflow_server):
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
         assert doctor._mlflow() == ("ok", f"{proxy.endpoint} answers")
+
+
+def test_an_mlflow_behind_a_certificate_authority_of_ones_own(
+    place, monkeypatch, mlflow_server, certificate
+):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    with TcpProxy(mlflow_server.port, context) as proxy:
+        uri = proxy.endpoint.replace("http://", "https://")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        assert doctor._mlflow()[0] == "FAIL"
+        monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate[0]))
+        assert doctor._mlflow() == ("ok", f"{uri} answers")

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
+import ray
 
 from robustray.cli import main
-from robustray.cluster.submission import PASSED_ON, address_of, job_environment
+from robustray.cluster import doctor
+from robustray.cluster.submission import PASSED_ON, address_of, job_environment, open_client
 from robustray.errors import UserError
 
 
@@ -26,6 +32,61 @@ def test_the_address_is_the_options_else_the_environments(monkeypatch):
     assert address_of("http://mine:1") == "http://mine:1"
     with pytest.raises(UserError, match="http://HOST:8265, not 'head:8265'"):
         address_of("head:8265")
+
+
+class Door(ThreadingHTTPServer):
+    """The door of a job server, which asks for a token and then tells its version."""
+
+    def __init__(self, token: str) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                known = self.headers.get("Authorization") == f"Bearer {token}"
+                answer = {"version": "4", "ray_version": ray.__version__, "ray_commit": ""}
+                body = json.dumps(answer).encode() if known else b"Unauthorized"
+                self.send_response(200 if known else 401)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server_port}"
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+def test_the_token_is_found_where_ray_looks_for_it(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # which opening sets, and the test unsets
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_TOKEN_PATH", raising=False)
+    with Door("canary-token") as door:
+        with pytest.raises(UserError, match="refuses the token: set RAY_AUTH_TOKEN"):
+            open_client(door.address)
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray/auth_token").write_text("canary-token\n")
+        assert open_client(door.address).get_address() == door.address
+        (tmp_path / ".ray/auth_token").unlink()
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+        with pytest.raises(UserError, match="can't be read"):
+            open_client(door.address)
+        (tmp_path / "token").write_text("canary-token")
+        open_client(door.address)
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "canary-wrong")
+        with pytest.raises(UserError, match="refuses the token") as caught:
+            open_client(door.address)
+        assert "canary" not in str(caught.value)
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "canary-token")
+        assert doctor._ray() == (
+            "ok",
+            f"{ray.__version__}, job server at {door.address}; token accepted, strangers refused",
+        )
+    assert "canary" not in "".join(capsys.readouterr())
 
 
 def test_settings_of_the_place_go_along_and_secrets_stay(tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ import json
 import shlex
 import socket
 import ssl
-import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -34,19 +33,6 @@ def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_uri: str) -> Pat
     monkeypatch.setenv("AWS_CONFIG_FILE", str(file))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     return file
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A self-signed certificate of 127.0.0.1, and its key."""
-    files = tmp_path / "ca.pem", tmp_path / "ca.key"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2",
-         "-subj", "/CN=test", "-addext", "subjectAltName=IP:127.0.0.1",
-         "-out", str(files[0]), "-keyout", str(files[1])],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return files
 
 
 @pytest.fixture
