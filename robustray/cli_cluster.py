@@ -21,7 +21,9 @@ def add_cluster(commands: Any, common: argparse.ArgumentParser) -> None:
         usage="robustray submit [--address URL] [--working-dir DIR] [--no-follow] -- COMMAND ...",
         epilog="Ctrl-C asks the job to stop; the same command again continues its study.",
     )
-    submit.add_argument("--address", metavar="URL", help="default: $RAY_ADDRESS, or this machine")
+    submit.add_argument(
+        "--address", metavar="URL", help="default: $RAY_API_SERVER_ADDRESS, or this machine"
+    )
     submit.add_argument(
         "--working-dir", metavar="DIR", default=".", help="goes along, without data; default: ."
     )

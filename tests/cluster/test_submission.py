@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import ray
+from ray._private.runtime_env.packaging import create_package
 
 from robustray.cli import main
 from robustray.cluster import doctor
-from robustray.cluster.submission import PASSED_ON, address_of, job_environment, open_client
+from robustray.cluster.submission import (
+    EXCLUDES,
+    PASSED_ON,
+    address_of,
+    job_environment,
+    open_client,
+)
 from robustray.errors import UserError
 
 
@@ -113,6 +121,17 @@ def test_settings_of_the_place_go_along_and_secrets_stay(tmp_path, monkeypatch):
         "AWS_ENDPOINT_URL": "http://s3:8333",
     }
     assert not [name for name in PASSED_ON if "KEY" in name or "TOKEN" in name]
+
+
+def test_data_results_and_local_secrets_stay_behind(tmp_path):
+    """Ray's own packing, as its job client calls it; robustray/data is code, /data is not."""
+    stay = ["data/x", "runs/y", ".venv/a", ".git/b", ".env", "docker/.env", "ca.key", "mlflow.db"]
+    go = ["robustray/data/z.py", "jobs/train.py", "manifests/a.yaml"]
+    for name in [*stay, *go]:
+        (tmp_path / "here" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "here" / name).write_text("x")
+    create_package(str(tmp_path / "here"), tmp_path / "p.zip", True, excludes=list(EXCLUDES))
+    assert sorted(zipfile.ZipFile(tmp_path / "p.zip").namelist()) == sorted(go)
 
 
 def test_an_address_with_credentials_is_refused_and_not_repeated():

@@ -13,7 +13,8 @@ import pytest
 from robustray.cli import main
 from robustray.data import load_dataset, needed_files
 from robustray.errors import CorruptObjectError, DataError
-from robustray.manifest import DataConfig
+from robustray.evaluation.images import load_images
+from robustray.manifest import DataConfig, JudgedData
 from robustray.store import ObjectStore, open_store
 from robustray.store.staged_data import fetch_data, load_staged_dataset, push_data, where_is
 
@@ -68,6 +69,13 @@ def test_a_file_is_fetched_once_and_local_ones_come_first(shared_data, tmp_path,
         thread.join()
     assert len(fetched) == len(set(fetched)) == 3
     assert where_is(MNIST, there, None) == "here"
+
+
+def test_an_evaluation_finds_its_images_in_the_store(shared_data, tmp_path):
+    store, judged = open_store(str(tmp_path / "store")), JudgedData(name="mnist", first=10)
+    push_data(MNIST, shared_data, store, lambda _: None)
+    images = load_images(judged, str(tmp_path / "there"), store)
+    assert images.digest == load_images(judged, str(shared_data)).digest
 
 
 def test_bytes_that_changed_in_the_store_are_not_taken(shared_data, tmp_path):
