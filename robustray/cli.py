@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robustray import __version__
+from robustray.cli_cluster import add_cluster
 from robustray.cli_models import add_models
 from robustray.errors import MachineError, StoreUnavailableError, UserError
 from robustray.manifest import (
@@ -269,6 +270,7 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
 
     _add_evaluations(commands, common)
     add_models(commands)
+    add_cluster(commands, common)
 
     status = commands.add_parser("status", parents=[common], help="say how far studies are")
     status.add_argument("--study", metavar="ID", help="a study's id, or how it begins")

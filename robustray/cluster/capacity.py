@@ -83,8 +83,8 @@ def check_fits(resources: Resources, capacity: Capacity) -> bool:
         return False
     raise UserError(
         f"resources: a trial asks for {describe(resources)}, and there is no room for it. Live "
-        f"nodes: {_list(capacity.live)}. Node types that the autoscaler may start: "
-        f"{_list(capacity.declared)}. Ask for less with --set resources.gpus=..., "
+        f"nodes: {list_nodes(capacity.live)}. Node types that the autoscaler may start: "
+        f"{list_nodes(capacity.declared)}. Ask for less with --set resources.gpus=..., "
         "resources.cpus=... or resources.workers=..."
     )
 
@@ -101,6 +101,7 @@ def _slots(node: tuple[float, float], resources: Resources) -> int:
     return min(int(there / each + _ROUNDING) for there, each in wanted if each)
 
 
-def _list(nodes: tuple[tuple[float, float], ...]) -> str:
+def list_nodes(nodes: tuple[tuple[float, float], ...]) -> str:
+    """Return nodes in words, equal ones once."""
     kinds = sorted(set(nodes), reverse=True)
     return "; ".join(f"{cpus:g} CPUs + {gpus:g} GPUs" for cpus, gpus in kinds) or "none"

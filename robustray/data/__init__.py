@@ -2,7 +2,7 @@
 
 from robustray.data.batches import Batch, EpochBatches, eval_batches, steps_per_epoch
 from robustray.data.dataset import ROLES, Dataset, Split, digest_of
-from robustray.data.load import DataFacts, data_root, describe, load_dataset
+from robustray.data.load import DataFacts, data_root, describe, load_dataset, needed_files
 
 __all__ = [
     "ROLES",
@@ -16,5 +16,6 @@ __all__ = [
     "digest_of",
     "eval_batches",
     "load_dataset",
+    "needed_files",
     "steps_per_epoch",
 ]

@@ -39,7 +39,7 @@ def read_part(name: str, part: Part, root: Path, *, fetch: bool) -> list[bytes]:
     except DataError:
         if not fetch:
             raise
-    with _alone(root):
+    with alone(root):
         try:
             return [_read(name, file, root) for file in part.files]
         except DataError:
@@ -51,7 +51,7 @@ def _read(name: str, file: OfficialFile, root: Path) -> bytes:
     path = root / file.path
     advice = (
         "Put the official file there, name another folder in ROBUSTRAY_DATA, "
-        "or set data.download: true"
+        "stage it in the store (robustray data push), or set data.download: true"
     )
     try:
         blob = path.read_bytes()
@@ -68,15 +68,18 @@ def _read(name: str, file: OfficialFile, root: Path) -> bytes:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Hold the data root's download lock."""
+def alone(root: Path) -> Iterator[None]:
+    """Hold the lock of those who bring files into a data root, which is made if need be."""
     import fcntl  # only on Unix, and only downloads need it
 
     try:
         root.mkdir(parents=True, exist_ok=True)
         lock = (root / ".download.lock").open("w")
     except OSError as error:
-        raise DataError(f"can't download to {root}: {error.strerror}") from error
+        raise DataError(
+            f"can't bring data to {root}: {error.strerror}; set ROBUSTRAY_DATA to a folder that "
+            "can be written"
+        ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,34 @@ def load_dataset(
     )
 
 
+def needed_files(
+    config: DataConfig, splits: Collection[str] = ROLES
+) -> tuple[tuple[str, str | None], ...]:
+    """Return the files that `load_dataset` would open.
+
+    Returns
+    -------
+    tuple of (str, str or None)
+        Path below the data root, and its digest: MD5 (32 digits) of an official file, SHA-256 (64)
+        of the extra images, None where the configuration does not say it.
+
+    Raises
+    ------
+    DataError
+        If the configuration asks for what is not there.
+    """
+    facts, source = describe(config), SOURCES[config.name]
+    parts: list[Part] = []
+    if "train" in splits or "validation" in splits:
+        parts += _first_parts(_training_parts(source, config), facts.train + facts.validation)
+    if "test" in splits:
+        parts += _first_parts(source.test, facts.test)
+    files: list[tuple[str, str | None]] = [(f.path, f.md5) for part in parts for f in part.files]
+    if config.extra and "train" in splits:
+        files.append((config.extra.file, config.extra.sha256))
+    return tuple(files)
+
+
 def data_root(root: Path | None = None) -> Path:
     """Return the folder of data files: ``root``, else ``$ROBUSTRAY_DATA``, else ``./data``."""
     return Path(root or os.environ.get("ROBUSTRAY_DATA") or "data")
@@ -162,14 +191,19 @@ def _read(source: Source, parts: tuple[Part, ...], root: Path, count: int, fetch
     """Read the first ``count`` images of some parts, and no file that holds none of them."""
     arrays: list[Arrays] = []
     missing = count
-    for part in parts:
-        if missing > 0:
-            blobs = read_part(source.name, part, root, fetch=fetch)
-            whole = _checked(source, part, part.read(blobs))
-            arrays.append(Arrays(*(column[:missing] for column in whole)))
-            missing -= part.size
+    for part in _first_parts(parts, count):
+        blobs = read_part(source.name, part, root, fetch=fetch)
+        whole = _checked(source, part, part.read(blobs))
+        arrays.append(Arrays(*(column[:missing] for column in whole)))
+        missing -= part.size
     columns = zip(*arrays, strict=True)
     return Split(*(torch.from_numpy(np.concatenate(column)) for column in columns))
+
+
+def _first_parts(parts: tuple[Part, ...], count: int) -> tuple[Part, ...]:
+    """Return the parts that hold the first ``count`` images."""
+    starts = accumulate((part.size for part in parts), initial=0)
+    return tuple(part for part, start in zip(parts, starts, strict=False) if start < count)
 
 
 def _checked(source: Source, part: Part, arrays: Arrays) -> Arrays:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from robustray.data import DataFacts, Split, describe, load_dataset
+from robustray.data import DataFacts, Split, data_root, describe
 from robustray.errors import DataError
 from robustray.evaluation.task import Range, cut
 from robustray.manifest import DataConfig, JudgedData
+from robustray.store import ObjectStore, open_store
+from robustray.store.staged_data import load_staged_dataset
 
 
 def facts_of(data: JudgedData) -> DataFacts:
     """Return shape, classes and sizes of the data set, without reading a file."""
-    return describe(_config(data))
+    return describe(config_of(data))
 
 
 def label_of(data: JudgedData) -> str:
@@ -25,15 +27,17 @@ def label_of(data: JudgedData) -> str:
     return f"{facts.label} {data.split}{first}"
 
 
-def load_images(data: JudgedData, root: str | None) -> Split:
+def load_images(data: JudgedData, root: str | None, store: ObjectStore | None = None) -> Split:
     """Return the images, in official order; read once per process.
+
+    Missing files are fetched from the store (default: `open_store`'s) if they were staged there.
 
     Raises
     ------
     DataError
         If they are missing, damaged, or fewer than wanted.
     """
-    return _load(data.model_dump_json(), root)
+    return _load(data.model_dump_json(), root, store.uri if store else None)
 
 
 def ranges_of(images: Split, size: int) -> tuple[Range, ...]:
@@ -42,7 +46,8 @@ def ranges_of(images: Split, size: int) -> tuple[Range, ...]:
     return tuple(Range(a, b, images.select(slice(a, b)).digest) for a, b in cuts)
 
 
-def _config(data: JudgedData) -> DataConfig:
+def config_of(data: JudgedData) -> DataConfig:
+    """Return the data set of which the images are a part."""
     assert data.name is not None
     return DataConfig(
         name=data.name,
@@ -54,9 +59,10 @@ def _config(data: JudgedData) -> DataConfig:
 
 
 @lru_cache(maxsize=2)
-def _load(text: str, root: str | None) -> Split:
+def _load(text: str, root: str | None, store_uri: str | None) -> Split:
     data = JudgedData.model_validate_json(text)
-    splits = load_dataset(_config(data), Path(root) if root else None, (data.split,))
+    folder, store = data_root(Path(root) if root else None), open_store(store_uri)
+    splits = load_staged_dataset(config_of(data), folder, store, (data.split,))
     images: Split = getattr(splits, data.split)
     if data.first is None:
         return images

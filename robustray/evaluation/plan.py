@@ -79,7 +79,7 @@ class Plan:
         return self.wanted[0].suite
 
 
-def read_images(data: JudgedData, root: str | None) -> Images:
+def read_images(data: JudgedData, root: str | None, store: ObjectStore | None = None) -> Images:
     """Read the images that are judged.
 
     Raises
@@ -88,7 +88,7 @@ def read_images(data: JudgedData, root: str | None) -> Images:
         If they are missing or damaged.
     """
     facts = facts_of(data)
-    return Images(data, load_images(data, root), label_of(data), facts.class_names)
+    return Images(data, load_images(data, root, store), label_of(data), facts.class_names)
 
 
 def find_wanted(manifest: Evaluation) -> tuple[Wanted, ...]:
@@ -170,7 +170,7 @@ def prepare(
     facts = facts_of(manifest.data)
     _check(manifest, facts.image_shape[0])
     subject = find_subject(manifest, facts, store, keep=not dry)
-    images = read_images(manifest.data, data_root)
+    images = read_images(manifest.data, data_root, store)
     return Prepared(manifest, images, wanted, subject, count_macs(subject, images))
 
 

@@ -59,7 +59,7 @@ def resolve_study(manifest: Evaluation, store: ObjectStore, data_root: str | Non
     suite = resolve_suite(manifest.suite, threat, engine, manifest.search_dtype)
     same_threat = (threat.norm, threat.eps) == (sweep.norm, sweep.eps)
     label = _label(manifest, study, data, suite.name, None if same_threat else threat_config)
-    images = read_images(data, data_root)
+    images = read_images(data, data_root, store)
     return Setting(study, manifest, images, Wanted("", threat, suite), label)
 
 

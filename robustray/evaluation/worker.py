@@ -98,9 +98,10 @@ class Worker:
 
     def _attack(self, task: Task, orders: Sequence[Order]) -> list[Reply]:
         started = time.time()
-        units = UnitStore(open_store(self._place.store_uri))
+        store = open_store(self._place.store_uri)
+        units = UnitStore(store)
         model, device = self._load(task.subject)
-        images = load_images(task.data, self._place.data_root)
+        images = load_images(task.data, self._place.data_root, store)
         self._try(model, device, images, task)
         ready, replies = [], []
         for order in orders:
@@ -132,9 +133,10 @@ class Worker:
         started = time.time()
         try:
             model, device = self._load(task.subject)
-            images = load_images(task.data, self._place.data_root)
+            store = open_store(self._place.store_uri)
+            images = load_images(task.data, self._place.data_root, store)
             self._try(model, device, images, task)
-            make_audit(open_store(self._place.store_uri), task, images, model)
+            make_audit(store, task, images, model)
         except Exception as error:
             return [failure(name, error)]
         return [Reply(name, FINISHED, seconds=time.time() - started)]

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 import uuid
 from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,7 @@ from robustray.errors import StoreError, StoreUnavailableError
 _SEGMENT = re.compile(r"[A-Za-z0-9._=+-]{1,255}")
 _PREFIX = re.compile(r"[A-Za-z0-9._=+/-]*")
 _LONGEST_KEY = 900
+_RACES = 4  # of which one may miss a server that is not atomic
 
 
 class NotFoundError(KeyError):
@@ -126,7 +129,8 @@ class ObjectStore(ABC):
     def probe(self) -> None:
         """Find out within about ten seconds whether the store can be used.
 
-        Writes, lists, reads and deletes a tiny object, and makes sure that `create` is honoured.
+        Writes, lists, reads and deletes a tiny object, and makes sure that `create` is honoured,
+        also where two writers meet: servers are known that look first and write later.
 
         Raises
         ------
@@ -143,13 +147,17 @@ class ObjectStore(ABC):
         except StoreUnavailableError as error:
             raise StoreUnavailableError(f"can't write to {self.uri}: {error}") from error
 
+    def clock_skew(self) -> float:
+        """Return by how many seconds the store's clock is ahead of this machine's."""
+        return 0.0
+
     def impatient(self) -> ObjectStore:
         """Return a twin that gives up after ten seconds."""
         return self
 
     def _exercise(self, key: str, data: bytes) -> None:
         try:
-            created = self.create(key, data)
+            created = self._races(key, data)
             again = self.create(key, data)
             found = self.get(key) == data and ObjectInfo(key, len(data)) in self.list(key)
         except StoreError:
@@ -157,13 +165,28 @@ class ObjectStore(ABC):
                 self.delete(key)
             raise
         self.delete(key)
-        if again:
+        if again or max(created) > 1:
+            why = "it ignores If-None-Match" if again else "two writers at once both succeed"
             raise StoreError(
-                "it overwrites objects that must be created only once "
-                "(the server ignores If-None-Match on PutObject); use another server"
+                f"the server overwrites objects that must be created only once ({why} on "
+                "PutObject); use another server"
             )
-        if not (created and found) or self.exists(key):
+        if not (min(created) and found) or self.exists(key):
             raise StoreError("what was written does not come back, or does not go away")
+
+    def _races(self, key: str, data: bytes) -> list[int]:
+        """Let two writers create an object, several times; return how many were told they did."""
+
+        def write(start: threading.Barrier) -> bool:
+            start.wait()
+            return self.create(key, data)
+
+        made = []
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(_RACES):
+                self.delete(key)
+                made.append(sum(pool.map(write, [threading.Barrier(2)] * 2)))
+        return made
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.uri!r})"

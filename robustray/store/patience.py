@@ -18,7 +18,10 @@ logger = logging.getLogger("robustray.store")
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 15.0
-_SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+_SECRETS = (
+    *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+    *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "RAY_AUTH_TOKEN"),
+)
 
 
 class Patience:
@@ -113,7 +116,7 @@ class Patience:
 
 
 def redact(text: str) -> str:
-    """Take credentials out of a message: those of addresses, and the values of AWS_* secrets."""
+    """Take credentials out of a message: those of addresses and of the environment."""
     text = re.sub(r"//[^/@\s]+@", "//***@", text)
     for name in _SECRETS:
         secret = os.environ.get(name, "")

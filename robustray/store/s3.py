@@ -12,7 +12,9 @@ import base64
 import hashlib
 import os
 import threading
+import time
 import uuid
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +166,12 @@ class S3Store(ObjectStore):
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+    def clock_skew(self) -> float:
+        """Return by how many seconds the server's clock is ahead, from its answers' dates."""
+        answer = self._call("list_objects_v2", MaxKeys=1)
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return parsedate_to_datetime(date).timestamp() - time.time() if date else 0.0
 
     def impatient(self) -> S3Store:
         """Return a twin that gives up after ten seconds."""

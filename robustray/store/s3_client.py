@@ -61,7 +61,6 @@ def connect(timeout_s: float) -> Any:
         When address or profile are malformed.
     """
     options = Config(
-        s3={"addressing_style": "path" if endpoint() else "auto"},
         retries={"total_max_attempts": 1, "mode": "standard"},
         connect_timeout=min(timeout_s, 10.0),
         read_timeout=timeout_s,
@@ -70,9 +69,17 @@ def connect(timeout_s: float) -> Any:
     try:
         core = botocore.session.Session()
         core.register_component("data_loader", _LOADER)
+        options = options.merge(Config(s3={"addressing_style": _addressing(core)}))
         session = boto3.session.Session(botocore_session=core)
         region = session.region_name or os.environ.get("AWS_REGION") or "us-east-1"
         return session.client("s3", region_name=region, config=options)
     except (BotoCoreError, ValueError) as error:
         why = redact(str(error))
         raise StoreError(f"S3 client: {why}; see AWS_ENDPOINT_URL, AWS_PROFILE") from error
+
+
+def _addressing(core: botocore.session.Session) -> str:
+    """Return how requests name the bucket: as the profile says it, else as most servers want it."""
+    said = core.get_scoped_config().get("s3", {})
+    style = said.get("addressing_style") if isinstance(said, dict) else None
+    return style or ("path" if endpoint() else "auto")

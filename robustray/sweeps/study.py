@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from robustray.cluster import Capacity, check_fits, connect, describe, has_gpu, read_capacity
-from robustray.data import data_root, load_dataset
+from robustray.data import data_root
 from robustray.errors import MachineError, StoreError, StoreUnavailableError, UserError
 from robustray.manifest import Resources, Sweep
 from robustray.store import LocalStore, ObjectStore
+from robustray.store.staged_data import load_staged_dataset
 from robustray.sweeps import attempts
 from robustray.sweeps.distributed import attempt_on_workers
 from robustray.sweeps.grid import Study
@@ -96,7 +97,8 @@ def run_study(
     study = Study.from_manifest(manifest)
     plan = make_plan(study)
     folder = data_root(data_folder).resolve()  # workers run elsewhere
-    load_dataset(manifest.data, folder)  # a damaged file must not stop 512 trials one by one
+    # A damaged file must not stop 512 trials one by one.
+    load_staged_dataset(manifest.data, folder, store.impatient())
     _check_store(store)
     ui_command(tracking_uri)  # refuses what is no tracking URI
     plan = replace(plan, throughputs=tuple(load_throughputs(store, manifest)))

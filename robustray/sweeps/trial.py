@@ -26,7 +26,7 @@ from typing import Any
 import torch
 
 from robustray.attacks import ThreatModel
-from robustray.data import Dataset, describe, load_dataset
+from robustray.data import Dataset, data_root, describe
 from robustray.errors import UserError
 from robustray.manifest import DataConfig, Sweep
 from robustray.random import derive_seed
@@ -36,6 +36,7 @@ from robustray.store import (
     canonical_json,
     open_store,
 )
+from robustray.store.staged_data import load_staged_dataset
 from robustray.sweeps import attempts
 from robustray.sweeps.checkpointing import (
     commit_epoch,
@@ -119,7 +120,7 @@ def join_attempt(job: TrialJob, report: Report, world: World) -> None:
 def train_and_attack(context: TrialContext) -> dict[str, Any]:
     """Train a trial to its end, attack its selected checkpoint, and return its result."""
     manifest, trial = context.job.manifest, context.job.trial
-    data = _dataset(manifest.data, context.job.data_root)
+    data = _dataset(manifest.data, context.job)
     model = _initial_model(context, data)
     fitted = fit(
         model,
@@ -249,11 +250,14 @@ def _outcome(job: TrialJob, outcome: str, message: str = "") -> dict[str, Any]:
     return {"trial": job.trial.name, "outcome": outcome, "message": message}
 
 
-def _dataset(config: DataConfig, root: str | None) -> Dataset:
-    return _cached_dataset(config.model_dump_json(), root)
+def _dataset(config: DataConfig, job: TrialJob) -> Dataset:
+    return _cached_dataset(config.model_dump_json(), job.data_root, job.store_uri)
 
 
 @lru_cache(maxsize=1)
-def _cached_dataset(config: str, root: str | None) -> Dataset:
+def _cached_dataset(config: str, root: str | None, store_uri: str) -> Dataset:
     """Read a data set once per process: actors are reused by many trials."""
-    return load_dataset(DataConfig.model_validate_json(config), Path(root) if root else None)
+    folder = data_root(Path(root) if root else None)
+    return load_staged_dataset(
+        DataConfig.model_validate_json(config), folder, open_store(store_uri)
+    )

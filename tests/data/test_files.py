@@ -79,5 +79,5 @@ def test_a_foreign_pickle_under_an_official_name_is_never_opened(tmp_path):
 def test_a_root_that_can_not_be_written_is_the_users_error(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(DataError, match="can't download to"):
+    with pytest.raises(DataError, match="can't bring data to"):
         load_dataset(DataConfig(name="cifar10", download=True), blocked / "data")

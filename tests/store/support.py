@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
@@ -13,10 +15,13 @@ HOST = "127.0.0.1"
 
 
 class Proxy:
-    """Passes bytes on to a server; drops the replies that it is told to drop."""
+    """Passes bytes on to a server; drops the replies that it is told to drop.
 
-    def __init__(self, port: int) -> None:
-        self._target = port
+    With a context it speaks TLS to its clients.
+    """
+
+    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
+        self._target, self._context = port, context
         self.drop_replies = 0
         self.dropped = 0
         self._listener = socket.create_server((HOST, 0))
@@ -27,9 +32,15 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection((HOST, self._target))
-                for pair, replies in (((client, server), False), ((server, client), True)):
-                    threading.Thread(target=self._pump, args=(*pair, replies), daemon=True).start()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            if self._context:
+                client = self._context.wrap_socket(client, server_side=True)
+            server = socket.create_connection((HOST, self._target))
+            threading.Thread(target=self._pump, args=(client, server, False), daemon=True).start()
+            self._pump(server, client, True)
 
     def _pump(self, source: socket.socket, target: socket.socket, replies: bool) -> None:
         with contextlib.suppress(OSError):
@@ -51,13 +62,17 @@ class Proxy:
 
 
 class NaiveS3(ThreadingHTTPServer):
-    """Just enough of S3 for a store, without conditional writes; can be told to be busy."""
+    """Just enough of S3 for a store, without conditional writes; can be told to be busy.
+
+    With ``looks_first`` it honours If-None-Match, but looks first and writes later.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__((HOST, 0), _Answer)
         self.objects: dict[str, tuple[bytes, str]] = {}
+        self.looks_first = False
         self.refusals: list[tuple[int, str]] = []
         self.endpoint = f"http://{HOST}:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -73,6 +88,11 @@ class _Answer(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.server.looks_first and self.headers["If-None-Match"]:
+            if self.path in self.server.objects:
+                self._say(412, b"<Error><Code>PreconditionFailed</Code></Error>")
+                return
+            time.sleep(0.05)
         if not self._refused():
             self.server.objects[self.path] = data, self.headers["x-amz-meta-sha256"]
             self._say(200)

@@ -220,6 +220,17 @@ def test_a_server_without_conditional_writes_is_found_out(
         assert server.objects == {}
 
 
+def test_a_server_that_is_not_atomic_is_found_out(
+    s3_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with NaiveS3() as server:
+        server.looks_first = True
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        with pytest.raises(StoreError, match="two writers at once both succeed"):
+            S3Store(s3_uri).probe()
+        assert server.objects == {}
+
+
 def test_a_busy_server_is_asked_again_and_a_refusal_is_not(
     s3_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

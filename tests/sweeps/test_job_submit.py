@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -79,3 +81,75 @@ def test_a_submitted_sweep_ends_with_the_same_report(cluster, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "4 of 4 trials finished" in done.stdout
     assert sorted(a["outcome"] for a in place.attempts()) == ["finished"] * 4
+
+
+@pytest.fixture
+def checkout(cluster, tmp_path):
+    """Runs `robustray` where only the package, the jobs, and what must stay behind are."""
+    address, environment = cluster
+    folder = tmp_path / "checkout"
+    for name in ("robustray", "jobs"):
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__py*"))
+    for left_behind in ("data", "runs", ".venv", ".git"):
+        (folder / left_behind).mkdir()
+        (folder / left_behind / "file").write_text("stays here")
+    place = Place(tmp_path)
+    mine = {k: v for k, v in place.environment.items() if not k.startswith("RAY_AUTH")}
+    mine |= {"RAY_AUTH_TOKEN": environment["RAY_AUTH_TOKEN"], "RAY_API_SERVER_ADDRESS": address}
+    mine |= {"AWS_SECRET_ACCESS_KEY": "canary-secret", "MLFLOW_TRACKING_PASSWORD": "canary-word"}
+
+    def start(*words: str, **variables: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "robustray.cli", *words],
+            cwd=folder,
+            env={**mine, **variables},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    return start, place
+
+
+def ray_logs(since: float) -> list[Path]:
+    """Return the log files that Ray wrote since then."""
+    files = (path for path in Path("/tmp/ray").glob("session_2*/logs/**/*") if path.is_file())  # noqa: S108
+    found = [path for path in files if path.stat().st_mtime >= since]
+    assert found
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_robustray_submit_follows_stops_and_continues(checkout, cluster, tmp_path):
+    (start, place), began = checkout, time.time()
+    refused = start("submit", "--", "true", RAY_AUTH_TOKEN="0" * 32)
+    assert refused.wait(120) == 2, refused.stdout.read()
+    assert "refuses the token" in refused.stdout.read()
+
+    listing = start("submit", "--", "python", "-c", "import os; print(os.listdir()); exit(7)")
+    out, _ = listing.communicate(timeout=180)
+    assert listing.returncode == 7, out
+    assert "['jobs', 'robustray']" in out or "['robustray', 'jobs']" in out, out
+
+    sweep = ["submit", "--", "python", "jobs/sweep_width.py", "--manifest", str(place.manifest)]
+    first = start(*sweep, "--set", "recipe.epochs=40")
+    wait_for(lambda: list((tmp_path / "store").rglob("checkpoints/*/record.json")), 240)
+    first.send_signal(signal.SIGINT)
+    out, _ = first.communicate(timeout=180)
+    assert first.returncode == 130, out
+    assert "submit the same command again to continue" in out
+    outcomes = [attempt["outcome"] for attempt in place.attempts()]
+    assert "running" not in outcomes, outcomes
+
+    again = start(*sweep, "--set", "recipe.epochs=40")
+    out, _ = again.communicate(timeout=500)
+    assert again.returncode == 0, out[-3000:]
+    assert "continuing: " in out
+    assert "4 of 4 trials finished" in out
+    assert not [path for path in ray_logs(began) if "canary" in path.read_text(errors="replace")]
+
+    doctor = start("doctor")
+    out, _ = doctor.communicate(timeout=120)
+    assert "token accepted, strangers refused" in out
+    assert "canary" not in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import threading
 from collections.abc import Callable
@@ -26,9 +27,18 @@ class Proxy:
         what is then in ``held``).
     port : int
         Where to listen; 0 takes any free port.
+    login : tuple of str, optional
+        Name and password without which every request is refused (basic authentication).
     """
 
-    def __init__(self, target: str, fault: Callable[[str], str | int], port: int = 0) -> None:
+    def __init__(
+        self,
+        target: str,
+        fault: Callable[[str], str | int],
+        port: int = 0,
+        login: tuple[str, str] | None = None,
+    ) -> None:
+        wanted = f"Basic {base64.b64encode(':'.join(login).encode()).decode()}" if login else ""
         self.target, self.fault = urlsplit(target).netloc, fault
         self.held: list[Callable[[], object]] = []
         proxy = self
@@ -38,6 +48,8 @@ class Proxy:
 
             def _serve(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                if wanted and self.headers.get("Authorization") != wanted:
+                    return self._answer(401, b"no")
                 what = proxy.fault(self.path)
                 forward = partial(proxy.forward, self.command, self.path, body)
                 if isinstance(what, int):

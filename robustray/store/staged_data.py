@@ -1,0 +1,143 @@
+"""Data files in the store: staged once by a person, fetched once by each node that lacks them.
+
+A staged file lies under its digest, the publisher's own MD5 or the SHA-256 that a manifest states:
+``data/<digest>``. So the store needs no list of them, and a name can't hold two contents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from robustray.data import ROLES, Dataset, load_dataset, needed_files
+from robustray.data.files import alone
+from robustray.errors import CorruptObjectError, DataError, MachineError
+from robustray.manifest import DataConfig
+from robustray.store.objects import ObjectStore
+
+
+def push_data(
+    config: DataConfig, root: Path, store: ObjectStore, say: Callable[[str], None]
+) -> None:
+    """Put the files that a configuration needs into the store; what is there stays.
+
+    Parameters
+    ----------
+    config : DataConfig
+        With ``download`` set, missing official files are downloaded first.
+    root : Path
+        Folder of data files.
+    store : ObjectStore
+        Where they go.
+    say : callable
+        Takes a line for each file.
+
+    Raises
+    ------
+    DataError
+        If a file is missing or damaged, or the digest of extra images is not stated.
+    """
+    if config.download:
+        load_dataset(config, root)
+    for path, digest in needed_files(config):
+        if digest is None:
+            raise DataError(
+                f"data.extra.sha256 must be stated, so that nodes know what to fetch; {path} has "
+                f"{_digest(root / path, 64)}"
+            )
+        _check(root / path, digest)
+        there = store.exists(_key(digest))
+        if not there:
+            store.put_file(_key(digest), root / path)
+        say(f"{'there already' if there else 'staged':<13} {path}  {_key(digest)}")
+
+
+def load_staged_dataset(
+    config: DataConfig, root: Path, store: ObjectStore, splits: Collection[str] = ROLES
+) -> Dataset:
+    """Load a data set as `load_dataset` does; what ``root`` lacks is fetched from the store.
+
+    Raises
+    ------
+    DataError, MachineError
+        As `load_dataset`; and if the store fails, or holds other bytes than it should.
+    """
+    fetch_data(config, root, store, splits)
+    return load_dataset(config, root, splits)
+
+
+def fetch_data(
+    config: DataConfig, root: Path, store: ObjectStore, splits: Collection[str] = ROLES
+) -> None:
+    """Bring staged files into ``root`` where it lacks them; a file appears whole and verified.
+
+    Processes that share the folder wait for one fetch. What is neither here nor staged is left to
+    `load_dataset`, which knows what to advise.
+    """
+    files = [(path, digest) for path, digest in needed_files(config, splits) if digest]
+    lacking = [(path, digest) for path, digest in files if not (root / path).exists()]
+    staged = [(path, digest) for path, digest in lacking if store.exists(_key(digest))]
+    if not staged:
+        return
+    with alone(root):
+        for path, digest in staged:
+            if not (root / path).exists():
+                _fetch(path, digest, root, store)
+
+
+def where_is(
+    config: DataConfig, root: Path, store: ObjectStore | None
+) -> Literal["here", "staged", "missing"]:
+    """Tell where the files of a data set are; without a store only ``root`` is looked at.
+
+    Raises
+    ------
+    DataError
+        If a file of ``root`` is damaged.
+    """
+    place: Literal["here", "staged"] = "here"
+    for path, digest in needed_files(config):
+        if (root / path).exists():
+            _check(root / path, digest)
+        elif digest and store and store.exists(_key(digest)):
+            place = "staged"
+        else:
+            return "missing"
+    return place
+
+
+def _fetch(path: str, digest: str, root: Path, store: ObjectStore) -> None:
+    """Copy one file next to its place, look at it, and move it there."""
+    try:
+        with tempfile.TemporaryDirectory(dir=root, prefix=".fetch-") as folder:
+            copy = Path(folder, "file")
+            store.get_file(_key(digest), copy)
+            if (found := _digest(copy, len(digest))) != digest:
+                raise CorruptObjectError(f"{store.uri}: {_key(digest)} has digest {found}")
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            copy.replace(root / path)
+    except OSError as error:
+        raise MachineError(f"fetching {path} to {root} failed: {error.strerror}") from error
+
+
+def _check(path: Path, digest: str | None) -> None:
+    if digest and (found := _digest(path, len(digest))) != digest:
+        raise DataError(f"{path} is damaged: its digest is {found}, not {digest}")
+
+
+def _key(digest: str) -> str:
+    return f"data/{digest}"
+
+
+def _digest(path: Path, length: int) -> str:
+    """Return a file's MD5 (32 digits) or SHA-256 (64)."""
+    algorithm = partial(hashlib.md5 if length == 32 else hashlib.sha256, usedforsecurity=False)
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, algorithm).hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error.strerror}") from error
