@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+
 import pytest
 import yaml
 
@@ -104,3 +107,20 @@ def test_overlays_without_gpus_and_without_servers() -> None:
     assert len(cpu) == len(load(*APPLIED))
     assert {found["kind"] for found in external} >= {"RayCluster", "ConfigMap", "NetworkPolicy"}
     assert not {"StatefulSet", "Deployment", "Job", "Service"} & {one["kind"] for one in external}
+
+
+def test_an_image_reaches_every_manifest(tmp_path, monkeypatch) -> None:
+    kustomize(K8S / "base")
+    shutil.copytree(K8S, tmp_path / "k8s")
+    monkeypatch.setattr(render_k8s, "ROOT", tmp_path / "k8s")
+    render_k8s.set_image("registry.example.org:5000/lab/robustray:1e5")
+    files = render_k8s.render()
+    images = re.findall(r"image: (\S*robustray\S*)", "".join(files.values()))
+    assert len(images) == 4 + 3 * len(JOBS)
+    assert set(images) == {"registry.example.org:5000/lab/robustray:1e5"}
+
+
+@pytest.mark.parametrize("image", ["robustray", "robustray:latest", "host:5000/robustray", ":v1"])
+def test_an_image_needs_a_fixed_tag(image) -> None:
+    with pytest.raises(SystemExit, match="fixed tag"):
+        render_k8s.set_image(image)
