@@ -10,9 +10,11 @@ repository. Nothing beside Python's standard library is needed.
 import json
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMESPACE = "robustray"
@@ -57,14 +59,22 @@ def kubernetes(value: dict[str, str]) -> list[dict]:
     ]
 
 
+def refuse(message: str) -> NoReturn:
+    """End the program as for any error of its user."""
+    print(message, file=sys.stderr)
+    sys.exit(2)
+
+
 def create(kubectl: str) -> None:
     """Create the namespace and the Secrets; refuse when there is one of them already."""
     names = [secret["metadata"]["name"] for secret in kubernetes(values())]
-    subprocess.run([kubectl, "apply", "-f", str(ROOT / "k8s/00-namespace.yaml")], check=True)
+    namespace = str(ROOT / "k8s/00-namespace.yaml")
+    if subprocess.run([kubectl, "apply", "-f", namespace], check=False).returncode:
+        refuse("kubectl can't reach a cluster, or may not make a namespace there: see above")
     query = [kubectl, "-n", NAMESPACE, "get", "secret", "--ignore-not-found", "-o", "name", *names]
     found = subprocess.run(query, check=True, capture_output=True, text=True).stdout.split()
     if found:
-        sys.exit(f"{', '.join(found)}: there already, and left alone; delete all of {names} first")
+        refuse(f"{', '.join(found)}: there already, and left alone; delete all of {names} first")
     manifest = json.dumps({"apiVersion": "v1", "kind": "List", "items": kubernetes(values())})
     subprocess.run([kubectl, "create", "-f", "-"], input=manifest, text=True, check=True)
 
@@ -75,7 +85,7 @@ def compose(path: Path) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        sys.exit(f"{path}: there already, and left alone")
+        refuse(f"{path}: there already, and left alone")
     with os.fdopen(handle, "w") as file:
         file.write(text)
     print(f"wrote {path}")
@@ -86,11 +96,12 @@ def main(arguments: list[str]) -> None:
     if arguments == ["kubernetes", "--print"]:
         print(json.dumps({"apiVersion": "v1", "kind": "List", "items": kubernetes(values())}))
     elif arguments == ["kubernetes"]:
-        create(os.environ.get("KUBECTL", "kubectl"))
+        kubectl = shutil.which(os.environ.get("KUBECTL", "kubectl"))
+        create(kubectl or refuse("kubectl is not at hand: put it on PATH or name it in KUBECTL"))
     elif arguments == ["compose"]:
         compose(ROOT / "docker/.env")
     else:
-        sys.exit(__doc__)
+        refuse(str(__doc__))
 
 
 if __name__ == "__main__":

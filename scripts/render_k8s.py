@@ -13,7 +13,6 @@ import argparse
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import yaml
@@ -61,10 +60,10 @@ def render() -> dict[str, str]:
 
 
 def set_image(image: str) -> None:
-    """Write the one setting that names the image; user errors end the program."""
+    """Write the one setting that names the image; ValueError if it has no fixed tag."""
     name, _, tag = image.rpartition(":")
     if not name or "/" in tag or not tag or tag == "latest":
-        sys.exit(f"an image is NAME:TAG with a fixed tag, not {image!r}")
+        raise ValueError(f"an image is NAME:TAG with a fixed tag, not {image!r}")
     path = ROOT / "image/kustomization.yaml"
     text = re.sub(r"newName: .*", f"newName: {name}", path.read_text())
     path.write_text(re.sub(r"newTag: .*", f'newTag: "{tag}"', text))
@@ -85,9 +84,13 @@ def main() -> None:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--image", metavar="NAME:TAG", help="what the nodes pull")
-    if image := parser.parse_args().image:
-        set_image(image)
-    write(ROOT)
+    image = parser.parse_args().image
+    try:
+        if image:
+            set_image(image)
+        write(ROOT)
+    except (ValueError, FileNotFoundError) as error:  # the latter: no kubectl
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

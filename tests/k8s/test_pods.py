@@ -89,6 +89,16 @@ def test_the_secrets_that_are_made_are_those_that_are_used() -> None:
     assert fresh["robustray-s3"]["AWS_SECRET_ACCESS_KEY"] in fresh["robustray-s3-server"]["s3.json"]
 
 
+def test_without_a_cluster_there_is_one_clear_message(monkeypatch, tmp_path) -> None:
+    script = [sys.executable, str(ROOT / "scripts/make_secrets.py"), "kubernetes"]
+    monkeypatch.setenv("KUBECTL", str(tmp_path / "none"))
+    done = subprocess.run(script, capture_output=True, text=True, timeout=30)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "kubectl is not at hand: put it on PATH or name it in KUBECTL"
+    ]
+
+
 def test_secrets_are_random_and_long() -> None:
     first, second = (
         [value for secret in made() for value in secret["stringData"].values()] for _ in range(2)

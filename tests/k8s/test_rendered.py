@@ -122,5 +122,5 @@ def test_an_image_reaches_every_manifest(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("image", ["robustray", "robustray:latest", "host:5000/robustray", ":v1"])
 def test_an_image_needs_a_fixed_tag(image) -> None:
-    with pytest.raises(SystemExit, match="fixed tag"):
+    with pytest.raises(ValueError, match="fixed tag"):
         render_k8s.set_image(image)
