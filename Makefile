@@ -1,12 +1,14 @@
 # make quickstart   set up and run a whole small study on embedded data
 # make test         set up and run the fast tests;   make test-slow   the long ones
 # make lint         ruff and pyright
+# make k8s-render   k8s/*.yaml and k8s/jobs/*.yaml from k8s/base; IMAGE=name:tag names the image
+# make k8s-secret   the cluster's random secrets, once;   make compose-secret   those of compose
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: quickstart test test-slow lint clean
+.PHONY: quickstart test test-slow lint clean k8s-render k8s-secret compose-secret
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.run
@@ -22,6 +24,15 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+k8s-render: $(VENV)/.run
+	$(if $(IMAGE),$(BIN)/python scripts/render_k8s.py --image '$(IMAGE)',$(BIN)/python scripts/render_k8s.py)
+
+k8s-secret:
+	$(PYTHON) scripts/make_secrets.py kubernetes
+
+compose-secret:
+	$(PYTHON) scripts/make_secrets.py compose
 
 # torch comes first, so that nothing else chooses its build; torchvision's wheel must not bring one.
 $(VENV)/.run: pyproject.toml constraints.txt
