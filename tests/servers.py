@@ -52,7 +52,7 @@ class S3Server(Server):
 
     def leftovers(self) -> list[str]:
         ports = self._ports.numbers if self._ports else []
-        return [*super().leftovers(), *(f"/tmp/seaweedfs-*-{port}.sock" for port in ports)]  # noqa: S108
+        return [*super().leftovers(), *(f"/tmp/seaweedfs-*-{port}.sock" for port in ports)]
 
     def answers(self) -> bool:
         """List the bucket with our keys: a stranger's server on the port would refuse them."""

@@ -113,7 +113,7 @@ def checkout(cluster, tmp_path):
 
 def ray_logs(since: float) -> list[Path]:
     """Return the log files that Ray wrote since then."""
-    files = (path for path in Path("/tmp/ray").glob("session_2*/logs/**/*") if path.is_file())  # noqa: S108
+    files = (path for path in Path("/tmp/ray").glob("session_2*/logs/**/*") if path.is_file())
     found = [path for path in files if path.stat().st_mtime >= since]
     assert found
     return found
