@@ -50,7 +50,7 @@ def test_killed_driver_and_the_same_command_again(undisturbed, tmp_path):
         wait_for(lambda: running_attempt_after_a_checkpoint(place))
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    wait_for(lambda: not place.survivors(), 60, "for the cluster of the killed driver to end")
+    wait_for(lambda: not place.survivors(), 180, "for the cluster of the killed driver to end")
     committed = {
         record.parents[2].name for record in place.study.glob("trials/*/checkpoints/*/record.json")
     }
