@@ -30,7 +30,6 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ from robustray.attacks.context import judging
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
 from robustray.attacks.gradients import is_correct
 from robustray.evaluation.reference_attacks import find_package
+from robustray.manifest.fields import read_fraction
 from robustray.models import profile
 
 SUITE = "autoattack-standard"
@@ -290,16 +290,11 @@ def _describe(options: argparse.Namespace) -> str:
     )
 
 
-def _fraction(text: str) -> float:
-    parts = [Fraction(part) for part in text.split("/")]
-    return float(parts[0] / parts[1]) if len(parts) == 2 else float(parts[0])
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed of AutoAttack.")
     parser.add_argument("--model", choices=CASES, default="resnet4b-2")
     parser.add_argument("--n", type=int, default=500, help="images")
-    parser.add_argument("--eps", type=_fraction, help="default: that of the model")
+    parser.add_argument("--eps", type=read_fraction, help="default: that of the model")
     parser.add_argument("--norm", choices=NORMS, default="linf")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from robustray.cluster import connect
-from robustray.errors import StoreError, StoreUnavailableError
 from robustray.evaluation.agenda import Work
 from robustray.evaluation.audits import audit_key, read_audit
 from robustray.evaluation.driver import Conclusion, Driver
@@ -37,6 +36,7 @@ from robustray.reports.files import write_atomically
 from robustray.store import ObjectStore, canonical_json
 from robustray.sweeps import attempts
 from robustray.sweeps.lease import lease
+from robustray.sweeps.study import check_store, start_tracking
 from robustray.tracking import RunRecord, Uploader, ui_command
 from robustray.tracking.records import Status
 
@@ -239,23 +239,3 @@ class _Run:
             self._plan, status, sessions, self._store.uri, result, files, provenance
         )
         self._uploader.submit(self._plan.prefix, lambda: record)
-
-
-def check_store(store: ObjectStore) -> None:
-    """Refuse to start with a store that can't be written; later outages are waited out."""
-    try:
-        store.probe()
-    except StoreUnavailableError as error:
-        raise StoreError(f"{error}. Check ROBUSTRAY_STORE and AWS_ENDPOINT_URL") from error
-
-
-def start_tracking(uri: str, say: Callable[[str], None]) -> tuple[Uploader, float]:
-    """Start feeding MLflow; return how long to wait for it at the end, too, in seconds."""
-    uploader = Uploader(uri, log=say)
-    answer = uploader.check()
-    if answer is not True:
-        say(
-            f"warning: MLflow does not answer ({answer}); the work goes on, its record is in the "
-            "store, and MLflow gets it when it answers"
-        )
-    return uploader, 120 if answer is True else 15

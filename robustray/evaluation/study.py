@@ -15,7 +15,6 @@ from robustray.cluster import connect
 from robustray.errors import UserError
 from robustray.evaluation.agenda import Work
 from robustray.evaluation.driver import Conclusion, Driver
-from robustray.evaluation.evaluation import check_store, start_tracking
 from robustray.evaluation.plan import (
     Wanted,
     agreed_size,
@@ -44,6 +43,7 @@ from robustray.sweeps import Study, Trial, attempts, make_plan, publish
 from robustray.sweeps.lease import lease
 from robustray.sweeps.records import finished_trials, read_trial, study_run, trial_run
 from robustray.sweeps.report import Published
+from robustray.sweeps.study import check_store, start_tracking
 from robustray.tracking import RunRecord, Uploader, ui_command
 
 

@@ -99,7 +99,7 @@ def run_study(
     folder = data_root(data_folder).resolve()  # workers run elsewhere
     # A damaged file must not stop 512 trials one by one.
     load_staged_dataset(manifest.data, folder, store.impatient())
-    _check_store(store)
+    check_store(store)
     ui_command(tracking_uri)  # refuses what is no tracking URI
     plan = replace(plan, throughputs=tuple(load_throughputs(store, manifest)))
     say(describe_plan(plan))
@@ -295,7 +295,7 @@ def _bounded(resources: Resources, capacity: Capacity, cpu_only: bool) -> Resour
     return resources.model_copy(update=changes)
 
 
-def _check_store(store: ObjectStore) -> None:
+def check_store(store: ObjectStore) -> None:
     """Refuse to start with a store that can't be written; later outages are waited out."""
     try:
         store.probe()
@@ -345,7 +345,7 @@ def start_tracking(uri: str, say: Callable[[str], None]) -> tuple[Uploader, floa
     answer = uploader.check()
     if answer is not True:
         say(
-            f"warning: MLflow does not answer ({answer}); the work goes on, its journal is in "
-            "the store, and MLflow gets it when it answers"
+            f"warning: MLflow does not answer ({answer}); the work goes on, its record is in the "
+            "store, and MLflow gets it when it answers"
         )
     return uploader, 120 if answer is True else 15
