@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TextIO
 
-from tqdm import tqdm
-
 from robustray.sweeps.plan import duration
+from robustray.sweeps.progress import Telling
 
 
-class Progress:
+class Progress(Telling):
     """Counts units, and what they cost.
 
     Parameters
@@ -27,22 +25,9 @@ class Progress:
     def __init__(
         self, units: int, done: int = 0, stream: TextIO | None = None, heartbeat_s: float = 15.0
     ) -> None:
-        self._stream = stream or sys.stderr
+        super().__init__(units, done, "unit", stream, heartbeat_s)
         self._units, self._done = units, done
         self._examples = self._passes = 0
-        self._started = self._spoke = time.monotonic()
-        self._heartbeat_s = heartbeat_s
-        self._bar = None
-        if self._stream.isatty():
-            self._bar = tqdm(total=units, initial=done, unit="unit", file=self._stream)
-
-    def say(self, text: str) -> None:
-        """Write one line, above the bar where there is one."""
-        if self._bar is not None:
-            self._bar.write(text, file=self._stream)
-        else:
-            print(f"{time.strftime('%H:%M:%S')} {text}", file=self._stream, flush=True)
-        self._spoke = time.monotonic()
 
     def unit(self, examples: int, passes: int) -> None:
         """Count one more unit: images it worked on, forward and backward passes it took."""
@@ -63,13 +48,8 @@ class Progress:
         words = self._words(workers, seconds_left)
         if self._bar is not None:
             self._bar.set_postfix_str(words)
-        elif time.monotonic() - self._spoke > self._heartbeat_s:
+        elif self._silent:
             self.say(f"{self._done}/{self._units} units, {words}")
-
-    def close(self) -> None:
-        """End the bar."""
-        if self._bar is not None:
-            self._bar.close()
 
     def _words(self, workers: int, seconds_left: float | None) -> str:
         elapsed = time.monotonic() - self._started

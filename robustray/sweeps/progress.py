@@ -11,7 +11,50 @@ from tqdm import tqdm
 from robustray.sweeps.queue import Failure
 
 
-class Progress:
+class Telling:
+    """A bar on a terminal; elsewhere lines with the time, and one now and then if nothing is said.
+
+    Parameters
+    ----------
+    total, done : int
+        Length of the bar, and what earlier runs have done of it.
+    unit : str
+        What it counts.
+    stream : text stream, optional
+        Where to write (standard error by default).
+    heartbeat_s : float
+        Seconds between plain lines when nothing else is said.
+    """
+
+    def __init__(
+        self, total: int, done: int, unit: str, stream: TextIO | None, heartbeat_s: float
+    ) -> None:
+        self._stream = stream or sys.stderr
+        self._started = self._spoke = time.monotonic()
+        self._heartbeat_s = heartbeat_s
+        self._bar = None
+        if self._stream.isatty():
+            self._bar = tqdm(total=total, initial=done, unit=unit, file=self._stream)
+
+    def say(self, text: str) -> None:
+        """Write one line, above the bar where there is one."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(f"{time.strftime('%H:%M:%S')} {text}", file=self._stream, flush=True)
+        self._spoke = time.monotonic()
+
+    def close(self) -> None:
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    @property
+    def _silent(self) -> bool:
+        return time.monotonic() - self._spoke > self._heartbeat_s
+
+
+class Progress(Telling):
     """Counts epochs over all trials.
 
     Parameters
@@ -38,24 +81,10 @@ class Progress:
         stream: TextIO | None = None,
         heartbeat_s: float = 30.0,
     ) -> None:
-        self._stream = stream or sys.stderr
+        super().__init__(epochs, done_epochs, "epoch", stream, heartbeat_s)
         self._trials, self._epochs = trials, epochs
         self._finished, self._failed, self._running, self._stopped = done_trials, 0, 0, stopped
-        self._done = done_epochs
-        self._started = self._spoke = time.monotonic()
-        self._first = done_epochs
-        self._heartbeat_s = heartbeat_s
-        self._bar = None
-        if self._stream.isatty():
-            self._bar = tqdm(total=epochs, initial=done_epochs, unit="epoch", file=self._stream)
-
-    def say(self, text: str) -> None:
-        """Write one line, above the bar where there is one."""
-        if self._bar is not None:
-            self._bar.write(text, file=self._stream)
-        else:
-            print(f"{time.strftime('%H:%M:%S')} {text}", file=self._stream, flush=True)
-        self._spoke = time.monotonic()
+        self._done = self._first = done_epochs
 
     def started(self) -> None:
         """Count one more running trial."""
@@ -89,15 +118,9 @@ class Progress:
 
     def heartbeat(self) -> None:
         """Say something if nothing was said for a while."""
-        silent = self._bar is None or not self._running
-        if silent and time.monotonic() - self._spoke > self._heartbeat_s:
+        if (self._bar is None or not self._running) and self._silent:
             waiting = "" if self._running else "; waiting for a free node"
             self.say(f"epoch {self._done}/{self._epochs}, {self._counts()}{self._left()}{waiting}")
-
-    def close(self) -> None:
-        """End the bar."""
-        if self._bar is not None:
-            self._bar.close()
 
     def _counts(self) -> str:
         failed = f", {self._failed} failed" if self._failed else ""
