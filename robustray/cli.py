@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import traceback
 from collections.abc import Sequence
@@ -24,6 +25,9 @@ from robustray.manifest import (
 )
 
 EXIT_OK, EXIT_FAILED_TRIALS, EXIT_INTERRUPTED = 0, 1, 130
+
+# The kinds of manifest that plan, run and status hand on; a Sweep has commands of its own.
+COMMANDS = {"Evaluation": "robustray.evaluation.commands"}
 
 
 def main(
@@ -67,10 +71,8 @@ def _plan(options: argparse.Namespace) -> int:
         print(describe_target(options.target_gmacs))
         return EXIT_OK
     manifest = _manifest(options)
-    if isinstance(manifest, Evaluation):
-        from robustray.evaluation import commands
-
-        commands.show_plan(manifest, _store().impatient(), _say)
+    if not isinstance(manifest, Sweep):
+        _commands(manifest).show_plan(manifest, _store().impatient(), _say)
         return EXIT_OK
     from robustray.sweeps import Study, describe_plan, make_plan
 
@@ -91,8 +93,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     manifest = _manifest(options)
-    if isinstance(manifest, Evaluation):
-        return _run_evaluation(manifest, options)
+    if not isinstance(manifest, Sweep):
+        return _run_units(manifest, options)
     if options.dry_run:
         print(dump_manifest(manifest))
         options.measure, options.all, options.target_gmacs = False, True, None
@@ -129,12 +131,16 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    return _run_evaluation(_evaluation(options), options)
+    return _run_units(_evaluation(options), options)
 
 
-def _run_evaluation(manifest: Evaluation, options: argparse.Namespace) -> int:
-    from robustray.evaluation import commands
+def _commands(manifest: Manifest) -> Any:
+    """Return the module with the commands of a manifest's kind: show_plan, run, show_status."""
+    return importlib.import_module(COMMANDS[manifest.kind])
 
+
+def _run_units(manifest: Manifest, options: argparse.Namespace) -> int:
+    commands = _commands(manifest)
     if options.dry_run:
         print(dump_manifest(manifest))
         commands.show_plan(manifest, _store().impatient(), _say)
@@ -172,10 +178,8 @@ def _evaluation(options: argparse.Namespace) -> Evaluation:
 
 
 def _status(options: argparse.Namespace) -> int:
-    if options.manifest and isinstance(manifest := _manifest(options), Evaluation):
-        from robustray.evaluation import commands
-
-        commands.show_status(manifest, _store().impatient(), _say)
+    if options.manifest and not isinstance(manifest := _manifest(options), Sweep):
+        _commands(manifest).show_status(manifest, _store().impatient(), _say)
         return EXIT_OK
     from robustray.sweeps import describe_status, list_studies, load_study
 

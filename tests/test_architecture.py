@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "robustray"
-SCIENCE = {"attacks", "data", "models", "training", "random"}
-RUNNERS = {"sweeps", "evaluation", "cluster", "reports", "store", "tracking"}
+SCIENCE = {"attacks", "data", "models", "training", "smoothing", "alignment", "random"}
+RUNNERS = {"sweeps", "evaluation", "cluster", "reports", "store", "tracking", "pipelines"}
 BESIDE = {"manifest", "errors"}
 ENGINES = {"ray", "mlflow", "boto3", "botocore"}
 
