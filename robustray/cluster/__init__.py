@@ -2,5 +2,14 @@
 
 from robustray.cluster.capacity import Capacity, check_fits, describe, has_gpu, read_capacity
 from robustray.cluster.connection import connect
+from robustray.cluster.device import pick_device
 
-__all__ = ["Capacity", "check_fits", "connect", "describe", "has_gpu", "read_capacity"]
+__all__ = [
+    "Capacity",
+    "check_fits",
+    "connect",
+    "describe",
+    "has_gpu",
+    "pick_device",
+    "read_capacity",
+]

@@ -22,7 +22,7 @@ from robustray.evaluation.queue import Call, UnitQueue
 from robustray.evaluation.worker import FINISHED, STALE, Place, Reply, Worker, failure
 from robustray.manifest import Resources
 from robustray.sweeps.queue import Failure
-from robustray.sweeps.runner import _stopping_politely
+from robustray.sweeps.runner import stopping_politely
 
 _TICK_S = 0.5
 
@@ -102,7 +102,7 @@ class Pool:
         """
         stop = threading.Event()
         try:
-            with _stopping_politely(stop):
+            with stopping_politely(stop):
                 while not queue.finished and not stop.is_set():
                     self._seat_actors(queue)
                     self._hand_out(queue)

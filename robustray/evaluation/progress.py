@@ -48,7 +48,7 @@ class Progress(Telling):
         words = self._words(workers, seconds_left)
         if self._bar is not None:
             self._bar.set_postfix_str(words)
-        elif self._silent:
+        elif self.silent:
             self.say(f"{self._done}/{self._units} units, {words}")
 
     def _words(self, workers: int, seconds_left: float | None) -> str:

@@ -15,6 +15,7 @@ from torch import nn
 from robustray.attacks.context import judging
 from robustray.attacks.engine import Network
 from robustray.attacks.inputs import checked_examples
+from robustray.cluster import pick_device
 from robustray.data import Split
 from robustray.errors import CorruptObjectError, UserError
 from robustray.evaluation.audits import make_audit
@@ -167,26 +168,6 @@ class Worker:
                 f"{type(error).__name__}: {error}"
             ) from error
         self._tried = True
-
-
-def pick_device(cpus: float, gpus: float) -> torch.device:
-    """Return the device that this process should use, and set its number of CPU threads.
-
-    Raises
-    ------
-    UserError
-        If Ray gave this process a GPU that torch can't use.
-    """
-    torch.set_num_threads(max(1, int(cpus)))
-    forced = os.environ.get("ROBUSTRAY_DEVICE")
-    if forced or gpus == 0:
-        return torch.device(forced or "cpu")
-    if not torch.cuda.is_available():
-        raise UserError(
-            "a GPU was assigned to this worker and torch can't use CUDA here: install the CUDA "
-            "build of torch on the workers, or set ROBUSTRAY_DEVICE=cpu to attack on CPUs"
-        )
-    return torch.device("cuda")
 
 
 def failure(prefix: str, error: BaseException) -> Reply:

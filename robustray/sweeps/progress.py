@@ -49,8 +49,14 @@ class Telling:
         if self._bar is not None:
             self._bar.close()
 
+    def advance(self, number: int) -> None:
+        """Move the bar, where there is one."""
+        if self._bar is not None:
+            self._bar.update(number)
+
     @property
-    def _silent(self) -> bool:
+    def silent(self) -> bool:
+        """Whether nothing was said for a while."""
         return time.monotonic() - self._spoke > self._heartbeat_s
 
 
@@ -118,7 +124,7 @@ class Progress(Telling):
 
     def heartbeat(self) -> None:
         """Say something if nothing was said for a while."""
-        if (self._bar is None or not self._running) and self._silent:
+        if (self._bar is None or not self._running) and self.silent:
             waiting = "" if self._running else "; waiting for a free node"
             self.say(f"epoch {self._done}/{self._epochs}, {self._counts()}{self._left()}{waiting}")
 

@@ -97,7 +97,7 @@ def run_queue(
     state = _SweepCallback(queue, listener, resources.wait_minutes * 60, judge)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "64"
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we tell what failed, once
-    with tempfile.TemporaryDirectory(prefix="robustray-tune-") as scratch, _stopping_politely(stop):
+    with tempfile.TemporaryDirectory(prefix="robustray-tune-") as scratch, stopping_politely(stop):
         tuner = tune.Tuner(
             tune.with_resources(_trainable(execute), _claim(resources)),
             param_space={},
@@ -297,7 +297,7 @@ def _kind(error: BaseException | None) -> Failure:
 
 
 @contextmanager
-def _stopping_politely(stop: threading.Event) -> Iterator[None]:
+def stopping_politely(stop: threading.Event) -> Iterator[None]:
     """Let the first SIGINT or SIGTERM end the sweep in order; a second SIGINT ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from robustray.cluster import pick_device
 from robustray.data import Dataset, Split, describe
 from robustray.manifest import Recipe, Sweep
 from robustray.models import Profile
 from robustray.store import NotFoundError, ObjectStore, canonical_json
 from robustray.sweeps.attempts import device_name
 from robustray.sweeps.grid import Study, Trial, build_model
-from robustray.sweeps.trial import pick_device
 from robustray.training import fit, recipe_passes
 
 
@@ -101,7 +101,7 @@ def measure(study: Study, profiles: dict[str, Profile], sizes: int = 3) -> Throu
         The median of a few steps for each.
     """
     manifest = study.manifest
-    device = pick_device(manifest)
+    device = pick_device(manifest.resources.cpus, manifest.resources.gpus)
     points = []
     for trial in spread(study, profiles, sizes):
         macs = profiles[trial.name].macs

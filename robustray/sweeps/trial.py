@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,9 +25,9 @@ from typing import Any
 import torch
 
 from robustray.attacks import ThreatModel
+from robustray.cluster import pick_device
 from robustray.data import Dataset, data_root, describe
-from robustray.errors import UserError
-from robustray.manifest import DataConfig, Sweep
+from robustray.manifest import DataConfig
 from robustray.random import derive_seed
 from robustray.store import (
     CheckpointStore,
@@ -91,7 +90,7 @@ def attempt_trial(
         if store.exists(f"{job.prefix}/result.json"):
             _prune_finished(store, job)
             return _outcome(job, "finished")
-        device = pick_device(job.manifest)
+        device = _device(job)
         attempt = attempts.register(store, job.prefix, device, world.size)
         with opened(job, store, device, report, world) as context:
             result = (work or train_and_attack)(context)
@@ -113,7 +112,7 @@ def join_attempt(job: TrialJob, report: Report, world: World) -> None:
     ``report`` is called as often as the first worker's.
     """
     store = open_store(job.store_uri)
-    with opened(job, store, pick_device(job.manifest), report, world) as context:
+    with opened(job, store, _device(job), report, world) as context:
         train_and_attack(context)
 
 
@@ -175,27 +174,9 @@ def attack(context: TrialContext, model: torch.nn.Module, data: Dataset) -> dict
     return metrics
 
 
-def pick_device(manifest: Sweep) -> torch.device:
-    """Return the device that this process should use, and set its number of CPU threads.
-
-    Raises
-    ------
-    UserError
-        If Ray gave this process a GPU that torch can't use.
-    """
-    cpus = manifest.resources.cpus
-    torch.set_num_threads(max(1, int(cpus)))
-    forced = os.environ.get("ROBUSTRAY_DEVICE")
-    if forced:
-        return torch.device(forced)
-    if manifest.resources.gpus == 0:
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UserError(
-            "a GPU was assigned to this trial and torch can't use CUDA here: install the CUDA "
-            "build of torch on the workers, or set ROBUSTRAY_DEVICE=cpu to train on CPUs"
-        )
-    return torch.device("cuda")
+def _device(job: TrialJob) -> torch.device:
+    resources = job.manifest.resources
+    return pick_device(resources.cpus, resources.gpus)
 
 
 def _initial_model(context: TrialContext, data: Dataset) -> torch.nn.Module:

@@ -1,0 +1,283 @@
+"""Running one long job from its manifest to its result: the driver's side."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
+
+from robustray.cluster import check_fits, connect, describe, has_gpu, read_capacity
+from robustray.data import data_root
+from robustray.errors import MachineError, UserError
+from robustray.manifest import Manifest, Resources, dump_manifest, study_id
+from robustray.pipelines.tracked import job_run
+from robustray.pipelines.work import Context, Job, Product, attempt_job
+from robustray.reports.files import write_atomically
+from robustray.store import CheckpointStore, ObjectStore
+from robustray.sweeps import attempts
+from robustray.sweeps.lease import lease
+from robustray.sweeps.progress import Telling
+from robustray.sweeps.queue import Failure, TrialQueue
+from robustray.sweeps.runner import stopping_politely
+from robustray.sweeps.study import check_shared, check_store, start_tracking
+from robustray.tracking import Uploader, ui_command
+from robustray.tracking.records import Status
+
+_LOOK_S = 0.5
+_HEARTBEAT_S = 15.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of a job ended.
+
+    Attributes
+    ----------
+    id : str
+        Name and hash of the job.
+    result : dict or None
+        Its canonical result, once it has one.
+    folder : Path or None
+        Where its files were written on this machine.
+    failure : str
+        Why it was given up, or "".
+    interrupted : bool
+        Whether it was stopped by hand, and may be continued.
+    untracked : list of str
+        What MLflow has not got yet.
+    """
+
+    id: str
+    result: dict[str, Any] | None
+    folder: Path | None
+    failure: str
+    interrupted: bool
+    untracked: list[str]
+
+
+def run_job(
+    manifest: Manifest,
+    kind: str,
+    work: Callable[[Context], Product],
+    store: ObjectStore,
+    tracking_uri: str,
+    report_root: Path,
+    *,
+    steps: int,
+    params: Mapping[str, str] | None = None,
+    data_folder: Path | None = None,
+    assume_yes: bool = False,
+    say: Callable[[str], None] = print,
+) -> Outcome:
+    """Run what is left of a job on one worker of Ray, then write its files.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        What is wanted; has ``name`` and ``resources``.
+    kind : str
+        Where such jobs live in the store ("mixing").
+    work : callable
+        A function of a module; see `robustray.pipelines.work`.
+    store, tracking_uri, report_root
+        Where it is kept, shown, and written on this machine (``report_root/<id>``).
+    steps : int
+        How many steps it will commit: the length of the bar.
+    params : mapping, optional
+        More parameters of the MLflow run than the manifest's own.
+    data_folder : Path, optional
+        Folder of the data sets; default ``$ROBUSTRAY_DATA``, else ``./data``.
+    assume_yes : bool
+        Work on a CPU what asks for a GPU, where there is none.
+    say : callable
+        Takes lines for a person.
+
+    Raises
+    ------
+    UserError
+        If it can't be run as asked; nothing was started then.
+    """
+    folder = data_root(data_folder).resolve()
+    check_store(store)
+    ui_command(tracking_uri)  # refuses what is no tracking URI
+    with connect():
+        capacity = read_capacity()
+        check_shared(store, capacity, say)
+        resources = manifest.resources
+        if resources.gpus > 0 and not has_gpu(capacity):
+            if not assume_yes:
+                raise UserError(
+                    "this job asks for a GPU and there is none, neither here nor declared by a "
+                    "cluster. Work on a CPU, however long it takes, with --yes"
+                )
+            resources = resources.model_copy(update={"gpus": 0.0})
+        if not check_fits(resources, capacity):
+            say(f"no live node has {describe(resources)} yet; waiting for one")
+        prefix = prefix_of(manifest, kind)
+        with lease(store, f"{prefix}/driver.json", say):
+            store.put(f"{prefix}/manifest.yaml", dump_manifest(manifest).encode())
+            uploader, patience_s = start_tracking(tracking_uri, say)
+            job = Job(prefix, manifest, work, store.uri, str(folder), resources)
+            driver = _Driver(job, store, uploader, patience_s, steps, params or {})
+            try:
+                return driver.run(report_root)
+            finally:
+                uploader.close()
+
+
+def prefix_of(manifest: Manifest, kind: str) -> str:
+    """Return a job's place in the store."""
+    return f"{kind}/{study_id(manifest)}"
+
+
+class _Driver:
+    """Watches one job: starts attempts, tells how it goes, has MLflow follow the store."""
+
+    def __init__(
+        self,
+        job: Job,
+        store: ObjectStore,
+        uploader: Uploader,
+        patience_s: float,
+        steps: int,
+        params: Mapping[str, str],
+    ) -> None:
+        self._job, self._store, self._uploader = job, store, uploader
+        self._patience_s, self._params, self._steps = patience_s, params, steps
+        self._checkpoints = CheckpointStore(store, job.prefix, Path(tempfile.gettempdir()))
+        self._seen = max(self._checkpoints.steps(), default=0)
+        self._queue = TrialQueue([(job.prefix, 1.0)], job.resources.retries)
+        self._bar = Telling(steps, self._seen, "step", None, _HEARTBEAT_S)
+        self._failure = ""
+
+    def run(self, report_root: Path) -> Outcome:
+        """Run until the job is finished, given up, or stopped."""
+        if self._seen:
+            self._bar.say(f"continuing after step {self._seen} of {self._steps}")
+        self._track("RUNNING")
+        stop = threading.Event()
+        try:
+            with stopping_politely(stop):
+                while not self._queue.finished and not stop.is_set():
+                    if self._queue.pop(time.monotonic()) is None:
+                        stop.wait(_LOOK_S)
+                    else:
+                        self._attempt(stop)
+        except BaseException:
+            self._end("KILLED", 10)
+            raise
+        finally:
+            self._bar.close()
+        return self._conclude(report_root)
+
+    def _attempt(self, stop: threading.Event) -> None:
+        """Start one attempt in a worker and wait for its end."""
+        resources = self._job.resources
+        remote: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)
+        reference = remote(attempt_job).remote(self._job)
+        begun = time.monotonic()
+        while not stop.is_set():
+            ready, _ = ray.wait([reference], timeout=_LOOK_S)
+            self._look(begun)
+            if ready:
+                return self._ended(reference)
+        ray.cancel(reference, force=True)
+        with suppress(RayError, TaskCancelledError):
+            ray.get(reference, timeout=30)
+        attempts.conclude_lost(self._store, self._job.prefix, "stopped", "stopped by hand")
+        return None
+
+    def _look(self, begun: float) -> None:
+        """Tell of the steps that were committed since the last look."""
+        newest = max(self._checkpoints.steps(), default=0)
+        if newest > self._seen:
+            metrics = self._last_metrics(newest)
+            self._bar.advance(newest - self._seen)
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
+            self._bar.say(f"step {newest} of {self._steps}: {shown}")
+            self._seen = newest
+            self._queue.progress(self._job.prefix)
+            self._track("RUNNING")
+        elif self._bar.silent:
+            minutes = (time.monotonic() - begun) / 60
+            self._bar.say(f"step {self._seen} of {self._steps}, {minutes:.0f} min in this attempt")
+
+    def _last_metrics(self, step: int) -> dict[str, float]:
+        events = self._checkpoints.record(step).info["journal"]
+        return next((e["metrics"] for e in reversed(events) if e["event"] == "epoch"), {})
+
+    def _ended(self, reference: ray.ObjectRef) -> None:
+        try:
+            outcome, message = ray.get(reference)
+        except OutOfMemoryError as error:
+            outcome, message = Failure.OUT_OF_MEMORY.value, attempts.one_line(error)
+        except RayError as error:
+            outcome, message = Failure.PREEMPTION.value, attempts.one_line(error)
+        if outcome == "finished":
+            return self._queue.succeed(self._job.prefix)
+        wait = self._queue.fail(self._job.prefix, Failure(outcome), time.monotonic())
+        with suppress(MachineError, ValueError):
+            attempts.conclude_lost(self._store, self._job.prefix, outcome, message)
+        after = "given up" if wait is None else f"again in {wait:.0f} s"
+        self._bar.say(f"failed ({outcome}): {message}; {after}")
+        if wait is None:
+            self._failure = f"{outcome}: {message}"
+        return None
+
+    def _conclude(self, report_root: Path) -> Outcome:
+        name = self._job.prefix.rpartition("/")[2]
+        if not self._queue.finished:
+            return Outcome(name, None, None, "", True, self._end("KILLED", 20))
+        if self._failure:
+            untracked = self._end("FAILED", self._patience_s)
+            return Outcome(name, None, None, self._failure, False, untracked)
+        result = read_result(self._store, self._job.prefix)
+        assert result is not None, "a finished job has a result"
+        folder = report_root / name
+        for file in ("result.json", *(f"files/{file}" for file in result["files"])):
+            content = self._store.get(f"{self._job.prefix}/{file}")
+            write_atomically(folder / file.removeprefix("files/"), content)
+        untracked = self._end("FINISHED", self._patience_s)
+        return Outcome(name, result, folder, "", False, untracked)
+
+    def _end(self, status: Status, patience_s: float) -> list[str]:
+        self._track(status)
+        return self._uploader.drain(min(patience_s, self._patience_s))
+
+    def _track(self, status: Status) -> None:
+        job, store, params = self._job, self._store, self._params
+        self._uploader.submit(job.prefix, lambda: job_run(job, store, status, params))
+
+
+def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
+    """Return a job's committed result, or None while it has none."""
+    if not store.exists(f"{prefix}/result.json"):
+        return None
+    return json.loads(store.get(f"{prefix}/result.json"))
+
+
+def describe_progress(manifest: Manifest, kind: str, steps: int, store: ObjectStore) -> str:
+    """Return a line on how far a job is, and why its last attempt ended."""
+    prefix = prefix_of(manifest, kind)
+    if store.exists(f"{prefix}/result.json"):
+        return f"{study_id(manifest)}: finished"
+    done = max(CheckpointStore(store, prefix, Path(tempfile.gettempdir())).steps(), default=0)
+    line = f"{study_id(manifest)}: {done} of {steps} steps are committed"
+    tries = attempts.list_attempts(store, prefix)
+    if tries and tries[-1].message:
+        line += f"; attempt {tries[-1].number} ended: {tries[-1].outcome}: {tries[-1].message}"
+    return line
+
+
+def resources_in_words(resources: Resources) -> str:
+    """Return what a job takes, for its plan."""
+    return f"one worker with {describe(resources)}"

@@ -1,0 +1,91 @@
+"""The MLflow run of a job, made from what the store holds of it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from robustray.manifest import dump_manifest, manifest_hash
+from robustray.pipelines.work import Job
+from robustray.store import CheckpointStore, ObjectStore, canonical_json
+from robustray.sweeps.attempts import list_attempts
+from robustray.sweeps.records import flatten
+from robustray.tracking import MetricPoint, RunRecord
+from robustray.tracking.records import Status
+
+# Weights stay in the store, where the run's result.json says which they are.
+_SHOWN = (".png", ".html", ".csv", ".json", ".yaml", ".parquet", ".txt", ".pdf")
+
+
+def job_run(job: Job, store: ObjectStore, status: Status, params: Mapping[str, str]) -> RunRecord:
+    """Return the MLflow run that a job should have, as far as the store knows it."""
+    manifest, prefix = job.manifest, job.prefix
+    tries = list_attempts(store, prefix)
+    settings = manifest.model_dump(mode="json", exclude={"description", "resources", "kind"})
+    artifacts: dict[str, bytes] = {"manifest.yaml": dump_manifest(manifest).encode()}
+    points = _points(store, prefix)
+    end_ms = tries[-1].ended_ms if tries and status != "RUNNING" else None
+    if store.exists(f"{prefix}/result.json"):
+        content = store.get(f"{prefix}/result.json")
+        result, finished = json.loads(content), json.loads(store.get(f"{prefix}/finished.json"))
+        end_ms = finished["finished_ms"]
+        last = max((point.step for point in points), default=0)
+        points += [
+            MetricPoint(name, value, last, end_ms)
+            for name, value in result.get("metrics", {}).items()
+            if isinstance(value, int | float)
+        ]
+        artifacts["result.json"] = content
+        artifacts |= _files(store, prefix, result)
+    if status != "RUNNING":
+        artifacts["attempts.json"] = canonical_json([vars(entry) for entry in tries])
+    return RunRecord(
+        key=prefix,
+        name=prefix.rpartition("/")[2],
+        experiment=manifest.name,
+        params={**flatten(settings), **params},
+        tags={
+            "kind": manifest.kind,
+            "manifest_sha256": manifest_hash(manifest),
+            **_environment(tries),
+        },
+        metrics=tuple(points),
+        artifacts=artifacts,
+        status=status,
+        start_ms=min((entry.started_ms for entry in tries), default=0),
+        end_ms=end_ms,
+    )
+
+
+def _points(store: ObjectStore, prefix: str) -> list[MetricPoint]:
+    points = []
+    for record in CheckpointStore(store, prefix, Path(tempfile.gettempdir())).records():
+        for event in record.info["journal"]:
+            if event["event"] == "epoch":
+                values = {**event["metrics"], **event.get("timing", {})}
+                points += [
+                    MetricPoint(name, value, event["epoch"], event["time_ms"])
+                    for name, value in values.items()
+                ]
+    return points
+
+
+def _files(store: ObjectStore, prefix: str, result: Mapping[str, Any]) -> dict[str, bytes]:
+    names = [name for name in result["files"] if name.endswith(_SHOWN)]
+    return {name: store.get(f"{prefix}/files/{name}") for name in names}
+
+
+def _environment(tries: list[Any]) -> dict[str, str]:
+    if not tries:
+        return {}
+    environment = tries[-1].environment
+    versions = {f"version.{name}": text for name, text in environment["versions"].items()}
+    return {
+        "device": environment["device"],
+        "host": environment["host"],
+        "attempts": str(len(tries)),
+        **versions,
+    }

@@ -1,0 +1,106 @@
+"""One long job on a worker of a real Ray: resumed, retried, refused, shown in MLflow."""
+
+import json
+
+import mlflow
+import pytest
+import ray
+from mlflow import MlflowClient
+
+from robustray.errors import CorruptObjectError, UserError
+from robustray.manifest import build_manifest
+from robustray.pipelines.run import describe_progress, read_result, run_job
+from robustray.pipelines.work import read_file
+from robustray.store import LocalStore
+from tests.pipelines.counting import count
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ray():
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def manifest(description=""):
+    return build_manifest(
+        {
+            "kind": "Sweep",
+            "name": "counting",
+            "description": description,
+            "data": {"name": "digits"},
+            "recipe": {"epochs": 4},
+            "resources": {"gpus": 0, "cpus": 1, "retries": {"backoff_seconds": 0.1}},
+        }
+    )
+
+
+def run(tmp_path, description=""):
+    store, lines = LocalStore(tmp_path / "store"), []
+    outcome = run_job(
+        manifest(description),
+        "counting",
+        count,
+        store,
+        f"sqlite:///{tmp_path}/mlflow.db",
+        tmp_path / "reports",
+        steps=4,
+        data_folder=tmp_path,
+        say=lines.append,
+    )
+    return store, outcome
+
+
+def test_a_killed_worker_costs_nothing_that_was_committed(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    undisturbed, _ = run(whole)
+    store, outcome = run(killed, "die 3")
+    prefix = f"counting/{outcome.id}"
+    assert store.get(f"{prefix}/result.json") == undisturbed.get(f"{prefix}/result.json")
+    assert outcome.result["metrics"] == {"sum": 10.0}
+    assert (outcome.folder / "table.csv").read_bytes() == b"total,10.0\n"
+    attempts = [json.loads(store.get(f"{prefix}/attempts/000{n}.json")) for n in (1, 2)]
+    assert [attempt["outcome"] for attempt in attempts] == ["preemption", "finished"]
+    assert "finished" in describe_progress(manifest(), "counting", 4, store)
+
+    mlflow.set_tracking_uri(f"sqlite:///{killed}/mlflow.db")
+    client = MlflowClient()
+    (found,) = client.search_runs([client.get_experiment_by_name("counting").experiment_id])
+    assert found.info.status == "FINISHED"
+    assert [point.value for point in client.get_metric_history(found.info.run_id, "total")] == [
+        1.0,
+        3.0,
+        6.0,
+        10.0,
+    ]
+    assert found.data.metrics["sum"] == 10.0
+    names = {entry.path for entry in client.list_artifacts(found.info.run_id)}
+    assert {"table.csv", "result.json", "manifest.yaml", "attempts.json"} <= names
+    assert "sum.bin" not in names
+
+
+def test_a_users_error_is_final_and_keeps_what_was_committed(tmp_path):
+    store, outcome = run(tmp_path, "refuse 2")
+    assert outcome.result is None
+    assert "the sum is not wanted" in outcome.failure
+    assert read_result(store, f"counting/{outcome.id}") is None
+    words = describe_progress(manifest(), "counting", 4, store)
+    assert "1 of 4 steps" in words
+    assert "user_error" in words
+    _, again = run(tmp_path, "refuse 2")
+    assert again.result["metrics"] == {"sum": 10.0}
+
+
+def test_files_are_checked_before_they_are_used(tmp_path):
+    store, outcome = run(tmp_path)
+    prefix = f"counting/{outcome.id}"
+    assert read_file(store, prefix, outcome.result, "sum.bin") == b"\0"
+    with pytest.raises(UserError, match=r"sum\.bin, table\.csv"):
+        read_file(store, prefix, outcome.result, "other")
+    store.put(f"{prefix}/files/sum.bin", b"\1")
+    with pytest.raises(CorruptObjectError):
+        read_file(store, prefix, outcome.result, "sum.bin")
