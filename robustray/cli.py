@@ -27,7 +27,10 @@ from robustray.manifest import (
 EXIT_OK, EXIT_FAILED_TRIALS, EXIT_INTERRUPTED = 0, 1, 130
 
 # The kinds of manifest that plan, run and status hand on; a Sweep has commands of its own.
-COMMANDS = {"Evaluation": "robustray.evaluation.commands"}
+COMMANDS = {
+    "Evaluation": "robustray.evaluation.commands",
+    "Alignment": "robustray.pipelines.alignment_commands",
+}
 
 
 def main(

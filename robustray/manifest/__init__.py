@@ -1,18 +1,19 @@
 """What a YAML manifest may say, and how it is read, overridden, hashed and printed."""
 
 from robustray.errors import ManifestError
+from robustray.manifest.alignment import Alignment
 from robustray.manifest.evaluation import (
     Curve,
     Evaluation,
     FactoryConfig,
     JudgedData,
     JudgedThreat,
-    Manifest,
     Preprocessing,
     SuiteItem,
     WeightsConfig,
 )
 from robustray.manifest.loading import (
+    Manifest,
     build_manifest,
     dump_manifest,
     load_manifest,
@@ -48,6 +49,7 @@ from robustray.manifest.schema import (
 )
 
 __all__ = [
+    "Alignment",
     "Augmentation",
     "Awp",
     "BatchNormConfig",

@@ -14,7 +14,6 @@ from robustray.manifest.schema import (
     PositiveNumber,
     Resources,
     Section,
-    Sweep,
     read_fraction,
 )
 
@@ -187,6 +186,3 @@ def spell_out(document: dict[str, Any]) -> dict[str, Any]:
         if isinstance(full.get(field), str):
             full[field] = {inner: full[field]}
     return full
-
-
-Manifest = Sweep | Evaluation

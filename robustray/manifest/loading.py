@@ -13,10 +13,17 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from robustray.errors import ManifestError
-from robustray.manifest.evaluation import Evaluation, Manifest, spell_out
+from robustray.manifest.alignment import Alignment
+from robustray.manifest.evaluation import Evaluation, spell_out
 from robustray.manifest.schema import Sweep
 
-KINDS: dict[str, type[Sweep] | type[Evaluation]] = {"Sweep": Sweep, "Evaluation": Evaluation}
+Manifest = Sweep | Evaluation | Alignment
+
+KINDS: dict[str, type[Manifest]] = {
+    "Sweep": Sweep,
+    "Evaluation": Evaluation,
+    "Alignment": Alignment,
+}
 
 # How and where a study is run, and how much of it is kept, is no part of what it is.
 _NOT_IDENTITY: Any = {
