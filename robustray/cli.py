@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from robustray import __version__
-from robustray.cli_cluster import add_cluster
+from robustray.cli_cluster import add_cluster, preflight
 from robustray.cli_models import add_models
 from robustray.errors import MachineError, StoreUnavailableError, UserError
 from robustray.manifest import (
@@ -106,6 +106,7 @@ def _run(options: argparse.Namespace) -> int:
     from robustray.sweeps import run_study
     from robustray.tracking import default_tracking_uri, ui_command
 
+    preflight(manifest, _say)
     tracking_uri = default_tracking_uri()
     outcome = run_study(
         manifest,
@@ -148,6 +149,7 @@ def _run_units(manifest: Manifest, options: argparse.Namespace) -> int:
         print(dump_manifest(manifest))
         commands.show_plan(manifest, _store().impatient(), _say)
         return EXIT_OK
+    preflight(manifest, _say)
     whole, interrupted = commands.run(manifest, _store(), _report_root(), yes=options.yes, say=_say)
     if interrupted:
         _say("stopped; run the same command again to continue")
