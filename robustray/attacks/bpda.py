@@ -44,7 +44,7 @@ def straight_through(exact: Transform, approximation: Transform | None = None) -
                 f"the defence returns {tuple(value.shape)} and its approximation "
                 f"{tuple(smooth.shape)}: give an approximation that returns the same shape"
             )
-        return smooth + (value - smooth).detach()
+        return value + (smooth - smooth.detach())  # exactly the first one's value
 
     return function
 
