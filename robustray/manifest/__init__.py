@@ -3,6 +3,7 @@
 from robustray.errors import ManifestError
 from robustray.manifest.alignment import Alignment
 from robustray.manifest.evaluation import (
+    Composition,
     Curve,
     Evaluation,
     FactoryConfig,
@@ -53,6 +54,7 @@ __all__ = [
     "Augmentation",
     "Awp",
     "BatchNormConfig",
+    "Composition",
     "Curve",
     "DataConfig",
     "DecayGroup",
