@@ -10,6 +10,7 @@ from robustray.manifest.evaluation import (
     JudgedThreat,
     Preprocessing,
     SuiteItem,
+    SurrogateConfig,
     WeightsConfig,
 )
 from robustray.manifest.loading import (
@@ -81,6 +82,7 @@ __all__ = [
     "Selection",
     "StageGrid",
     "SuiteItem",
+    "SurrogateConfig",
     "Sweep",
     "ThreatConfig",
     "WeightsConfig",
