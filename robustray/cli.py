@@ -13,6 +13,7 @@ from typing import Any
 from robustray import __version__
 from robustray.cli_cluster import add_cluster, preflight
 from robustray.cli_models import add_models
+from robustray.cli_zoo import add_zoo
 from robustray.errors import MachineError, StoreUnavailableError, UserError
 from robustray.manifest import (
     Evaluation,
@@ -279,6 +280,7 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
 
     _add_evaluations(commands, common)
     add_models(commands)
+    add_zoo(commands)
     add_cluster(commands, common)
 
     status = commands.add_parser("status", parents=[common], help="say how far studies are")

@@ -3,6 +3,7 @@
 from robustray.errors import ManifestError
 from robustray.manifest.alignment import Alignment
 from robustray.manifest.evaluation import (
+    Composition,
     Curve,
     Evaluation,
     FactoryConfig,
@@ -54,6 +55,7 @@ __all__ = [
     "Augmentation",
     "Awp",
     "BatchNormConfig",
+    "Composition",
     "Curve",
     "DataConfig",
     "DecayGroup",

@@ -130,6 +130,25 @@ class Curve(Section):
     suite: SuiteItems | None = None
 
 
+class Composition(Section):
+    """The batches in which a network is judged whose output depends on the batch.
+
+    ``size`` images each, neighbours in official order (``file``) or in a ``random`` one of
+    ``seed``. Every image is judged and attacked at its place in its batch, with clean companions:
+    a pass over one image costs a pass over its batch.
+    """
+
+    size: Natural = 100
+    order: Literal["file", "random"] = "file"
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+
+    @model_validator(mode="after")
+    def _seed_of_an_order(self) -> Self:
+        if self.order == "file":
+            self.refuse("the order of the file has no seed", "seed")
+        return self
+
+
 class Evaluation(Section):
     """A manifest of kind Evaluation: one network, or every selected checkpoint of a study.
 
@@ -138,6 +157,8 @@ class Evaluation(Section):
     ``shard_size`` (images in a unit of work; the first run decides), ``bundle`` (units that one
     worker takes at once, at most) and ``batch_size`` (images on a device at a time).
     ``compute_shape`` (the physical batch of every pass) is 64 on CPUs and 128 on GPUs.
+    ``composition`` declares the batches of a network whose output depends on its batch; without
+    it such a network is refused.
     """
 
     kind: Literal["Evaluation"]
@@ -156,6 +177,7 @@ class Evaluation(Section):
     engine: Literal["robustray", "reference"] = "robustray"
     search_dtype: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
+    composition: Composition | None = None
     compute_shape: Annotated[int, Field(ge=8, multiple_of=8, strict=True)] | None = None
     batch_size: Natural = 256
     shard_size: Natural = 100
