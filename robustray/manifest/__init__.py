@@ -11,6 +11,7 @@ from robustray.manifest.evaluation import (
     JudgedThreat,
     Preprocessing,
     SuiteItem,
+    SurrogateConfig,
     WeightsConfig,
 )
 from robustray.manifest.loading import (
@@ -83,6 +84,7 @@ __all__ = [
     "Selection",
     "StageGrid",
     "SuiteItem",
+    "SurrogateConfig",
     "Sweep",
     "ThreatConfig",
     "WeightsConfig",

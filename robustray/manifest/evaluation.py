@@ -41,6 +41,38 @@ class FactoryConfig(Section):
     arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
 
+def _option(value: object) -> object:
+    """Read an attack's option "2/255" as a number; leave other strings."""
+    if isinstance(value, str) and re.fullmatch(r"[\d. ]+/[\d. ]+", value):
+        return read_fraction(value)
+    return value
+
+
+Option = Annotated[bool | int | float | str | None, BeforeValidator(_option)]
+
+
+class SurrogateConfig(Section):
+    """Where attacks take gradients from; verdicts stay the network's own.
+
+    Either the ``name`` of a surrogate (see `robustray.attacks.surrogates`) with its ``options``,
+    for the components that ``modules`` names; or a user's ``function``, called with the network
+    and ``options``, that returns the surrogate: images in [0, 1] to logits.
+    """
+
+    name: str | None = None
+    modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
+    options: dict[str, Option | tuple[Number, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.name is None) == (self.function is None):
+            raise ValueError("give a name or a function, one of them")
+        if self.function is not None and self.modules is not None:
+            raise ValueError("modules belongs to a name, not to a function")
+        return self
+
+
 class Preprocessing(Section):
     """What stands before a network that takes standardised images: (x - mean) / std, by channel."""
 
@@ -68,16 +100,6 @@ class JudgedThreat(Section):
 
     norm: Literal["linf", "l2", "l1"] = "linf"
     eps: PositiveNumber = 8 / 255
-
-
-def _option(value: object) -> object:
-    """Read an attack's option "2/255" as a number; leave other strings."""
-    if isinstance(value, str) and re.fullmatch(r"[\d. ]+/[\d. ]+", value):
-        return read_fraction(value)
-    return value
-
-
-Option = Annotated[bool | int | float | str | None, BeforeValidator(_option)]
 
 
 class SuiteItem(Section):
@@ -148,6 +170,7 @@ class Evaluation(Section):
     factory: FactoryConfig | None = None
     preprocessing: Preprocessing | None = None
     weights: WeightsConfig | None = None
+    surrogate: SurrogateConfig | None = None
     data: JudgedData = JudgedData()
     threat: JudgedThreat | None = None
     suite: SuiteItems = (SuiteItem(name="autoattack-standard"),)
@@ -207,4 +230,7 @@ def spell_out(document: dict[str, Any]) -> dict[str, Any]:
     for field, inner in (("factory", "function"), ("weights", "uri")):
         if isinstance(full.get(field), str):
             full[field] = {inner: full[field]}
+    surrogate = full.get("surrogate")
+    if isinstance(surrogate, str):
+        full["surrogate"] = {"function" if ":" in surrogate else "name": surrogate}
     return full

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from robustray.models.quantised import QuantisedNetwork
-from robustray.models.registry import PublishedCost, PublishedWeights, register
+from robustray.models.registry import PublishedWeights, register
 
 OPTIONS = ("mode", "quantise", "alpha", "width", "depths")
 
@@ -34,7 +34,6 @@ def _weights(model: str, **numbers: float) -> tuple[PublishedWeights, ...]:
     parameters=43_911_430,
     macs=1_697_692_716,
     conv_linear_macs=1_695_895_296,
-    published=PublishedCost("176 MB", "-"),
     corrections=(_HIDDEN,),
     weights=_weights("model_1", clean=77.10, without_bpda=62.20, with_bpda=53.30),
 )
@@ -50,7 +49,6 @@ def robust_model_zoo_1(
     parameters=25_916_422,
     macs=2_186_992_428,
     conv_linear_macs=2_184_269_568,
-    published=PublishedCost("104 MB", "-"),
     corrections=(_HIDDEN,),
     weights=_weights("model_2", clean=69.30, without_bpda=49.70, with_bpda=43.10),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import google_crc32c
 import numpy as np
@@ -44,10 +45,15 @@ def block(entries: list[tuple[bytes, bytes]], kind: int = 0) -> bytes:
     return body + bytes([kind]) + struct.pack("<I", crc)
 
 
-def entry(array: np.ndarray, offset: int, shard: int = 0, **other: int) -> bytes:
+def entry(array: np.ndarray, offset: int, shard: int = 0, **other: Any) -> bytes:
     shape = b"".join(nested(2, number(1, size)) for size in array.shape)
     data = array.tobytes()
-    fields = {"dtype": TYPES[array.dtype.str], "offset": offset, "size": len(data), **other}
+    fields: dict[str, Any] = {
+        "dtype": TYPES[array.dtype.str],
+        "offset": offset,
+        "size": len(data),
+        **other,
+    }
     crc = masked(google_crc32c.value(data))
     found = number(1, fields["dtype"]) + nested(2, fields.get("shape", shape))
     found += number(3, shard) + number(4, fields["offset"]) + number(5, fields["size"])

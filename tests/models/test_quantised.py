@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from robustray.models import ModelError, create_model, load_weights, profile
-from robustray.models.quantised import Quantiser, frozen_copy
+from robustray.models.quantised import QuantisedNetwork, Quantiser, frozen_copy
 from robustray.models.quantised_names import from_tensorflow
 
 REFERENCE = Path(__file__).parent / "reference"
@@ -68,6 +68,7 @@ def test_published_gradients_are_nan_everywhere_and_straight_through_ones_finite
 def test_published_parameter_counts(model, parameters):
     with torch.device("meta"):
         network = create_model(f"robust_model_zoo_{model}")
+    assert isinstance(network, QuantisedNetwork)
     assert profile(network, (3, 32, 32)).parameters == parameters
     assert len(network.quantisers()) == {1: 12, 2: 14}[model]
 
@@ -87,11 +88,11 @@ def test_every_published_variable_is_mapped(model):
     }
 
 
-def small(mode="literal", **options):
+def small(mode="literal", **options) -> QuantisedNetwork:
     torch.manual_seed(0)
-    return create_model(
-        "robust_model_zoo_1", width=2, depths=(1, 1, 1), mode=mode, **options
-    ).eval()
+    model = create_model("robust_model_zoo_1", width=2, depths=(1, 1, 1), mode=mode, **options)
+    assert isinstance(model, QuantisedNetwork)
+    return model.eval()
 
 
 @pytest.mark.parametrize("mode", ["frozen", "per_image"])
