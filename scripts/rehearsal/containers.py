@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-COMPOSE = Path(__file__).resolve().parent.parent / "docker/compose.yaml"
+COMPOSE = Path(__file__).resolve().parents[2] / "docker/compose.yaml"
 _VARIABLE = re.compile(r"\$\$|\$\{(\w+)(?::([-?])([^}]*))?\}")
 
 
@@ -99,6 +99,20 @@ class Stack:
             shown = " ".join(words)[:200]
             raise ContainerError(f"{self._engine} {shown}: {done.stdout[-2000:].strip()}")
         return done.stdout
+
+    def missing_images(self) -> list[str]:
+        """Return the images of the rehearsed services that this machine does not have."""
+        wanted = {
+            self._images.get(name, self.services[name]["image"])
+            for name in ("s3", "mlflow", "ray-head", "ray-worker")
+        }
+        return [
+            image
+            for image in sorted(wanted)
+            if subprocess.run(
+                [self._engine, "image", "inspect", image], capture_output=True, check=False
+            ).returncode
+        ]
 
     def open(self) -> None:
         """Make the network, without a way out of the machine."""
@@ -188,10 +202,6 @@ class Stack:
         self._files.append(path)
         return path
 
-    def exec(self, container: str, *command: str, check: bool = True) -> str:
-        """Run a command inside a running container and return what it printed."""
-        return self.call("exec", container, *command, check=check)
-
     def healthy(self, container: str, service: str) -> bool:
         """Run the service's health check once."""
         test = self.services[service]["healthcheck"]["test"][1:]
@@ -204,6 +214,11 @@ class Stack:
         """Whether a container still runs."""
         state = self.call("inspect", "--format", "{{.State.Running}}", container, check=False)
         return state.strip() == "true"
+
+    def states(self) -> str:
+        """Return what the engine says of every container, for a person."""
+        label = ("--filter", f"label={self._label}")
+        return self.call("ps", "--all", *label, "--format", "{{.Names}}: {{.Status}}", check=False)
 
     def kill(self, container: str) -> None:
         """End a container as a lost machine would: at once."""
