@@ -30,6 +30,7 @@ from rehearsal.containers import ContainerError, Stack
 from rehearsal.leaks import search
 
 RAY_SUBMIT = ["ray", "job", "submit"]
+ADDRESS = ["--address", "http://ray-head:8265"]
 
 
 def refuse_strangers(rehearsal: Rehearsal) -> None:
@@ -44,7 +45,7 @@ def refuse_strangers(rehearsal: Rehearsal) -> None:
         "requests of strangers", True, f"{len(answers) - 1} of {len(answers) - 1} refused"
     )
     for what, command in (
-        ("ray job submit", [*RAY_SUBMIT, "--address", "http://ray-head:8265", "--", "true"]),
+        ("ray job submit", [*RAY_SUBMIT, *ADDRESS, "--", "true"]),
         ("joining as a node", ["ray", "start", "--address=ray-head:6379"]),
     ):
         try:
@@ -56,10 +57,25 @@ def refuse_strangers(rehearsal: Rehearsal) -> None:
         rehearsal.check(f"{what} with a wrong token", refused, words)
 
 
+def ask_the_doctor(rehearsal: Rehearsal) -> None:
+    """Run the doctor as a job of the cluster."""
+    try:
+        said = rehearsal.client([*RAY_SUBMIT, *ADDRESS, "--", "robustray", "doctor"])
+    except ContainerError as error:
+        rehearsal.check("robustray doctor as a job", False, str(error)[-500:])
+        return
+    findings = [line for line in said.splitlines() if re.match(r"(ok|warn) +\w", line)]
+    print("\n".join(f"     {line}" for line in findings))
+    rehearsal.check(
+        "robustray doctor as a job", len(findings) == 6, f"{len(findings)} lines, no FAIL"
+    )
+
+
 def undisturbed(rehearsal: Rehearsal) -> bytes:
     """Run the sweep by itself, after strangers were refused."""
     cluster = rehearsal.cluster("undisturbed")
     refuse_strangers(rehearsal)
+    ask_the_doctor(rehearsal)
     outcome = cluster.submit(RAY_SUBMIT)
     rehearsal.check("undisturbed", outcome.code == 0, f"{outcome.seconds:.0f} s")
     cluster.end()

@@ -15,14 +15,13 @@ _MUST_KNOW = ("bucket robustray", "bucket mlflow", "runs of MLflow")
 
 def search(rehearsal: Rehearsal) -> None:
     """Search logs of containers, files of nodes, dashboards, the store and MLflow."""
-    planted = list(rehearsal.secret.values())
     login = f"rehearsal:{rehearsal.secret['MLFLOW_TRACKING_PASSWORD']}".encode()
-    planted.append(base64.b64encode(login).decode())
+    planted = {**rehearsal.secret, "MLflow's log-in, encoded": base64.b64encode(login).decode()}
     stack, texts = rehearsal.stack, rehearsal.texts
     for container in stack.containers:
         texts[f"log of {container}"] = stack.call("logs", container, check=False)
     found = _search_inside(rehearsal, planted)
-    leaks = [place for place, text in texts.items() if any(word in text for word in planted)]
+    leaks = [f"{p} ({s})" for p, text in texts.items() for s, v in planted.items() if v in text]
     leaks += [f"{place}: {name}" for place, seen in found.items() for name in seen["leaks"]]
     heads = [place for place in found if place.endswith("-head")]
     blind = [p for p in (*heads, *_MUST_KNOW) if not found.get(p, {}).get("known")]
@@ -38,16 +37,18 @@ def search(rehearsal: Rehearsal) -> None:
     rehearsal.check(
         f"planted secrets found in them, of {len(planted)}",
         not leaks,
-        f"in {leaks[:8]}" if leaks else "none",
+        f"in {len(leaks)}, as {leaks[:6]}" if leaks else "none",
     )
 
 
-def _search_inside(rehearsal: Rehearsal, planted: list[str]) -> dict[str, dict[str, list[str]]]:
+def _search_inside(
+    rehearsal: Rehearsal, planted: dict[str, str]
+) -> dict[str, dict[str, list[str]]]:
     """Run the probe where volumes, store and MLflow can be read: place -> names."""
     words = rehearsal.stack.run_words(
         "ray-worker",
         ["python", "-", "search", "/search"],
-        {"REHEARSAL_KNOWN": KNOWN, "REHEARSAL_SECRETS": ",".join(planted)},
+        {"REHEARSAL_KNOWN": KNOWN, "REHEARSAL_SECRETS": json.dumps(planted)},
     )
     mounts = [
         f"--volume={volume}:/search/{volume}:ro"

@@ -105,15 +105,14 @@ def contents(folder: str) -> Iterator[tuple[str, str, bytes]]:
 def search(folder: str) -> None:
     """Print how often each place holds a word that is known to be there, and any of the secrets."""
     known = os.environ["REHEARSAL_KNOWN"].encode()
-    secrets = [word.encode() for word in os.environ["REHEARSAL_SECRETS"].split(",")]
+    secrets = json.loads(os.environ["REHEARSAL_SECRETS"])
     found: dict[str, dict[str, list[str]]] = {}
     for place, name, content in contents(folder):
         count = found.setdefault(place, {"read": [], "known": [], "leaks": []})
         count["read"].append(name)
         if known in content:
             count["known"].append(name)
-        if any(secret in content for secret in secrets):
-            count["leaks"].append(name)
+        count["leaks"] += [f"{name} ({s})" for s, v in secrets.items() if v.encode() in content]
     print(json.dumps(found))
 
 

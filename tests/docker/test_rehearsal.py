@@ -107,7 +107,8 @@ def test_secrets_are_found_in_files_store_and_mlflow(
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setenv("REHEARSAL_KNOWN", "quickstart")
-    monkeypatch.setenv("REHEARSAL_SECRETS", f"other,{PLANTED}")
+    planted = {"OTHER": "0" * 64, "TOKEN": PLANTED}
+    monkeypatch.setenv("REHEARSAL_SECRETS", json.dumps(planted))
     folder, bucket = tmp_path / "volumes", f"b{uuid.uuid4().hex[:12]}"
     for name, text in (("clean", "quickstart"), ("leaky", f"TOKEN={PLANTED}\n")):
         (folder / name).mkdir(parents=True)
@@ -120,6 +121,6 @@ def test_secrets_are_found_in_files_store_and_mlflow(
     found = json.loads(capsys.readouterr().out)
     assert found["files of clean"]["known"]
     assert not found["files of clean"]["leaks"]
-    assert found["files of leaky"]["leaks"] == [str(folder / "leaky/log.txt")]
-    assert found[f"bucket {bucket}"] == {"read": ["a/b"], "known": [], "leaks": ["a/b"]}
+    assert found["files of leaky"]["leaks"] == [f"{folder}/leaky/log.txt (TOKEN)"]
+    assert found[f"bucket {bucket}"] == {"read": ["a/b"], "known": [], "leaks": ["a/b (TOKEN)"]}
     assert len(found["runs of MLflow"]["known"]) == len(found["runs of MLflow"]["leaks"]) == 1
