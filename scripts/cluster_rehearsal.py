@@ -141,9 +141,12 @@ def main() -> int:
     stack = Stack(options.engine, prefix, {**planted, "ROBUSTRAY_IMAGE": options.image}, images)
     rehearsal = Rehearsal(stack, planted, options.job)
     try:
-        missing = stack.missing_images()
-        if missing:
+        stack.call("info")
+        if missing := stack.missing_images():
             parser.error(f"not on this machine: {', '.join(missing)}")
+    except ContainerError as error:
+        parser.error(f"no containers can be run: {error}")
+    try:
         rehearse(rehearsal)
     except ContainerError as error:
         print(f"{error}\n{stack.states()}", file=sys.stderr)

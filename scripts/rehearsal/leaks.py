@@ -32,7 +32,9 @@ def search(rehearsal: Rehearsal) -> None:
     rehearsal.check(
         "files, logs, objects and runs searched",
         not blind,
-        f"no {KNOWN!r} in {blind}" if blind else f"{read}; each place holds {KNOWN!r} somewhere",
+        f"no {KNOWN!r} in {blind}"
+        if blind
+        else f"{read}; {KNOWN!r} found in heads' files, store and MLflow",
     )
     rehearsal.check(
         f"planted secrets found in them, of {len(planted)}",
