@@ -145,7 +145,7 @@ def main() -> int:
         if missing := stack.missing_images():
             parser.error(f"not on this machine: {', '.join(missing)}")
     except ContainerError as error:
-        parser.error(f"no containers can be run: {error}")
+        parser.error(f"{options.engine} does not work here: {str(error).splitlines()[-1]}")
     try:
         rehearse(rehearsal)
     except ContainerError as error:
