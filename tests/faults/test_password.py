@@ -34,7 +34,8 @@ def holders(folder: Path, began: float) -> list[Path]:
     return [path for path in files if any(word in path.read_bytes() for word in words)]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_wrong_password_delays_the_picture_only(own_mlflow, undisturbed, tmp_path):
     began = time.time()
     with Proxy(own_mlflow.endpoint, lambda _: FORWARD, login=(USER, RIGHT)) as proxy:
