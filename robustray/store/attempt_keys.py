@@ -49,19 +49,16 @@ def resolve(key: str, listing: ListRaw, sleep: Callable[[float], None] = time.sl
     StoreConflictError
         If different contents were.
     """
-    for wait in (*_SETTLING_WAITS_S, None):
-        found = attempts_of(key, listing)
-        if not found:
-            raise NotFoundError(key)
-        differ = len({_digest(name) for name in found}) > 1
-        if not differ or wait is None:
-            break
+    waits = iter(_SETTLING_WAITS_S)
+    while len(set(map(_digest, found := attempts_of(key, listing)))) > 1:
+        if (wait := next(waits, None)) is None:
+            raise StoreConflictError(
+                f"{key} was created more than once, with different contents: {', '.join(found)}. "
+                "Delete all of them but one"
+            )
         sleep(wait)
-    if differ:
-        raise StoreConflictError(
-            f"{key} was created more than once, with different contents: {', '.join(found)}. "
-            "Delete all of them but one"
-        )
+    if not found:
+        raise NotFoundError(key)
     return found[0]
 
 
