@@ -68,6 +68,7 @@ class InComposition(nn.Module):
     def __init__(self, model: nn.Module, companions: Tensor, place: int) -> None:
         super().__init__()
         self.model, self.companions, self.place = model, companions, place
+        self.loss_from_surrogate = bool(getattr(model, "loss_from_surrogate", False))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return logits (B, K): each image by itself, among the companions."""

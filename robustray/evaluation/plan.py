@@ -211,15 +211,16 @@ def count_macs(subject: Subject, images: Images) -> int | None:
     A user's function is called as workers call it, for it may load weights; what its network does
     in a pass without numbers is its own business, and no reason to refuse it.
     """
-    if "factory" in subject.network:
-        model = build_network(subject.network)
+    network = {**subject.network, "surrogate": False}
+    if "factory" in network:
+        model = build_network(network)
         try:
             return profile(model, images.split.image_shape).macs
         except Exception:
             return None
     try:
         with torch.device("meta"):
-            model = build_network(subject.network)
+            model = build_network(network)
         return profile(model, images.split.image_shape).macs
     except (ModelError, RuntimeError, NotImplementedError):
         return None
