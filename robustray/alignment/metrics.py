@@ -68,9 +68,9 @@ def alignment_metrics(
     gap_y = jacobian_BK[rows_B, near_y_B] - grad_y
     gap_p = jacobian_BK[rows_B, near_p_B] - grad_p
     directions = (gap_y, gap_p, grad_y, grad_p)
-    along = {} if delta_x is None else dict(
+    along: dict[str, Tensor] = {} if delta_x is None else dict(
         zip(TAGS[:4], (alignment(one, delta_x) for one in directions), strict=True)
     )  # fmt: skip
     inputs = (grad_p, grad_y, gap_y, gap_p)
     own = zip(TAGS[4:], (alignment(x, one).abs() for one in inputs), strict=True)
-    return along | dict(own)
+    return {**along, **dict(own)}

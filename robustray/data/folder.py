@@ -57,7 +57,7 @@ def read_folder(
     folder = root / config.root
     table = _table(config, folder)
     rows_N = _rows(config, split, folder, table)
-    target_N = pd.to_numeric(table[config.target], errors="coerce").to_numpy()[rows_N]
+    target_N = np.array([_number(value) for value in table[config.target].iloc[rows_N]])
     if not np.isfinite(target_N).all():
         row = int(rows_N[~np.isfinite(target_N)][0])
         raise DataError(f"{config.table}: row {row + 1} has no number in {config.target!r}")
@@ -110,14 +110,21 @@ def _rows(config: FolderData, split: str, folder: Path, table: pd.DataFrame) -> 
     return rows_N.astype(np.int64)
 
 
-def _names(file: str | None, folder: Path) -> set[str]:
+def _names(file: str | None, folder: Path) -> list[str]:
     if file is None:
-        return set()
+        return []
     try:
         lines = (folder / file).read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"file of a split {folder / file} can't be read: {error}") from error
-    return {line.strip() for line in lines if line.strip()}
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _number(text: object) -> float:
+    try:
+        return float(str(text))
+    except ValueError:
+        return math.nan
 
 
 def _parameters(config: FolderData, split: str, paths: list[Path]) -> dict[str, Any]:
