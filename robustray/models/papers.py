@@ -35,3 +35,11 @@ RACL = Paper(
     "arXiv 2020",
     "2009.00902",
 )
+
+DIRECTIONS = Paper(
+    authors="Ricardo Bigolin Lanfredi, Joyce D. Schroeder, Tolga Tasdizen",
+    title="Quantifying the Preferential Direction of the Model Gradient in Adversarial Training "
+    "With Projected Gradient Descent",
+    venue="Pattern Recognition 139, 2023",
+    arxiv="2009.04709",
+)
