@@ -85,11 +85,13 @@ def test_a_small_generator_finds_the_way_to_the_other_sphere():
     generator.load_state_dict(fitted.weights)
     test = spheres("test", 200)
     delta_x = direct_delta_x(generator, test.images(), test.y_N)
-    assert nn.functional.cosine_similarity(delta_x, test.delta_x()).mean() > 0.8
+    exact = sphere_delta_x(test.images(), test.y_N)
+    assert nn.functional.cosine_similarity(delta_x, exact).mean() > 0.8
     for module in critic.modules():
         if isinstance(module, nn.BatchNorm1d):
-            assert module.running_mean.eq(0).all()
-            assert module.running_var.eq(1).all()
+            state = module.state_dict()
+            assert state["running_mean"].eq(0).all()
+            assert state["running_var"].eq(1).all()
 
 
 @pytest.mark.parametrize("selection", ["published", "validation"])
