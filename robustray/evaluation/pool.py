@@ -67,6 +67,8 @@ class Pool:
         Patience with nodes that are to come, and with losses.
     dispatch : callable
         Takes an actor and the call that it is to carry out, returns the reference to its replies.
+    worker : type
+        The actors' class: made from a place, answers ``hello``, and whatever ``dispatch`` calls.
     """
 
     def __init__(
@@ -75,12 +77,13 @@ class Pool:
         size: int,
         resources: Resources,
         dispatch: Callable[[Any, Call], ray.ObjectRef],
+        worker: type = Worker,
     ) -> None:
         self._place, self._size, self._resources = place, size, resources
         self._dispatch = dispatch
         self._actor_class: Any = ray.remote(
             num_cpus=place.cpus, num_gpus=place.gpus, max_restarts=0, max_task_retries=0
-        )(Worker)
+        )(worker)
         self._seats: dict[ray.ObjectRef, _Seat] = {}
         self._idle: list[_Seat] = []
         self._losses = 0
