@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustray.smoothing.composite import Composite
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -30,7 +32,7 @@ class Stored:
 
 
 @torch.no_grad()
-def stored(composite: torch.nn.Module, x: Tensor, y_N: Tensor, batch_size: int = 128) -> Stored:
+def stored(composite: Composite, x: Tensor, y_N: Tensor, batch_size: int = 128) -> Stored:
     """Ask both bases of a composite once about each image.
 
     Parameters
@@ -45,7 +47,7 @@ def stored(composite: torch.nn.Module, x: Tensor, y_N: Tensor, batch_size: int =
     pairs = []
     constants = composite.constants
     for part in x.split(batch_size):
-        said = composite.ask(part)  # type: ignore[operator]
+        said = composite.ask(part)
         pairs.append(
             (
                 torch.softmax(constants.std_scale * said.accurate_BK.double(), 1),
