@@ -95,7 +95,7 @@ def _import(options: argparse.Namespace) -> int:
     if output == fetched.path:
         output = output.with_name(f"{output.stem}-imported.safetensors")
     done = convert_weights(
-        _weights_in(fetched.path),
+        weights_in(fetched.path),
         output,
         record.model,
         format=fetched.file.format,
@@ -106,7 +106,7 @@ def _import(options: argparse.Namespace) -> int:
     return 0
 
 
-def _weights_in(path: Path) -> Path:
+def weights_in(path: Path) -> Path:
     """Return a file itself, or the one checkpoint in the folder that an archive became."""
     if not path.is_dir():
         return path
