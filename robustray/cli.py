@@ -210,6 +210,11 @@ def _report(options: argparse.Namespace) -> int:
             raise UserError("--paper names its studies itself: --paper ID ..., or all without one")
         commands.paper(options.paper, store, root, default_tracking_uri(), _say)
         return EXIT_OK
+    if options.evaluations:
+        from robustray.evaluation.comparing import publish_judgements
+
+        publish_judgements(options.evaluations, store, root, default_tracking_uri(), _say)
+        return EXIT_OK
     name = options.study or (study_id(_sweep(options)) if options.manifest else None)
     study = commands.chosen_study(store, name)
     if options.against:
@@ -300,6 +305,12 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
         nargs="*",
         metavar="ID",
         help="the published study's tables and figures, filled from these studies (default: all)",
+    )
+    report.add_argument(
+        "--evaluations",
+        nargs="+",
+        metavar="ID",
+        help="put evaluations of one network side by side: without and with surrogates, black-box",
     )
     report.set_defaults(command=_report)
     return parser

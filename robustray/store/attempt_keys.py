@@ -22,6 +22,7 @@ from robustray.store.objects import NotFoundError, ObjectInfo
 ROOT = "created/"
 MARKER = "robustray-store.json"
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _TRIES = 0.05, 2.0, 60
+_SETTLING_WAITS_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 ListRaw = Callable[[str], list[ObjectInfo]]
 
@@ -35,8 +36,11 @@ def attempts_of(key: str, listing: ListRaw) -> list[str]:
     return [info.key for info in listing(f"{ROOT}{key}/")]
 
 
-def resolve(key: str, listing: ListRaw) -> str:
+def resolve(key: str, listing: ListRaw, sleep: Callable[[float], None] = time.sleep) -> str:
     """Return the raw key that holds what was created under a key.
+
+    Different contents may be those of writers who are about to take theirs back, so they are
+    looked at again for some seconds before they are refused.
 
     Raises
     ------
@@ -45,14 +49,16 @@ def resolve(key: str, listing: ListRaw) -> str:
     StoreConflictError
         If different contents were.
     """
-    found = attempts_of(key, listing)
+    waits = iter(_SETTLING_WAITS_S)
+    while len(set(map(_digest, found := attempts_of(key, listing)))) > 1:
+        if (wait := next(waits, None)) is None:
+            raise StoreConflictError(
+                f"{key} was created more than once, with different contents: {', '.join(found)}. "
+                "Delete all of them but one"
+            )
+        sleep(wait)
     if not found:
         raise NotFoundError(key)
-    if len({_digest(name) for name in found}) > 1:
-        raise StoreConflictError(
-            f"{key} was created more than once, with different contents: {', '.join(found)}. "
-            "Delete all of them but one"
-        )
     return found[0]
 
 

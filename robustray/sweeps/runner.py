@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from ray import cloudpickle, tune
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 from ray.tune.trainable.function_trainable import wrap_function
 
@@ -102,6 +103,7 @@ def run_queue(
     stop = threading.Event()
     state = _SweepCallback(queue, listener, resources.wait_minutes * 60, judge)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "64"
+    _keep_keys_to_nodes()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we tell what failed, once
     with tempfile.TemporaryDirectory(prefix="robustray-tune-") as scratch, stopping_politely(stop):
         tuner = tune.Tuner(
@@ -131,6 +133,15 @@ def run_queue(
     if state.abort is not None:
         raise state.abort
     return queue.finished
+
+
+def _keep_keys_to_nodes() -> None:
+    """Stop Tune from copying the driver's S3 keys into the runtime environment of its actors.
+
+    Ray's dashboard and logs show such an environment. Every node has its own keys.
+    """
+    passed_on = class_cache.ENV_VARS_TO_PROPAGATE
+    passed_on.difference_update([name for name in passed_on if name.startswith("AWS_")])
 
 
 def _claim(resources: Resources) -> tune.PlacementGroupFactory:

@@ -153,3 +153,21 @@ def test_names_of_attempts_are_no_keys_of_a_listing():
     assert merged("units/x/r", listing) == [ObjectInfo("units/x/record.json", 5)]
     assert merged("units/x/record.json/", listing) == []
     assert resolve("units/x/record.json", listing) == raw[0].key
+
+
+def test_a_reader_waits_for_writers_who_have_met():
+    mine, other = (f"{ROOT}k/{digit * 64}-1" for digit in "ab")
+    raw = [ObjectInfo(mine, 1), ObjectInfo(other, 1)]
+    waits = []
+
+    def takes_its_own_back(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            raw.remove(ObjectInfo(other, 1))
+
+    assert resolve("k", lambda _: list(raw), takes_its_own_back) == mine
+    assert len(waits) == 2
+    raw.append(ObjectInfo(other, 1))
+    with pytest.raises(StoreConflictError, match=other):
+        resolve("k", lambda _: list(raw), waits.append)
+    assert sum(waits[2:]) < 5
