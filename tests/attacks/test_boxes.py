@@ -180,3 +180,14 @@ def test_suites_know_both(suite):
     threat = ThreatModel("l2", 2.0)
     result = evaluate(model, x, y, threat, suite=[AttackSpec(suite, options={"n_iter": 40})])
     assert 0 <= result.robust_accuracy <= result.clean_accuracy == 1
+
+
+def test_suites_refuse_what_an_attack_cannot_do_before_it_runs():
+    for spec, threat in (
+        (AttackSpec("cw-l2"), ThreatModel("linf", 0.1)),
+        (AttackSpec("cw-l2", options={"lr": 0.0}), ThreatModel("l2", 0.1)),
+        (AttackSpec("stadv", options={"smoothness": -1.0}), ThreatModel("l2", 0.1)),
+        (AttackSpec("fab"), ThreatModel("l2", 0.1, SIGNED)),
+    ):
+        with pytest.raises(ValueError, match=f"attack {spec.name}: "):
+            spec.check(threat)
