@@ -60,6 +60,10 @@ class Quiet:
     def stopped(self, name: str, running: bool) -> None:
         """Ignore."""
 
+    def preempted(self, name: str) -> bool:
+        """Take every loss for a failure."""
+        return False
+
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
         """Keep the reason."""
         self.failures.append(f"{name}: {message}")

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from robustray import __version__
-from robustray.cli_cluster import add_cluster
+from robustray.cli_cluster import add_cluster, preflight
 from robustray.cli_models import add_models
+from robustray.cli_zoo import add_zoo
 from robustray.errors import MachineError, StoreUnavailableError, UserError
 from robustray.manifest import (
     Evaluation,
@@ -106,6 +107,7 @@ def _run(options: argparse.Namespace) -> int:
     from robustray.sweeps import run_study
     from robustray.tracking import default_tracking_uri, ui_command
 
+    preflight(manifest, _say)
     tracking_uri = default_tracking_uri()
     outcome = run_study(
         manifest,
@@ -148,6 +150,7 @@ def _run_units(manifest: Manifest, options: argparse.Namespace) -> int:
         print(dump_manifest(manifest))
         commands.show_plan(manifest, _store().impatient(), _say)
         return EXIT_OK
+    preflight(manifest, _say)
     whole, interrupted = commands.run(manifest, _store(), _report_root(), yes=options.yes, say=_say)
     if interrupted:
         _say("stopped; run the same command again to continue")
@@ -206,6 +209,11 @@ def _report(options: argparse.Namespace) -> int:
         if options.study or options.manifest or options.against:
             raise UserError("--paper names its studies itself: --paper ID ..., or all without one")
         commands.paper(options.paper, store, root, default_tracking_uri(), _say)
+        return EXIT_OK
+    if options.evaluations:
+        from robustray.evaluation.comparing import publish_judgements
+
+        publish_judgements(options.evaluations, store, root, default_tracking_uri(), _say)
         return EXIT_OK
     name = options.study or (study_id(_sweep(options)) if options.manifest else None)
     study = commands.chosen_study(store, name)
@@ -277,6 +285,7 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
 
     _add_evaluations(commands, common)
     add_models(commands)
+    add_zoo(commands)
     add_cluster(commands, common)
 
     status = commands.add_parser("status", parents=[common], help="say how far studies are")
@@ -296,6 +305,12 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
         nargs="*",
         metavar="ID",
         help="the published study's tables and figures, filled from these studies (default: all)",
+    )
+    report.add_argument(
+        "--evaluations",
+        nargs="+",
+        metavar="ID",
+        help="put evaluations of one network side by side: without and with surrogates, black-box",
     )
     report.set_defaults(command=_report)
     return parser

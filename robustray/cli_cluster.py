@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from robustray.errors import MachineError, UserError
-from robustray.manifest import DataConfig, Sweep, load_manifest
+from robustray.manifest import DataConfig, Evaluation, Manifest, Sweep, load_manifest
 
 _SETS = ("cifar10", "cifar100", "mnist")
 
@@ -86,6 +86,13 @@ def _doctor(options: argparse.Namespace) -> int:
     return MachineError.exit_code if failed else 0
 
 
+def preflight(manifest: Manifest, say: Callable[[str], None]) -> None:
+    """Look at the cluster, where one is named, before a run is started on it."""
+    from robustray.cluster import doctor
+
+    doctor.preflight(_data_of(manifest), say)
+
+
 def _configs(names: Sequence[str]) -> list[DataConfig | None]:
     if unknown := sorted(set(names) - set(_SETS)):
         raise UserError(f"no files of {unknown[0]!r} can be staged; allowed: {', '.join(_SETS)}")
@@ -98,13 +105,21 @@ def _wanted(options: argparse.Namespace) -> DataConfig | None:
     if path is None:
         return None
     manifest = load_manifest(path, options.set)
+    data = _data_of(manifest)
+    if data is None:
+        raise UserError(f"{path} names no official data set; name the study's own manifest")
+    return data
+
+
+def _data_of(manifest: Manifest) -> DataConfig | None:
+    """Return the official data set that a manifest names, if it names one."""
     if isinstance(manifest, Sweep):
         return manifest.data
-    if manifest.data.name is None:
-        raise UserError(f"{path} takes its data from a study; name the study's own manifest")
-    from robustray.evaluation.images import config_of
+    if isinstance(manifest, Evaluation) and manifest.data.name is not None:
+        from robustray.evaluation.images import config_of
 
-    return config_of(manifest.data)
+        return config_of(manifest.data)
+    return None
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers import MlflowServer, S3Server, program
+from tests.servers import MlflowServer, RcloneServer, S3Server, program
 
 
 @pytest.fixture(scope="session")
@@ -27,6 +27,24 @@ def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3_server.env().items():
         monkeypatch.setenv(name, value)
     return s3_server.uri()
+
+
+@pytest.fixture(scope="session")
+def rclone_server() -> Iterator[RcloneServer]:
+    """An S3 server that overwrites whatever it is told to create."""
+    program("rclone")
+    with RcloneServer() as server:
+        yield server
+
+
+@pytest.fixture
+def overwriting_uri(rclone_server: RcloneServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A fresh s3:// URI on a server without conditional writes."""
+    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in rclone_server.env().items():
+        monkeypatch.setenv(name, value)
+    return rclone_server.uri()
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.server_process import HOST, Ports, Server, StartError, program
 
-__all__ = ["HOST", "MlflowServer", "Ports", "S3Server", "Server", "StartError", "program"]
+__all__ = [
+    "HOST",
+    "MlflowServer",
+    "Ports",
+    "RcloneServer",
+    "S3Server",
+    "Server",
+    "StartError",
+    "program",
+]
 
 
 class S3Server(Server):
@@ -96,6 +105,22 @@ class S3Server(Server):
             region_name="us-east-1",
             config=options,
         )
+
+
+class RcloneServer(S3Server):
+    """rclone as an S3 server: it ignores If-None-Match, as some servers do."""
+
+    name = "rclone"
+    port_count = 1
+
+    def command(self) -> list[str]:
+        (self.folder / "files" / self.bucket).mkdir(parents=True, exist_ok=True)
+        keys = f"--auth-key={self.access_key},{self.secret_key}"
+        listen = f"--addr={HOST}:{self.port}"
+        return [program("rclone"), "serve", "s3", str(self.folder / "files"), keys, listen]
+
+    def environment(self) -> dict[str, str]:
+        return super().environment() | {"RCLONE_CONFIG": str(self.folder / "none.conf")}
 
 
 class MlflowServer(Server):

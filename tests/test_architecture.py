@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "robustray"
 SCIENCE = {"attacks", "data", "models", "training", "smoothing", "alignment", "random"}
-RUNNERS = {"sweeps", "evaluation", "cluster", "reports", "store", "tracking", "pipelines"}
+RUNNERS = {"sweeps", "evaluation", "cluster", "reports", "store", "tracking", "pipelines", "zoo"}
 BESIDE = {"manifest", "errors"}
 ENGINES = {"ray", "mlflow", "boto3", "botocore"}
 

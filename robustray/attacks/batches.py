@@ -43,7 +43,7 @@ class Schedule:
     ----------
     compute_shape : int
         The physical batch of every pass, a multiple of 8: on CPUs matrix products treat the rows
-        beyond the last multiple of 8 by other kernels (seen with oneDNN and MKL).
+        beyond the last multiple of 8 by other kernels (seen with oneDNN and MKL). Or 1.
     batch_size : int
         How many examples are on the device at a time, rounded up to a multiple of that. It
         changes memory and speed and no result.
@@ -61,8 +61,8 @@ class Schedule:
     graphs: bool = True
 
     def __post_init__(self) -> None:
-        if self.compute_shape < 8 or self.compute_shape % 8:
-            raise ValueError(f"compute_shape is a multiple of 8, not {self.compute_shape}")
+        if self.compute_shape != 1 and (self.compute_shape < 8 or self.compute_shape % 8):
+            raise ValueError(f"compute_shape is 1 or a multiple of 8, not {self.compute_shape}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is at least 1, not {self.batch_size}")
 

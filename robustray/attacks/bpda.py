@@ -39,14 +39,25 @@ def straight_through(exact: Transform, approximation: Transform | None = None) -
         smooth = x if approximation is None else approximation(x)
         with torch.no_grad():
             value = exact(x.detach())
-        if value.shape != smooth.shape:
-            raise ValueError(
-                f"the defence returns {tuple(value.shape)} and its approximation "
-                f"{tuple(smooth.shape)}: give an approximation that returns the same shape"
-            )
-        return smooth + (value - smooth).detach()
+        return carried(value, smooth)
 
     return function
+
+
+def carried(value: Tensor, smooth: Tensor) -> Tensor:
+    """Return one tensor's values, to the bit, with the other one's gradient.
+
+    Raises
+    ------
+    ValueError
+        If they differ in shape.
+    """
+    if value.shape != smooth.shape:
+        raise ValueError(
+            f"the defence returns {tuple(value.shape)} and its approximation "
+            f"{tuple(smooth.shape)}: give an approximation that returns the same shape"
+        )
+    return value.detach() + (smooth - smooth.detach())
 
 
 class Bpda(nn.Module):
@@ -77,7 +88,35 @@ class Bpda(nn.Module):
         return self.network(straight_through(self.defence, self.approximation)(x))
 
 
-class WithSurrogate(nn.Module):
+class Attackable(nn.Module):
+    """A model with another source of gradients; its logits are the model's.
+
+    Subclasses offer ``surrogate``.
+
+    Parameters
+    ----------
+    model : callable
+        Images to logits (B, K).
+    """
+
+    # Whether attacks also take the values of their losses from the surrogate.
+    loss_from_surrogate = False
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether an image's logits depend on the rest of its batch."""
+        return bool(getattr(self.model, "batch_dependent", False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits of the model."""
+        return self.model(x)
+
+
+class WithSurrogate(Attackable):
     """A model with a differentiable stand-in of the user's own, such as its undefended twin.
 
     Parameters
@@ -89,12 +128,14 @@ class WithSurrogate(nn.Module):
     """
 
     def __init__(self, model: Model, surrogate: Model) -> None:
-        super().__init__()
-        self.model, self.surrogate = model, surrogate
+        super().__init__(model)
+        self.surrogate = surrogate
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits of the model."""
-        return self.model(x)
+
+class WithoutSurrogate(Attackable):
+    """A model whose own ``surrogate`` is not used: what attacks find without BPDA."""
+
+    surrogate = None
 
 
 def soft_round(levels: int, sharpness: float = 4.0) -> Transform:

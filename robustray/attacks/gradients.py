@@ -97,6 +97,21 @@ def finite(grad: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(good, grad, 0.0), ~good.flatten(1).all(1)
 
 
+def gradient_shares(
+    model: Model, x: Tensor, loss: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return for each image how much of its gradient is no use to an attack.
+
+    Returns
+    -------
+    Tensor, Tensor
+        The shares of pixels whose derivative is exactly 0, and is not finite: (B,) in [0, 1].
+    """
+    grad = input_gradient(model, x, loss).grad.flatten(1)
+    zero_B, flawed_B = (flags.double().mean(1) for flags in (grad == 0, ~grad.isfinite()))
+    return zero_B, flawed_B
+
+
 @torch.no_grad()
 def predict_logits(model: Model, x: Tensor) -> Tensor:
     """Return the logits (B, K) of ``model(x)``, in float32 or better, without a graph."""

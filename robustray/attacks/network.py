@@ -59,6 +59,9 @@ class Network:
             searched = torch.bfloat16 if search_dtype == "bfloat16" else searched
         path = gradient_path(model)
         self.has_surrogate = path is not model
+        self.loss_from_surrogate = bool(getattr(model, "loss_from_surrogate", False))
+        # How many passes of the model one of the surrogate is worth (finite differences: many).
+        self.surrogate_forwards = int(getattr(model, "surrogate_forwards", 1))
         self.search_path = _fed(path, searched, channels_last)
         # What attacks that know no search path take gradients from (``gradients.gradient_path``).
         self.surrogate = self.search_path if self.has_surrogate or copied else None

@@ -41,7 +41,8 @@ class SearchOracle:
     @property
     def gradient_cost(self) -> Passes:
         """The passes of one gradient."""
-        return Passes(self.eot * (2 if self.network.has_surrogate else 1), self.eot)
+        extra = self.network.surrogate_forwards if self.network.has_surrogate else 0
+        return Passes(self.eot * (1 + extra), self.eot)
 
     @property
     def logits_cost(self) -> Passes:
@@ -79,7 +80,8 @@ class SearchOracle:
         loss_B, logits_BK = found.loss_B, found.logits_BK
         if self.network.has_surrogate:
             logits_BK = predict_logits(self.network.search_logits, x)
-            loss_B = loss(logits_BK, rows)
+            if not self.network.loss_from_surrogate:
+                loss_B = loss(logits_BK, rows)
         # Logits may be more precise than the images; states are kept in the images' type.
         return Gradient(grad, loss_B.to(x.dtype), logits_BK, flawed_B)
 

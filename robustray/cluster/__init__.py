@@ -1,5 +1,6 @@
 """Connecting to Ray, and asking it what it can offer."""
 
+from robustray.cluster import preemption
 from robustray.cluster.capacity import Capacity, check_fits, describe, has_gpu, read_capacity
 from robustray.cluster.connection import connect
 from robustray.cluster.device import pick_device
@@ -11,5 +12,6 @@ __all__ = [
     "describe",
     "has_gpu",
     "pick_device",
+    "preemption",
     "read_capacity",
 ]

@@ -30,6 +30,7 @@ from robustray.tracking import (
 )
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
+_NEEDED = ("ray", "store", "data", "disk")
 _SKEW_S = 60.0
 _LITTLE_GB, _TOO_LITTLE_GB = 10, 2
 Answer = tuple[str, str]
@@ -71,6 +72,37 @@ def examine(config: DataConfig | None) -> Iterator[Finding]:
         except Exception as error:  # the other lines are wanted all the same
             state, words = FAIL, f"{type(error).__name__}: {error}"
         yield Finding(name, state, hide_secrets(redact(" ".join(words.split()))))
+
+
+def preflight(config: DataConfig | None, say: Callable[[str], None]) -> None:
+    """Look at a cluster before a run is started on it; say little where all is well.
+
+    On a laptop, where no cluster is named, there is nothing to look at: the run makes the checks
+    that it needs.
+
+    Parameters
+    ----------
+    config : DataConfig, optional
+        The data that the run needs.
+    say : callable
+        Takes lines for a person.
+
+    Raises
+    ------
+    MachineError
+        If something failed without which the run can't go on. MLflow is not among that.
+    """
+    if not os.environ.get("RAY_ADDRESS"):
+        return
+    findings = list(examine(config))
+    for finding in findings:
+        if finding.state != OK:
+            say(str(finding))
+    failed = [f.name for f in findings if f.state == FAIL and f.name in _NEEDED]
+    if failed:
+        raise MachineError(f"checked before the start: {', '.join(failed)} failed, see above")
+    fine = [finding.name for finding in findings if finding.state == OK]
+    say(f"checked before the start: {', '.join(fine)} ok")
 
 
 def _ray() -> Answer:
@@ -132,6 +164,8 @@ def _store() -> Answer:
     store.probe()
     skew = store.impatient().clock_skew()
     words = f"{store.uri}: writes, reads, lists, creates only once, deletes"
+    if store.mode == "attempts":
+        words += " (by attempt keys: the server overwrites what exists)"
     if abs(skew) > _SKEW_S:
         return FAIL, f"{words}; but clocks differ by {abs(skew):.0f} s: set this machine's (NTP)"
     if isinstance(store, LocalStore) and os.environ.get("RAY_ADDRESS"):
@@ -145,13 +179,8 @@ def _mlflow() -> Answer:
     try:
         MlflowSink(uri).probe()
     except TrackingUnavailableError as error:
-        remedy = "check MLFLOW_TRACKING_URI, and that the server runs"
-        if error.refused:
-            remedy = (
-                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or "
-                "MLFLOW_TRACKING_TOKEN; and start the server with --allowed-hosts for this address"
-            )
-        return FAIL, f"{uri}: {error}; {remedy}"
+        remedy = "" if error.refused else "; check MLFLOW_TRACKING_URI, and that the server runs"
+        return FAIL, f"{uri}: {error}{remedy}"
     except RecordRejectedError as error:
         return FAIL, f"{uri}: {error}; is it an MLflow server?"
     return OK, f"{uri} answers"

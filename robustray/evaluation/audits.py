@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
 from robustray.attacks import ThreatModel
+from robustray.attacks.context import judging
 from robustray.attacks.inputs import checked_examples
 from robustray.data import Split
 from robustray.evaluation.audit import AUDIT_VERSION, IMAGES, audit
-from robustray.evaluation.findings import Finding, plain
+from robustray.evaluation.composed import companions_finding
+from robustray.evaluation.findings import plain
 from robustray.evaluation.task import ENGINE_VERSION, Task
 from robustray.store import NotFoundError, ObjectStore, canonical_json, sha256_bytes
+
+Documents = list[dict[str, Any]]
 
 
 def audit_key(task: Task, images: Split) -> str:
@@ -32,29 +35,37 @@ def read_audit(store: ObjectStore, key: str) -> list[dict[str, Any]] | None:
     return content["findings"] if digest == sha256_bytes(canonical_json(content)) else None
 
 
-def make_audit(store: ObjectStore, task: Task, images: Split, model: nn.Module) -> list[Finding]:
+def make_audit(store: ObjectStore, task: Task, images: Split, model: nn.Module) -> Documents:
     """Audit a model on its device, and keep what was found."""
     few = _few(images)
     examples = checked_examples(few.x_NCHW, few.y_N, few.index_N)
     threat, conditions = ThreatModel(task.norm, task.eps), task.conditions
     findings = audit(
-        model, examples, threat, seed=conditions.seed, compute_shape=conditions.compute_shape
+        model,
+        examples,
+        threat,
+        seed=conditions.seed,
+        compute_shape=conditions.compute_shape,
+        declared=conditions.composition is not None,
     )
-    _keep(store, audit_key(task, images), _identity(task, images), findings)
-    return findings
+    documents = plain(findings)
+    if conditions.composition is not None:
+        everyone = checked_examples(images.x_NCHW, images.y_N, images.index_N)
+        with judging(model):
+            documents.append(companions_finding(model, everyone, conditions.composition))
+    _keep(store, audit_key(task, images), _identity(task, images), documents)
+    return documents
 
 
-def _keep(
-    store: ObjectStore, key: str, identity: dict[str, Any], findings: Sequence[Finding]
-) -> None:
-    content = {"identity": identity, "findings": plain(findings)}
+def _keep(store: ObjectStore, key: str, identity: dict[str, Any], findings: Documents) -> None:
+    content = {"identity": identity, "findings": findings}
     whole = content | {"sha256": sha256_bytes(canonical_json(content))}
     if read_audit(store, key) is None:
         store.put(key, canonical_json(whole))
 
 
 def _identity(task: Task, images: Split) -> dict[str, Any]:
-    return {
+    identity = {
         "audit_version": AUDIT_VERSION,
         "engine_version": ENGINE_VERSION,
         "subject": task.subject.identity(),
@@ -63,6 +74,9 @@ def _identity(task: Task, images: Split) -> dict[str, Any]:
         "seed": task.conditions.seed,
         "compute_shape": task.conditions.compute_shape,
     }
+    if task.conditions.composition is not None:
+        identity["composition"] = {**task.conditions.composition, "images": images.digest}
+    return identity
 
 
 def _few(images: Split) -> Split:

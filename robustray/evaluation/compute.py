@@ -19,6 +19,7 @@ from robustray.attacks.context import judging
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
 from robustray.attacks.gradients import is_correct
 from robustray.attacks.inputs import check_inside, check_logits
+from robustray.evaluation.composed import attack_each, logits_in_composition
 from robustray.evaluation.engines import is_independent, load_engine
 from robustray.evaluation.task import SAMPLES, Task
 from robustray.evaluation.verdicts import (
@@ -57,7 +58,12 @@ class Computed:
 
 
 def compute(
-    task: Task, position: int, model: nn.Module, parts: Sequence[Part], batch_size: int
+    task: Task,
+    position: int,
+    model: nn.Module,
+    parts: Sequence[Part],
+    batch_size: int,
+    everyone: Examples | None = None,
 ) -> list[Computed]:
     """Run the clean pass (position 0) or an attack on some ranges.
 
@@ -73,6 +79,8 @@ def compute(
         The ranges, images on the CPU.
     batch_size : int
         Images on the device at a time.
+    everyone : Examples, optional
+        All images of the task, on the CPU; needed where a composition is declared.
 
     Returns
     -------
@@ -85,9 +93,13 @@ def compute(
         If the model's output is not as it should be.
     """
     with judging(model):
+        if task.conditions.composition is None:
+            everyone = None
+        else:
+            assert everyone is not None
         if position == 0:
-            return _clean(task, model, parts, batch_size)
-        return _attacked(task, position, model, parts, batch_size)
+            return _clean(task, model, parts, batch_size, everyone)
+        return _attacked(task, position, model, parts, batch_size, everyone)
 
 
 def rebuilt_spec(description: object) -> AttackSpec:
@@ -96,11 +108,15 @@ def rebuilt_spec(description: object) -> AttackSpec:
     return AttackSpec(description["name"], description["attack"], description["options"])
 
 
-def _clean(task: Task, model: nn.Module, parts: Sequence[Part], batch_size: int) -> list[Computed]:
+def _clean(
+    task: Task,
+    model: nn.Module,
+    parts: Sequence[Part],
+    batch_size: int,
+    everyone: Examples | None,
+) -> list[Computed]:
     examples = _joined([part.examples for part in parts])
-    network = Network(model, examples.x.device)
-    schedule = Schedule(task.conditions.compute_shape, batch_size)
-    logits = clean_logits(network, examples, schedule)
+    logits = _logits(task, model, examples, batch_size, everyone)
     check_logits(logits, examples)
     prediction, correct = logits.argmax(dim=1).numpy(), is_correct(logits, examples.y_N).numpy()
     index, label = examples.index_N.numpy(), examples.y_N.numpy()
@@ -111,8 +127,23 @@ def _clean(task: Task, model: nn.Module, parts: Sequence[Part], batch_size: int)
     ]
 
 
+def _logits(
+    task: Task, model: nn.Module, examples: Examples, batch_size: int, everyone: Examples | None
+) -> Tensor:
+    """Return what the network says of some points: (B, K), on the CPU."""
+    if everyone is not None:
+        return logits_in_composition(model, everyone, examples, task.conditions)
+    schedule = Schedule(task.conditions.compute_shape, batch_size)
+    return clean_logits(Network(model, examples.x.device), examples, schedule)
+
+
 def _attacked(
-    task: Task, position: int, model: nn.Module, parts: Sequence[Part], batch_size: int
+    task: Task,
+    position: int,
+    model: nn.Module,
+    parts: Sequence[Part],
+    batch_size: int,
+    everyone: Examples | None,
 ) -> list[Computed]:
     name = task.conditions.engine["name"]
     together = (
@@ -120,12 +151,17 @@ def _attacked(
     )
     computed: list[Computed] = []
     for group in together:
-        computed += _group(task, position, model, [parts[k] for k in group], batch_size)
+        computed += _group(task, position, model, [parts[k] for k in group], batch_size, everyone)
     return computed
 
 
 def _group(
-    task: Task, position: int, model: nn.Module, parts: Sequence[Part], batch_size: int
+    task: Task,
+    position: int,
+    model: nn.Module,
+    parts: Sequence[Part],
+    batch_size: int,
+    everyone: Examples | None,
 ) -> list[Computed]:
     """Attack what is open in some ranges, all together."""
     threat, spec = ThreatModel(task.norm, task.eps), rebuilt_spec(task.attacks[position - 1])
@@ -137,9 +173,13 @@ def _group(
     if any(len(open_) for open_ in rows):
         engine = load_engine(task.conditions.engine["name"])
         joined = _joined(chosen)
-        result = engine.attack(model, joined, threat, spec, task.conditions, batch_size)
+        conditions = task.conditions
+        if everyone is not None:
+            result = attack_each(model, everyone, joined, engine, threat, spec, conditions)
+        else:
+            result = engine.attack(model, joined, threat, spec, conditions, batch_size)
         check_inside(result.x_adv, joined.x, threat, spec.name)
-        prediction = _predictions(task, model, joined, result, batch_size)
+        prediction = _predictions(task, model, joined, result, batch_size, everyone)
         notes = engine.notes(result)
     bounds = np.cumsum([0, *map(len, rows)])
     return [
@@ -190,15 +230,19 @@ def _computed(
 
 
 def _predictions(
-    task: Task, model: nn.Module, examples: Examples, result: AttackResult, batch_size: int
+    task: Task,
+    model: nn.Module,
+    examples: Examples,
+    result: AttackResult,
+    batch_size: int,
+    everyone: Examples | None,
 ) -> np.ndarray:
     """Classify what was broken once more, whichever engine broke it: class, or -1 for the rest."""
     prediction = np.full(len(examples), -1, np.int64)
     rows = result.success_B.nonzero()[:, 0]
     if len(rows):
         broken = Examples(result.x_adv[rows], examples.y_N[rows], examples.index_N[rows])
-        schedule = Schedule(task.conditions.compute_shape, batch_size)
-        logits = clean_logits(Network(model, broken.x.device), broken, schedule)
+        logits = _logits(task, model, broken, batch_size, everyone)
         prediction[rows.numpy()] = logits.argmax(dim=1).numpy()
     return prediction
 

@@ -14,9 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustray.attacks.bpda import Attackable, WithSurrogate
+from robustray.attacks.surrogates import put_surrogate
 from robustray.data import DataFacts
 from robustray.errors import ManifestError, UserError
-from robustray.manifest import Evaluation, FactoryConfig, ModelConfig, Preprocessing
+from robustray.manifest import (
+    Evaluation,
+    ModelConfig,
+    Preprocessing,
+    SurrogateConfig,
+)
 from robustray.models import create_model
 from robustray.store import canonical_json, sha256_bytes
 
@@ -65,7 +72,7 @@ def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:
         If it can't be built.
     """
     if manifest.model is not None:
-        return describe_model(manifest.model, manifest.preprocessing, facts)
+        return describe_model(manifest.model, manifest.preprocessing, facts, manifest.surrogate)
     assert manifest.factory is not None
     factory = manifest.factory
     network = {
@@ -74,25 +81,57 @@ def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:
         "preprocessing": _plain(manifest.preprocessing),
     }
     built = build_network(network)
-    return network | {
-        "code_sha256": _code_digest(factory, built),
-        "surrogate": callable(getattr(built, "surrogate", None)),
-    }
+    network["code_sha256"] = _code_digest(factory.function, built)
+    return network | {"surrogate": _describe_surrogate(manifest.surrogate, built)}
 
 
 def describe_model(
-    model: ModelConfig, preprocessing: Preprocessing | None, facts: DataFacts
+    model: ModelConfig,
+    preprocessing: Preprocessing | None,
+    facts: DataFacts,
+    surrogate: SurrogateConfig | None = None,
 ) -> dict[str, Any]:
-    """Return how a network of the catalogue is built for a data set, as plain data."""
+    """Return how a network of the catalogue is built for a data set, as plain data.
+
+    Raises
+    ------
+    UserError
+        If it can't be built, or the surrogate does not fit it.
+    """
     network = {
         "model": model.model_dump(mode="json", exclude_none=True),
         "num_classes": facts.num_classes,
         "in_channels": facts.image_shape[0],
         "preprocessing": _plain(preprocessing),
     }
-    with torch.device("meta"):
-        surrogate = callable(getattr(build_network(network), "surrogate", None))
-    return network | {"surrogate": surrogate}
+    on_meta = surrogate is None or surrogate.function is None  # users' code may load weights
+    with torch.device("meta") if on_meta else torch.random.fork_rng(devices=[]):
+        return network | {"surrogate": _describe_surrogate(surrogate, build_network(network))}
+
+
+def _describe_surrogate(
+    surrogate: SurrogateConfig | None, built: nn.Module
+) -> bool | dict[str, Any]:
+    """Return whether the network offers one; where one is named, what that is."""
+    if surrogate is None:
+        return callable(getattr(built, "surrogate", None))
+    described = surrogate.model_dump(mode="json", exclude_none=True)
+    whole = _attackable(built, described)
+    if surrogate.function is not None:
+        described["code_sha256"] = _code_digest(surrogate.function, whole)
+    return described
+
+
+def _attackable(built: nn.Module, surrogate: Mapping[str, Any]) -> Attackable:
+    """Put a named surrogate, or one that a user's function makes, beside a network."""
+    options = dict(surrogate["options"])
+    if "function" in surrogate:
+        arguments = {"network": built} | options
+        return WithSurrogate(built, _call(surrogate["function"], arguments, "surrogate"))
+    try:
+        return put_surrogate(built, surrogate["name"], surrogate.get("modules"), **options)
+    except ValueError as error:
+        raise ManifestError(str(error), path="surrogate") from error
 
 
 def build_network(network: Mapping[str, Any]) -> nn.Module:
@@ -104,7 +143,7 @@ def build_network(network: Mapping[str, Any]) -> nn.Module:
         If the description is of no possible network, or the function can't be found or fails.
     """
     if "factory" in network:
-        built = _call(network["factory"], network["arguments"])
+        built = _call(network["factory"], network["arguments"], "factory")
     else:
         config = ModelConfig.model_validate(network["model"])
         try:
@@ -117,14 +156,16 @@ def build_network(network: Mapping[str, Any]) -> nn.Module:
         except (ValueError, TypeError) as error:
             raise ManifestError(str(error), path="model") from error
     around = network["preprocessing"]
-    if around is None:
-        return built
-    wrapper = _WithSurrogate if callable(getattr(built, "surrogate", None)) else Standardized
-    return wrapper(built, around["mean"], around["std"])
+    if around is not None:
+        wrapper = _WithSurrogate if callable(getattr(built, "surrogate", None)) else Standardized
+        built = wrapper(built, around["mean"], around["std"])
+    surrogate = network.get("surrogate")
+    return _attackable(built, surrogate) if isinstance(surrogate, Mapping) else built
 
 
 def inner_network(model: nn.Module) -> nn.Module:
-    """Return the network that weights are loaded into: what preprocessing stands before."""
+    """Return the network that weights are loaded into, within surrogates and preprocessing."""
+    model = model.model if isinstance(model, Attackable) else model  # type: ignore[assignment]
     return model.network if isinstance(model, Standardized) else model
 
 
@@ -145,7 +186,7 @@ def import_from(paths: Sequence[str]) -> None:
             sys.path.insert(0, path)
 
 
-def _call(function: str, arguments: Mapping[str, Any]) -> nn.Module:
+def _call(function: str, arguments: Mapping[str, Any], section: str) -> nn.Module:
     module_name, _, name = function.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -153,25 +194,25 @@ def _call(function: str, arguments: Mapping[str, Any]) -> nn.Module:
         raise ManifestError(
             f"{module_name} can't be imported ({error}); start the command where the package lies, "
             "or install it",
-            path="factory.function",
+            path=f"{section}.function",
         ) from error
     except Exception as error:  # a user's code
         message = f"{module_name} fails when it is imported: {_told(error)}"
-        raise ManifestError(message, path="factory.function") from error
+        raise ManifestError(message, path=f"{section}.function") from error
     make = getattr(module, name, None)
     if not callable(make):
-        raise ManifestError(f"{module_name} has no function {name!r}", path="factory.function")
+        raise ManifestError(f"{module_name} has no function {name!r}", path=f"{section}.function")
     try:
         inspect.signature(make).bind(**arguments)
     except TypeError as error:
-        raise ManifestError(f"{function}: {error}", path="factory.arguments") from error
+        raise ManifestError(f"{function}: {error}", path=f"{section}.arguments") from error
     except ValueError:
         pass  # it has no signature to look at
     try:
         built = make(**arguments)
     except Exception as error:  # a user's code
         message = f"{function} fails: {_told(error)}"
-        raise ManifestError(message, path="factory.function") from error
+        raise ManifestError(message, path=f"{section}.function") from error
     if not isinstance(built, nn.Module):
         raise UserError(f"{function} returns a {type(built).__name__}, not a torch.nn.Module")
     return built
@@ -183,12 +224,12 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
 
 
-def _code_digest(factory: FactoryConfig, built: nn.Module) -> str:
+def _code_digest(function: str, built: nn.Module) -> str:
     """Hash the source files of the function and of all classes that it built from.
 
     An edited network is another network: its old verdicts must not be taken for it.
     """
-    modules = {factory.function.partition(":")[0]}
+    modules = {function.partition(":")[0]}
     modules |= {type(part).__module__ for part in built.modules()}
     sources = {}
     for name in sorted(modules):

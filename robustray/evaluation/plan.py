@@ -123,6 +123,7 @@ def conditions_of(manifest: Evaluation, seed: int, *, on_gpu: bool) -> Condition
         search_dtype=manifest.search_dtype,
         channels_last=manifest.channels_last,
         adversarial="all" if manifest.save_adversarial else f"first {SAMPLES}",
+        composition=manifest.composition.model_dump() if manifest.composition else None,
     )
 
 
@@ -210,15 +211,16 @@ def count_macs(subject: Subject, images: Images) -> int | None:
     A user's function is called as workers call it, for it may load weights; what its network does
     in a pass without numbers is its own business, and no reason to refuse it.
     """
-    if "factory" in subject.network:
-        model = build_network(subject.network)
+    network = {**subject.network, "surrogate": False}
+    if "factory" in network:
+        model = build_network(network)
         try:
             return profile(model, images.split.image_shape).macs
         except Exception:
             return None
     try:
         with torch.device("meta"):
-            model = build_network(subject.network)
+            model = build_network(network)
         return profile(model, images.split.image_shape).macs
     except (ModelError, RuntimeError, NotImplementedError):
         return None
@@ -255,6 +257,7 @@ def describe_plan(plan: Plan) -> str:
             *([f"curve        eps = {', '.join(curve)}"] if curve else []),
             f"conditions   seed {conditions.seed}, compute shape {conditions.compute_shape}, "
             f"search in {conditions.search_dtype}, engine {conditions.engine['name']}",
+            *([f"batches      {composition}"] if (composition := conditions.composition) else []),
             f"units        {units}, of at most {len(main.ranges[0])} images and one attack each",
             f"cost         about {cost}, at {100 * CLEAN_ACCURACY:.0f} % clean accuracy and "
             f"{100 * CLEAN_ACCURACY * ROBUST_SHARE:.0f} % robust accuracy",
@@ -270,7 +273,7 @@ def _identity(manifest: Evaluation, images: Images, tasks: list[Task]) -> str:
         "images": images.split.digest,
         "audit": manifest.audit,
         "shard_size": None if is_independent(manifest.engine) else manifest.shard_size,
-        "conditions": vars(main.conditions) | {"engine": dict(main.conditions.engine)},
+        "conditions": main.conditions.document(),
         "tasks": [
             {
                 "threat": {"norm": task.norm, "eps": task.eps},

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from robustray.evaluation.composed import robust_falls
 from robustray.evaluation.findings import black_box_finding, graded, plain
 from robustray.evaluation.intervals import wilson
 from robustray.evaluation.merge import AttackSummary, Merged, as_document
@@ -44,7 +45,8 @@ def result_document(
         Of the audit before the attacks; those that follow from the verdicts are added.
     """
     rows, correct = len(merged.columns["label"]), int(merged.clean_correct.sum())
-    after = _findings_after(merged)
+    after = [*_companions_after(findings, merged), *_findings_after(merged)]
+    findings = [{k: v for k, v in finding.items() if k != "falls"} for finding in findings]
     return {
         "format": 1,
         "partial": merged.partial,
@@ -61,6 +63,7 @@ def result_document(
         "search_dtype": task.conditions.search_dtype,
         "channels_last": task.conditions.channels_last,
         "compute_shape": task.conditions.compute_shape,
+        **({"composition": composition} if (composition := task.conditions.composition) else {}),
         "seed": task.conditions.seed,
         "tf32": False,
         "clean": _accuracy(correct, rows),
@@ -216,6 +219,18 @@ def _attack_document(summary: AttackSummary, merged: Merged) -> dict[str, Any]:
     return as_document(summary) | {
         "accuracy_after": summary.robust / summary.examples if whole else None
     }
+
+
+def _companions_after(
+    findings: Sequence[Mapping[str, Any]], merged: Merged
+) -> list[dict[str, Any]]:
+    """Return how many robust images fall when only their batch mates change, where it matters."""
+    if merged.partial:
+        return []
+    robust = [bool(value) for value in merged.columns["robust"]]
+    return [
+        robust_falls(finding, robust, merged.total) for finding in findings if "falls" in finding
+    ]
 
 
 def _findings_after(merged: Merged) -> list[dict[str, Any]]:

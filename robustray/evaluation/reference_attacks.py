@@ -138,7 +138,8 @@ class Metered:
     """A model as the reference calls it, with its passes counted.
 
     Gradients that are not finite are taken as zero there, and counted. Where the model offers
-    ``surrogate``, logits are its own and gradients those of the surrogate.
+    ``surrogate``, logits are its own and gradients those of the surrogate (unless the model says
+    that losses are the surrogate's too: ``loss_from_surrogate``).
 
     Parameters
     ----------
@@ -150,13 +151,15 @@ class Metered:
         self._model = model
         surrogate = getattr(model, "surrogate", None)
         self._surrogate = cast(Model, surrogate) if callable(surrogate) else None
+        self._own_loss = not getattr(model, "loss_from_surrogate", False)
+        self._extra = int(getattr(model, "surrogate_forwards", 1)) if self._surrogate else 0
         self.forwards = self.backwards = 0
         self._flawed = torch.zeros((), dtype=torch.int64)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits."""
         searching = torch.is_grad_enabled() and x.requires_grad
-        self.forwards += len(x) * (2 if searching and self._surrogate else 1)
+        self.forwards += len(x) * (1 + (self._extra if searching else 0))
         if not searching:
             return _single(self._model(x))
         x = x.view_as(x)  # so that each pass has a hook of its own
@@ -164,6 +167,8 @@ class Metered:
         if self._surrogate is None:
             return _single(self._model(x))
         stand_in = _single(self._surrogate(x))
+        if not self._own_loss:
+            return stand_in
         return _single(self._model(x.detach())) + (stand_in - stand_in.detach())
 
     def counts(self) -> Tensor:

@@ -59,7 +59,8 @@ def batch_mates(network: Network, full: Examples, random_apart: float) -> Findin
         0.0,
         f"the output for an image depends on the rest of its batch, by {apart:.2g} (normalised "
         "logits): verdicts would depend on how images are sharded. Judge the model in evaluation "
-        "mode, with fixed statistics",
+        "mode, with fixed statistics, or declare the batches it is judged in (composition: {size: "
+        "100})",
         fine="the output for an image does not depend on the rest of its batch",
         grave=_SAME,
     )

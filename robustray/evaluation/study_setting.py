@@ -13,7 +13,7 @@ from robustray.evaluation.networks import describe_model
 from robustray.evaluation.plan import Images, Wanted, read_images
 from robustray.evaluation.suites import resolve_suite, resolve_threat
 from robustray.evaluation.task import Subject, Task
-from robustray.manifest import Evaluation, JudgedData, JudgedThreat
+from robustray.manifest import Evaluation, JudgedData, JudgedThreat, SurrogateConfig
 from robustray.store import CheckpointStore, ObjectStore, canonical_json, sha256_bytes
 from robustray.sweeps import Study, Trial, load_study
 from robustray.sweeps.trial import read_result
@@ -73,10 +73,18 @@ def _label(
     own = study.manifest.data.test_limit if data.split == "test" else None
     words += [f"first{data.first}"] if data.first != own else []
     words += [manifest.search_dtype] if manifest.search_dtype != "float32" else []
+    words += [_surrogate_word(manifest.surrogate)] if manifest.surrogate else []
     words += [manifest.engine] if manifest.engine != "robustray" else []
     if manifest.seed != 0 or (len(words) == 1 and suite in study.manifest.evaluation.attacks):
         words.append(f"seed{manifest.seed}")
     return "_".join(words)
+
+
+def _surrogate_word(surrogate: SurrogateConfig) -> str:
+    """Name a surrogate: by itself where nothing else is given, else with a short digest."""
+    word = surrogate.name or str(surrogate.function).partition(":")[2]
+    given = surrogate.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
+    return f"{word}-{sha256_bytes(canonical_json(given))[:6]}" if given else word
 
 
 def selected_subject(store: ObjectStore, setting: Setting, trial: Trial) -> Subject:
@@ -96,7 +104,9 @@ def selected_subject(store: ObjectStore, setting: Setting, trial: Trial) -> Subj
     entry = next((e for e in record.files.values() if e["sha256"] == wanted), None)
     if record.state == "pruned" or entry is None:
         raise UserError("its selected checkpoint was not kept (retention.keep of the study)")
-    network = describe_model(trial.model, None, facts_of(setting.images.config))
+    network = describe_model(
+        trial.model, None, facts_of(setting.images.config), setting.manifest.surrogate
+    )
     return Subject(network, wanted, "safetensors", entry["key"])
 
 

@@ -70,7 +70,8 @@ class Conditions:
     """Under which conditions attacks run.
 
     ``engine`` holds name and versions; ``adversarial`` says which adversarial examples are kept:
-    "all", or the first few of each unit.
+    "all", or the first few of each unit. ``composition`` holds the fields of an
+    `robustray.attacks.composition.Composition`, for networks whose output depends on the batch.
     """
 
     seed: int
@@ -79,6 +80,12 @@ class Conditions:
     search_dtype: str = "float32"
     channels_last: bool = False
     adversarial: str = f"first {SAMPLES}"
+    composition: Mapping[str, Any] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return them as plain data; a composition only where there is one."""
+        whole = vars(self) | {"engine": dict(self.engine)}
+        return {k: v for k, v in whole.items() if k != "composition" or v is not None}
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,9 @@ class Task:
             "compute_shape": self.conditions.compute_shape,
             "attacks": [],
         }
+        if self.conditions.composition is not None:
+            whole = {"images": self.count, "ranges": [r.sha256 for r in self.ranges]}
+            identity["composition"] = {**self.conditions.composition, **whole}
         if position == 0:
             return identity
         return identity | {

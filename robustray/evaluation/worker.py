@@ -114,7 +114,10 @@ class Worker:
             return replies
         parts = [part for _, part, _ in ready]
         position = ready[0][0].unit.position
-        computed = compute(task, position, model, parts, self._place.batch_size)
+        everyone = None
+        if task.conditions.composition is not None:
+            everyone = checked_examples(images.x_NCHW, images.y_N, images.index_N)
+        computed = compute(task, position, model, parts, self._place.batch_size, everyone)
         ended = time.time()
         examples = sum(len(part.open(task.attack_all)) for part in parts) or 1
         for (order, part, previous), found in zip(ready, computed, strict=True):

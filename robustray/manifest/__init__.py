@@ -3,6 +3,7 @@
 from robustray.errors import ManifestError
 from robustray.manifest.alignment import Alignment
 from robustray.manifest.evaluation import (
+    Composition,
     Curve,
     Evaluation,
     FactoryConfig,
@@ -10,6 +11,7 @@ from robustray.manifest.evaluation import (
     JudgedThreat,
     Preprocessing,
     SuiteItem,
+    SurrogateConfig,
     WeightsConfig,
 )
 from robustray.manifest.loading import (
@@ -53,6 +55,7 @@ __all__ = [
     "Augmentation",
     "Awp",
     "BatchNormConfig",
+    "Composition",
     "Curve",
     "DataConfig",
     "DecayGroup",
@@ -81,6 +84,7 @@ __all__ = [
     "Selection",
     "StageGrid",
     "SuiteItem",
+    "SurrogateConfig",
     "Sweep",
     "ThreatConfig",
     "WeightsConfig",

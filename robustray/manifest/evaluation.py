@@ -41,6 +41,38 @@ class FactoryConfig(Section):
     arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
 
+def _option(value: object) -> object:
+    """Read an attack's option "2/255" as a number; leave other strings."""
+    if isinstance(value, str) and re.fullmatch(r"[\d. ]+/[\d. ]+", value):
+        return read_fraction(value)
+    return value
+
+
+Option = Annotated[bool | int | float | str | None, BeforeValidator(_option)]
+
+
+class SurrogateConfig(Section):
+    """Where attacks take gradients from; verdicts stay the network's own.
+
+    Either the ``name`` of a surrogate (see `robustray.attacks.surrogates`) with its ``options``,
+    for the components that ``modules`` names; or a user's ``function``, called with the network
+    and ``options``, that returns the surrogate: images in [0, 1] to logits.
+    """
+
+    name: str | None = None
+    modules: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    function: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = None
+    options: dict[str, Option | tuple[Number, ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.name is None) == (self.function is None):
+            raise ValueError("give a name or a function, one of them")
+        if self.function is not None and self.modules is not None:
+            raise ValueError("modules belongs to a name, not to a function")
+        return self
+
+
 class Preprocessing(Section):
     """What stands before a network that takes standardised images: (x - mean) / std, by channel."""
 
@@ -68,16 +100,6 @@ class JudgedThreat(Section):
 
     norm: Literal["linf", "l2", "l1"] = "linf"
     eps: PositiveNumber = 8 / 255
-
-
-def _option(value: object) -> object:
-    """Read an attack's option "2/255" as a number; leave other strings."""
-    if isinstance(value, str) and re.fullmatch(r"[\d. ]+/[\d. ]+", value):
-        return read_fraction(value)
-    return value
-
-
-Option = Annotated[bool | int | float | str | None, BeforeValidator(_option)]
 
 
 class SuiteItem(Section):
@@ -108,6 +130,25 @@ class Curve(Section):
     suite: SuiteItems | None = None
 
 
+class Composition(Section):
+    """The batches in which a network is judged whose output depends on the batch.
+
+    ``size`` images each, neighbours in official order (``file``) or in a ``random`` one of
+    ``seed``. Every image is judged and attacked at its place in its batch, with clean companions:
+    a pass over one image costs a pass over its batch.
+    """
+
+    size: Natural = 100
+    order: Literal["file", "random"] = "file"
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+
+    @model_validator(mode="after")
+    def _seed_of_an_order(self) -> Self:
+        if self.order == "file":
+            self.refuse("the order of the file has no seed", "seed")
+        return self
+
+
 class Evaluation(Section):
     """A manifest of kind Evaluation: one network, or every selected checkpoint of a study.
 
@@ -116,6 +157,8 @@ class Evaluation(Section):
     ``shard_size`` (images in a unit of work; the first run decides), ``bundle`` (units that one
     worker takes at once, at most) and ``batch_size`` (images on a device at a time).
     ``compute_shape`` (the physical batch of every pass) is 64 on CPUs and 128 on GPUs.
+    ``composition`` declares the batches of a network whose output depends on its batch; without
+    it such a network is refused.
     """
 
     kind: Literal["Evaluation"]
@@ -127,12 +170,14 @@ class Evaluation(Section):
     factory: FactoryConfig | None = None
     preprocessing: Preprocessing | None = None
     weights: WeightsConfig | None = None
+    surrogate: SurrogateConfig | None = None
     data: JudgedData = JudgedData()
     threat: JudgedThreat | None = None
     suite: SuiteItems = (SuiteItem(name="autoattack-standard"),)
     engine: Literal["robustray", "reference"] = "robustray"
     search_dtype: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
+    composition: Composition | None = None
     compute_shape: Annotated[int, Field(ge=8, multiple_of=8, strict=True)] | None = None
     batch_size: Natural = 256
     shard_size: Natural = 100
@@ -185,4 +230,7 @@ def spell_out(document: dict[str, Any]) -> dict[str, Any]:
     for field, inner in (("factory", "function"), ("weights", "uri")):
         if isinstance(full.get(field), str):
             full[field] = {inner: full[field]}
+    surrogate = full.get("surrogate")
+    if isinstance(surrogate, str):
+        full["surrogate"] = {"function" if ":" in surrogate else "name": surrogate}
     return full

@@ -89,6 +89,10 @@ class ModelConfig(Section):
     se: str | None = None
     pre_process: bool | None = None
     use_init: bool | None = None
+    mode: str | None = None
+    quantise: bool | None = None
+    alpha: PositiveNumber | None = None
+    width: Natural | None = None
 
     def options(self) -> dict[str, Any]:
         """Return the options that were given, as keyword arguments of ``create_model``."""

@@ -1,6 +1,6 @@
 """Architectures, their catalogue, their cost, and their weights."""
 
-from robustray.models import catalogue, catalogue_cells, catalogue_wide
+from robustray.models import catalogue, catalogue_cells, catalogue_quantised, catalogue_wide
 from robustray.models.convert import Conversion, convert_weights
 from robustray.models.errors import ModelError, WeightsError
 from robustray.models.profile import Profile, profile
@@ -27,6 +27,7 @@ __all__ = [
     "WeightsError",
     "catalogue",
     "catalogue_cells",
+    "catalogue_quantised",
     "catalogue_wide",
     "convert_weights",
     "create_model",

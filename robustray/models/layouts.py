@@ -7,11 +7,15 @@ which are tried on every name that the model does not have itself.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
+
+from robustray.models.quantised_names import from_tensorflow
+
+Kind = Literal["safetensors", "torch", "tensorflow"]
 
 
 @dataclass(frozen=True)
@@ -20,17 +24,20 @@ class Layout:
 
     Attributes
     ----------
-    container : "safetensors" or "torch"
+    container : "safetensors", "torch" or "tensorflow"
         The kind of file.
     member : str or None
         Key of the state dict within the file's mapping; None if the mapping is the state dict.
     by_name_only : bool
         Whether it is read only if it is asked for.
+    rename : callable, optional
+        Turns the tensors of the file into those of our networks, where patterns don't suffice.
     """
 
-    container: Literal["safetensors", "torch"]
+    container: Kind
     member: str | None = None
     by_name_only: bool = False
+    rename: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
 
     def state_dict(self, content: Mapping[str, Any]) -> Mapping[str, Tensor] | None:
         """Return the tensors of a file's content, or None if it has another layout."""
@@ -38,7 +45,9 @@ class Layout:
         if not isinstance(state, Mapping) or not state:
             return None
         fits = all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items())
-        return state if fits else None
+        if not fits:
+            return None
+        return self.rename(state) if self.rename else state
 
 
 # Of files with averaged and raw weights, model_state_dict holds the averaged ones.
@@ -48,6 +57,7 @@ LAYOUTS: dict[str, Layout] = {
     "state_dict": Layout("torch", "state_dict"),
     "model_state_dict": Layout("torch", "model_state_dict"),
     "unaveraged": Layout("torch", "unaveraged_model_state_dict", by_name_only=True),
+    "tensorflow": Layout("tensorflow", rename=from_tensorflow),
 }
 
 # RobustBench keeps the constants of an input standardisation, (x - mu) / sigma, in the state dict.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from robustray.models.errors import WeightsError
+from robustray.models.layouts import Kind
+from robustray.models.tensor_bundle import index_of, read_bundle
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Content:
 
     Attributes
     ----------
-    container : "safetensors" or "torch"
+    container : "safetensors", "torch" or "tensorflow"
         The kind of file, told by what it contains and not by what it is called.
     values : mapping
         Its content.
@@ -31,13 +33,16 @@ class Content:
         Classes and functions whose objects were left out.
     """
 
-    container: Literal["safetensors", "torch"]
+    container: Kind
     values: Mapping[str, Any]
     dropped: tuple[str, ...] = ()
 
 
 def read_file(path: Path, *, drop_objects: bool = False) -> Content:
-    """Read safetensors, or what ``torch.save`` wrote, with restricted unpickling.
+    """Read safetensors, a TensorFlow checkpoint, or what ``torch.save`` wrote.
+
+    The latter with restricted unpickling. A TensorFlow checkpoint may be named by its ``.index``
+    file, by its prefix, or by a folder that holds no other.
 
     Parameters
     ----------
@@ -53,6 +58,8 @@ def read_file(path: Path, *, drop_objects: bool = False) -> Content:
         If the file is damaged, is no file of weights, or holds objects and ``drop_objects`` is
         false.
     """
+    if (index := index_of(path)) is not None:
+        return Content("tensorflow", read_bundle(index))
     with path.open("rb") as file:
         start = file.read(9)
     if start[8:9] == b"{":

@@ -17,6 +17,7 @@ from robustray.models.errors import WeightsError, choice_error
 from robustray.models.layers import Standardize
 from robustray.models.layouts import LAYOUTS, NORMALISATION, our_name
 from robustray.models.reading import read_file
+from robustray.models.tensor_bundle import files_of, index_of
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,8 @@ def load_weights(
     model : nn.Module
         On any device but meta; tensors are copied into it, and cast to its dtypes.
     path : str or Path
-        A safetensors file, or what ``torch.save`` wrote.
+        A safetensors file, what ``torch.save`` wrote, or a TensorFlow checkpoint: its ``.index``
+        file, prefix or folder. The digest of the latter is that of its files' digests.
     format : str
         A key of ``LAYOUTS``, or "auto": the one that fits best among those the file can be
         read as.
@@ -183,8 +185,16 @@ def select_weights(
 
 
 def _digest(path: Path, expected: str | None) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    index = index_of(path)
+    if index is None:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    else:  # of several files: the digest of their digests
+        whole = hashlib.sha256()
+        for part in files_of(index):
+            with part.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+        digest = whole.hexdigest()
     if expected is not None and digest != expected.lower():
         raise WeightsError(f"the SHA-256 of {path} is {digest}, not {expected}")
     return digest

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from robustray.cluster import pick_device
+from robustray.cluster import pick_device, preemption
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Resources
 from robustray.store import (
@@ -35,6 +35,7 @@ from robustray.store import (
 )
 from robustray.sweeps import attempts
 from robustray.tracking import Journal
+from robustray.training import PreemptedError
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,19 @@ class Context:
             Never the same twice; goes to MLflow too.
         keep : set of int, optional
             Steps whose bytes stay; the newest stays in any case. Default: none of them.
+
+        Raises
+        ------
+        PreemptedError
+            After the commit, if this process must go.
         """
         self.journal.append("epoch", epoch=step, metrics=dict(metrics), timing=dict(timing or {}))
         note = {"state": dict(info), "journal": self.journal.segment()}
         self.checkpoints.commit(step, files, note)
         self.journal.mark_committed()
         self.checkpoints.prune(keep or set())
+        if preemption.asked():
+            raise PreemptedError(f"asked to stop after step {step}")
 
 
 def attempt_job(job: Job) -> tuple[str, str]:
@@ -149,6 +157,12 @@ def attempt_job(job: Job) -> tuple[str, str]:
     str, str
         "finished" or a failure's kind, and a message.
     """
+    preemption.listen()
+    with preemption.at_work():
+        return _attempted(job)
+
+
+def _attempted(job: Job) -> tuple[str, str]:
     attempt = store = None
     try:
         store = open_store(job.store_uri)
@@ -164,6 +178,11 @@ def attempt_job(job: Job) -> tuple[str, str]:
             product = job.work(context)
         _commit_product(store, job, attempt, product)
         attempts.conclude(store, job.prefix, attempt, "finished", None)
+    except PreemptedError as error:
+        assert store is not None
+        assert attempt is not None
+        attempts.conclude(store, job.prefix, attempt, attempts.PREEMPTED, error)
+        return attempts.PREEMPTED, str(error)
     except Exception as error:
         kind = attempts.classify(error)
         if store is not None and attempt is not None and kind is not attempts.Failure.STORAGE:

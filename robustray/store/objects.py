@@ -36,6 +36,10 @@ class NotFoundError(KeyError):
         return f"no object {self.key!r}" + (f" in {self.uri}" if self.uri else "")
 
 
+class NotAtomicError(StoreError):
+    """The server overwrites objects that must be created only once."""
+
+
 class ObjectInfo(NamedTuple):
     """One line of a listing: the key, and the size in bytes."""
 
@@ -134,6 +138,8 @@ class ObjectStore(ABC):
 
         Raises
         ------
+        NotAtomicError
+            If `create` is not honoured.
         StoreError
             "can't write to <uri>: <why>".
         StoreUnavailableError
@@ -142,10 +148,17 @@ class ObjectStore(ABC):
         key = f"probe/{uuid.uuid4().hex}"
         try:
             self.impatient()._exercise(key, key.encode())
+        except NotAtomicError:
+            raise
         except StoreError as error:
             raise StoreError(f"can't write to {self.uri}: {error}") from error
         except StoreUnavailableError as error:
             raise StoreUnavailableError(f"can't write to {self.uri}: {error}") from error
+
+    @property
+    def mode(self) -> str:
+        """How `create` works here: "atomic", or "attempts" (see `robustray.store.attempt_keys`)."""
+        return "atomic"
 
     def clock_skew(self) -> float:
         """Return by how many seconds the store's clock is ahead of this machine's."""
@@ -167,9 +180,8 @@ class ObjectStore(ABC):
         self.delete(key)
         if again or max(created) > 1:
             why = "it ignores If-None-Match" if again else "two writers at once both succeed"
-            raise StoreError(
-                f"the server overwrites objects that must be created only once ({why} on "
-                "PutObject); use another server"
+            raise NotAtomicError(
+                f"the server overwrites objects that must be created only once ({why} on PutObject)"
             )
         if not (min(created) and found) or self.exists(key):
             raise StoreError("what was written does not come back, or does not go away")

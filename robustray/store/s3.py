@@ -1,9 +1,10 @@
 """A store in a bucket, of Amazon's or of any other server that speaks S3.
 
-`create` is PutObject with ``If-None-Match: *``. Everything written carries its SHA-256 twice: as
-S3's own checksum, which the server verifies, and as metadata, which is verified on every read.
-An upload that dies leaves its parts in the server; a life-cycle rule for incomplete multipart
-uploads removes them.
+`create` is PutObject with ``If-None-Match: *``. On servers that don't honour it, `probe` finds that
+out once and notes it in the store; from then on every process uses attempt keys there. Everything
+written carries its SHA-256 twice: as S3's own checksum, which the server verifies, and as metadata,
+which is verified on every read. An upload that dies leaves its parts in the server; a life-cycle
+rule for incomplete multipart uploads removes them.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
 from robustray.errors import CorruptObjectError
+from robustray.store import attempt_keys
 from robustray.store.digests import sha256_bytes, sha256_file
 from robustray.store.objects import (
+    NotAtomicError,
     NotFoundError,
     ObjectInfo,
     ObjectStore,
@@ -69,12 +72,14 @@ class S3Store(ObjectStore):
         self._patience = Patience(self.uri, patience_s, PASSING, self._judge)
         self._lock = threading.Lock()
         self._clients: dict[int, Any] = {}
+        self._by_attempts: bool | None = None
 
     def __reduce__(self) -> tuple[type[S3Store], tuple[str, float, float]]:
         return type(self), (self.uri, self.patience_s, self.timeout_s)
 
     def get(self, key: str) -> bytes:
         """Return the object's bytes; `NotFoundError` without one."""
+        key = self._located(key)
 
         def action(_: int) -> bytes:
             answer = self._fetch(key)
@@ -86,10 +91,24 @@ class S3Store(ObjectStore):
 
     def put(self, key: str, data: bytes) -> None:
         """Write the object whole, in place of an older one."""
+        self._put(key, data)
+        self._forget_attempts(key)
+
+    def _put(self, key: str, data: bytes) -> None:
         self._call("put_object", Key=self._key(key), Body=data, **_seals(data))
 
     def create(self, key: str, data: bytes) -> bool:
         """Write the object if there is none; True if and only if this very call made it."""
+        check_key(key)
+        if self.mode == "attempts":
+            return attempt_keys.create(
+                key,
+                data,
+                exists=lambda: self._has_plain(key),
+                listing=self._list,
+                put=self._put,
+                delete=self._delete,
+            )
         seals = _seals(data)
         seals["Metadata"]["writer"] = writer = uuid.uuid4().hex
 
@@ -110,15 +129,28 @@ class S3Store(ObjectStore):
 
     def exists(self, key: str) -> bool:
         """Tell whether there is such an object."""
+        if self._has_plain(key):
+            return True
+        return self.mode == "attempts" and bool(attempt_keys.attempts_of(key, self._list))
+
+    def _has_plain(self, key: str) -> bool:
         return self._head(key) is not None
 
     def list(self, prefix: str = "") -> list[ObjectInfo]:
         """Return the objects whose keys begin with the string ``prefix``, sorted by key."""
+        check_prefix(prefix)
+        return (
+            attempt_keys.merged(prefix, self._list)
+            if self.mode == "attempts"
+            else self._list(prefix)
+        )
+
+    def _list(self, prefix: str) -> list[ObjectInfo]:
         start = f"{self.prefix}/" if self.prefix else ""
 
         def action(_: int) -> list[ObjectInfo]:
             pages = self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=start + check_prefix(prefix)
+                Bucket=self.bucket, Prefix=start + prefix
             )
             entries = [entry for page in pages for entry in page.get("Contents", ())]
             infos = (ObjectInfo(e["Key"].removeprefix(start), int(e["Size"])) for e in entries)
@@ -129,7 +161,16 @@ class S3Store(ObjectStore):
 
     def delete(self, key: str) -> None:
         """Remove the object; no error when there is none."""
+        self._delete(key)
+        self._forget_attempts(key)
+
+    def _delete(self, key: str) -> None:
         self._call("delete_object", Key=self._key(key))
+
+    def _forget_attempts(self, key: str) -> None:
+        if self.mode == "attempts":
+            for name in attempt_keys.attempts_of(key, self._list):
+                self._delete(name)
 
     def put_file(self, key: str, path: Path) -> None:
         """Write a local file's bytes as the object, as a stream, in several parts if large."""
@@ -146,11 +187,13 @@ class S3Store(ObjectStore):
                 )
 
         self._patience.run(action)
+        self._forget_attempts(key)
 
     def get_file(self, key: str, path: Path) -> None:
         """Write the object's bytes to a local file, as a stream; the file appears whole."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        key = self._located(key)
         part = path.with_name(f".{uuid.uuid4().hex}.part")
 
         def action(_: int) -> None:
@@ -166,6 +209,26 @@ class S3Store(ObjectStore):
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+    def probe(self) -> None:
+        """Find out within about ten seconds whether the store can be used, and how.
+
+        Where the server turns out to overwrite what must be created once, that is noted in the
+        store, and attempt keys are tried in the same way.
+        """
+        try:
+            super().probe()
+        except NotAtomicError:
+            self._put(attempt_keys.MARKER, b'{"create": "attempts"}\n')
+            self._by_attempts = True
+            super().probe()
+
+    @property
+    def mode(self) -> str:
+        """How `create` works here: "atomic", or "attempts" (see `robustray.store.attempt_keys`)."""
+        if self._by_attempts is None:
+            self._by_attempts = self._is_marked()
+        return "attempts" if self._by_attempts else "atomic"
 
     def clock_skew(self) -> float:
         """Return by how many seconds the server's clock is ahead, from its answers' dates."""
@@ -189,6 +252,25 @@ class S3Store(ObjectStore):
     def _key(self, key: str) -> str:
         check_key(key)
         return f"{self.prefix}/{key}" if self.prefix else key
+
+    def _is_marked(self) -> bool:
+        """Tell whether a probe has noted that this server needs attempt keys."""
+
+        def action(_: int) -> bool:  # a GET, as errors of a HEAD have no reason
+            try:
+                self._fetch(attempt_keys.MARKER)["Body"].close()
+            except NotFoundError:
+                return False
+            return True
+
+        return self._patience.run(action)
+
+    def _located(self, key: str) -> str:
+        """Return the key under which an object's bytes lie."""
+        check_key(key)
+        if self.mode == "attempts" and not self._has_plain(key):
+            return attempt_keys.resolve(key, self._list)
+        return key
 
     def _call(self, method: str, **arguments: Any) -> Any:
         def action(_: int) -> Any:

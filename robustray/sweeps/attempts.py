@@ -20,6 +20,9 @@ from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableE
 from robustray.store import NotFoundError, ObjectStore, canonical_json
 from robustray.sweeps.queue import Failure
 
+# The outcome of an attempt that was asked to go and kept what it had: no failure.
+PREEMPTED = "preempted"
+
 _PACKAGES = ("robustray", "torch", "ray", "numpy", "mlflow")
 
 
@@ -66,6 +69,12 @@ def conclude_lost(store: ObjectStore, prefix: str, kind: str, message: str) -> N
         if attempt.outcome == "running":
             ended = replace(attempt, ended_ms=_now_ms(), outcome=kind, message=message)
             store.put(_key(prefix, attempt.number), _encode(ended))
+
+
+def was_preempted(store: ObjectStore, prefix: str) -> bool:
+    """Tell whether the last attempt was asked to go and kept what it had."""
+    tries = list_attempts(store, prefix)
+    return bool(tries) and tries[-1].outcome == PREEMPTED
 
 
 def list_attempts(store: ObjectStore, prefix: str) -> list[Attempt]:

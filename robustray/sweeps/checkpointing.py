@@ -8,7 +8,7 @@ from torch import Tensor
 
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Sweep
-from robustray.store import CheckpointRecord, NotFoundError
+from robustray.store import CheckpointRecord, CheckpointStore, NotFoundError
 from robustray.sweeps.context import TrialContext
 from robustray.training import EpochReport, TrainingState
 
@@ -21,6 +21,8 @@ def resume_state(context: TrialContext) -> TrainingState | None:
         # What lies beyond the newest intact checkpoint can't be continued: it is computed again.
         checkpoints.truncate(found[0].step if found else 0)
     step = world.of_first(found[0].step if found else 0)
+    if world.size == 1 and (partial := partial_state(context, step)) is not None:
+        return partial
     if step == 0:
         return None
     if found is None:
@@ -28,6 +30,34 @@ def resume_state(context: TrialContext) -> TrainingState | None:
         found = record, {name: checkpoints.load(record, name) for name in record.files}
     context.journal.append("resumed", epoch=step)
     return TrainingState(files=found[1], info=found[0].info["training"])
+
+
+def keep_partial(context: TrialContext, state: TrainingState) -> None:
+    """Keep a state from the middle of an epoch, for the attempt that goes on."""
+    partials = partial_checkpoints(context)
+    step = max(partials.steps(), default=0) + 1
+    partials.commit(step, state.files, {"training": state.info})
+
+
+def partial_state(context: TrialContext, epoch: int) -> TrainingState | None:
+    """Return the newest state from the middle of the epoch after ``epoch``, if there is any."""
+    found = partial_checkpoints(context).newest()
+    if found is None or found[0].info["training"]["epoch"] != epoch:
+        return None
+    context.journal.append("resumed in mid-epoch", **found[0].info["training"]["partial"])
+    return TrainingState(files=found[1], info=found[0].info["training"])
+
+
+def drop_partials(context: TrialContext) -> None:
+    """Delete what was kept in the middle of epochs: they are over."""
+    partial_checkpoints(context).truncate(0)
+
+
+def partial_checkpoints(context: TrialContext) -> CheckpointStore:
+    """Return where states from the middle of epochs are, apart from the epochs' checkpoints."""
+    return CheckpointStore(
+        context.store, f"{context.job.prefix}/partial", context.checkpoints.scratch
+    )
 
 
 def commit_epoch(
@@ -51,6 +81,7 @@ def _commit(context: TrialContext, report: EpochReport, state: Callable[[], Trai
     snapshot = state()
     info = {"training": snapshot.info, "journal": journal.segment()}
     context.checkpoints.commit(report.epoch, snapshot.files, info)
+    drop_partials(context)
     journal.mark_committed()
     manifest = context.job.manifest
     if manifest.retention.keep != "all":

@@ -115,6 +115,11 @@ class Progress(Telling):
         self._stopped, self._running = self._stopped + 1, self._running - running
         self.say(f"{name} {words} ({self._counts()})")
 
+    def preempted(self, name: str) -> None:
+        """Tell that a worker was asked to go; its trial goes on elsewhere."""
+        self._running -= 1
+        self.say(f"{name}: its worker was asked to go and kept what it had; it goes on elsewhere")
+
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
         """Tell that an attempt failed and what follows."""
         self._running -= 1

@@ -92,6 +92,11 @@ class TrialQueue:
         heapq.heappush(self._waiting, (now + wait, name))
         return wait
 
+    def give_back(self, name: str) -> None:
+        """Take a running trial back, uncharged: it was asked to go and kept what it had."""
+        self._running.remove(name)
+        heapq.heappush(self._ready, (-self._entries[name].cost, name))
+
     def progress(self, name: str) -> None:
         """Give a trial its whole budget back: the last attempt got further than those before."""
         self._entries[name].failures.clear()

@@ -17,13 +17,13 @@ from robustray.manifest import manifest_hash
 from robustray.models import Profile
 from robustray.reports import Status, TrialRow
 from robustray.store import CheckpointRecord, CheckpointStore, ObjectStore, canonical_json
-from robustray.sweeps.attempts import Attempt, list_attempts, package_versions
+from robustray.sweeps.attempts import PREEMPTED, Attempt, list_attempts, package_versions
 from robustray.sweeps.grid import Study, Trial, study_from_document
 from robustray.sweeps.trial import read_result
 from robustray.tracking import MetricPoint, RunRecord
 from robustray.tracking.records import Status as RunStatus
 
-_MAY_GO_ON = ("running", "preemption", "stopped")
+_MAY_GO_ON = ("running", "preemption", PREEMPTED, "stopped")
 
 
 @dataclass

@@ -21,11 +21,14 @@ from typing import Any, Protocol
 
 from ray import cloudpickle, tune
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
+from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
+from ray.tune.trainable.function_trainable import wrap_function
 
+from robustray.cluster import preemption
 from robustray.errors import MachineError
 from robustray.manifest import Resources
-from robustray.sweeps.attempts import classify, one_line
+from robustray.sweeps.attempts import PREEMPTED, classify, one_line
 from robustray.sweeps.judging import Judge, JudgedScheduler
 from robustray.sweeps.queue import Failure, TrialQueue
 
@@ -49,6 +52,10 @@ class Listener(Protocol):
 
     def stopped(self, name: str, running: bool) -> None:
         """Hear that the judge has stopped a trial for good; it may not even have begun."""
+
+    def preempted(self, name: str) -> bool:
+        """Tell whether a trial whose worker is gone had been asked to go, and kept what it had."""
+        ...
 
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
         """Hear that an attempt failed; the next comes after ``wait`` seconds, or never if None."""
@@ -96,6 +103,7 @@ def run_queue(
     stop = threading.Event()
     state = _SweepCallback(queue, listener, resources.wait_minutes * 60, judge)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "64"
+    _keep_keys_to_nodes()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we tell what failed, once
     with tempfile.TemporaryDirectory(prefix="robustray-tune-") as scratch, stopping_politely(stop):
         tuner = tune.Tuner(
@@ -127,6 +135,15 @@ def run_queue(
     return queue.finished
 
 
+def _keep_keys_to_nodes() -> None:
+    """Stop Tune from copying the driver's S3 keys into the runtime environment of its actors.
+
+    Ray's dashboard and logs show such an environment. Every node has its own keys.
+    """
+    passed_on = class_cache.ENV_VARS_TO_PROPAGATE
+    passed_on.difference_update([name for name in passed_on if name.startswith("AWS_")])
+
+
 def _claim(resources: Resources) -> tune.PlacementGroupFactory:
     """Return what the process takes that Tune starts for a trial.
 
@@ -138,13 +155,20 @@ def _claim(resources: Resources) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}])
 
 
-def _trainable(execute: Execute) -> Callable[[dict[str, Any]], None]:
+def _trainable(execute: Execute) -> type[tune.Trainable]:
     def attempt(config: dict[str, Any]) -> None:
         name = config["trial"]
         outcome = execute(name, lambda report: tune.report({"trial": name, **report}))
         tune.report(outcome)
 
-    return attempt
+    class Attempt(wrap_function(attempt)):
+        """The function above, in a process that hears SIGTERM: only its main thread can."""
+
+        def setup(self, config: dict[str, Any]) -> None:
+            preemption.listen()
+            super().setup(config)
+
+    return Attempt
 
 
 class _QueueSearcher(Searcher):
@@ -254,7 +278,9 @@ class _SweepCallback(tune.Callback):
             self._queue.succeed(name)
             self._listener.finished(name)
         else:
-            self._fail(name, Failure(outcome["outcome"]), outcome["message"])
+            kind = outcome["outcome"]
+            failure = Failure.PREEMPTION if kind == PREEMPTED else Failure(kind)
+            self._fail(name, failure, outcome["message"])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self._was_stopped(trial.config["trial"]):
@@ -275,6 +301,9 @@ class _SweepCallback(tune.Callback):
 
     def _fail(self, name: str, kind: Failure, message: str) -> None:
         self._running.discard(name)
+        if kind is Failure.PREEMPTION and self._listener.preempted(name):
+            self._queue.give_back(name)
+            return
         wait = self._queue.fail(name, kind, time.monotonic())
         self._listener.failed(name, kind, message, wait)
 

@@ -221,6 +221,14 @@ class _Driver:
         self._conclude_attempt(name, "stopped early", stop_words(decision))
         self._track(name)
 
+    def preempted(self, name: str) -> bool:
+        """Follow `Listener`."""
+        if not attempts.was_preempted(self._store, self._study.trial_prefix(name)):
+            return False
+        self._progress.preempted(name)
+        self._track(name)
+        return True
+
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
         """Follow `Listener`."""
         self._progress.failed(name, kind, message, wait)

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from robustray.attacks import ThreatModel
-from robustray.cluster import pick_device
+from robustray.cluster import pick_device, preemption
 from robustray.data import Dataset, data_root, describe
 from robustray.manifest import DataConfig
 from robustray.random import derive_seed
@@ -39,6 +39,7 @@ from robustray.store.staged_data import load_staged_dataset
 from robustray.sweeps import attempts
 from robustray.sweeps.checkpointing import (
     commit_epoch,
+    keep_partial,
     kept_epochs,
     load_selected,
     resume_state,
@@ -48,7 +49,9 @@ from robustray.sweeps.context import Report, TrialContext, TrialJob, opened
 from robustray.sweeps.grid import build_model
 from robustray.training import (
     ALONE,
+    Interruption,
     LostWorkerError,
+    PreemptedError,
     World,
     accuracies,
     fit,
@@ -84,6 +87,11 @@ def attempt_trial(
     LostWorkerError
         If another worker is gone: whoever started the workers knows why. The attempt stays open.
     """
+    with preemption.at_work():
+        return _attempted(job, report, work or train_and_attack, world)
+
+
+def _attempted(job: TrialJob, report: Report, work: Work, world: World) -> dict[str, Any]:
     attempt = store = None
     try:
         store = open_store(job.store_uri)
@@ -93,15 +101,20 @@ def attempt_trial(
         device = _device(job)
         attempt = attempts.register(store, job.prefix, device, world.size)
         with opened(job, store, device, report, world) as context:
-            result = (work or train_and_attack)(context)
+            result = work(context)
         _commit_result(store, job, attempt, result)
         _prune_finished(store, job)
         attempts.conclude(store, job.prefix, attempt, "finished", None)
     except LostWorkerError:
         raise
+    except PreemptedError as error:
+        assert store is not None
+        assert attempt is not None
+        attempts.conclude(store, job.prefix, attempt, attempts.PREEMPTED, error)
+        return _outcome(job, attempts.PREEMPTED, str(error))
     except Exception as error:
         kind = attempts.classify(error)
-        _conclude_quietly(store, job, attempt, kind, error)
+        _conclude_quietly(store, job, attempt, kind.value, error)
         return _outcome(job, kind.value, attempts.one_line(error))
     return _outcome(job, "finished")
 
@@ -129,6 +142,7 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
         device=context.device,
         resume=resume_state(context),
         on_epoch=lambda epoch, state: commit_epoch(context, epoch, state),
+        interruption=Interruption(preemption.asked, lambda state: keep_partial(context, state)),
         world=context.world,
     )
     epoch = fitted.best_epoch
@@ -161,6 +175,8 @@ def attack(context: TrialContext, model: torch.nn.Module, data: Dataset) -> dict
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     metrics: dict[str, float] = {}
     for suite in config.attacks:
+        if preemption.asked():
+            raise PreemptedError(f"asked to stop before {suite}")
         metrics["clean"], metrics[suite] = accuracies(
             model,
             test,
@@ -216,15 +232,15 @@ def _conclude_quietly(
     store: ObjectStore | None,
     job: TrialJob,
     attempt: attempts.Attempt | None,
-    kind: attempts.Failure,
+    kind: str,
     error: BaseException,
 ) -> None:
     """Keep the failure's story where the store allows it; the outcome is reported anyway."""
-    if store is None or kind is attempts.Failure.STORAGE:
+    if store is None or kind == attempts.Failure.STORAGE:
         return
     with contextlib.suppress(Exception):
         attempt = attempt or attempts.register(store, job.prefix, torch.device("cpu"))
-        attempts.conclude(store, job.prefix, attempt, kind.value, error)
+        attempts.conclude(store, job.prefix, attempt, kind, error)
 
 
 def _outcome(job: TrialJob, outcome: str, message: str = "") -> dict[str, Any]:

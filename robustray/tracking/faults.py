@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from robustray.errors import MachineError
 from robustray.tracking.uris import redact
 
+_LOGIN = (
+    "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN; and "
+    "start the server with --allowed-hosts for this address"
+)
 _PASSING = {408, 409, 429, 499}
 _SERVICE_MODULES = {"sqlalchemy", "sqlite3", "botocore", "urllib3"}
 
@@ -61,7 +65,8 @@ def translate(error: Exception) -> TrackingUnavailableError | RecordRejectedErro
         return None
     message = redact(_story(error)).strip().partition("\n")[0][:400] or type(error).__name__
     if status in (401, 403):
-        return TrackingUnavailableError(message, refused=True)
+        of_s3 = isinstance(getattr(error, "response", None), dict)
+        return TrackingUnavailableError(message if of_s3 else f"{message}; {_LOGIN}", refused=True)
     if status >= 500 or status in _PASSING:
         return TrackingUnavailableError(message)
     return RecordRejectedError(message)

@@ -8,7 +8,7 @@ from robustray.training.cost import (
     evaluation_passes,
     recipe_passes,
 )
-from robustray.training.fit import EpochReport, FitResult, fit
+from robustray.training.fit import EpochReport, FitResult, Interruption, PreemptedError, fit
 from robustray.training.inner import maximise, start_point, uphill_of
 from robustray.training.objectives import OBJECTIVES, Objective, Outcome, mart, natural, sat, trades
 from robustray.training.schedule import learning_rate, momentum
@@ -23,9 +23,11 @@ __all__ = [
     "DivergedError",
     "EpochReport",
     "FitResult",
+    "Interruption",
     "LostWorkerError",
     "Objective",
     "Outcome",
+    "PreemptedError",
     "Trainer",
     "TrainingState",
     "World",

@@ -79,6 +79,26 @@ class FitResult:
     history: list[EpochReport] = field(repr=False)
 
 
+class PreemptedError(MachineError):
+    """Training was asked to stop in the middle of an epoch; its state was kept."""
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """A request to stop that may come at any step.
+
+    Attributes
+    ----------
+    asked : callable
+        Tells whether it has come; called after each step.
+    keep : callable
+        Given the state of now, before `PreemptedError` is raised.
+    """
+
+    asked: Callable[[], bool]
+    keep: Callable[[TrainingState], None]
+
+
 OnEpoch = Callable[[EpochReport, Callable[[], TrainingState]], None]
 OnStep = Callable[[int, int, int], None]
 
@@ -93,14 +113,15 @@ def fit(
     resume: TrainingState | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
+    interruption: Interruption | None = None,
     world: World = ALONE,
 ) -> FitResult:
     """Train a model.
 
-    On the CPU, stopping after any epoch and going on from its state gives the same bits as never
-    stopping, with the same versions, processor type and number of threads. Several workers call
-    this with the same arguments and come to the same result as one, up to the order of sums; they
-    may stop and go on as more, or fewer.
+    On the CPU, stopping after any epoch or step and going on from its state gives the same bits as
+    never stopping, with the same versions, processor type and number of threads. Several workers
+    call this with the same arguments and come to the same result as one, up to the order of sums;
+    they may stop and go on as more, or fewer.
 
     Parameters
     ----------
@@ -122,6 +143,8 @@ def fit(
         once or not at all.
     on_step : callable, optional
         Told (epoch from 1, step from 1, steps in the epoch) after each step.
+    interruption : Interruption, optional
+        Stops training after any step, where one worker trains alone.
     world : World
         The workers; both callables above are called on each of them.
 
@@ -134,6 +157,8 @@ def fit(
         At the end of an epoch in which a loss was not finite.
     UserError
         If the device or the workers can't do what the recipe asks for.
+    PreemptedError
+        If ``interruption`` was asked for; its ``keep`` has the state then.
     MachineError
         If another worker is lost, or began from another state.
     """
@@ -149,7 +174,7 @@ def fit(
             run.resume(resume)
         run.check_agreement()
         for epoch in range(run.done, recipe.epochs):
-            run.train(epoch, on_step)
+            run.train(epoch, on_step, interruption if world.size == 1 else None)
             report = run.report()
             if on_epoch is not None:
                 on_epoch(report, run.state)
@@ -166,12 +191,14 @@ class _Run:
         self.best_weights: dict[str, Tensor] | None = None
         self.history: list[EpochReport] = []
         self.train_seconds = 0.0
+        self.partial: dict[str, Any] | None = None
 
     def resume(self, state: TrainingState) -> None:
         """Go on where ``state`` was taken."""
         _refuse_another(state.info, self.identity)
         restore(self.trainer, state)
         self.done = state.info["epoch"]
+        self.partial = state.info.get("partial")
         self.best = Best(state.info["best_epoch"], state.info["best_accuracy"])
 
     def check_agreement(self) -> None:
@@ -184,10 +211,11 @@ class _Run:
         if not (world.is_same(self.done) and world.is_same(norm)):
             raise MachineError("the trial's workers begin from different epochs or weights")
 
-    def train(self, epoch: int, on_step: OnStep | None) -> None:
-        """Train for one epoch (from 0)."""
+    def train(self, epoch: int, on_step: OnStep | None, interruption: Interruption | None) -> None:
+        """Train for one epoch (from 0), or for what an interruption has left of it."""
         started = time.perf_counter()
         trainer, recipe = self.trainer, self.trainer.recipe
+        first = self.partial["steps"] if self.partial else 0
         batches = EpochBatches(
             self.data.train,
             recipe.batch_size,
@@ -195,15 +223,22 @@ class _Run:
             seed=trainer.seed,
             epoch=epoch,
             device=trainer.precision.device,
+            start=first,
             num_classes=self.data.num_classes,
             extra=self.data.extra,
             mixture=recipe.mixture,
         )
-        trainer.start_epoch(epoch, len(batches))
-        for step, batch in enumerate(batches):
+        trainer.start_epoch(epoch, batches.steps)
+        if self.partial:
+            trainer.go_on(self.partial)
+        for step, batch in enumerate(batches, start=first):
             trainer.step(batch.x_BCHW, batch.y_B, epoch=epoch, step=step)
             if on_step is not None:
-                on_step(epoch + 1, step + 1, len(batches))
+                on_step(epoch + 1, step + 1, batches.steps)
+            if interruption and step + 1 < batches.steps and interruption.asked():
+                interruption.keep(self.state(trainer.so_far()))
+                raise PreemptedError(f"asked to stop after step {step + 1} of epoch {epoch + 1}")
+        self.partial = None
         self.metrics = trainer.metrics()
         self.done = epoch + 1
         self.train_seconds = time.perf_counter() - started
@@ -224,9 +259,10 @@ class _Run:
         self.history.append(report)
         return report
 
-    def state(self) -> TrainingState:
-        """Copy everything that is needed to go on from here."""
-        progress = {
+    def state(self, partial: dict[str, Any] | None = None) -> TrainingState:
+        """Copy everything that is needed to go on from here, in the middle of an epoch too."""
+        progress: dict[str, Any] = {"partial": partial} if partial else {}
+        progress |= {
             "epoch": self.done,
             "best_epoch": self.best.epoch,
             "best_accuracy": self.best.accuracy,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,6 +100,15 @@ class Trainer:
         self._accumulation.train_mode()
         self._sums.zero_()
         self.images = self._steps = 0
+
+    def so_far(self) -> dict[str, Any]:
+        """Return what was summed up since ``start_epoch``, as numbers that JSON keeps exactly."""
+        return {"steps": self._steps, "images": self.images, "sums": self._sums.tolist()}
+
+    def go_on(self, so_far: dict[str, Any]) -> None:
+        """Go on in the middle of an epoch, after ``start_epoch``."""
+        self._steps, self.images = so_far["steps"], so_far["images"]
+        self._sums.copy_(torch.tensor(so_far["sums"], dtype=torch.float64))
 
     def step(self, x_BCHW: Tensor, y_B: Tensor, *, epoch: int, step: int) -> None:
         """Train on one batch.

@@ -8,6 +8,7 @@ import pytest
 
 from robustray.cli import main
 from robustray.cluster import doctor
+from robustray.errors import MachineError
 from tests.store.support import Proxy as TcpProxy
 from tests.sweeps.support import STUDY
 from tests.tracking.proxy import FORWARD, Proxy
@@ -104,3 +105,32 @@ def test_an_mlflow_behind_a_certificate_authority_of_ones_own(
         assert doctor._mlflow()[0] == "FAIL"
         monkeypatch.setenv("MLFLOW_TRACKING_SERVER_CERT_PATH", str(certificate[0]))
         assert doctor._mlflow() == ("ok", f"{uri} answers")
+
+
+def test_a_run_on_a_cluster_that_is_not_there_starts_nothing(place, capsys, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    assert main(["run", "--manifest", "small.yaml"]) == 3
+    out, err = capsys.readouterr()
+    assert out.startswith("FAIL  ray")
+    assert "ray failed" in err
+    assert not (place / "runs/store/studies").exists()
+
+
+def test_mlflow_away_stops_no_run_and_a_broken_store_does(place, capsys, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr(doctor, "_ray", lambda: (doctor.OK, "well"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    lines: list[str] = []
+    doctor.preflight(None, lines.append)
+    assert [line.split()[:2] for line in lines if line.startswith("FAIL")] == [["FAIL", "mlflow"]]
+    assert lines[-1].startswith("checked before the start: ray")
+    (place / "runs").mkdir(exist_ok=True)
+    monkeypatch.setenv("ROBUSTRAY_STORE", "ftp://nowhere")
+    with pytest.raises(MachineError, match="store failed"):
+        doctor.preflight(None, lines.append)
+
+
+def test_a_laptop_is_not_examined(place):
+    lines: list[str] = []
+    doctor.preflight(None, lines.append)
+    assert lines == []

@@ -57,7 +57,7 @@ def test_servers_have_probes_and_ray_leaves_them_to_its_operator() -> None:
 
 
 def referred() -> dict[str, set[str]]:
-    """Secrets that pods refer to, with the keys that they name."""
+    """Secrets that pods refer to and can't do without, with the keys that they name."""
     found: dict[str, set[str]] = {}
     for pod in PODS.values():
         for volume in pod["spec"]["volumes"]:
@@ -65,7 +65,7 @@ def referred() -> dict[str, set[str]]:
                 found.setdefault(volume["secret"]["secretName"], set())
         for container in containers(pod):
             for source in container.get("envFrom", []):
-                if "secretRef" in source:
+                if "secretRef" in source and not source["secretRef"].get("optional"):
                     found.setdefault(source["secretRef"]["name"], set())
             for variable in container.get("env", []):
                 if reference := variable.get("valueFrom", {}).get("secretKeyRef"):

@@ -109,6 +109,17 @@ def test_overlays_without_gpus_and_without_servers() -> None:
     assert not {"StatefulSet", "Deployment", "Job", "Service"} & {one["kind"] for one in external}
 
 
+def test_a_job_without_gpus_runs_the_quickstart() -> None:
+    (job,) = yaml.safe_load_all(kustomize(K8S / "overlays/cpu/jobs"))
+    assert job["metadata"]["name"] == "quickstart"
+    _, script, _, manifest = job["spec"]["entrypoint"].split()
+    assert (ROOT / script).is_file()
+    assert (ROOT / manifest).is_file()
+    (group,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
+    assert group["minReplicas"] == group["replicas"] == group["maxReplicas"] == 2
+    assert "nvidia.com" not in yaml.safe_dump(job)
+
+
 def test_an_image_reaches_every_manifest(tmp_path, monkeypatch) -> None:
     kustomize(K8S / "base")
     shutil.copytree(K8S, tmp_path / "k8s")

@@ -32,8 +32,8 @@ def check():
 
 def test_everything_passes(check, tmp_path) -> None:
     rendered = []
-    for folder in OVERLAYS:
-        rendered.append(tmp_path / f"{folder.name}.yaml")
+    for folder in [*OVERLAYS, K8S / "overlays/cpu/jobs"]:
+        rendered.append(tmp_path / f"{folder.parent.name}-{folder.name}.yaml")
         rendered[-1].write_text(kustomize(folder))
     status, output = check(*APPLIED, *JOBS, *rendered)
     assert status == 0, output

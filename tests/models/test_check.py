@@ -48,7 +48,7 @@ def test_all_rows_of_the_tables_are_there():
     counted = {name for name in list_models() if find_model(name).cost is not None}
     assert counted <= {row.model for row in ROWS}
     assert {row.model for row in ROWS if row.table == "Catalogue"} == {
-        "wrn_28_r", "wrn_46_r", "wrn_70_r",
+        "robust_model_zoo_1", "robust_model_zoo_2", "wrn_28_r", "wrn_46_r", "wrn_70_r",
     }  # fmt: skip
 
 

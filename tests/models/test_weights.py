@@ -250,7 +250,7 @@ def test_format_is_checked(tmp_path):
     with pytest.raises(WeightsError, match="not of the format bare"):
         load_weights(small(), tmp_path / "w", format="bare")
     with pytest.raises(ValueError, match="Allowed: auto, safetensors"):
-        load_weights(small(), tmp_path / "w", format="tensorflow")
+        load_weights(small(), tmp_path / "w", format="keras")
 
 
 def test_missing_file_and_meta_model(tmp_path):

@@ -43,8 +43,10 @@ def test_an_unsigned_object_is_told_by_its_content(
     with Proxy(s3_server.port) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         for data, made in ((b"x", True), (b"y", False)):
+            writer = S3Store(s3_uri)
+            assert writer.mode == "atomic"
             proxy.drop_replies = 1
-            assert S3Store(s3_uri).create("k", data) is made
+            assert writer.create("k", data) is made
 
 
 @pytest.mark.parametrize("method", ["put", "get", "list", "exists", "delete", "get_file"])
@@ -215,9 +217,11 @@ def test_a_server_without_conditional_writes_is_found_out(
 ) -> None:
     with NaiveS3() as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-        with pytest.raises(StoreError, match=r"can't write to s3://.*ignores If-None-Match"):
-            S3Store(s3_uri).probe()
-        assert server.objects == {}
+        store = S3Store(s3_uri)
+        assert store.mode == "atomic", "so it is taken to be"
+        store.probe()
+        assert store.mode == S3Store(s3_uri).mode == "attempts"
+        assert store.list() == []
 
 
 def test_a_server_that_is_not_atomic_is_found_out(
@@ -226,9 +230,8 @@ def test_a_server_that_is_not_atomic_is_found_out(
     with NaiveS3() as server:
         server.looks_first = True
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-        with pytest.raises(StoreError, match="two writers at once both succeed"):
-            S3Store(s3_uri).probe()
-        assert server.objects == {}
+        S3Store(s3_uri).probe()
+        assert S3Store(s3_uri).mode == "attempts"
 
 
 def test_a_busy_server_is_asked_again_and_a_refusal_is_not(

@@ -31,6 +31,8 @@ def cluster(tmp_path):
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(16),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "AWS_ACCESS_KEY_ID": "canary-name",
+        "AWS_SECRET_ACCESS_KEY": "canary-of-nodes",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     command = [
@@ -63,7 +65,7 @@ def cluster(tmp_path):
 
 @pytest.mark.timeout(600)
 def test_a_submitted_sweep_ends_with_the_same_report(cluster, tmp_path):
-    address, environment = cluster
+    (address, environment), began = cluster, time.time()
     place = Place(tmp_path)
     variables = {
         name: place.environment[name]
@@ -81,6 +83,14 @@ def test_a_submitted_sweep_ends_with_the_same_report(cluster, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "4 of 4 trials finished" in done.stdout
     assert sorted(a["outcome"] for a in place.attempts()) == ["finished"] * 4
+    request = urllib.request.Request(
+        f"{address}/api/v0/actors?detail=true",
+        headers={"Authorization": f"Bearer {environment['RAY_AUTH_TOKEN']}"},
+    )
+    told = urllib.request.urlopen(request, timeout=30).read().decode()
+    assert "PL_DISABLE_FORK" in told  # a variable that Tune does pass on
+    told += "".join(path.read_text(errors="replace") for path in ray_logs(began))
+    assert "canary" not in told, "the nodes' keys are shown"
 
 
 @pytest.fixture

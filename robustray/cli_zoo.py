@@ -1,0 +1,113 @@
+"""``robustray zoo``: published weights, listed, fetched, verified and imported."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from robustray.errors import UserError
+
+
+def add_zoo(commands: Any) -> None:
+    """Add the command to the command line's."""
+    zoo = commands.add_parser("zoo", help="published weights: list, fetch, verify, import")
+    actions = zoo.add_subparsers(required=True, metavar="ACTION")
+    listed = actions.add_parser("list", help="one line for each set of weights")
+    listed.add_argument("pattern", nargs="?", default="*", help="of names, such as 'wrn*'")
+    listed.set_defaults(command=_list)
+    for name, command, words in (
+        ("show", _show, "everything that is known of a set"),
+        ("fetch", _fetch, "download a set, and check it"),
+        (
+            "verify",
+            _verify,
+            "check a set's files here; exit code 1 if one is damaged",
+        ),
+    ):
+        action = actions.add_parser(name, help=words)
+        action.add_argument("name", metavar="NAME")
+        action.set_defaults(command=command)
+    imported = actions.add_parser("import", help="fetch a set and write it as safetensors")
+    imported.add_argument("name", metavar="NAME")
+    imported.add_argument("--output", metavar="FILE.safetensors", help="default: beside the file")
+    imported.add_argument(
+        "--drop-objects", action="store_true", help="leave out objects other than tensors"
+    )
+    imported.set_defaults(command=_import)
+
+
+def _list(options: argparse.Namespace) -> int:
+    from fnmatch import fnmatchcase
+
+    from robustray.zoo import load_records
+
+    rows = [r for n, r in load_records().items() if fnmatchcase(n, options.pattern)]
+    if not rows:
+        raise UserError(f"no set of weights matches {options.pattern!r}: see robustray zoo list")
+    width = max(len(record.name) for record in rows)
+    for record in rows:
+        numbers = ", ".join(f"{k} {v:g}" for k, v in record.published.items())
+        print(f"{record.name:<{width}}  {record.description}{f' ({numbers})' if numbers else ''}")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    import yaml
+
+    from robustray.zoo import find_record
+
+    record = find_record(options.name).model_dump(mode="json", exclude_none=True)
+    print(yaml.safe_dump(record, sort_keys=False, width=100), end="")
+    return 0
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    from robustray.zoo import find_record
+
+    for fetched in _cache().fetch(find_record(options.name)):
+        words = "as published" if fetched.known else "as at the first download"
+        print(f"{fetched.path}  sha256 {fetched.sha256}, {words}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from robustray.zoo import find_record
+
+    found = _cache().verify(find_record(options.name))
+    for file, state in found:
+        print(f"{state:<8} {file.name}")
+    return int(any(state in ("DAMAGED", "missing") for _, state in found))
+
+
+def _import(options: argparse.Namespace) -> int:
+    from robustray.models import convert_weights
+    from robustray.zoo import find_record
+
+    record = find_record(options.name)
+    if record.model is None or len(record.files) != 1:
+        raise UserError(
+            f"{record.name} is not the weights of one model of the catalogue; fetch it, and use "
+            "its files as robustray zoo show says"
+        )
+    (fetched,) = _cache().fetch(record)
+    output = Path(options.output or fetched.path.with_suffix(".safetensors"))
+    if output == fetched.path:
+        output = output.with_name(f"{output.stem}-imported.safetensors")
+    done = convert_weights(
+        fetched.path,
+        output,
+        record.model,
+        format=fetched.file.format,
+        drop_objects=options.drop_objects,
+        options=record.options,
+    )
+    print(done)
+    return 0
+
+
+def _cache():  # noqa: ANN202
+    from robustray.data import data_root
+    from robustray.zoo import Cache, Fetcher
+
+    return Cache(data_root() / "zoo", Fetcher(say=lambda text: print(text, flush=True)))

@@ -1,0 +1,142 @@
+"""Evaluations of one network put side by side: read from the store, written, shown in MLflow."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from robustray.errors import UserError
+from robustray.reports import render
+from robustray.reports.files import write_atomically
+from robustray.reports.html import Picture
+from robustray.reports.judgements import Judgement, curves_figure, page, table_csv, table_text
+from robustray.store import NotFoundError, ObjectStore, sha256_bytes
+from robustray.tracking import MetricPoint, RunRecord, Uploader
+
+Say = Callable[[str], None]
+
+
+def publish_judgements(
+    names: Sequence[str], store: ObjectStore, report_root: Path, tracking_uri: str, say: Say
+) -> Path:
+    """Write table, curves and page of some evaluations, and bring them to MLflow.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Ids of evaluations, or how they begin; in the order of the table.
+    store, report_root, tracking_uri
+        Where they are, where the files go, and where they are shown.
+    say : callable
+        Takes lines for a person.
+
+    Raises
+    ------
+    UserError
+        If one is not there or not finished, or they are of different images or threat models.
+    """
+    ids = [_find(store, name) for name in names]
+    results = {id_: json.loads(store.get(f"evaluations/{id_}/result.json")) for id_ in ids}
+    _check_equal(results)
+    rows = [_judgement(store, id_, results[id_]) for id_ in ids]
+    first = results[ids[0]]
+    threat, data = first["threat"], first["data"]["label"]
+    caption = f"{data}, {rows[0].images} images, {threat['norm']}; bars: 95 % intervals"
+    files = {"table.csv": table_csv(rows)}
+    figure, pictures = curves_figure(rows, norm=threat["norm"], caption=caption), []
+    if figure is not None:
+        files["curves.png"] = render(figure)
+        pictures = [Picture(files["curves.png"], "Robust accuracy against eps", caption)]
+    title = f"{_network(first)}: {len(rows)} judgements"
+    files["judgements.html"] = page(title, rows, pictures).encode()
+    key = f"judgements/{sha256_bytes(' '.join(ids).encode())[:10]}"
+    folder = report_root / key.replace("/", "-")
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    say(table_text(rows))
+    _track(key, title, rows, files, tracking_uri, say)
+    say(f"\npage         {folder / 'judgements.html'}")
+    return folder
+
+
+def _find(store: ObjectStore, name: str) -> str:
+    keys = store.list("evaluations/")
+    done = {k.key.split("/")[1] for k in keys if k.key.endswith("/result.json")}
+    found = [name] if name in done else sorted(id_ for id_ in done if id_.startswith(name))
+    if len(found) != 1:
+        known = ", ".join(sorted(done)) or "none"
+        raise UserError(f"{name!r} names {len(found)} finished evaluations. Known: {known}")
+    return found[0]
+
+
+def _check_equal(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse what can't stand in one table: other images, or other allowed perturbations."""
+    for what in ("data", "threat"):
+        values = {json.dumps(result[what], sort_keys=True) for result in results.values()}
+        if len(values) > 1:
+            raise UserError(f"these evaluations have different {what}: {' and '.join(values)}")
+
+
+def _judgement(store: ObjectStore, id_: str, result: Mapping[str, Any]) -> Judgement:
+    curve = []
+    try:
+        points = json.loads(store.get(f"evaluations/{id_}/report/curve.json"))["points"]
+        curve = [(p["eps"], p["accuracy"], *p["interval_95"]) for p in points]
+    except NotFoundError:
+        pass
+    composition = result.get("composition")
+    return Judgement(
+        label=id_.rpartition("-")[0],
+        suite=result["suite"]["name"],
+        surrogate=_surrogate(result["subject"]["network"].get("surrogate")),
+        batches=f"{composition['size']}, {composition['order']}" if composition else "",
+        images=result["data"]["count"],
+        clean=result["clean"]["accuracy"],
+        robust=result["robust"]["accuracy"],
+        interval=tuple(result["robust"]["interval_95"]),
+        findings=result["audit"],
+        curve=curve,
+    )
+
+
+def _surrogate(found: Any) -> str:
+    """Return in words where gradients came from."""
+    if isinstance(found, Mapping):
+        return str(found.get("name", "surrogate"))
+    return "the model's surrogate" if found else "its own"
+
+
+def _network(result: Mapping[str, Any]) -> str:
+    network = result["subject"]["network"]
+    return str(network.get("factory") or network["model"]["name"])
+
+
+def _track(
+    key: str,
+    title: str,
+    rows: Sequence[Judgement],
+    files: Mapping[str, bytes],
+    tracking_uri: str,
+    say: Say,
+) -> None:
+    now = int(time.time() * 1000)
+    record = RunRecord(
+        key=key,
+        name=title,
+        experiment="judgements",
+        params={row.label: row.suite for row in rows},
+        metrics=tuple(
+            MetricPoint(f"{row.label}.robust_accuracy", row.robust, 0, now) for row in rows
+        ),
+        artifacts=dict(files),
+        status="FINISHED",
+        start_ms=now,
+        end_ms=now,
+    )
+    with Uploader(tracking_uri, log=say) as uploader:
+        uploader.submit(key, lambda: record)
+        if uploader.drain(60):
+            say("warning: MLflow has not got this yet; give the same command when it answers")

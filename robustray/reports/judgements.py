@@ -1,0 +1,193 @@
+"""Several evaluations of one network side by side: what each leaves, and what it is worth."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from robustray.reports.html import Picture, document, figure_html, section
+from robustray.reports.style import STAGE_COLOURS, draw_caption, plain, style
+
+_ALARMS = ("warning", "error")
+_MARKERS = "so^Dv"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One evaluation.
+
+    Attributes
+    ----------
+    label : str
+        What it is called: the evaluation's name.
+    suite, surrogate, batches : str
+        What attacked, where gradients came from, and the declared batches, if any.
+    images : int
+        How many were judged.
+    clean, robust : float
+        Accuracies in [0, 1].
+    interval : (float, float)
+        95 % interval of the robust accuracy.
+    findings : list of mapping
+        Of the audit, with "check", "severity", "measured" and "message".
+    curve : list of (float, float, float, float)
+        eps, accuracy and the ends of its interval; may be empty.
+    """
+
+    label: str
+    suite: str
+    surrogate: str
+    batches: str
+    images: int
+    clean: float
+    robust: float
+    interval: tuple[float, float]
+    findings: Sequence[Mapping[str, Any]] = ()
+    curve: Sequence[tuple[float, float, float, float]] = field(default_factory=list)
+
+    @property
+    def alarms(self) -> list[Mapping[str, Any]]:
+        """Findings that make the number doubtful."""
+        return [finding for finding in self.findings if finding["severity"] in _ALARMS]
+
+    def share(self, check: str) -> float | None:
+        """Return what a check has measured, or None where it was not made."""
+        for finding in self.findings:
+            if finding["check"] == check and finding["severity"] != "info":
+                return float(finding["measured"])
+        return None
+
+
+def table_text(rows: Sequence[Judgement]) -> str:
+    """Return the table for a terminal, findings below it."""
+    lines = [_HEADS, *(_words(row) for row in rows)]
+    widths = [max(len(line[k]) for line in lines) for k in range(len(_HEADS))]
+    text = ["  ".join(f"{w:<{n}}" for w, n in zip(line, widths, strict=True)) for line in lines]
+    seen: dict[str, str] = {}
+    for row in rows:
+        for finding in row.alarms:
+            seen.setdefault(finding["check"], f"{finding['severity']}: {finding['message']}")
+    return "\n".join([*text, "", *(f"{check}: {words}" for check, words in seen.items())])
+
+
+def table_csv(rows: Sequence[Judgement]) -> bytes:
+    """Return the table as CSV; fractions, empty where there is no value."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in rows:
+        low, high = row.interval
+        shares = (row.share("zero_gradient"), row.share("nan_gradient"))
+        alarms = " ".join(finding["check"] for finding in row.alarms)
+        words = (row.label, row.suite, row.surrogate, row.batches, row.images)
+        numbers = (row.clean, row.robust, low, high, *("" if s is None else s for s in shares))
+        writer.writerow([*words, *numbers, alarms])
+    return buffer.getvalue().encode()
+
+
+def curves_figure(rows: Sequence[Judgement], *, norm: str, caption: str) -> Figure | None:
+    """Draw the rows' robust accuracies against eps, or return None where none has a curve.
+
+    Parameters
+    ----------
+    rows : sequence of Judgement
+        Those with a curve are drawn.
+    norm : str
+        linf is drawn in units of 1/255.
+    caption : str
+        One line below.
+    """
+    drawn = [row for row in rows if row.curve]
+    if not drawn:
+        return None
+    scale = 255 if norm == "linf" else 1
+    with style():
+        figure = Figure(figsize=(8.2, 5.6))
+        axes = figure.add_axes((0.13, 0.24, 0.83, 0.71))
+        for number, row in enumerate(drawn):
+            points = sorted(row.curve)
+            eps = [scale * point[0] for point in points]
+            accuracy = [100 * point[1] for point in points]
+            errors = [
+                [100 * abs(point[1] - point[2]) for point in points],
+                [100 * abs(point[3] - point[1]) for point in points],
+            ]
+            axes.errorbar(
+                eps,
+                accuracy,
+                yerr=errors,
+                color=STAGE_COLOURS[number % len(STAGE_COLOURS)],
+                marker=_MARKERS[number % len(_MARKERS)],
+                linestyle=("-", "--", ":")[number // len(STAGE_COLOURS) % 3],
+                capsize=3,
+                linewidth=2,
+                markersize=6,
+                label=plain(row.label),
+            )
+        axes.set_xlabel("eps (linf, in 1/255)" if scale == 255 else f"eps ({norm})")
+        axes.set_ylabel("% robust accuracy")
+        axes.set_ylim(-2, 102)
+        axes.grid(linestyle="--", linewidth=0.6, alpha=0.4)
+        axes.legend(loc="best", framealpha=0.9)
+        draw_caption(figure, caption, partial=False)
+    return figure
+
+
+def page(title: str, rows: Sequence[Judgement], pictures: Sequence[Picture]) -> str:
+    """Return the page: table, figures, and every finding with its message."""
+    heads = "".join(f"<th>{escape(head)}</th>" for head in _HEADS)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{escape(word)}</td>" for word in _words(row)) + "</tr>"
+        for row in rows
+    )
+    table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>{body}</table></div>'
+    findings = "".join(
+        f"<h3>{escape(row.label)}</h3><ul>"
+        + "".join(
+            f"<li><b>{escape(f['check'])}</b> ({escape(f['severity'])}): "
+            f"{escape(f['message'])}</li>"
+            for f in row.alarms
+        )
+        + "</ul>"
+        for row in rows
+        if row.alarms
+    )
+    parts = [
+        f"<h1>{escape(title)}</h1>",
+        section("Judgements", table),
+        section("Robustness curves", *map(figure_html, pictures)),
+        section("What the audit found", findings),
+    ]
+    return document(title, parts)
+
+
+_COLUMNS = (
+    "evaluation", "suite", "surrogate", "batches", "images", "clean", "robust", "robust_low",
+    "robust_high", "zero_gradient", "nan_gradient", "findings",
+)  # fmt: skip
+_HEADS = (
+    "Evaluation", "Suite", "Gradients", "Batches", "Images", "Clean %", "Robust %", "95 % interval",
+    "Zero grad. %", "NaN grad. %", "Findings",
+)  # fmt: skip
+
+
+def _words(row: Judgement) -> tuple[str, ...]:
+    shares = (row.share("zero_gradient"), row.share("nan_gradient"))
+    return (
+        row.label,
+        row.suite,
+        row.surrogate,
+        row.batches or "-",
+        str(row.images),
+        f"{100 * row.clean:.2f}",
+        f"{100 * row.robust:.2f}",
+        f"{100 * row.interval[0]:.2f} to {100 * row.interval[1]:.2f}",
+        *("-" if share is None else f"{100 * share:.0f}" for share in shares),
+        ", ".join(finding["check"] for finding in row.alarms) or "none",
+    )

@@ -1,0 +1,146 @@
+"""The files of the zoo on this machine: fetched once, checked each time they are used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from robustray.reports.files import write_atomically
+from robustray.zoo.addresses import DownloadError
+from robustray.zoo.archives import unpack
+from robustray.zoo.download import Fetcher, fetch_url
+from robustray.zoo.records import ZooFile, ZooRecord, drive_id
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A file that is here.
+
+    Attributes
+    ----------
+    file : ZooFile
+        Its record.
+    path : Path
+        The file, or the folder that an archive was unpacked to.
+    sha256 : str
+        Of the file as downloaded.
+    known : bool
+        Whether the publishers' digest was compared, and not only that of the first download.
+    """
+
+    file: ZooFile
+    path: Path
+    sha256: str
+    known: bool
+
+
+class Cache:
+    """Fetches files of records into a folder, and remembers the digests of what was trusted.
+
+    Parameters
+    ----------
+    folder : Path
+        Default place: ``zoo`` in the folder of data sets.
+    fetcher : Fetcher
+        What is allowed.
+    """
+
+    def __init__(self, folder: Path, fetcher: Fetcher) -> None:
+        self.folder, self.fetcher = folder, fetcher
+
+    def fetch(self, record: ZooRecord) -> list[Fetched]:
+        """Return all files of a record, downloaded where they are not here.
+
+        Raises
+        ------
+        DownloadError
+            If one can't be had, or has another digest than it should have.
+        """
+        return [self._fetch(record, file) for file in record.files]
+
+    def verify(self, record: ZooRecord) -> list[tuple[ZooFile, str]]:
+        """Return for each file "ok", "trusted", "missing" or "DAMAGED", from its bytes."""
+        found = []
+        for file in record.files:
+            path = self._path(record, file)
+            if not path.exists():
+                found.append((file, "missing"))
+                continue
+            digest, expected = _sha256(path), file.sha256 or self._trusted(record, file)
+            same = digest == expected
+            found.append((file, ("ok" if file.sha256 else "trusted") if same else "DAMAGED"))
+        return found
+
+    def _fetch(self, record: ZooRecord, file: ZooFile) -> Fetched:
+        path = self._path(record, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        expected = file.sha256 or self._trusted(record, file)
+        digest = _sha256(path) if path.exists() else self._download(file, path)
+        if expected is not None and digest != expected:
+            path.unlink()
+            what = "its publishers tell" if file.sha256 else "was trusted at the first download"
+            raise DownloadError(f"{file.name} has SHA-256 {digest}, and {expected} is what {what}")
+        if expected is None:
+            self._trust(record, file, digest)
+        return Fetched(file, self._unpacked(file, path), digest, file.sha256 is not None)
+
+    def _download(self, file: ZooFile, path: Path) -> str:
+        """Try the sources in order; say why each failed."""
+        reasons = []
+        for source in file.sources:
+            if source.startswith("page:"):
+                reasons.append(
+                    f"{source[5:]} is a page: get the file there by hand, and put it at {path}"
+                )
+                continue
+            identifier = drive_id(source)
+            url = self.fetcher.drive.format(identifier) if identifier else source
+            fetcher = replace(self.fetcher, plain=self.fetcher.plain or file.plain_http)
+            if url.startswith("http://") and not self.fetcher.private:
+                fetcher.say(f"warning: {file.name} comes over an unencrypted connection")
+            try:
+                return fetch_url(url, path, fetcher, limit=file.max_size, size=file.size)
+            except DownloadError as error:
+                reasons.append(str(error))
+        raise DownloadError(f"{file.name} can't be had: {'; '.join(reasons)}")
+
+    def _unpacked(self, file: ZooFile, path: Path) -> Path:
+        if file.archive is None:
+            return path
+        folder = path.with_name(path.name + ".d")
+        if not folder.exists():
+            scratch = path.with_name(f".{path.name}.{os.getpid()}")
+            unpack(path, scratch, file.archive, limit=file.max_size)
+            scratch.replace(folder)
+        return folder
+
+    def _path(self, record: ZooRecord, file: ZooFile) -> Path:
+        return self.folder / record.name / file.name
+
+    def _trusted(self, record: ZooRecord, file: ZooFile) -> str | None:
+        return self._memory().get(f"{record.name}/{file.name}", {}).get("sha256")
+
+    def _trust(self, record: ZooRecord, file: ZooFile, digest: str) -> None:
+        seconds = int(time.time())
+        memory = self._memory() | {
+            f"{record.name}/{file.name}": {"sha256": digest, "trusted_at": seconds}
+        }
+        text = json.dumps(memory, indent=1, sort_keys=True)
+        write_atomically(self.folder / "trusted.json", text.encode())
+        self.fetcher.say(
+            f"{file.name}: no digest is published; {digest} is remembered, and demanded from now on"
+        )
+
+    def _memory(self) -> dict[str, Any]:
+        path = self.folder / "trusted.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""What the rehearsal of a cluster's bad days is made of."""
