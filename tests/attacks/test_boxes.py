@@ -167,8 +167,12 @@ def test_stadv_bends_images_and_gives_up_on_uniform_ones():
     assert (Shifted()(found.x_adv).argmax(1)[:2] != y[:2]).all()
     alone = stadv(Shifted(), x[1:2], y[1:2], whole, smoothness=0.01, n_iter=60)
     torch.testing.assert_close(alone.x_adv[0], found.x_adv[1])
-    stiff = stadv(Shifted(), x, y, whole, smoothness=1e4, n_iter=60)
-    assert not stiff.success_B.any()
+    errors = [
+        int(stadv(Shifted(), x, y, whole, smoothness=tau, n_iter=60).success_B.sum())
+        for tau in (1e4, 10.0, 0.001)
+    ]
+    assert (errors[0], errors[-1]) == (0, 2)
+    assert errors == sorted(errors)
     narrow = ThreatModel("linf", 0.01, SIGNED)
     assert narrow.contains(stadv(Shifted(), x, y, narrow, n_iter=20).x_adv, x).all()
 
