@@ -9,6 +9,7 @@ from robustray.attacks import catalogue as _catalogue
 from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from robustray.attacks.autoattack import autoattack
 from robustray.attacks.bpda import Bpda, WithSurrogate, soft_round, straight_through
+from robustray.attacks.carlini_wagner import carlini_wagner, cw_l2
 from robustray.attacks.evaluate import evaluate
 from robustray.attacks.fab import fab, fab_t
 from robustray.attacks.fgsm import fgsm
@@ -17,6 +18,7 @@ from robustray.attacks.minimum_norm import MinimumNorm, minimum_norms
 from robustray.attacks.pgd import pgd
 from robustray.attacks.result import AttackResult, EvaluationResult
 from robustray.attacks.square import square
+from robustray.attacks.stadv import stadv
 from robustray.attacks.suite import (
     AttackSpec,
     Suite,
@@ -44,6 +46,8 @@ __all__ = [
     "apgd_t",
     "attack_suite",
     "autoattack",
+    "carlini_wagner",
+    "cw_l2",
     "evaluate",
     "fab",
     "fab_t",
@@ -57,5 +61,6 @@ __all__ = [
     "register_suite",
     "soft_round",
     "square",
+    "stadv",
     "straight_through",
 ]

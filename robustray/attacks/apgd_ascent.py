@@ -276,18 +276,19 @@ class Apgd(Budget):
         """Project; ``moved`` is overwritten. For l2 rounding may overstep eps by parts in 1e7."""
         if self.threat.norm == "linf":
             return moved.clamp_(lower, upper)
-        delta = moved.sub_(x)
+        delta, box = moved.sub_(x), (self.threat.low, self.threat.high)
         if self.upstream:
             length = per_example(_length(delta), delta)
             unit = delta / (length + 1e-12)
-            return (x + unit * length.clamp(max=self.threat.eps)).clamp_(0, 1)
+            return (x + unit * length.clamp(max=self.threat.eps)).clamp_(*box)
         length = per_example(norm_per_example(delta, "l2"), delta)
         scale = (_INSIDE * self.threat.eps / length).clamp_(max=1)
-        return delta.mul_(scale).add_(x).clamp_(0, 1)
+        return delta.mul_(scale).add_(x).clamp_(*box)
 
     def _bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.upstream:
-            return (x - self.threat.eps).clamp_(min=0), (x + self.threat.eps).clamp_(max=1)
+            eps, low, high = self.threat.eps, self.threat.low, self.threat.high
+            return (x - eps).clamp_(min=low), (x + eps).clamp_(max=high)
         return self.threat.bounds(x)
 
     def _start(self, entrants: Entrants) -> Tensor:

@@ -6,11 +6,13 @@ from functools import partial
 from typing import Any
 
 from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t, make_apgd
+from robustray.attacks.carlini_wagner import check_cw_l2, cw_l2
 from robustray.attacks.fab import fab, fab_t, make_fab, make_fab_t
 from robustray.attacks.fgsm import check_fgsm, fgsm
 from robustray.attacks.pgd import check_pgd, pgd
 from robustray.attacks.square import square
 from robustray.attacks.square_search import Square
+from robustray.attacks.stadv import check_stadv, stadv
 from robustray.attacks.suite import AttackSpec, Suite, register_attack, register_suite
 
 
@@ -32,6 +34,8 @@ def _register_attacks() -> None:
     register_attack("fab", fab, make_fab)
     register_attack("fab-t", fab_t, make_fab_t)
     register_attack("square", square, Square)
+    register_attack("cw-l2", cw_l2, check=check_cw_l2)
+    register_attack("stadv", stadv, check=check_stadv)
 
 
 def _register_autoattack() -> None:

@@ -57,7 +57,7 @@ def evaluate(
         ``surrogate(x)``, gradients come from that and verdicts from the model itself.
     x : Tensor
         Images (N, C, H, W), or other examples (N, ...) for attacks that do not look at rows and
-        columns: float32 or float64 in [0, 1], or uint8.
+        columns: float32 or float64 in the threat model's box, or uint8.
     y : Tensor
         Labels (N,), integers in 0..K-1.
     threat : ThreatModel
@@ -100,7 +100,7 @@ def evaluate(
     if mode not in MODES:
         raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
     suite, upstream = attack_suite(suite, threat.norm), mode == "upstream"
-    examples = checked_examples(x, y, index)
+    examples = checked_examples(x, y, index, threat)
     network = Network(model, examples.x.device, search_dtype, channels_last)
     shape = default_compute_shape(network.device) if compute_shape is None else compute_shape
     schedule = Schedule(shape, batch_size, graphs)

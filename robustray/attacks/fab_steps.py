@@ -115,6 +115,7 @@ class Fab:
     upstream_leaves = False
 
     def __post_init__(self) -> None:
+        self.threat.require_unit_box("FAB")
         if self.n_iter < 1 or self.n_restarts < 1 or self.n_targets < 0:
             raise ValueError(
                 "n_iter and n_restarts are at least 1 and n_targets at least 0, not "

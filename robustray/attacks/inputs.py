@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from robustray.attacks.batches import Examples
-from robustray.attacks.threat import ThreatModel
+from robustray.attacks.threat import UNIT_BOX, ThreatModel
 
 
-def checked_examples(x: Tensor, y: Tensor, index: Tensor | None) -> Examples:
-    """Return images in [0, 1] with labels and indices, or say what is wrong.
+def checked_examples(
+    x: Tensor, y: Tensor, index: Tensor | None, threat: ThreatModel | None = None
+) -> Examples:
+    """Return images in the pixel box with labels and indices, or say what is wrong.
 
     Parameters
     ----------
     x : Tensor
         Images (N, C, H, W), or other examples (N, ...) for attacks that do not look at rows and
-        columns: float32 or float64 in [0, 1], or uint8 (divided by 255 in float32).
+        columns: float32 or float64 in the box, or uint8 (of 0..255, mapped to it in float32).
     y : Tensor
         Labels (N,), integers.
     index : Tensor, optional
         The examples' official indices (N,), integers; 0..N-1 when not given.
+    threat : ThreatModel, optional
+        Whose box it is; [0, 1] when not given.
 
     Raises
     ------
@@ -29,16 +35,16 @@ def checked_examples(x: Tensor, y: Tensor, index: Tensor | None) -> Examples:
     """
     if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"x is a tensor of images (N, C, H, W), N >= 1, not {_shown(x)}")
-    x = x.detach()
-    if x.dtype == torch.uint8:
-        x = x.float() / 255
+    x, low, high = x.detach(), *((threat.low, threat.high) if threat else UNIT_BOX)
+    if x.dtype == torch.uint8 and math.isfinite(low):
+        x = x.float() / 255 * (high - low) + low
     elif x.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"x is float32 or float64 in [0, 1], or uint8, not {x.dtype}")
+        raise ValueError(f"x is float32 or float64 in [{low:g}, {high:g}], or uint8, not {x.dtype}")
     lowest, highest = x.min().item(), x.max().item()
-    if not (lowest >= 0 and highest <= 1):
+    if not (lowest >= low and highest <= high):
         raise ValueError(
-            f"x ranges over [{lowest:g}, {highest:g}] instead of [0, 1]; normalisation belongs "
-            "inside the model"
+            f"x ranges over [{lowest:g}, {highest:g}] instead of [{low:g}, {high:g}]; "
+            "normalisation belongs inside the model"
         )
     y = _integers("y", y, len(x)).to(x.device)
     if index is None:

@@ -192,14 +192,15 @@ class Square:
 
     def _bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.upstream:
-            return (x - self.threat.eps).clamp(min=0), (x + self.threat.eps).clamp(max=1)
+            eps, low, high = self.threat.eps, self.threat.low, self.threat.high
+            return (x - eps).clamp(min=low), (x + eps).clamp(max=high)
         return self.threat.bounds(x)
 
     def _inside(self, moved: Tensor, state: SquareState) -> Tensor:
         """Return points in the pixel box, and for linf in the ball; in other norms they are."""
         if self.threat.norm == "linf":
             return moved.clamp_(state.lower, state.upper)
-        return moved.clamp_(0, 1)
+        return moved.clamp_(self.threat.low, self.threat.high)
 
     def _eps(self) -> float:
         """Return the radius aimed at in l2 and l1, a little smaller for roundings to fit in."""

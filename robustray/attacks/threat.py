@@ -16,6 +16,7 @@ from robustray.attacks.projections import project_l1
 from robustray.random import ExampleRandom
 
 NORMS = ("linf", "l2", "l1")
+UNIT_BOX = (0.0, 1.0)
 
 # Rounded sums are off by parts in 1e7; l2 and l1 projections stay that much inside the ball.
 _THRESHOLD = 1 - 1e-6
@@ -24,33 +25,62 @@ _RADIUS = 1 - 2e-6
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """All images within ``eps`` of the original, and within the pixel box [0, 1].
+    """All images within ``eps`` of the original, and within the pixel box.
 
     Parameters
     ----------
     norm : {"linf", "l2", "l1"}
         The norm of the perturbation.
     eps : float
-        Its largest size, in units of pixels that range over [0, 1]: such as 8/255 for linf.
+        Its largest size, in the units of the box: such as 8/255 for linf in [0, 1].
+    box : pair of float or None
+        Least and largest value of a pixel: (0, 1), the convention of the house; another, such as
+        (-1, 1); or None for points that have no box. l1 and FAB know (0, 1) only.
 
     Raises
     ------
     ValueError
-        For an unknown norm, or an eps that is not a positive number (linf: at most 1).
+        For an unknown norm, an eps that is not a positive number (linf: at most the width of the
+        box), or a box that is empty or that the norm does not know.
     """
 
     norm: str
     eps: float
+    box: tuple[float, float] | None = UNIT_BOX
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise ValueError(f"threat model: norm is one of {', '.join(NORMS)}, not {self.norm!r}")
         object.__setattr__(self, "eps", _positive("eps", self.eps))
-        if self.norm == "linf" and self.eps > 1:
+        object.__setattr__(self, "box", _box(self.box))
+        if self.norm == "linf" and self.eps > self.high - self.low:
             raise ValueError(
-                f"threat model: eps={self.eps:g} is wider than the pixel box [0, 1]; eps is in "
-                "those units (8/255, not 8)"
+                f"threat model: eps={self.eps:g} is wider than the pixel box "
+                f"[{self.low:g}, {self.high:g}]; eps is in those units (8/255, not 8, in [0, 1])"
             )
+        if self.norm == "l1":
+            self.require_unit_box("l1")
+
+    @property
+    def low(self) -> float:
+        """The least value of a pixel; -inf where there is no box."""
+        return -math.inf if self.box is None else self.box[0]
+
+    @property
+    def high(self) -> float:
+        """The largest value of a pixel; inf where there is no box."""
+        return math.inf if self.box is None else self.box[1]
+
+    def require_unit_box(self, what: str) -> None:
+        """Refuse another box than (0, 1) for what knows no other.
+
+        Raises
+        ------
+        ValueError
+            Saying that ``what`` does not.
+        """
+        if self.box != UNIT_BOX:
+            raise ValueError(f"threat model: {what} works in the box (0, 1) only, not {self.box}")
 
     def eps_in(self, dtype: torch.dtype) -> float:
         """Return the largest number of ``dtype`` that is at most ``eps``."""
@@ -60,19 +90,22 @@ class ThreatModel:
         """Return the least and largest allowed pixels for linf.
 
         Every z with lower <= z <= upper has |z - x| <= eps, both exactly and as computed in the
-        dtype of ``x``; and is in [0, 1].
+        dtype of ``x``; and is in the box. Pixels outside the box are only allowed at its wall.
         """
         assert self.norm == "linf"
         eps = self.eps_in(x.dtype)
-        return add_toward(x, -eps).clamp(min=0), add_toward(x, eps).clamp(max=1)
+        lower, upper = add_toward(x, -eps), add_toward(x, eps)
+        return lower.clamp(self.low, self.high), upper.clamp(self.low, self.high)
 
     def projector(self, x: Tensor) -> Callable[[Tensor], Tensor]:
         """Return ``project`` around ``x``, with what depends only on ``x`` computed once."""
         if self.norm == "linf":
             lower, upper = self.bounds(x)
             return partial(torch.clamp, min=lower, max=upper)
-        project = _project_l2 if self.norm == "l2" else _project_l1
-        return partial(project, x=x, eps=self.eps_in(x.dtype))
+        eps = self.eps_in(x.dtype)
+        if self.norm == "l2":
+            return partial(_project_l2, x=x, eps=eps, low=self.low, high=self.high)
+        return partial(_project_l1, x=x, eps=eps)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Move points into the threat model.
@@ -82,7 +115,7 @@ class ThreatModel:
         x_adv : Tensor
             Points (B, ...), anywhere.
         x : Tensor
-            The original images, same shape, in [0, 1].
+            The original images, same shape, in the box.
 
         Returns
         -------
@@ -100,7 +133,7 @@ class ThreatModel:
     def contains(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """Return for each example whether it is inside: bool (B,). NaN is outside."""
         flat = x_adv.flatten(1)
-        in_box = ((flat >= 0) & (flat <= 1)).all(1)
+        in_box = ((flat >= self.low) & (flat <= self.high)).all(1)
         return in_box & (self.distance(x_adv, x) <= self.eps_in(x.dtype))
 
     def random_start(
@@ -152,12 +185,12 @@ def _on_sphere(
     return delta / per_example(norm_per_example(delta, norm), delta)
 
 
-def _project_l2(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
+def _project_l2(x_adv: Tensor, x: Tensor, eps: float, low: float, high: float) -> Tensor:
     delta = x_adv - x
     length_B = norm_per_example(delta, "l2")
     scale = per_example(eps * _RADIUS / length_B, delta)
     outside = per_example(length_B > eps * _THRESHOLD, delta)
-    return torch.where(outside, add_toward(x, delta * scale), x_adv).clamp(0, 1)
+    return torch.where(outside, add_toward(x, delta * scale), x_adv).clamp(low, high)
 
 
 def _project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
@@ -176,6 +209,18 @@ def _positive(name: str, value: Any) -> float:
     if isinstance(value, bool) or not (math.isfinite(number) and number > 0):
         raise ValueError(f"threat model: {name} is a positive number, not {value!r}")
     return number
+
+
+def _box(value: Any) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    try:
+        low, high = (float(one) for one in value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"threat model: box is two numbers or None, not {value!r}") from error
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"threat model: box is (least, largest) pixel, not {value!r}")
+    return low, high
 
 
 @cache
