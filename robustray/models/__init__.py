@@ -3,6 +3,7 @@
 from robustray.models import (
     catalogue,
     catalogue_cells,
+    catalogue_directions,
     catalogue_quantised,
     catalogue_smoothing,
     catalogue_wide,
@@ -33,6 +34,7 @@ __all__ = [
     "WeightsError",
     "catalogue",
     "catalogue_cells",
+    "catalogue_directions",
     "catalogue_quantised",
     "catalogue_smoothing",
     "catalogue_wide",

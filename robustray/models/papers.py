@@ -60,3 +60,10 @@ RESNETS = Paper(
     "CVPR 2016",
     "1512.03385",
 )
+DIRECTIONS = Paper(
+    authors="Ricardo Bigolin Lanfredi, Joyce D. Schroeder, Tolga Tasdizen",
+    title="Quantifying the Preferential Direction of the Model Gradient in Adversarial Training "
+    "With Projected Gradient Descent",
+    venue="Pattern Recognition 139, 2023",
+    arxiv="2009.04709",
+)

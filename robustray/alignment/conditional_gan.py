@@ -1,0 +1,258 @@
+"""Training of a class-conditional generator with multi-hinge losses.
+
+Randomness is keyed by seed, purpose and the number of the critic's step, so a training that goes
+on from a commit is the one that was never interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustray.alignment.conditional_networks import (
+    IMAGE_SIZE,
+    ConditionalCritic,
+    ConditionalGenerator,
+)
+from robustray.errors import DataError
+from robustray.manifest.alignment_stages import ConditionalGeneratorTraining
+from robustray.random import ExampleRandom, derive_seed, generator
+from robustray.training.optimizer_state import optimizer_state, restore_optimizer_state
+
+Files = dict[str, dict[str, Tensor]]
+Commit = Callable[[int, Files, dict[str, Any], dict[str, float]], None]
+_ADAM_EPS = 1e-8
+
+
+def hinge(scores_BK: Tensor, target_B: Tensor) -> Tensor:
+    """Return the multi-class hinge loss of Crammer and Singer (JMLR 2001), a scalar.
+
+    The mean over the batch of ``relu(1 + max over others of score - score of the target)``.
+    """
+    own_B1 = scores_BK.gather(1, target_B[:, None])
+    others_BK = scores_BK.scatter(1, target_B[:, None], -torch.inf)
+    return torch.relu(1 + others_BK.amax(1) - own_B1[:, 0]).mean()
+
+
+def feature_distance(fake_BF: Tensor, real_BF: Tensor) -> Tensor:
+    """Return the mean over features of the distance between two batches' means, a scalar."""
+    return (fake_BF.mean(0) - real_BF.mean(0)).abs().mean()
+
+
+def padded(x_NCHW: Tensor) -> Tensor:
+    """Pad images in [-1, 1] with their darkest value, evenly, to 32 x 32.
+
+    Raises
+    ------
+    DataError
+        If they are larger, or can't be padded evenly.
+    """
+    missing = IMAGE_SIZE - x_NCHW.shape[-1]
+    if x_NCHW.shape[-1] != x_NCHW.shape[-2] or missing < 0 or missing % 2:
+        raise DataError(
+            f"the conditional generator draws {IMAGE_SIZE} x {IMAGE_SIZE} images; images of "
+            f"{x_NCHW.shape[-2]} x {x_NCHW.shape[-1]} can't be padded evenly to that"
+        )
+    return nn.functional.pad(x_NCHW, [missing // 2] * 4, value=-1.0)
+
+
+@dataclass
+class _Player:
+    """One of the two networks with its optimiser."""
+
+    network: nn.Module
+    optimizer: torch.optim.Adam
+
+    def files(self, name: str) -> Files:
+        state = {
+            key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()
+        }
+        moments = optimizer_state(self.network.named_parameters(), self.optimizer)
+        return {name: state, f"{name}-optimizer": moments}
+
+    def restore(self, name: str, files: Mapping[str, Mapping[str, Tensor]]) -> None:
+        self.network.load_state_dict(dict(files[name]))
+        moments = files[f"{name}-optimizer"]
+        restore_optimizer_state(self.network.named_parameters(), self.optimizer, moments)
+
+
+def fit_conditional_generator(
+    x_NCHW: Tensor,
+    y_N: Tensor,
+    settings: ConditionalGeneratorTraining,
+    *,
+    num_classes: int,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    resumed: tuple[int, Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]] | None = None,
+    on_commit: Commit | None = None,
+    go_on: Callable[[], bool] = lambda: True,
+) -> ConditionalGenerator:
+    """Train a conditional generator.
+
+    Each iteration has ``critic_steps`` steps of the critic, each on a batch of real images and one
+    of drawn images, and then one of the generator on the last drawn batch's z and classes:
+
+    * critic: hinge(D(real), y) + hinge(D(G(z, y')), "generated");
+    * generator: ``feature_matching`` times `feature_distance` between drawn and real, plus
+      ``hinge`` times hinge(D(G(z, y')), y').
+
+    Parameters
+    ----------
+    x_NCHW : Tensor
+        Training images float32 in [-1, 1], up to 32 pixels; smaller ones are padded.
+    y_N : Tensor
+        Classes, int64 (N,).
+    settings : ConditionalGeneratorTraining
+        Sizes, steps and weights; a commit every ``every`` iterations and at the end.
+    num_classes : int
+        Number of classes.
+    seed : int
+        The experiment's seed.
+    device : torch.device or str
+        Where to train.
+    resumed : tuple, optional
+        A commit to go on from: what ``on_commit`` was given first, second and third.
+    on_commit : callable, optional
+        Takes (commits so far, files, info, mean losses since the last commit).
+    go_on : callable
+        Asked after each commit; training ends early when it says no.
+
+    Returns
+    -------
+    ConditionalGenerator
+        On the device, in evaluation mode.
+
+    Raises
+    ------
+    DataError
+        If there are fewer images than a batch, or they do not fit 32 pixels.
+    """
+    if len(x_NCHW) < settings.batch_size:
+        raise DataError(f"{len(x_NCHW)} images are fewer than a batch of {settings.batch_size}")
+    x_NCHW, y_N = padded(x_NCHW).to(device), y_N.to(device)
+    drawer, critic = _players(settings, num_classes, x_NCHW.shape[1], seed, device)
+    done, info = 0, {"iteration": 0}
+    if resumed is not None:
+        done, files, info = resumed[0], resumed[1], dict(resumed[2])
+        drawer.restore("generator", files)
+        critic.restore("critic", files)
+    first = int(info["iteration"])
+    batches = _batches(x_NCHW, y_N, settings, num_classes, seed, first * settings.critic_steps)
+    sums: dict[str, Tensor] = {}
+    count = 0
+    for iteration in range(first + 1, settings.iterations + 1):
+        for name, value in _iteration(drawer, critic, batches, settings, num_classes).items():
+            sums[name] = sums.get(name, torch.zeros((), device=device)) + value
+        count += 1
+        if iteration % settings.every == 0 or iteration == settings.iterations:
+            done += 1
+            if on_commit is not None:
+                files = drawer.files("generator") | critic.files("critic")
+                means = {name: float(value) / count for name, value in sums.items()}
+                on_commit(done, files, {"iteration": iteration}, means)
+            sums, count = {}, 0
+            if not go_on():
+                break
+    assert isinstance(drawer.network, ConditionalGenerator)
+    return drawer.network.eval()
+
+
+def _players(
+    settings: ConditionalGeneratorTraining,
+    num_classes: int,
+    image_channels: int,
+    seed: int,
+    device: torch.device | str,
+) -> tuple[_Player, _Player]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "conditional generator"))
+        networks = (
+            ConditionalGenerator(num_classes, image_channels, settings.channels, settings.latent),
+            ConditionalCritic(num_classes, image_channels, settings.channels),
+        )
+    players = []
+    for network in networks:
+        network.to(device).train()
+        optimizer = torch.optim.Adam(
+            network.parameters(), settings.lr, betas=settings.betas, eps=_ADAM_EPS
+        )
+        players.append(_Player(network, optimizer))
+    return players[0], players[1]
+
+
+Batch = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def _batches(
+    x_NCHW: Tensor,
+    y_N: Tensor,
+    settings: ConditionalGeneratorTraining,
+    num_classes: int,
+    seed: int,
+    step: int,
+) -> Iterator[Batch]:
+    """Yield real images, their classes, z and the classes to draw, from a critic's step on."""
+    size, device = settings.batch_size, x_NCHW.device
+    per_epoch = len(x_NCHW) // size
+    noise, classes = (ExampleRandom(seed, "conditional generator", n) for n in ("z", "class"))
+    epoch, order_N = -1, torch.empty(0)
+    while True:
+        if step // per_epoch != epoch:
+            epoch = step // per_epoch
+            rng = generator(seed, "conditional generator", "order", epoch)
+            order_N = torch.randperm(len(x_NCHW), generator=rng).to(device)
+        rows_B = order_N[step % per_epoch * size :][:size]
+        index_B = torch.arange(size, device=device) + step * size
+        z_BZ = noise.normal(index_B, (settings.latent,))
+        yield x_NCHW[rows_B], y_N[rows_B], z_BZ, classes.integers(num_classes, index_B, ())
+        step += 1
+
+
+def _iteration(
+    drawer: _Player,
+    critic: _Player,
+    batches: Iterator[Batch],
+    settings: ConditionalGeneratorTraining,
+    num_classes: int,
+) -> dict[str, Tensor]:
+    critic.network.requires_grad_(True)
+    batch = next(batches)
+    critic_loss = _critic_step(drawer, critic, batch, num_classes)
+    for _ in range(settings.critic_steps - 1):
+        batch = next(batches)
+        critic_loss = _critic_step(drawer, critic, batch, num_classes)
+    critic.network.requires_grad_(False)
+    x_BCHW, _, z_BZ, wanted_B = batch
+    judge = critic.network
+    assert isinstance(judge, ConditionalCritic)
+    both_2BF = judge.features(torch.cat([drawer.network(z_BZ, wanted_B), x_BCHW]))
+    fake_BF, real_BF = both_2BF.chunk(2)
+    matching = feature_distance(fake_BF, real_BF.detach())
+    hinged = hinge(judge.linear(fake_BF), wanted_B)
+    loss = settings.feature_matching * matching + settings.hinge * hinged
+    drawer.optimizer.zero_grad()
+    loss.backward()
+    drawer.optimizer.step()
+    return {
+        "critic_loss": critic_loss,
+        "feature_distance": matching.detach(),
+        "generator_hinge": hinged.detach(),
+    }
+
+
+def _critic_step(drawer: _Player, critic: _Player, batch: Batch, num_classes: int) -> Tensor:
+    x_BCHW, y_B, z_BZ, wanted_B = batch
+    with torch.no_grad():
+        fake_BCHW = drawer.network(z_BZ, wanted_B)
+    # No batch norm in the critic: real and drawn images may go through it together.
+    real_BK, fake_BK = critic.network(torch.cat([x_BCHW, fake_BCHW])).chunk(2)
+    loss = hinge(real_BK, y_B) + hinge(fake_BK, torch.full_like(y_B, num_classes))
+    critic.optimizer.zero_grad()
+    loss.backward()
+    critic.optimizer.step()
+    return loss.detach()
