@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -203,9 +204,10 @@ def apgd_mixture(
         For another norm, options out of range, or a model without gamma.
     """
     check_apgd_mixture(threat, n_iter=n_iter, n_targets=n_targets, weight=weight)
-    answer = getattr(model, "forward_with_gamma", None)
+    answer = cast(Any, getattr(model, "forward_with_gamma", None))
     if not callable(answer):
-        raise ValueError("this attack is for mixed classifiers: the model has no gamma")
+        message = "this attack is for mixed classifiers: the model has no gamma"
+        raise ValueError(message)  # noqa: TRY004 - users catch one type for all arguments
     rng = ExampleRandom(0, "apgd-mixture") if rng is None else rng
     index = torch.arange(len(x), device=x.device) if index is None else index
     clean_BK = predict_logits(model, x)
@@ -219,7 +221,14 @@ def apgd_mixture(
         target_B = order_BK[:, run + 1] if targets else None
         start = stretched_start(x, eps_B, rng, index, run)
         found = adaptive_ascent(
-            answer, x, y, start, eps_B, n_iter=n_iter, weight_B=weight_B, target_B=target_B
+            cast(Answer, answer),
+            x,
+            y,
+            start,
+            eps_B,
+            n_iter=n_iter,
+            weight_B=weight_B,
+            target_B=target_B,
         )
         best = torch.where(per_example(found.fooled_B, x), found.x_adv, found.x_best)
         best = threat.project(best, x)
