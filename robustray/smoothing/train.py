@@ -32,7 +32,7 @@ class MixingSettings:
         ``batch_size`` clean images are attacked in each round; with A attacks on each, the round
         trains on them, on (A - 1) times as many other clean images, and on the attacked ones.
     accumulation : int
-        Optimiser steps per round: the round's 2 A minibatches are gathered in groups of so many.
+        Minibatches per optimiser step; a round has 2 A of them. It divides 2 A.
     lr, weight_decay : float
         Of AdamW.
     bce, ce, product : float
