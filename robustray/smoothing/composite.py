@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from robustray.models import ModelError
 
+_NOTHING = 1e-9  # such as 1 - 0.04 - 0.96
 _CLAMP = 0.6  # of the mixing output, in standard deviations, while it is trained
 
 
@@ -70,7 +71,8 @@ class Constants:
             raise ModelError("std_scale and rob_scale are positive")
 
 
-# Behind the published numbers; "yaml" are those of the configuration files, which differ.
+# Behind the published numbers; "yaml" are what the configuration files come to, whose scales of
+# logits have no effect.
 PUBLISHED: dict[str, Constants] = {
     "cifar100-edm": Constants(2.5, 2, 1.3, 0.15, 0.84, 2, 1),
     "cifar100-trades": Constants(2.0, 2, 1.0, 0.10, 0.815, 2, 1),
@@ -178,15 +180,16 @@ class Composite(nn.Module):
         return self._log_weights(gamma_B)[1].exp()
 
     def _log_weights(self, gamma_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log(1 - alpha) and log(alpha)."""
+        """Return log(1 - alpha) and log(alpha), with finite gradients however large gamma is."""
         gamma_B = gamma_B.float()
         scaled = (not self.training) if self.scale_alpha is None else self.scale_alpha
         if self.mixing is None or not scaled:
             return F.logsigmoid(-gamma_B), F.logsigmoid(gamma_B)
-        constants = self.constants
-        alpha_B = torch.sigmoid(gamma_B) * constants.alpha_scale + constants.alpha_bias
-        alpha_B = alpha_B.clamp(0, 1)
-        return torch.log1p(-alpha_B), alpha_B.log()
+        scale, bias = self.constants.alpha_scale, self.constants.alpha_bias
+        return (
+            _log_sum(1 - scale - bias, scale, F.logsigmoid(-gamma_B)),
+            _log_sum(bias, scale, F.logsigmoid(gamma_B)),
+        )
 
     def _gamma(self, answers: Answers) -> Tensor:
         rows = len(answers.accurate_BK)
@@ -227,3 +230,11 @@ class Composite(nn.Module):
             which = ("accurate", "robust")[number]
             raise ModelError(f"the {which} base has no forward_features: it can't be mixed")
         return cast(Base, base)
+
+
+def _log_sum(constant: float, scale: float, log_B: Tensor) -> Tensor:
+    """Return log(constant + scale exp(log_B)); what is zero up to rounding is left out."""
+    moving = math.log(scale) + log_B
+    if constant <= _NOTHING:
+        return moving
+    return torch.logaddexp(moving, torch.full_like(log_B, math.log(constant)))

@@ -1,5 +1,6 @@
 """Mixed classifiers against the formulas in float64, and what must not change in them."""
 
+import dataclasses
 import math
 
 import pytest
@@ -56,6 +57,21 @@ def test_the_weight_follows_the_mixing_network_and_its_range():
     assert torch.allclose(log_probs.double(), expected, atol=1e-5)
     alphas = model.alpha(found)
     assert ((alphas >= 0.84) & (alphas <= 0.99 + 1e-6)).all()
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("gamma", [-200.0, 0.0, 13.0, 17.0, 21.0, 500.0])
+def test_a_weight_at_its_limit_leaves_finite_answers_and_gradients(name, gamma):
+    constants = dataclasses.replace(PUBLISHED[name], gamma_scale=1.0, gamma_bias=gamma)
+    model = composite(mixing=mixing(), constants=constants)
+    x = X.clone().requires_grad_()
+    log_probs, found = model.forward_with_gamma(x)
+    log_probs[:, 0].sum().backward()
+    assert log_probs.isfinite().all()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    expected = constants.alpha_scale * torch.sigmoid(found.double()) + constants.alpha_bias
+    assert torch.allclose(model.alpha(found).double(), expected, atol=1e-6)
 
 
 def test_training_leaves_the_range_out_and_touches_only_the_mixing_network():
