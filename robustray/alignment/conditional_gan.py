@@ -7,7 +7,6 @@ on from a commit is the one that was never interrupted.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,12 +17,11 @@ from robustray.alignment.conditional_networks import (
     ConditionalCritic,
     ConditionalGenerator,
 )
+from robustray.alignment.player import Files, Player
 from robustray.errors import DataError
 from robustray.manifest.alignment_stages import ConditionalGeneratorTraining
 from robustray.random import ExampleRandom, derive_seed, generator
-from robustray.training.optimizer_state import optimizer_state, restore_optimizer_state
 
-Files = dict[str, dict[str, Tensor]]
 Commit = Callable[[int, Files, dict[str, Any], dict[str, float]], None]
 _ADAM_EPS = 1e-8
 
@@ -58,26 +56,6 @@ def padded(x_NCHW: Tensor) -> Tensor:
             f"{x_NCHW.shape[-2]} x {x_NCHW.shape[-1]} can't be padded evenly to that"
         )
     return nn.functional.pad(x_NCHW, [missing // 2] * 4, value=-1.0)
-
-
-@dataclass
-class _Player:
-    """One of the two networks with its optimiser."""
-
-    network: nn.Module
-    optimizer: torch.optim.Adam
-
-    def files(self, name: str) -> Files:
-        state = {
-            key: value.detach().cpu().clone() for key, value in self.network.state_dict().items()
-        }
-        moments = optimizer_state(self.network.named_parameters(), self.optimizer)
-        return {name: state, f"{name}-optimizer": moments}
-
-    def restore(self, name: str, files: Mapping[str, Mapping[str, Tensor]]) -> None:
-        self.network.load_state_dict(dict(files[name]))
-        moments = files[f"{name}-optimizer"]
-        restore_optimizer_state(self.network.named_parameters(), self.optimizer, moments)
 
 
 def fit_conditional_generator(
@@ -168,7 +146,7 @@ def _players(
     image_channels: int,
     seed: int,
     device: torch.device | str,
-) -> tuple[_Player, _Player]:
+) -> tuple[Player, Player]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "conditional generator"))
         networks = (
@@ -181,7 +159,7 @@ def _players(
         optimizer = torch.optim.Adam(
             network.parameters(), settings.lr, betas=settings.betas, eps=_ADAM_EPS
         )
-        players.append(_Player(network, optimizer))
+        players.append(Player(network, optimizer))
     return players[0], players[1]
 
 
@@ -214,8 +192,8 @@ def _batches(
 
 
 def _iteration(
-    drawer: _Player,
-    critic: _Player,
+    drawer: Player,
+    critic: Player,
     batches: Iterator[Batch],
     settings: ConditionalGeneratorTraining,
     num_classes: int,
@@ -245,7 +223,7 @@ def _iteration(
     }
 
 
-def _critic_step(drawer: _Player, critic: _Player, batch: Batch, num_classes: int) -> Tensor:
+def _critic_step(drawer: Player, critic: Player, batch: Batch, num_classes: int) -> Tensor:
     x_BCHW, y_B, z_BZ, wanted_B = batch
     with torch.no_grad():
         fake_BCHW = drawer.network(z_BZ, wanted_B)

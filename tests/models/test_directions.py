@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from robustray.models import ModelError, create_model
+from robustray.models.resnet18 import ResNet18
 
 
 @pytest.mark.parametrize(
@@ -36,7 +37,7 @@ def test_published_counts(name, options, parameters, buffers):
     ],
 )
 def test_published_normalisation_of_black_and_white(normalisation, zero):
-    model = create_model("gd_resnet18", in_channels=1, normalisation=normalisation)
+    model = ResNet18(in_channels=1, normalisation=normalisation)
     seen = model.normalise(torch.zeros(1, 1, 2, 2))
     assert seen.shape == (1, 3, 2, 2)
     assert seen[0, :, 0, 0].tolist() == pytest.approx(zero, abs=1e-3)

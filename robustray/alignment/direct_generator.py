@@ -1,0 +1,202 @@
+"""Training of a residual generator with a critic (VR-GAN; Eqs. 11 to 13)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robustray.alignment.batches import study_batches
+from robustray.alignment.cosine import alignment
+from robustray.alignment.player import Files, Player, copied_weights
+from robustray.data.study import StudySplit
+from robustray.manifest.alignment_stages import GeneratorTraining
+
+OnEpoch = Callable[[int, Files, dict[str, Any], dict[str, float]], None]
+_EVALUATED = 100  # validation examples at a time
+
+
+@dataclass(frozen=True)
+class FittedGenerator:
+    """What a training comes to.
+
+    Attributes
+    ----------
+    weights : dict of str to Tensor
+        The generator's, of the selected epoch, on the CPU.
+    best_epoch : int
+        The selected epoch, counted from 1.
+    metrics : dict of str to float
+        Of that epoch.
+    """
+
+    weights: dict[str, Tensor]
+    best_epoch: int
+    metrics: dict[str, float]
+
+
+def fit_direct_generator(
+    generator: nn.Module,
+    critic: nn.Module,
+    train: StudySplit,
+    validation: StudySplit,
+    settings: GeneratorTraining,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    resumed: tuple[int, Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]] | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> FittedGenerator:
+    """Train a generator of delta-x; x' = x + G(x, 1 - y, y).
+
+    Per batch one step of the critic D (one logit, its batch norm frozen), then one of G, for which
+    D(x') is computed anew with the moved critic:
+
+    * critic: ``real`` BCE(D(x), y) + ``fake`` BCE(D(x'), y): the *original* class, for x' too;
+    * generator: ``adversarial`` BCE(D(x'), 1 - y) + ``length`` mean(||delta-x|| / sqrt(n)).
+
+    Parameters
+    ----------
+    generator, critic : nn.Module
+        What is trained, in place; the critic puts out one logit (B, 1).
+    train, validation : StudySplit
+        A binary problem.
+    settings : GeneratorTraining
+        Weights, steps and selection. The selected epoch has the smallest sum of both losses, over
+        its training batches ("published") or on the validation examples ("validation").
+    seed : int
+        Of the batches' order.
+    device : torch.device or str
+        Where to train.
+    resumed : tuple, optional
+        What ``on_epoch`` was given first, second and third at an earlier epoch.
+    on_epoch : callable, optional
+        Takes (epoch, state to go on from, what to note with it, metrics).
+    """
+    players = [
+        Player(net.to(device), torch.optim.Adam(net.parameters(), settings.lr, settings.betas))
+        for net in (generator, critic)
+    ]
+    best: dict[str, Tensor] = {}
+    info: dict[str, Any] = {"best_epoch": 0, "best_loss": float("inf"), "best_metrics": {}}
+    done = 0
+    if resumed is not None:
+        done, files, noted = resumed
+        info, best = dict(noted), dict(files["best"])
+        players[0].restore("generator", files)
+        players[1].restore("critic", files)
+    for epoch in range(done + 1, settings.epochs + 1):
+        metrics = _epoch(players[0], players[1], train, epoch, settings, seed)
+        metrics |= _validated(generator, critic, validation, settings)
+        loss = metrics[
+            "total_loss" if settings.selection == "published" else "validation_total_loss"
+        ]
+        if loss < info["best_loss"] or not best:
+            best = copied_weights(generator)
+            info = {"best_epoch": epoch, "best_loss": loss, "best_metrics": metrics}
+        if on_epoch is not None:
+            state = players[0].files("generator") | players[1].files("critic") | {"best": best}
+            on_epoch(epoch, state, dict(info), metrics)
+    return FittedGenerator(best, info["best_epoch"], dict(info["best_metrics"]))
+
+
+def direct_delta_x(
+    generator: nn.Module, x: Tensor, y_B: Tensor, batch_size: int = _EVALUATED
+) -> Tensor:
+    """Return G(x, 1 - y, y) in evaluation mode: (B, ...), on the CPU."""
+    device = next(generator.parameters()).device
+    mode = generator.training
+    generator.eval()
+    with torch.no_grad():
+        parts = [
+            generator(x_B, 1 - y, y).cpu()
+            for x_B, y in zip(
+                x.to(device).split(batch_size), y_B.to(device).split(batch_size), strict=True
+            )
+        ]
+    generator.train(mode)
+    return torch.cat(parts)
+
+
+def binary_loss(logit_B1: Tensor, y_B: Tensor) -> Tensor:
+    """Return the mean cross-entropy of one logit, with the same rounding for both classes."""
+    return functional.softplus((1 - 2 * y_B.to(logit_B1)) * logit_B1[:, 0]).mean()
+
+
+def _critic_loss(
+    critic: nn.Module, x: Tensor, moved: Tensor, y_B: Tensor, settings: GeneratorTraining
+) -> Tensor:
+    real, fake = binary_loss(critic(x), y_B), binary_loss(critic(moved), y_B)
+    return settings.real * real + settings.fake * fake
+
+
+def _generator_losses(
+    critic: nn.Module, x: Tensor, delta_x: Tensor, y_B: Tensor, settings: GeneratorTraining
+) -> tuple[Tensor, Tensor]:
+    """Return the weighted adversarial and length terms."""
+    length_B = delta_x.flatten(1).norm(dim=1) / x[0].numel() ** 0.5
+    adversarial = binary_loss(critic(x + delta_x), 1 - y_B)
+    return settings.adversarial * adversarial, settings.length * length_B.mean()
+
+
+def _epoch(
+    generator: Player,
+    critic: Player,
+    train: StudySplit,
+    epoch: int,
+    settings: GeneratorTraining,
+    seed: int,
+) -> dict[str, float]:
+    device = next(generator.network.parameters()).device
+    generator.network.train()
+    critic.network.eval()  # its batch norm stays as it is; it has nothing else that has modes
+    sum_3 = torch.zeros(3, device=device)
+    batches = study_batches(train, epoch, settings.batch_size, settings.steps_per_epoch, seed)
+    for x, y_B, _ in batches:
+        x, y_B = x.to(device), y_B.to(device)
+        delta_x = generator.network(x, 1 - y_B, y_B)
+        critic_loss = _critic_loss(critic.network, x, x + delta_x.detach(), y_B, settings)
+        critic.optimizer.zero_grad()
+        critic_loss.backward()
+        critic.optimizer.step()
+        critic.network.requires_grad_(False)
+        adversarial, length = _generator_losses(critic.network, x, delta_x, y_B, settings)
+        generator.optimizer.zero_grad()
+        (adversarial + length).backward()
+        generator.optimizer.step()
+        critic.network.requires_grad_(True)
+        sum_3 += torch.stack([critic_loss, adversarial, length]).detach()
+    means = (sum_3 / settings.steps_per_epoch).tolist()
+    names = ("critic_loss", "adversarial_loss", "length_loss")
+    return dict(zip(names, means, strict=True)) | {"total_loss": sum(means)}
+
+
+def _validated(
+    generator: nn.Module, critic: nn.Module, split: StudySplit, settings: GeneratorTraining
+) -> dict[str, float]:
+    """Return losses, mean lengths by class, and the cosine to the true delta-x if it is known."""
+    device = next(generator.parameters()).device
+    x, y_N = split.images(), split.y_N
+    delta_x = direct_delta_x(generator, x, y_N)
+    total = 0.0
+    with torch.no_grad():
+        for rows in torch.arange(len(x)).split(_EVALUATED):
+            one, delta, y_B = (tensor[rows].to(device) for tensor in (x, delta_x, y_N))
+            loss = _critic_loss(critic, one, one + delta, y_B, settings)
+            loss = loss + sum(_generator_losses(critic, one, delta, y_B, settings))
+            total += float(loss) * len(rows)
+    metrics = {"validation_total_loss": total / len(x)}
+    for label in (0, 1):
+        of_class = y_N == label
+        if of_class.any():
+            for name, value in (("x", x), ("delta_x", delta_x), ("x_prime", x + delta_x)):
+                norm_N = value[of_class].flatten(1).norm(dim=1)
+                metrics[f"norm_{name}_{label}"] = float(norm_N.mean())
+    exact = split.delta_x()
+    if exact is not None:
+        metrics["validation_cosine"] = float(alignment(delta_x, exact).mean())
+    return metrics
