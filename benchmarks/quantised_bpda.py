@@ -111,7 +111,8 @@ def _trained(data: Dataset, eps: float, options: argparse.Namespace) -> Quantise
         ),
         "epochs": options.epochs,
         "batch_size": 64,
-        "optimizer": Optimizer(lr=0.02),
+        "optimizer": Optimizer(lr=options.lr),
+        "grad_clip": options.clip,
         "schedule": Schedule(),
         "selection": Selection(start=0.9, attack="pgd-10"),
         **augmented,
@@ -184,6 +185,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--inner", type=int, default=2, help="steps of the training's attack")
     parser.add_argument("--train-limit", type=int, default=3500)
     parser.add_argument("--eps", type=float)
+    parser.add_argument("--lr", type=float, default=0.02)
+    parser.add_argument("--clip", type=float, help="largest norm of a gradient")
     parser.add_argument("--n", type=int, default=200, help="test images")
     parser.add_argument("--steps", type=int, default=20, help="of each gradient attack")
     parser.add_argument("--queries", type=int, default=200, help="of Square")

@@ -30,7 +30,6 @@ EXIT_OK, EXIT_FAILED_TRIALS, EXIT_INTERRUPTED = 0, 1, 130
 # The kinds of manifest that plan, run and status hand on; a Sweep has commands of its own.
 COMMANDS = {
     "Evaluation": "robustray.evaluation.commands",
-    "Alignment": "robustray.pipelines.alignment_commands",
 }
 
 

@@ -47,6 +47,19 @@ def add_models(commands: Any) -> None:
     )
     convert.set_defaults(command=_convert)
 
+    freeze = actions.add_parser(
+        "freeze", help="store the batch statistics of training images in weights: mode frozen"
+    )
+    freeze.add_argument("file", metavar="FILE", help="weights that normalise with their batch")
+    freeze.add_argument("--model", required=True, metavar="NAME", help="of the catalogue")
+    freeze.add_argument("--output", required=True, metavar="FILE.safetensors")
+    freeze.add_argument("--data", default="cifar10", help="data set; default: cifar10")
+    freeze.add_argument("--data-root", metavar="DIR")
+    freeze.add_argument("--parts", help="files of the training set, comma-separated; default: all")
+    freeze.add_argument("--images", type=int, default=1000, help="the first ones; default: 1000")
+    freeze.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE")
+    freeze.set_defaults(command=_freeze)
+
 
 def _models(options: argparse.Namespace) -> int:
     if not options.check:
@@ -81,6 +94,32 @@ def _convert(options: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(str(error)) from error
     print(done)
+    return 0
+
+
+def _freeze(options: argparse.Namespace) -> int:
+    from robustray.evaluation.images import load_images
+    from robustray.manifest import build_manifest
+    from robustray.models.freeze import freeze_weights
+
+    parts = {"parts": options.parts.split(",")} if options.parts else {}
+    data = {"name": options.data, "split": "train", "first": options.images, **parts}
+    manifest: Any = build_manifest(
+        {"kind": "Evaluation", "factory": "weights:freeze", "data": data}
+    )
+    images = load_images(manifest.data, options.data_root)
+    given = dict(_assignment(text) for text in options.set)
+    try:
+        freeze_weights(
+            options.file,
+            options.output,
+            options.model,
+            images.x_NCHW.float() / 255,
+            options=given,
+        )
+    except OSError as error:
+        raise UserError(str(error)) from error
+    print(f"calibrated on {len(images)} images (sha256 {images.digest}); wrote {options.output}")
     return 0
 
 

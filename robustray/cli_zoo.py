@@ -95,7 +95,7 @@ def _import(options: argparse.Namespace) -> int:
     if output == fetched.path:
         output = output.with_name(f"{output.stem}-imported.safetensors")
     done = convert_weights(
-        fetched.path,
+        weights_in(fetched.path),
         output,
         record.model,
         format=fetched.file.format,
@@ -104,6 +104,20 @@ def _import(options: argparse.Namespace) -> int:
     )
     print(done)
     return 0
+
+
+def weights_in(path: Path) -> Path:
+    """Return a file itself, or the one checkpoint in the folder that an archive became."""
+    if not path.is_dir():
+        return path
+    found = sorted(path.rglob("*.index")) or sorted(p for p in path.rglob("*") if p.is_file())
+    if len(found) != 1:
+        names = ", ".join(str(p.relative_to(path)) for p in found[:6])
+        raise UserError(
+            f"{path} holds {len(found)} checkpoints ({names}); convert the one you mean with "
+            "robustray weights convert"
+        )
+    return found[0]
 
 
 def _cache():  # noqa: ANN202

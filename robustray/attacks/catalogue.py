@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t, make_apgd
+from robustray.attacks.apgd_adaptive import apgd_mixture, check_apgd_mixture
 from robustray.attacks.carlini_wagner import check_cw_l2, cw_l2
 from robustray.attacks.fab import fab, fab_t, make_fab, make_fab_t
 from robustray.attacks.fgsm import check_fgsm, fgsm
@@ -36,6 +37,7 @@ def _register_attacks() -> None:
     register_attack("square", square, Square)
     register_attack("cw-l2", cw_l2, check=check_cw_l2)
     register_attack("stadv", stadv, check=check_stadv)
+    register_attack("apgd-mixture", apgd_mixture, check=check_apgd_mixture)
 
 
 def _register_autoattack() -> None:
@@ -77,6 +79,22 @@ def _register_autoattack() -> None:
     )
 
 
+def _register_smoothing() -> None:
+    """Register the attacks on mixed classifiers (linf), alone and after standard AutoAttack.
+
+    Bai et al., "Improving the accuracy-robustness trade-off of classifiers via adaptive smoothing"
+    (2024). A cascade breaks what any of its attacks breaks, so the second suite is the worst case
+    over both.
+    """
+    adaptive = (
+        AttackSpec("apgd-ce-rand", "apgd-mixture", {"weight": 0.5}),
+        AttackSpec("apgd-t-rand", "apgd-mixture", {"weight": 0.5, "n_targets": 9}),
+    )
+    register_suite(_cascade("smoothing-adaptive", *adaptive))
+    standard = ("apgd-ce", "apgd-t", "fab-t", "square")
+    register_suite(_cascade("smoothing-worst-case", *standard, *adaptive))
+
+
 def _cascade(name: str, *attacks: str | AttackSpec) -> Suite:
     specs = (AttackSpec(one) if isinstance(one, str) else one for one in attacks)
     return Suite(name, tuple(specs))
@@ -84,6 +102,7 @@ def _cascade(name: str, *attacks: str | AttackSpec) -> Suite:
 
 _register_attacks()
 _register_autoattack()
+_register_smoothing()
 _study("fgsm", "fgsm")
 _study("pgd-10", "pgd", steps=10, loss="cross_entropy", start="study")
 _study("pgd-20", "pgd", steps=20, loss="cross_entropy", start="study")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,9 @@ class Network:
         # What attacks that know no search path take gradients from (``gradients.gradient_path``).
         self.surrogate = self.search_path if self.has_surrogate or copied else None
         self.search_logits = _fed(model, searched, channels_last) if copied else self._judge
+        # What attacks on mixed classifiers need (``apgd_adaptive``).
+        gamma = cast(Any, getattr(model, "forward_with_gamma", None))
+        self.forward_with_gamma = _fed(gamma, searched, channels_last) if callable(gamma) else None
         self.found_shapes: dict[tuple[object, ...], Shapes] = {}  # see ``oracle.find_shapes``
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -73,8 +77,10 @@ class Network:
         return self._judge(x)
 
 
-def _fed(function: Model, dtype: torch.dtype | None, channels_last: bool) -> Callable[..., Tensor]:
-    def feed(x: Tensor) -> Tensor:
+def _fed(
+    function: Callable[[Tensor], Any], dtype: torch.dtype | None, channels_last: bool
+) -> Callable[[Tensor], Any]:
+    def feed(x: Tensor) -> Any:
         if dtype is not None:
             x = x.to(dtype)
         if channels_last and x.ndim == 4:

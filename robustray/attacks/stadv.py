@@ -76,7 +76,8 @@ def stadv(
     -------
     AttackResult
         ``x_adv`` is the misclassified image of the smoothest flow that was found, else the clean
-        image.
+        image. A flow counts only where what is minimised is less than without any: so a large
+        ``smoothness`` is a weak attack, whatever the descent passes through.
 
     Raises
     ------
@@ -151,7 +152,7 @@ def _bend(
     optimizer = torch.optim.Adam([flow], lr=lr)
     wrong_B = ~is_correct(predict_logits(model, x), y)
     best, least_B = x.clone(), torch.where(wrong_B, 0.0, torch.inf).to(x.dtype)
-    flawed_B = torch.zeros_like(y)
+    flawed_B, unbent_B = torch.zeros_like(y), torch.zeros_like(least_B)
     for step in range(n_iter + 1):
         with torch.enable_grad():
             bent = project(warp(x, flow, align_corners=align_corners))
@@ -159,7 +160,8 @@ def _bend(
             logits_BK = path(bent)
             loss_B = (-margin(logits_BK, y)).clamp(min=0) + smoothness * rough_B
         with torch.no_grad():
-            better_B = ~is_correct(logits_BK, y) & (rough_B < least_B)
+            unbent_B = loss_B.detach() if step == 0 else unbent_B
+            better_B = ~is_correct(logits_BK, y) & (rough_B < least_B) & (loss_B < unbent_B)
             best = torch.where(per_example(better_B, bent), bent.detach(), best)
             least_B = torch.where(better_B, rough_B.detach(), least_B)
         if step < n_iter:

@@ -36,12 +36,23 @@ def publish_judgements(
     Raises
     ------
     UserError
-        If one is not there or not finished, or they are of different images or threat models.
+        If one is not there or not finished, or they are of different networks, images or threat
+        models.
     """
     ids = [_find(store, name) for name in names]
     results = {id_: json.loads(store.get(f"evaluations/{id_}/result.json")) for id_ in ids}
+    for id_, result in results.items():
+        if result["partial"]:
+            raise UserError(
+                f"{id_} is not complete, and has no robust accuracy ({result['missing'][0]}); give "
+                "its command again"
+            )
     _check_equal(results)
-    rows = [_judgement(store, id_, results[id_]) for id_ in ids]
+    short = [id_.rpartition("-")[0] for id_ in ids]
+    labels = short if len(set(short)) == len(short) else ids
+    rows = [
+        _judgement(store, id_, results[id_], label) for id_, label in zip(ids, labels, strict=True)
+    ]
     first = results[ids[0]]
     threat, data = first["threat"], first["data"]["label"]
     caption = f"{data}, {rows[0].images} images, {threat['norm']}; bars: 95 % intervals"
@@ -73,14 +84,23 @@ def _find(store: ObjectStore, name: str) -> str:
 
 
 def _check_equal(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse what can't stand in one table: other images, or other allowed perturbations."""
-    for what in ("data", "threat"):
-        values = {json.dumps(result[what], sort_keys=True) for result in results.values()}
+    """Refuse what can't stand in one table: other networks, images, or perturbations.
+
+    Of one network are evaluations with the same weights; where gradients come from, and how it is
+    asked (its mode), may differ.
+    """
+    for what, part in (
+        ("network", lambda r: [_network(r), r["subject"].get("weights_sha256")]),
+        ("data", lambda r: r["data"]),
+        ("threat", lambda r: r["threat"]),
+    ):
+        values = {json.dumps(part(result), sort_keys=True): id_ for id_, result in results.items()}
         if len(values) > 1:
-            raise UserError(f"these evaluations have different {what}: {' and '.join(values)}")
+            said = " and ".join(f"{value} ({id_})" for value, id_ in values.items())
+            raise UserError(f"these evaluations have different {what}: {said}")
 
 
-def _judgement(store: ObjectStore, id_: str, result: Mapping[str, Any]) -> Judgement:
+def _judgement(store: ObjectStore, id_: str, result: Mapping[str, Any], label: str) -> Judgement:
     curve = []
     try:
         points = json.loads(store.get(f"evaluations/{id_}/report/curve.json"))["points"]
@@ -89,7 +109,7 @@ def _judgement(store: ObjectStore, id_: str, result: Mapping[str, Any]) -> Judge
         pass
     composition = result.get("composition")
     return Judgement(
-        label=id_.rpartition("-")[0],
+        label=label,
         suite=result["suite"]["name"],
         surrogate=_surrogate(result["subject"]["network"].get("surrogate")),
         batches=f"{composition['size']}, {composition['order']}" if composition else "",

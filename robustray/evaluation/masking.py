@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robustray.attacks import AttackSpec, ThreatModel, input_gradient
 from robustray.attacks.engine import Examples, Network, Schedule, run_attack
-from robustray.attacks.gradients import is_correct, predict_logits
+from robustray.attacks.gradients import gradient_shares, is_correct, predict_logits
 from robustray.attacks.losses import cross_entropy, margin
 from robustray.evaluation.findings import Finding, graded
 from robustray.random import ExampleRandom
@@ -34,12 +34,26 @@ def gradients(network: Network, full: Examples) -> list[Finding]:
             loss.__name__: _largest(network, full, loss)[correct]
             for loss in (margin, cross_entropy)
         }
+        pixels = [
+            100 * float(shares[correct].mean())
+            for shares in gradient_shares(network, full.x, lambda z: margin(z, full.y_N))
+        ]
     except ValueError as error:
         return [Finding("zero_gradient", "error", 1.0, 0.0, str(error))]
-    finite = {name: values.isfinite() for name, values in largest.items()}
     return [
-        _share("nan_gradient", ~finite["margin"], 0.0, "gradients that are not finite", 0.0),
-        _share("zero_gradient", largest["margin"] == 0, 0.0, "gradients that are exactly zero"),
+        _share(
+            "nan_gradient",
+            ~largest["margin"].isfinite(),
+            0.0,
+            f"gradients that are not finite (on average in {pixels[1]:.0f} % of their pixels)",
+            0.0,
+        ),
+        _share(
+            "zero_gradient",
+            largest["margin"] == 0,
+            0.0,
+            f"gradients that are exactly zero (on average {pixels[0]:.0f} % of the pixels are)",
+        ),
         _share(
             "vanishing_gradient",
             (largest["margin"] < _VANISHING) & (largest["margin"] > 0),
@@ -81,7 +95,7 @@ def random_points(
     network: Network, examples: Examples, threat: ThreatModel, schedule: Schedule, seed: int
 ) -> Finding:
     """Compare a gradient attack with random points of the ball."""
-    full = examples.padded(schedule.compute_shape)
+    full = examples.padded(schedule.compute_shape).to(network.device)
     rng = ExampleRandom(seed, "audit")
     still = is_correct(predict_logits(network, full.x), full.y_N)
     for number in range(_RANDOM_POINTS):

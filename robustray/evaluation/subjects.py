@@ -21,6 +21,7 @@ from robustray.evaluation.networks import (
 from robustray.evaluation.task import Subject
 from robustray.manifest import Evaluation, WeightsConfig
 from robustray.models import WeightsError, load_weights
+from robustray.models.tensor_bundle import index_of
 from robustray.store import NotFoundError, ObjectStore, open_store, sha256_file
 
 
@@ -100,6 +101,12 @@ def _local_copy(weights: WeightsConfig, store: ObjectStore) -> Iterator[Path]:
     uri = weights.uri
     if "://" not in uri:
         path = Path(uri).expanduser()
+        if index_of(path) is not None:
+            raise ManifestError(
+                f"{uri} is a TensorFlow checkpoint, which is several files; make one of it with "
+                "`robustray weights convert` (or, for mode frozen, `robustray weights freeze`)",
+                path="weights.uri",
+            )
         if not path.is_file():
             raise ManifestError(f"there is no file {uri}", path="weights.uri")
         yield path

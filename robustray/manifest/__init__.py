@@ -1,7 +1,6 @@
 """What a YAML manifest may say, and how it is read, overridden, hashed and printed."""
 
 from robustray.errors import ManifestError
-from robustray.manifest.alignment import Alignment
 from robustray.manifest.evaluation import (
     Composition,
     Curve,
@@ -51,7 +50,6 @@ from robustray.manifest.schema import (
 )
 
 __all__ = [
-    "Alignment",
     "Augmentation",
     "Awp",
     "BatchNormConfig",

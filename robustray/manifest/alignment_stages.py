@@ -1,4 +1,4 @@
-"""The settings of each stage of an alignment study (see ``robustray.manifest.alignment``)."""
+"""Settings of what an alignment study is made of: data in folders, generators, projections."""
 
 from __future__ import annotations
 
@@ -41,6 +41,28 @@ def _reference(value: object) -> object:
 Made = Annotated[Reference, BeforeValidator(_reference)]
 
 
+class FolderData(Section):
+    """Images of one's own with a number for each: a CSV file beside them.
+
+    ``table`` has a column with the images' paths (below ``root``), one with the number
+    (``target``) and, if splits go by subject, one with the subject. Class 1 is target below
+    ``threshold`` where ``below`` is set, else above it. ``splits`` gives files with one subject
+    or path on each line.
+    """
+
+    root: Annotated[str, Field(min_length=1)]
+    table: Annotated[str, Field(min_length=1)]
+    path: str = "path"
+    target: str = "target"
+    subject: str | None = None
+    threshold: Number = 0.7
+    below: bool = True
+    size: Natural = 256
+    crop: Natural = 224
+    validation: str | None = None
+    test: str | None = None
+
+
 class Projection(Section):
     """Projecting an image on what a conditional generator draws of a class (spec of Eq. 15).
 
@@ -53,121 +75,6 @@ class Projection(Section):
     steps: NaturalOrZero = 150
     lr: PositiveNumber = 0.2
     penalty: Annotated[Number, Field(ge=0)] = 0.03
-
-
-class AlignmentOptimizer(Section):
-    """Adam or SGD, without weight decay or schedule, as published."""
-
-    name: Literal["adam", "sgd"] = "adam"
-    lr: PositiveNumber = 1e-4
-    betas: tuple[Momentum, Momentum] = (0.0, 0.9)
-    momentum: Momentum = 0.9
-
-    @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> Self:
-        self.refuse(f"not of {self.name}", "momentum" if self.name == "adam" else "betas")
-        return self
-
-
-class TrainingAttack(Section):
-    """PGD on each batch of training: ``steps`` of ``step_size`` from a random start."""
-
-    norm: Literal["linf", "l2"] = "linf"
-    eps: PositiveNumber = 0.3
-    step_size: PositiveNumber = 0.02
-    steps: Natural = 40
-
-
-class CurveAttack(Section):
-    """One attack at several strengths: a curve of accuracy against epsilon.
-
-    ``step_size`` and ``steps`` are of pgd, ``queries`` of square. For ``stadv`` each eps is the
-    weight of the flow's smoothness (large is weak); ``cw`` has no eps, and finds distances.
-    """
-
-    attack: Literal["pgd", "square", "stadv", "cw"] = "pgd"
-    norm: Literal["linf", "l2"] = "linf"
-    eps: tuple[PositiveNumber, ...] = ()
-    step_size: PositiveNumber = 0.02
-    steps: Natural = 40
-    queries: Natural = 5000
-
-    @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> Self:
-        if self.attack != "pgd":
-            self.refuse(f"not of {self.attack}", "step_size")
-        if self.attack == "square":
-            self.refuse("square counts queries", "steps")
-        else:
-            self.refuse(f"not of {self.attack}", "queries")
-        if (self.attack == "cw") == bool(self.eps):
-            raise ValueError("eps: cw takes none, every other attack at least one")
-        if self.attack == "cw" and self.norm != "l2":
-            raise ValueError("norm: cw finds l2 distances")
-        if len(set(self.eps)) != len(self.eps):
-            raise ValueError("eps: the same strength stands there twice")
-        return self
-
-    @property
-    def label(self) -> str:
-        """What it is called in tables: "pgd-linf"."""
-        return self.attack if self.attack == "stadv" else f"{self.attack}-{self.norm}"
-
-
-class AlignmentEvaluation(Section):
-    """What is measured: curves of attacks, alignment, and the linearity study."""
-
-    attacks: tuple[CurveAttack, ...] = ()
-    linearity: bool = False
-    batch_size: Natural = 100
-
-    @model_validator(mode="after")
-    def _different_attacks(self) -> Self:
-        labels = [attack.label for attack in self.attacks]
-        if len(set(labels)) != len(labels):
-            raise ValueError("attacks: the same attack stands there twice; give it more eps")
-        return self
-
-
-class ClassifierTraining(Section):
-    """How a classifier is trained.
-
-    ``baseline`` minimises the cross-entropy, ``pgd`` that of adversarial images, ``l_alpha`` the
-    cross-entropy minus ``penalty`` times the mean cosine between the input's gradient and delta-x
-    (Eq. 9). ``steps_per_epoch`` null is one pass. ``batch_norm: frozen`` keeps the running
-    statistics, as published for all but CIFAR-10. The best epoch from ``selection_start`` on has
-    the largest epsilon_50 on the validation images: ``published`` by the published formula alone,
-    ``guarded`` by the corrected one among the epochs whose clean accuracy is at most
-    ``guard`` below the best.
-    """
-
-    method: Literal["baseline", "pgd", "l_alpha"] = "baseline"
-    optimizer: AlignmentOptimizer = AlignmentOptimizer()
-    batch_size: Natural = 12
-    epochs: Natural = 30
-    steps_per_epoch: Natural | None = 200
-    batch_norm: Literal["frozen", "updated"] = "frozen"
-    attack: TrainingAttack = TrainingAttack()
-    penalty: PositiveNumber = 0.1
-    validation: CurveAttack = CurveAttack(eps=(0.02, 0.06, 0.1, 0.2))
-    validation_first: Natural | None = None
-    selection: Literal["guarded", "published"] = "guarded"
-    selection_start: Natural = 1
-    guard: Annotated[Number, Field(gt=0, lt=1)] = 0.05
-
-    @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> Self:
-        if self.method != "pgd":
-            self.refuse(f"method {self.method} attacks nothing in training", "attack")
-        if self.method != "l_alpha":
-            self.refuse(f"method {self.method} has no penalty", "penalty")
-        if self.selection == "published":
-            self.refuse("the published selection has no guard", "guard")
-        if self.selection_start > self.epochs:
-            raise ValueError(f"selection_start: there are {self.epochs} epochs")
-        if self.validation.attack == "cw":
-            raise ValueError("validation: epsilon_50 needs an attack with eps")
-        return self
 
 
 class GeneratorTraining(Section):
@@ -207,27 +114,3 @@ class ConditionalGeneratorTraining(Section):
     betas: tuple[Momentum, Momentum] = (0.0, 0.999)
     feature_matching: Annotated[Number, Field(ge=0)] = 1.0
     hinge: Annotated[Number, Field(ge=0)] = 0.05
-
-
-class ProjectionRun(Section):
-    """Which projections are computed and kept: of images ``first`` in the splits, on classes."""
-
-    generator: Made
-    projection: Projection = Projection()
-    train: NaturalOrZero | None = None
-    test: NaturalOrZero | None = None
-    classes: tuple[NaturalOrZero, ...] | None = None
-    unit: Natural = 50
-    compute_shape: Natural = 50
-
-
-class Probe(Section):
-    """Alignment of networks that others trained: a study's, or one of the catalogue.
-
-    Does it predict robust accuracy? ``against`` names the columns of the study's table that it is
-    compared with; null takes all.
-    """
-
-    studies: tuple[str, ...] = ()
-    against: tuple[str, ...] | None = None
-    batch_size: Natural = 100

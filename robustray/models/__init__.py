@@ -5,6 +5,7 @@ from robustray.models import (
     catalogue_cells,
     catalogue_directions,
     catalogue_quantised,
+    catalogue_smoothing,
     catalogue_wide,
 )
 from robustray.models.convert import Conversion, convert_weights
@@ -35,6 +36,7 @@ __all__ = [
     "catalogue_cells",
     "catalogue_directions",
     "catalogue_quantised",
+    "catalogue_smoothing",
     "catalogue_wide",
     "convert_weights",
     "create_model",

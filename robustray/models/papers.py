@@ -35,7 +35,31 @@ RACL = Paper(
     "arXiv 2020",
     "2009.00902",
 )
-
+BIT = Paper(
+    "Alexander Kolesnikov, Lucas Beyer, Xiaohua Zhai, Joan Puigcerver, Jessica Yung, "
+    "Sylvain Gelly, Neil Houlsby",
+    "Big Transfer (BiT): General Visual Representation Learning",
+    "ECCV 2020",
+    "1912.11370",
+)
+UNCOVERING = Paper(
+    "Sven Gowal, Chongli Qin, Jonathan Uesato, Timothy Mann, Pushmeet Kohli",
+    "Uncovering the Limits of Adversarial Training against Norm-Bounded Adversarial Examples",
+    "arXiv 2020",
+    "2010.03593",
+)
+TRADES = Paper(
+    "Hongyang Zhang, Yaodong Yu, Jiantao Jiao, Eric P. Xing, Laurent El Ghaoui, Michael I. Jordan",
+    "Theoretically Principled Trade-off between Robustness and Accuracy",
+    "ICML 2019",
+    "1901.08573",
+)
+RESNETS = Paper(
+    "Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun",
+    "Deep Residual Learning for Image Recognition",
+    "CVPR 2016",
+    "1512.03385",
+)
 DIRECTIONS = Paper(
     authors="Ricardo Bigolin Lanfredi, Joyce D. Schroeder, Tolga Tasdizen",
     title="Quantifying the Preferential Direction of the Model Gradient in Adversarial Training "

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustray.models.errors import ModelError
 from robustray.models.layers import Standardize, activation, normalization
 from robustray.models.options import PreActResNetConfig
 from robustray.models.robust_block import RobustResBlock
@@ -155,7 +156,32 @@ class PreActResNet(nn.Module):
         """Return the logits (B, num_classes) of images (B, in_channels, H, W) in [0, 1]."""
         if self.pre_process is not None:
             x_BCHW = self.pre_process(x_BCHW)
-        x_BCHW = self.blocks(self.stem_conv(x_BCHW))
+        return self._classify(self.blocks(self.stem_conv(x_BCHW)))
+
+    def forward_features(self, x_BCHW: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the logits, and what the first two stages put out (at 32 and 16 pixels).
+
+        Raises
+        ------
+        ModelError
+            If there are fewer than two stages.
+        """
+        if len(self.blocks) < 2:
+            raise ModelError("features are those of the first two stages; this network has one")
+        if self.pre_process is not None:
+            x_BCHW = self.pre_process(x_BCHW)
+        x_BCHW, features = self.stem_conv(x_BCHW), []
+        for stage in self.blocks:
+            x_BCHW = stage(x_BCHW)
+            features.append(x_BCHW)
+        return self._classify(x_BCHW), (features[0], features[1])
+
+    @property
+    def feature_channels(self) -> tuple[int, int]:
+        """Channels of the two features."""
+        return self.config.channels[1], self.config.channels[2]
+
+    def _classify(self, x_BCHW: Tensor) -> Tensor:
         return self.fc(self.act1(self.norm1(x_BCHW)).mean((2, 3)))
 
 

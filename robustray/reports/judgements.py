@@ -141,9 +141,11 @@ def curves_figure(rows: Sequence[Judgement], *, norm: str, caption: str) -> Figu
 
 def page(title: str, rows: Sequence[Judgement], pictures: Sequence[Picture]) -> str:
     """Return the page: table, figures, and every finding with its message."""
-    heads = "".join(f"<th>{escape(head)}</th>" for head in _HEADS)
+    heads = "".join(f'<th style="white-space: normal">{escape(head)}</th>' for head in _HEADS)
     body = "".join(
-        "<tr>" + "".join(f"<td>{escape(word)}</td>" for word in _words(row)) + "</tr>"
+        "<tr>"
+        + "".join(f"<td>{escape(word).replace(', ', ',<br>')}</td>" for word in _words(row))
+        + "</tr>"
         for row in rows
     )
     table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>{body}</table></div>'
@@ -158,8 +160,11 @@ def page(title: str, rows: Sequence[Judgement], pictures: Sequence[Picture]) -> 
         for row in rows
         if row.alarms
     )
+    words = (
+        f"<p>{rows[0].images} images, the same for all. A robust accuracy is an upper bound.</p>"
+    )
     parts = [
-        f"<h1>{escape(title)}</h1>",
+        f"<h1>{escape(title)}</h1>{words}",
         section("Judgements", table),
         section("Robustness curves", *map(figure_html, pictures)),
         section("What the audit found", findings),
@@ -172,8 +177,8 @@ _COLUMNS = (
     "robust_high", "zero_gradient", "nan_gradient", "findings",
 )  # fmt: skip
 _HEADS = (
-    "Evaluation", "Suite", "Gradients", "Batches", "Images", "Clean %", "Robust %", "95 % interval",
-    "Zero grad. %", "NaN grad. %", "Findings",
+    "Evaluation", "Suite", "Gradients", "Batches", "Clean %", "Robust %", "95 %", "Zero grad. %",
+    "NaN grad. %", "Findings",
 )  # fmt: skip
 
 
@@ -184,10 +189,10 @@ def _words(row: Judgement) -> tuple[str, ...]:
         row.suite,
         row.surrogate,
         row.batches or "-",
-        str(row.images),
         f"{100 * row.clean:.2f}",
         f"{100 * row.robust:.2f}",
-        f"{100 * row.interval[0]:.2f} to {100 * row.interval[1]:.2f}",
+        f"{100 * row.interval[0]:.1f}–{100 * row.interval[1]:.1f}",
         *("-" if share is None else f"{100 * share:.0f}" for share in shares),
-        ", ".join(finding["check"] for finding in row.alarms) or "none",
+        ", ".join(finding["check"] for finding in row.alarms)
+        or ("none" if row.findings else "not audited"),
     )

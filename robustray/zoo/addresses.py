@@ -15,6 +15,8 @@ from urllib3.util import Timeout
 from robustray.errors import UserError
 
 _TIMEOUT = Timeout(connect=20, read=60)
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")  # an IPv4 address in its last 32 bits
+_SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
 
 
 class DownloadError(UserError):
@@ -23,13 +25,13 @@ class DownloadError(UserError):
 
 @dataclass(frozen=True)
 class Place:
-    """An address that was looked up and checked: scheme, host, port, path, and the IP."""
+    """What was looked up and checked: scheme, host, port, path, and the host's IPs."""
 
     scheme: str
     host: str
     port: int
     path: str
-    address: str
+    addresses: tuple[str, ...]
 
 
 def look_up(url: str, *, private: bool = False, plain: bool = False) -> Place:
@@ -58,7 +60,7 @@ def look_up(url: str, *, private: bool = False, plain: bool = False) -> Place:
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except (OSError, ValueError, UnicodeError) as error:
         raise DownloadError(f"{parts.hostname} can't be found: {error}") from error
-    addresses = [str(entry[4][0]) for entry in found]
+    addresses = tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
     if not private:
         for address in addresses:
             if not _is_public(address):
@@ -66,12 +68,13 @@ def look_up(url: str, *, private: bool = False, plain: bool = False) -> Place:
                     f"{parts.hostname} is {address}, which is no public address: refused"
                 )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Place(parts.scheme, parts.hostname, port, path, addresses[0])
+    return Place(parts.scheme, parts.hostname, port, path, addresses)
 
 
 def request(place: Place, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
-    """Send a GET to the checked IP itself, so that no second look-up can lead elsewhere.
+    """Send a GET to a checked IP itself, so that no second look-up can lead elsewhere.
 
+    A host's addresses are tried in turn until one answers: machines without a way to IPv6 exist.
     Proxies of the environment are not used: behind one, nobody could tell who is asked.
 
     Raises
@@ -79,7 +82,17 @@ def request(place: Place, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
     DownloadError
         If nobody answers.
     """
-    shown = f"[{place.address}]" if ":" in place.address else place.address
+    reasons = []
+    for address in place.addresses:
+        try:
+            return _request(place, address, headers)
+        except urllib3.exceptions.HTTPError as error:
+            reasons.append(f"{address}: {error}")
+    raise DownloadError(f"{place.host} does not answer: {'; '.join(reasons)}")
+
+
+def _request(place: Place, address: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+    shown = f"[{address}]" if ":" in address else address
     if place.scheme == "https":
         authority = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")
         pool: urllib3.HTTPConnectionPool = urllib3.HTTPSConnectionPool(
@@ -95,24 +108,26 @@ def request(place: Place, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
         pool = urllib3.HTTPConnectionPool(shown, place.port, timeout=_TIMEOUT)
     default = {"https": 443, "http": 80}[place.scheme]
     host = place.host if place.port == default else f"{place.host}:{place.port}"
-    try:
-        return pool.urlopen(
-            "GET",
-            place.path,
-            headers={"Host": host, "User-Agent": "robustray", "Accept-Encoding": "identity"}
-            | headers,
-            redirect=False,
-            retries=False,
-            preload_content=False,
-        )
-    except urllib3.exceptions.HTTPError as error:
-        raise DownloadError(f"{place.host} does not answer: {error}") from error
+    return pool.urlopen(
+        "GET",
+        place.path,
+        headers={"Host": host, "User-Agent": "robustray", "Accept-Encoding": "identity"} | headers,
+        redirect=False,
+        retries=False,
+        preload_content=False,
+    )
 
 
 def _is_public(address: str) -> bool:
     found = ipaddress.ip_address(address.partition("%")[0])
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_global and not found.is_multicast
+    if isinstance(found, ipaddress.IPv6Address):
+        if found.teredo or found.sixtofour or found in _SITE_LOCAL:
+            return False
+        if found.ipv4_mapped:
+            found = found.ipv4_mapped
+        elif found in _TRANSLATED:
+            found = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
+    return found.is_global and not found.is_multicast
 
 
 def _shown(url: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -12,6 +14,16 @@ from robustray.zoo.addresses import DownloadError
 
 _FILES = 1000
 _CHUNK = 1 << 20
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,  # encrypted, or compressed in a way that is not known here
+    ValueError,
+)
 
 
 def unpack(archive: Path, folder: Path, kind: str, *, limit: int) -> list[Path]:
@@ -46,12 +58,12 @@ def unpack(archive: Path, folder: Path, kind: str, *, limit: int) -> list[Path]:
         else:
             with tarfile.open(archive) as file:
                 _untar(file, folder, limit)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise DownloadError(f"{archive.name} can't be unpacked: {error}") from error
     except DownloadError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    except _DAMAGE as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise DownloadError(f"{archive.name} can't be unpacked: {error}") from error
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 

@@ -131,6 +131,8 @@ def _open(
         if answer.status != 200:
             answer.close()
             raise DownloadError(f"{place.host} answers with status {answer.status}")
+        if _is_page(answer):  # says nothing of the file, whose note stays
+            return answer, 0
         tag = answer.headers.get("ETag", "")
         strong = tag if tag and not tag.startswith("W/") else answer.headers.get("Last-Modified")
         note.write_text(json.dumps({"tag": strong}))
@@ -171,12 +173,17 @@ def _is_page(answer: urllib3.BaseHTTPResponse) -> bool:
 
 def _refuse_pages(part: Path, url: str) -> None:
     """Refuse a page that calls itself a file."""
-    with part.open("rb") as file:
-        head = file.read(512).lstrip().lower()
-    if head.startswith((b"<!doctype html", b"<html")):
-        page = part.read_bytes()[:_PAGE]
+    if (title := page_title(part)) is not None:
         part.unlink()
-        raise DownloadError(f"{_host(url)} sent a web page, not a file: {_title(page)!r}")
+        raise DownloadError(f"{_host(url)} sent a web page, not a file: {title!r}")
+
+
+def page_title(path: Path) -> str | None:
+    """Return the title of a file that is a web page, or None for another file."""
+    with path.open("rb") as file:
+        page = file.read(_PAGE)
+    is_page = page[:512].lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    return _title(page) if is_page else None
 
 
 class _Form(HTMLParser):

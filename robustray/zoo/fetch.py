@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import shutil
+import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from robustray.reports.files import write_atomically
 from robustray.zoo.addresses import DownloadError
 from robustray.zoo.archives import unpack
-from robustray.zoo.download import Fetcher, fetch_url
+from robustray.zoo.download import Fetcher, fetch_url, page_title
 from robustray.zoo.records import ZooFile, ZooRecord, drive_id
 
 
@@ -64,7 +65,11 @@ class Cache:
         return [self._fetch(record, file) for file in record.files]
 
     def verify(self, record: ZooRecord) -> list[tuple[ZooFile, str]]:
-        """Return for each file "ok", "trusted", "missing" or "DAMAGED", from its bytes."""
+        """Return the state of each file, from its bytes.
+
+        "ok" (as published), "trusted" (as at the first download), "unchecked" (put there by hand;
+        `fetch` trusts it), "missing", or "DAMAGED".
+        """
         found = []
         for file in record.files:
             path = self._path(record, file)
@@ -72,6 +77,9 @@ class Cache:
                 found.append((file, "missing"))
                 continue
             digest, expected = _sha256(path), file.sha256 or self._trusted(record, file)
+            if expected is None:
+                found.append((file, "unchecked"))
+                continue
             same = digest == expected
             found.append((file, ("ok" if file.sha256 else "trusted") if same else "DAMAGED"))
         return found
@@ -80,9 +88,15 @@ class Cache:
         path = self._path(record, file)
         path.parent.mkdir(parents=True, exist_ok=True)
         expected = file.sha256 or self._trusted(record, file)
-        digest = _sha256(path) if path.exists() else self._download(file, path)
+        if path.exists():
+            if expected is None:
+                _check_by_hand(file, path)
+            digest = _sha256(path)
+        else:
+            digest = self._download(file, path)
         if expected is not None and digest != expected:
             path.unlink()
+            shutil.rmtree(path.with_name(path.name + ".d"), ignore_errors=True)
             what = "its publishers tell" if file.sha256 else "was trusted at the first download"
             raise DownloadError(f"{file.name} has SHA-256 {digest}, and {expected} is what {what}")
         if expected is None:
@@ -114,9 +128,11 @@ class Cache:
             return path
         folder = path.with_name(path.name + ".d")
         if not folder.exists():
-            scratch = path.with_name(f".{path.name}.{os.getpid()}")
-            unpack(path, scratch, file.archive, limit=file.max_size)
-            scratch.replace(folder)
+            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unpack-") as scratch:
+                whole = Path(scratch) / "whole"
+                unpack(path, whole, file.archive, limit=file.max_size)
+                if not folder.exists():
+                    whole.replace(folder)
         return folder
 
     def _path(self, record: ZooRecord, file: ZooFile) -> Path:
@@ -139,6 +155,16 @@ class Cache:
     def _memory(self) -> dict[str, Any]:
         path = self.folder / "trusted.json"
         return json.loads(path.read_text()) if path.exists() else {}
+
+
+def _check_by_hand(file: ZooFile, path: Path) -> None:
+    """Refuse a file that somebody has put there before its digest is trusted."""
+    size = path.stat().st_size
+    if size > file.max_size or (file.size is not None and size != file.size):
+        wanted = file.size or f"at most {file.max_size}"
+        raise DownloadError(f"{path} has {size} bytes; the record says {wanted}")
+    if (title := page_title(path)) is not None:
+        raise DownloadError(f"{path} is a web page, not a file: {title!r}; delete it")
 
 
 def _sha256(path: Path) -> str:

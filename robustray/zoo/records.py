@@ -80,7 +80,6 @@ class ZooRecord(Section):
         return self
 
 
-@lru_cache(maxsize=4)
 def load_records(folder: Path | None = None) -> dict[str, ZooRecord]:
     """Return all records by name, sorted.
 
@@ -95,7 +94,11 @@ def load_records(folder: Path | None = None) -> dict[str, ZooRecord]:
     ManifestError
         If a file is no record, or two have one name.
     """
-    place = folder or Path(os.environ.get("ROBUSTRAY_ZOO_RECORDS") or _default_folder())
+    return dict(_load(folder or Path(os.environ.get("ROBUSTRAY_ZOO_RECORDS") or _default_folder())))
+
+
+@lru_cache(maxsize=4)
+def _load(place: Path) -> dict[str, ZooRecord]:
     found: dict[str, ZooRecord] = {}
     for path in sorted(place.glob("*.yaml")):
         for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):

@@ -167,8 +167,12 @@ def test_stadv_bends_images_and_gives_up_on_uniform_ones():
     assert (Shifted()(found.x_adv).argmax(1)[:2] != y[:2]).all()
     alone = stadv(Shifted(), x[1:2], y[1:2], whole, smoothness=0.01, n_iter=60)
     torch.testing.assert_close(alone.x_adv[0], found.x_adv[1])
-    stiff = stadv(Shifted(), x, y, whole, smoothness=1e4, n_iter=60)
-    assert not stiff.success_B.any()
+    errors = [
+        int(stadv(Shifted(), x, y, whole, smoothness=tau, n_iter=60).success_B.sum())
+        for tau in (1e4, 10.0, 0.001)
+    ]
+    assert (errors[0], errors[-1]) == (0, 2)
+    assert errors == sorted(errors)
     narrow = ThreatModel("linf", 0.01, SIGNED)
     assert narrow.contains(stadv(Shifted(), x, y, narrow, n_iter=20).x_adv, x).all()
 
@@ -180,3 +184,14 @@ def test_suites_know_both(suite):
     threat = ThreatModel("l2", 2.0)
     result = evaluate(model, x, y, threat, suite=[AttackSpec(suite, options={"n_iter": 40})])
     assert 0 <= result.robust_accuracy <= result.clean_accuracy == 1
+
+
+def test_suites_refuse_what_an_attack_cannot_do_before_it_runs():
+    for spec, threat in (
+        (AttackSpec("cw-l2"), ThreatModel("linf", 0.1)),
+        (AttackSpec("cw-l2", options={"lr": 0.0}), ThreatModel("l2", 0.1)),
+        (AttackSpec("stadv", options={"smoothness": -1.0}), ThreatModel("l2", 0.1)),
+        (AttackSpec("fab"), ThreatModel("l2", 0.1, SIGNED)),
+    ):
+        with pytest.raises(ValueError, match=f"attack {spec.name}: "):
+            spec.check(threat)

@@ -28,8 +28,15 @@ def call(name, *arguments, **options):
     return attack(*arguments, **small, **options)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
-@pytest.mark.parametrize("name", list_attacks())
+CASES = [
+    (name, norm)
+    for name in list_attacks()
+    for norm in ("linf", "l2", "l1")
+    if name != "cw-l2" or norm == "l2"
+]
+
+
+@pytest.mark.parametrize(("name", "norm"), CASES)
 def test_each_attack_is_a_function_of_its_name(name, norm):
     model, x = Linear((3, 6, 6), 4), interior((3, 6, 6), 5)
     y, threat = model(x).argmax(1), ThreatModel(norm, {"linf": 0.01, "l2": 0.1, "l1": 1.0}[norm])

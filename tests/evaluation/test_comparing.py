@@ -1,5 +1,7 @@
 """Evaluations of one network side by side."""
 
+import json
+
 import pytest
 from mlflow import MlflowClient
 
@@ -41,9 +43,19 @@ def test_two_suites_stand_in_one_table_with_curves_and_findings(tmp_path, tracki
     assert names == {"table.csv", "curves.png", "judgements.html"}
     with pytest.raises(UserError, match="'none' names 0 finished evaluations"):
         publish_judgements(["none"], store, tmp_path, tracking, said.append)
+    again, _ = evaluate(tmp_path, name="weak", suite="fgsm")
+    folder = publish_judgements([weak.id, again.id], store, tmp_path, tracking, said.append)
+    lines = (folder / "table.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines[1:]] == [weak.id, again.id]
+    key = f"evaluations/{again.id}/result.json"
+    half = {**again.result, "partial": True, "robust": None, "missing": ["fgsm: images 0 to 16"]}
+    store.delete(key)
+    store.put(key, json.dumps(half).encode())
+    with pytest.raises(UserError, match=r"not complete.*\(fgsm: images 0 to 16\)"):
+        publish_judgements([weak.id, again.id], store, tmp_path, tracking, said.append)
     other, _ = evaluate(tmp_path, name="other", threat={"eps": 0.2})
     with pytest.raises(UserError, match="different threat"):
-        publish_judgements(["weak", other.id], store, tmp_path, tracking, said.append)
+        publish_judgements([weak.id, other.id], store, tmp_path, tracking, said.append)
 
 
 def judgement(**fields):
@@ -64,4 +76,5 @@ def test_findings_stand_beside_the_number_and_are_escaped():
     assert "<blind>" not in html
     assert "&lt;blind&gt;" in html
     assert table_csv(rows).decode().splitlines()[1].endswith("1.0,nan_gradient")
+    assert text.splitlines()[2].rstrip().endswith("not audited")
     assert curves_figure(rows, norm="linf", caption="-") is None

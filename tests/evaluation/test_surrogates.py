@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from robustray.attacks.context import judging
 from robustray.attacks.inputs import checked_examples
 from robustray.attacks.surrogates import put_surrogate
 from robustray.errors import ManifestError, UserError
+from robustray.evaluation.audit import audit
 from robustray.evaluation.images import facts_of, load_images
 from robustray.evaluation.networks import describe_network
 from robustray.evaluation.reference import run_reference
@@ -150,12 +152,20 @@ def test_what_does_not_fit_is_refused_before_work_starts(surrogate, words):
         describe_network(manifest(surrogate), facts_of(digits()))
 
 
+def test_a_checkpoint_of_several_files_is_to_be_converted_first(tmp_path):
+    reference = Path(__file__).parents[1] / "models/reference/model_1/checkpoint-0"
+    model = {"name": "robust_model_zoo_1", "width": 4}
+    data = {"name": "cifar10", "first": 20}
+    with pytest.raises(ManifestError, match="robustray weights convert"):
+        load(tmp_path, factory=None, model=model, weights=str(reference), data=data)
+
+
 FIELDS = {
     "factory": QUANTISED,
     "weights": None,
     "data": {"name": "digits", "first": 24},
     "suite": ["apgd-ce"],
-    "audit": True,
+    "audit": False,
 }
 
 
@@ -185,14 +195,22 @@ def test_sharded_evaluations_break_what_hides_its_gradient(tmp_path):
     through = FIELDS | {"surrogate": "straight-through"}
     bare, _ = evaluate(tmp_path / "bare", **FIELDS)
     one, _ = evaluate(tmp_path / "one", shard_size=24, **through)
-    other, _ = evaluate(tmp_path / "two", shard_size=7, **through)
+    other, _ = evaluate(tmp_path / "two", shard_size=16, **through)
     assert canonical(one) == canonical(other)
     results = [json.loads((done.folder / "result.json").read_text()) for done in (bare, one)]
     robust = [result["robust"]["accuracy"] for result in results]
     assert robust[0] > robust[1] + 0.2
-    severities = [
-        {finding["check"]: finding["severity"] for finding in result["audit"]} for result in results
-    ]
-    assert severities[0]["nan_gradient"] == "error"
-    assert severities[1]["nan_gradient"] == "ok"
-    assert severities[0]["batch_mates"] == severities[1]["batch_mates"] == "ok"
+
+
+def test_the_audit_flags_masked_gradients_and_is_silent_with_a_surrogate():
+    chosen = load_images(digits(24), None)
+    examples = checked_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
+    found = {}
+    for name in ("none", "straight-through"):
+        model = put_surrogate(quantised(), name)
+        findings = audit(model, examples, ThreatModel("linf", 0.12), seed=0, compute_shape=24)
+        found[name] = {finding.check: finding for finding in findings}
+    assert found["none"]["nan_gradient"].severity == "error"
+    assert "100 % of their pixels" in found["none"]["nan_gradient"].message
+    assert found["straight-through"]["nan_gradient"].severity == "ok"
+    assert {checks["batch_mates"].severity for checks in found.values()} == {"ok"}

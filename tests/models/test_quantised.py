@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from robustray.cli import main
 from robustray.models import ModelError, create_model, load_weights, profile
+from robustray.models.freeze import freeze_weights
 from robustray.models.quantised import QuantisedNetwork, Quantiser, frozen_copy
 from robustray.models.quantised_names import from_tensorflow
 
 REFERENCE = Path(__file__).parent / "reference"
+DATA = Path(__file__).resolve().parents[3] / "shared/data"
 SPECS = Path(__file__).resolve().parents[3] / "shared/specs"
 
 
@@ -138,3 +141,23 @@ def test_the_quantiser_takes_the_upper_step_and_half_steps_on_ties():
 def test_impossible_options_are_refused(options, words):
     with pytest.raises(ModelError, match=words):
         create_model("robust_model_zoo_1", **options)
+
+
+def test_the_command_freezes_tensorflows_weights(tmp_path, capsys):
+    if not DATA.is_dir():
+        pytest.skip("the images are not at hand")
+    output = tmp_path / "frozen.safetensors"
+    command = ["weights", "freeze", str(REFERENCE / "model_1"), "--model", "robust_model_zoo_1"]
+    command += ["--set", "width=4", "--output", str(output), "--data-root", str(DATA)]
+    command += ["--parts", "data_batch_1", "--images", "20"]
+    assert main(command) == 0
+    assert "calibrated on 20 images" in capsys.readouterr().out
+    model = create_model("robust_model_zoo_1", width=4, mode="frozen").eval()
+    load_weights(model, output)
+    x = torch.rand(3, 3, 32, 32)
+    assert torch.allclose(model(x)[1], model(x[1:2])[0], atol=1e-4)
+
+
+def test_only_quantised_networks_are_frozen(tmp_path):
+    with pytest.raises(ModelError, match="statistics are fixed already"):
+        freeze_weights("x", tmp_path / "y", "rrn_a1", torch.rand(2, 3, 32, 32))

@@ -31,6 +31,9 @@ class WebServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # a client that has seen enough goes away
+
     def __exit__(self, *_: object) -> None:
         self.shutdown()
         self.server_close()

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import socket
 import tarfile
 import zipfile
 
@@ -94,6 +95,10 @@ def test_a_web_page_is_told_by_its_title(server, tmp_path, fetcher, kind):
         "https://[::1]/x",
         "https://[::ffff:127.0.0.1]/x",
         "https://[fd00::1]/x",
+        "https://[64:ff9b::10.0.0.1]/x",
+        "https://[2002:7f00:1::]/x",
+        "https://[fec0::1]/x",
+        "https://100.64.0.1/x",
         "https://0.0.0.0/x",
         "https://224.0.0.1/x",
     ],
@@ -187,6 +192,62 @@ def test_drives_confirmation_is_given(server, tmp_path, fetcher):
     assert "confirm=t" in server.asked[-1]
 
 
+def test_what_drive_broke_off_is_continued_behind_the_confirmation(server, tmp_path, fetcher):
+    identifier = "1okHk4XPgunmqHG3alXfVF84qRwlu6Oqe"
+    file = server.files[identifier] = File(DATA, tag='"w"', cut=700_000)
+    cache, wanted = Cache(tmp_path, fetcher), record(server, sources=[f"drive:{identifier}"])
+    with pytest.raises(DownloadError, match="the same command continues"):
+        cache.fetch(wanted)
+    kept = (tmp_path / "one/w.pt.part").stat().st_size
+    file.cut = None
+    (fetched,) = cache.fetch(wanted)
+    assert fetched.sha256 == DIGEST
+    assert file.ranges == [f"bytes={kept}-"]
+
+
+def test_a_file_put_there_by_hand_is_looked_at_before_it_is_trusted(server, tmp_path, fetcher):
+    cache, by_hand = Cache(tmp_path, fetcher), tmp_path / "one/w.pt"
+    wanted = record(server, sources=["page:https://example.org/click"], max_size=len(DATA))
+    by_hand.parent.mkdir()
+    for content, words in (
+        (b"<html><title>Sign in</title></html>", "a web page, not a file: 'Sign in'"),
+        (DATA + b"1", f"at most {len(DATA)}"),
+    ):
+        by_hand.write_bytes(content)
+        with pytest.raises(DownloadError, match=words):
+            cache.fetch(wanted)
+    by_hand.write_bytes(DATA)
+    assert [state for _, state in cache.verify(wanted)] == ["unchecked"]
+    (fetched,) = cache.fetch(wanted)
+    assert fetched.sha256 == DIGEST
+    assert [state for _, state in cache.verify(wanted)] == ["trusted"]
+
+
+def test_the_next_address_of_a_host_is_tried(server, tmp_path, fetcher, monkeypatch):
+    """As on a machine whose resolver tells of IPv6 and which has no way there."""
+    port = int(server.url.rpartition(":")[2])
+    found = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+    ]
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda h, *a, **k: found if h == "two.test" else real(h, *a, **k)
+    )
+    url = f"http://two.test:{port}/w.pt"
+    assert fetch_url(url, tmp_path / "w", fetcher, limit=1 << 30) == DIGEST
+
+
+def test_one_private_address_among_public_ones_is_enough_to_refuse(monkeypatch):
+    found = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 443))
+        for address in ("8.8.8.8", "10.1.2.3")
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(DownloadError, match=r"10\.1\.2\.3, which is no public address"):
+        look_up("https://rebinding.test/x")
+
+
 def archive(kind, members):
     buffer = io.BytesIO()
     if kind == "zip":
@@ -230,6 +291,26 @@ def test_bombs_and_damage_are_refused(tmp_path, kind):
     with pytest.raises(DownloadError, match="can't be unpacked"):
         unpack(tmp_path / "y", tmp_path / "to", kind, limit=100)
     assert not (tmp_path / "to").exists()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_no_flipped_byte_of_an_archive_brings_another_error_or_half_a_folder(tmp_path, kind):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("a/b", DATA[:600])
+    whole = buffer.getvalue() if kind == "zip" else archive(kind, [("a/b", DATA[:600])])
+    refused = 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x55
+        (tmp_path / "x").write_bytes(damaged)
+        folder = tmp_path / f"to{place}"
+        try:
+            unpack(tmp_path / "x", folder, kind, limit=10_000)
+        except DownloadError:
+            refused += 1
+            assert not folder.exists()
+    assert refused > len(whole) // 2
 
 
 @pytest.mark.parametrize("type_", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])

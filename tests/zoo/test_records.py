@@ -1,13 +1,19 @@
 """The records: whole, consistent with the catalogue, and shown on the command line."""
 
+import zipfile
+from pathlib import Path
+
 import pytest
+import yaml
 
 from robustray.cli import main
-from robustray.errors import ManifestError
-from robustray.models import find_model, list_models
+from robustray.cli_zoo import weights_in
+from robustray.errors import ManifestError, UserError
+from robustray.models import create_model, find_model, list_models, load_weights
 from robustray.zoo import load_records
 
 RECORDS = load_records()
+REFERENCE = Path(__file__).parents[1] / "models/reference/model_1"
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -72,3 +78,37 @@ def test_wrong_records_are_refused(tmp_path, change, words):
     (tmp_path / "a.yaml").write_text("\n".join([*lines, f"files: [{file}]"]))
     with pytest.raises(ManifestError, match=words):
         load_records(tmp_path)
+
+
+@pytest.mark.parametrize("inner", ["", "model/"])
+def test_a_tensorflow_checkpoint_in_an_archive_put_there_by_hand_is_imported(
+    tmp_path, monkeypatch, capsys, inner
+):
+    fields = RECORDS["robust_model_zoo_1-tf1"].model_dump(mode="json", exclude_none=True)
+    records = tmp_path / "records"
+    records.mkdir()
+    (records / "thin.yaml").write_text(yaml.safe_dump(fields | {"options": {"width": 4}}))
+    monkeypatch.setenv("ROBUSTRAY_ZOO_RECORDS", str(records))
+    monkeypatch.setenv("ROBUSTRAY_DATA", str(tmp_path / "data"))
+    command = ["zoo", "import", "robust_model_zoo_1-tf1", "--output", f"{tmp_path}/w.safetensors"]
+    assert main(command) == 2
+    place = tmp_path / "data/zoo/robust_model_zoo_1-tf1/model_1.zip"
+    assert f"put it at {place}" in capsys.readouterr().err
+    with zipfile.ZipFile(place, "w") as file:
+        for path in REFERENCE.iterdir():
+            file.write(path, inner + path.name)
+    assert main(command) == 0
+    assert "123 tensors" in capsys.readouterr().out
+    model, expected = (create_model("robust_model_zoo_1", width=4) for _ in range(2))
+    load_weights(model, tmp_path / "w.safetensors")
+    load_weights(expected, REFERENCE)
+    for name, tensor in expected.state_dict().items():
+        assert tensor.equal(model.state_dict()[name]), name
+
+
+def test_an_archive_with_two_checkpoints_is_a_question(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("a/one.index", "two.index"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"2 checkpoints .*a/one\.index, two\.index"):
+        weights_in(tmp_path)

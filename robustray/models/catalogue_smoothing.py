@@ -1,0 +1,77 @@
+"""Entry points of the networks that adaptive smoothing mixes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from robustray.models.bit_resnet import BitResNet
+from robustray.models.cifar_resnet import CifarResNet
+from robustray.models.dm_wide_resnet import DmWideResNet, TradesWideResNet
+from robustray.models.papers import BIT, RESNETS, TRADES, UNCOVERING
+from robustray.models.registry import register
+
+
+@register((), paper=BIT)
+def bit_r50x1(**options: Any) -> BitResNet:
+    """BiT ResNet-50 of width 1."""
+    return BitResNet((3, 4, 6, 3), 1, **options)
+
+
+@register((), paper=BIT)
+def bit_r50x3(**options: Any) -> BitResNet:
+    """BiT ResNet-50 of width 3."""
+    return BitResNet((3, 4, 6, 3), 3, **options)
+
+
+@register((), paper=BIT)
+def bit_r101x1(**options: Any) -> BitResNet:
+    """BiT ResNet-101 of width 1."""
+    return BitResNet((3, 4, 23, 3), 1, **options)
+
+
+@register((), paper=BIT)
+def bit_r101x3(**options: Any) -> BitResNet:
+    """BiT ResNet-101 of width 3."""
+    return BitResNet((3, 4, 23, 3), 3, **options)
+
+
+@register((), paper=BIT)
+def bit_r152x2(**options: Any) -> BitResNet:
+    """BiT ResNet-152 of width 2: the accurate base of the published composites."""
+    return BitResNet((3, 8, 36, 3), 2, **options)
+
+
+@register((), paper=BIT)
+def bit_r152x4(**options: Any) -> BitResNet:
+    """BiT ResNet-152 of width 4."""
+    return BitResNet((3, 8, 36, 3), 4, **options)
+
+
+@register(("activations",), paper=UNCOVERING)
+def dm_wrn_70_16(*, activations: str = "SiLU", **options: Any) -> DmWideResNet:
+    """DeepMind's WRN-70-16: the robust base of the published composites."""
+    return DmWideResNet(70, 16, activations, **options)
+
+
+@register(("activations",), paper=UNCOVERING)
+def dm_wrn_28_10(*, activations: str = "SiLU", **options: Any) -> DmWideResNet:
+    """DeepMind's WRN-28-10."""
+    return DmWideResNet(28, 10, activations, **options)
+
+
+@register((), paper=TRADES)
+def trades_wrn_34_10(**options: Any) -> TradesWideResNet:
+    """WRN-34-10 of the TRADES code, with its unused copy of the first group."""
+    return TradesWideResNet(34, 10, **options)
+
+
+@register(("depths", "width", "pre_process"), paper=RESNETS)
+def cifar_resnet18(*, depths: tuple[int, ...] = (2, 2, 2, 2), **options: Any) -> CifarResNet:
+    """ResNet-18 for 32-pixel images."""
+    return CifarResNet("postact", depths, **options)
+
+
+@register(("depths", "width", "pre_process"), paper=RESNETS)
+def cifar_preact_resnet18(*, depths: tuple[int, ...] = (2, 2, 2, 2), **options: Any) -> CifarResNet:
+    """Pre-activation ResNet-18 for 32-pixel images, without a last normalisation."""
+    return CifarResNet("preact", depths, **options)

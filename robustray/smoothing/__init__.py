@@ -1,0 +1,42 @@
+"""Adaptive smoothing: an accurate and a robust network mixed, trained, attacked and certified."""
+
+from robustray.smoothing.certificates import (
+    Bounds,
+    certified_accuracy,
+    clopper_pearson,
+    frequencies,
+    lipschitz_radius,
+    noisy_counts,
+    smoothing_radius,
+)
+from robustray.smoothing.composite import PUBLISHED, Composite, Constants
+from robustray.smoothing.losses import composite_loss, learning_rate
+from robustray.smoothing.mixing_network import PRESETS, MixingNetwork
+from robustray.smoothing.train import MixingSettings, MixingTraining
+from robustray.smoothing.training_data import (
+    AttackedImages,
+    TrainingAttack,
+    attack_for_training,
+)
+
+__all__ = [
+    "PRESETS",
+    "PUBLISHED",
+    "AttackedImages",
+    "Bounds",
+    "Composite",
+    "Constants",
+    "MixingNetwork",
+    "MixingSettings",
+    "MixingTraining",
+    "TrainingAttack",
+    "attack_for_training",
+    "certified_accuracy",
+    "clopper_pearson",
+    "composite_loss",
+    "frequencies",
+    "learning_rate",
+    "lipschitz_radius",
+    "noisy_counts",
+    "smoothing_radius",
+]
