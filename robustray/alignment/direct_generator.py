@@ -170,9 +170,9 @@ def _epoch(
         generator.optimizer.step()
         critic.network.requires_grad_(True)
         sum_3 += torch.stack([critic_loss, adversarial, length]).detach()
-    means = (sum_3 / settings.steps_per_epoch).tolist()
+    means: list[float] = (sum_3 / settings.steps_per_epoch).tolist()
     names = ("critic_loss", "adversarial_loss", "length_loss")
-    return dict(zip(names, means, strict=True)) | {"total_loss": sum(means)}
+    return dict(zip(names, means, strict=True)) | {"total_loss": float(sum(means))}
 
 
 def _validated(
