@@ -20,7 +20,7 @@ from robustray.pipelines.projections import (
 )
 from robustray.store import LocalStore
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(280), pytest.mark.slow]
 SETTINGS = Projection(initial_steps=3, steps=2)
 RESOURCES = Resources(gpus=0, cpus=1, max_concurrent=2)
 
