@@ -25,7 +25,7 @@ from robustray.alignment.conditional_networks import ConditionalGenerator  # noq
 from robustray.alignment.cosine import alignment  # noqa: E402
 from robustray.alignment.projection import project  # noqa: E402
 from robustray.data.study import load_study  # noqa: E402
-from robustray.manifest.alignment_stages import (  # noqa: E402
+from robustray.manifest.alignment import (  # noqa: E402
     ConditionalGeneratorTraining,
     Projection,
 )

@@ -25,7 +25,7 @@ from robustray.alignment.cosine import alignment  # noqa: E402
 from robustray.alignment.direct_generator import direct_delta_x, fit_direct_generator  # noqa: E402
 from robustray.alignment.networks import residual_generator  # noqa: E402
 from robustray.data.study import StudySplit, load_study  # noqa: E402
-from robustray.manifest.alignment_stages import GeneratorTraining  # noqa: E402
+from robustray.manifest.alignment import GeneratorTraining  # noqa: E402
 from robustray.models import create_model, save_weights  # noqa: E402
 from robustray.reports.alignment_sheets import sheet_png  # noqa: E402
 

@@ -19,7 +19,7 @@ from robustray.alignment.conditional_networks import (
 )
 from robustray.alignment.player import Files, Player
 from robustray.errors import DataError
-from robustray.manifest.alignment_stages import ConditionalGeneratorTraining
+from robustray.manifest.alignment import ConditionalGeneratorTraining
 from robustray.random import ExampleRandom, derive_seed, generator
 
 Commit = Callable[[int, Files, dict[str, Any], dict[str, float]], None]

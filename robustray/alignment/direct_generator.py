@@ -14,7 +14,7 @@ from robustray.alignment.batches import study_batches
 from robustray.alignment.cosine import alignment
 from robustray.alignment.player import Files, Player, copied_weights
 from robustray.data.study import StudySplit
-from robustray.manifest.alignment_stages import GeneratorTraining
+from robustray.manifest.alignment import GeneratorTraining
 
 OnEpoch = Callable[[int, Files, dict[str, Any], dict[str, float]], None]
 _EVALUATED = 100  # validation examples at a time

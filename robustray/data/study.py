@@ -25,7 +25,7 @@ from robustray.data.load import data_root, load_dataset
 from robustray.data.spheres import draw_spheres, sphere_delta_x
 from robustray.data.squares import SQUARES, SQUARES32, make_squares, square_delta_x
 from robustray.errors import DataError
-from robustray.manifest.alignment_stages import FolderData
+from robustray.manifest.alignment import FolderData
 from robustray.manifest.schema import DataConfig
 from robustray.random import ExampleRandom
 

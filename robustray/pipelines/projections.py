@@ -38,7 +38,7 @@ from robustray.evaluation.ready import Node
 from robustray.evaluation.worker import FINISHED, Place, Reply, failure
 from robustray.evaluation.workers import make_place, pool_size
 from robustray.manifest import Resources
-from robustray.manifest.alignment_stages import Projection
+from robustray.manifest.alignment import Projection
 from robustray.store import ObjectStore, canonical_json, open_store, sha256_bytes
 from robustray.sweeps.queue import Failure
 

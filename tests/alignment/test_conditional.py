@@ -20,7 +20,7 @@ from robustray.alignment.conditional_networks import (
 )
 from robustray.alignment.projection import project
 from robustray.errors import DataError
-from robustray.manifest.alignment_stages import ConditionalGeneratorTraining, Projection
+from robustray.manifest.alignment import ConditionalGeneratorTraining, Projection
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from robustray.alignment.networks import SphereGenerator, UNetGenerator, residua
 from robustray.data.spheres import draw_spheres, sphere_delta_x
 from robustray.data.study import StudySplit
 from robustray.errors import DataError
-from robustray.manifest.alignment_stages import GeneratorTraining
+from robustray.manifest.alignment import GeneratorTraining
 from robustray.models.resnet18 import PointMLP
 
 

@@ -12,7 +12,7 @@ from robustray.data.imagenet import read_imagenet
 from robustray.data.pictures import equalise, read_grey
 from robustray.data.study import load_study
 from robustray.errors import DataError
-from robustray.manifest.alignment_stages import FolderData
+from robustray.manifest.alignment import FolderData
 
 SOURCE = np.random.default_rng(0)
 CONFIG = {

@@ -12,7 +12,7 @@ from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.projection import project
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources
-from robustray.manifest.alignment_stages import Projection
+from robustray.manifest.alignment import Projection
 from robustray.pipelines.projections import (
     compute_projections,
     open_projections,
