@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -18,6 +20,20 @@ pytest_plugins = ["tests.fixtures_servers"]
 def _one_thread() -> None:
     """Tests share two cores; more intra-op threads than that make everything slower."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One local Ray with two CPUs for all tests that run on it; ``connect`` uses what is there."""
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}},
+    )  # fmt: skip
+    yield
+    ray.shutdown()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@
 
 from robustray.attacks import catalogue as _catalogue
 from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
+from robustray.attacks.apgd_adaptive import apgd_mixture
 from robustray.attacks.autoattack import autoattack
 from robustray.attacks.bpda import Bpda, WithSurrogate, soft_round, straight_through
 from robustray.attacks.carlini_wagner import carlini_wagner, cw_l2
@@ -43,6 +44,7 @@ __all__ = [
     "WithSurrogate",
     "apgd_ce",
     "apgd_dlr",
+    "apgd_mixture",
     "apgd_t",
     "attack_suite",
     "autoattack",

@@ -32,7 +32,7 @@ CASES = [
     (name, norm)
     for name in list_attacks()
     for norm in ("linf", "l2", "l1")
-    if name != "cw-l2" or norm == "l2"
+    if name != "apgd-mixture" and (name != "cw-l2" or norm == "l2")
 ]
 
 
@@ -46,6 +46,12 @@ def test_each_attack_is_a_function_of_its_name(name, norm):
     assert torch.equal(found.x_adv, again.x_adv)
     assert bool(threat.contains(found.x_adv, x).all())
     assert torch.equal(found.success_B, model(found.x_adv).argmax(1) != y)
+
+
+def test_the_attack_of_mixed_classifiers_refuses_others():
+    model, x = Linear((3, 6, 6), 4), interior((3, 6, 6), 5)
+    with pytest.raises(ValueError, match="mixed classifiers"):
+        call("apgd-mixture", model, x, model(x).argmax(1), ThreatModel("linf", 0.01))
 
 
 @pytest.mark.parametrize("name", robustray.attacks.__all__)

@@ -5,7 +5,6 @@ import signal
 
 import numpy as np
 import pytest
-import ray
 import torch
 
 from robustray.alignment.conditional_networks import ConditionalGenerator
@@ -20,16 +19,9 @@ from robustray.pipelines.projections import (
 )
 from robustray.store import LocalStore
 
-pytestmark = [pytest.mark.timeout(280), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(280), pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 SETTINGS = Projection(initial_steps=3, steps=2)
 RESOURCES = Resources(gpus=0, cpus=1, max_concurrent=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 def content(store):

@@ -4,7 +4,6 @@ import json
 
 import mlflow
 import pytest
-import ray
 from mlflow import MlflowClient
 
 from robustray.errors import CorruptObjectError, UserError
@@ -14,14 +13,7 @@ from robustray.pipelines.work import read_file
 from robustray.store import LocalStore
 from tests.pipelines.counting import count
 
-pytestmark = pytest.mark.timeout(240)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _ray():
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("local_ray")]
 
 
 def manifest(description=""):
