@@ -234,6 +234,8 @@ class Composite(nn.Module):
 
 def _log_sum(constant: float, scale: float, log_B: Tensor) -> Tensor:
     """Return log(constant + scale exp(log_B)); what is zero up to rounding is left out."""
+    if scale <= _NOTHING:
+        return torch.full_like(log_B, math.log(constant))
     moving = math.log(scale) + log_B
     if constant <= _NOTHING:
         return moving

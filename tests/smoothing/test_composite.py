@@ -118,6 +118,13 @@ def test_gradients_go_through_the_mixing_network_only_if_asked():
     assert (found[0] - found[1]).abs().max() > 0.01 * found[1].abs().max()
 
 
+def test_a_scale_of_zero_leaves_a_constant_weight():
+    model = composite(mixing=mixing(), constants=Constants(alpha_scale=0, alpha_bias=0.9))
+    g, h = (torch.softmax(base(X).double(), 1) for base in model.models)
+    with torch.no_grad():
+        assert torch.allclose(model(X).double().exp(), 0.1 * g + 0.9 * h, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "fields", [{"alpha_scale": 0.9, "alpha_bias": 0.2}, {"alpha_bias": -0.1}, {"std_scale": 0}]
 )
