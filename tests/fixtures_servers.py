@@ -11,6 +11,15 @@ import pytest
 from tests.servers import MlflowServer, RcloneServer, S3Server, program
 
 
+def fresh_uri(server: S3Server | RcloneServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Put the server's address and keys into the environment; return a fresh s3:// URI."""
+    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in server.env().items():
+        monkeypatch.setenv(name, value)
+    return server.uri()
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """A SeaweedFS server; a test that kills it must restart it."""
@@ -22,11 +31,7 @@ def s3_server() -> Iterator[S3Server]:
 @pytest.fixture
 def s3_uri(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """A fresh s3:// URI, with the server's address and keys in the environment."""
-    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in s3_server.env().items():
-        monkeypatch.setenv(name, value)
-    return s3_server.uri()
+    return fresh_uri(s3_server, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -40,11 +45,7 @@ def rclone_server() -> Iterator[RcloneServer]:
 @pytest.fixture
 def overwriting_uri(rclone_server: RcloneServer, monkeypatch: pytest.MonkeyPatch) -> str:
     """A fresh s3:// URI on a server without conditional writes."""
-    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_REGION", "AWS_ENDPOINT_URL_S3"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in rclone_server.env().items():
-        monkeypatch.setenv(name, value)
-    return rclone_server.uri()
+    return fresh_uri(rclone_server, monkeypatch)
 
 
 @pytest.fixture(scope="session")

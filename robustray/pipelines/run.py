@@ -18,7 +18,7 @@ from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
 from robustray.cluster import check_fits, connect, describe, has_gpu, read_capacity
 from robustray.data import data_root
 from robustray.errors import MachineError, UserError
-from robustray.manifest import Manifest, Resources, dump_manifest, study_id
+from robustray.manifest import Manifest, dump_manifest, study_id
 from robustray.pipelines.tracked import job_run
 from robustray.pipelines.work import Context, Job, Product, attempt_job
 from robustray.reports.files import write_atomically
@@ -279,8 +279,3 @@ def describe_progress(manifest: Manifest, kind: str, steps: int, store: ObjectSt
     if tries and tries[-1].message:
         line += f"; attempt {tries[-1].number} ended: {tries[-1].outcome}: {tries[-1].message}"
     return line
-
-
-def resources_in_words(resources: Resources) -> str:
-    """Return what a job takes, for its plan."""
-    return f"one worker with {describe(resources)}"
