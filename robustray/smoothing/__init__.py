@@ -1,5 +1,7 @@
 """Adaptive smoothing: an accurate and a robust network mixed, trained, attacked and certified."""
 
+from robustray.models.composite import PUBLISHED, Composite, Constants
+from robustray.models.mixing_network import PRESETS, MixingNetwork
 from robustray.smoothing.certificates import (
     Bounds,
     certified_accuracy,
@@ -9,9 +11,7 @@ from robustray.smoothing.certificates import (
     noisy_counts,
     smoothing_radius,
 )
-from robustray.smoothing.composite import PUBLISHED, Composite, Constants
 from robustray.smoothing.losses import composite_loss, learning_rate
-from robustray.smoothing.mixing_network import PRESETS, MixingNetwork
 from robustray.smoothing.train import MixingSettings, MixingTraining
 from robustray.smoothing.training_data import (
     AttackedImages,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustray.smoothing.composite import Composite
+from robustray.models.composite import Composite
 
 
 @dataclass(frozen=True)

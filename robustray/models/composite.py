@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustray.models import ModelError
+from robustray.models.errors import ModelError
 
 _NOTHING = 1e-9  # such as 1 - 0.04 - 0.96
 _CLAMP = 0.6  # of the mixing output, in standard deviations, while it is trained

@@ -12,8 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from robustray.models import ModelError
 from robustray.models.cifar_resnet import PreActBlock
+from robustray.models.errors import ModelError
 
 Channels = tuple[int, int, int, int]
 
