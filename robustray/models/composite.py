@@ -7,7 +7,7 @@ adaptive smoothing" (2024), Eq. 5.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple, Protocol, Self, cast
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from robustray.models.errors import ModelError
 
-_NOTHING = 1e-9  # such as 1 - 0.04 - 0.96
+_NOTHING = 1e-6  # such as 1 - 0.04 - 0.96, in the single precision of files
 _CLAMP = 0.6  # of the mixing output, in standard deviations, while it is trained
 
 
@@ -65,7 +65,7 @@ class Constants:
     def __post_init__(self) -> None:
         if self.alpha_bias < 0 or self.alpha_scale < 0:
             raise ModelError("alpha_scale and alpha_bias are at least 0")
-        if self.alpha_scale + self.alpha_bias > 1 + 1e-9:
+        if self.alpha_scale + self.alpha_bias > 1 + _NOTHING:
             raise ModelError("alpha_scale + alpha_bias is at most 1")
         if min(self.std_scale, self.rob_scale) <= 0:
             raise ModelError("std_scale and rob_scale are positive")
@@ -123,12 +123,27 @@ class Composite(nn.Module):
         resize: int | None = None,
     ) -> None:
         super().__init__()
+        for field in fields(Constants):
+            self.register_parameter(field.name, nn.Parameter(torch.empty(()), requires_grad=False))
         self.models = nn.ModuleList([accurate, robust]).requires_grad_(False).eval()
-        self.mixing = mixing
+        self.policy_net = mixing
         self.bn = nn.BatchNorm1d(1, affine=False, momentum=0.01)
-        self.constants = constants or Constants()
         self.policy_graph, self.resize = policy_graph, resize
         self.scale_alpha: bool | None = None
+        self.constants = constants or Constants()
+        self.register_load_state_dict_post_hook(_read_constants)
+
+    @property
+    def constants(self) -> Constants:
+        """The seven numbers; they are saved and loaded with the weights."""
+        return self._constants
+
+    @constants.setter
+    def constants(self, constants: Constants) -> None:
+        self._constants = constants
+        with torch.no_grad():
+            for name, value in asdict(constants).items():
+                self.get_parameter(name).fill_(value)
 
     def with_constants(self, **changes: float) -> Self:
         """Change some constants, in place."""
@@ -138,7 +153,7 @@ class Composite(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the mixing network and of its output's normalisation."""
         self.training = mode
-        for part in (self.mixing, self.bn):
+        for part in (self.policy_net, self.bn):
             if part is not None:
                 part.train(mode)
         return self
@@ -183,7 +198,7 @@ class Composite(nn.Module):
         """Return log(1 - alpha) and log(alpha), with finite gradients however large gamma is."""
         gamma_B = gamma_B.float()
         scaled = (not self.training) if self.scale_alpha is None else self.scale_alpha
-        if self.mixing is None or not scaled:
+        if self.policy_net is None or not scaled:
             return F.logsigmoid(-gamma_B), F.logsigmoid(gamma_B)
         scale, bias = self.constants.alpha_scale, self.constants.alpha_bias
         return (
@@ -193,7 +208,7 @@ class Composite(nn.Module):
 
     def _gamma(self, answers: Answers) -> Tensor:
         rows = len(answers.accurate_BK)
-        if self.mixing is None:
+        if self.policy_net is None:
             return answers.accurate_BK.new_full((rows,), self.constants.gamma)
         if self.constants.alpha_scale == 0:
             bias = self.constants.alpha_bias
@@ -201,8 +216,8 @@ class Composite(nn.Module):
         features = [answers.accurate_features, answers.robust_features]
         if not self.policy_graph:
             features = [(a.detach(), b.detach()) for a, b in features]
-        mixed_B1 = self.mixing(*features).float()
-        if self.training:
+        mixed_B1 = self.policy_net(*features).float()
+        if self.training and rows > 1:
             mean, std = mixed_B1.detach().mean(), mixed_B1.detach().std()
             mixed_B1 = mixed_B1.clamp(mean - _CLAMP * std, mean + _CLAMP * std)
         scaled = self.bn(mixed_B1) * self.constants.gamma_scale + self.constants.gamma_bias
@@ -211,10 +226,10 @@ class Composite(nn.Module):
     def _single(self) -> tuple[int, float, float] | None:
         """Return which base answers alone, its scale and gamma, or None."""
         constants = self.constants
-        alone = constants.gamma if self.mixing is None else 0.0
+        alone = constants.gamma if self.policy_net is None else 0.0
         if alone == -math.inf or (constants.alpha_scale == constants.alpha_bias == 0):
             return 0, constants.std_scale, -math.inf
-        if alone == math.inf or (self.mixing is not None and constants.alpha_bias == 1):
+        if alone == math.inf or constants.alpha_bias == 1:
             return 1, constants.rob_scale, math.inf
         return None
 
@@ -230,6 +245,15 @@ class Composite(nn.Module):
             which = ("accurate", "robust")[number]
             raise ModelError(f"the {which} base has no forward_features: it can't be mixed")
         return cast(Base, base)
+
+
+def _read_constants(composite: nn.Module, _: Any) -> None:
+    """Take over the constants that were just loaded."""
+    assert isinstance(composite, Composite)
+    names = [field.name for field in fields(Constants)]
+    if not composite.gamma.is_meta:  # type: ignore[union-attr]
+        found = {name: float(composite.get_parameter(name)) for name in names}
+        composite._constants = Constants(**found)
 
 
 def _log_sum(constant: float, scale: float, log_B: Tensor) -> Tensor:

@@ -46,8 +46,8 @@ def test_the_weight_follows_the_mixing_network_and_its_range():
     model.bn.running_mean.fill_(0.1)
     model.bn.running_var.fill_(0.5)
     answers = model.ask(X)
-    assert model.mixing is not None
-    raw = model.mixing.eval()(answers.accurate_features, answers.robust_features).double()[:, 0]
+    assert model.policy_net is not None
+    raw = model.policy_net.eval()(answers.accurate_features, answers.robust_features).double()[:, 0]
     gamma = (raw - 0.1) / math.sqrt(0.5 + 1e-5) * 2 + 1.3
     alpha = (torch.sigmoid(gamma) * 0.15 + 0.84)[:, None]
     g, h = (base(X).double() for base in model.models)
@@ -83,8 +83,8 @@ def test_training_leaves_the_range_out_and_touches_only_the_mixing_network():
     assert not any(base.training for base in model.models)
     assert all(p.grad is None for p in model.models.parameters())
     assert all(torch.equal(v, before[k]) for k, v in model.models.state_dict().items())
-    assert model.mixing is not None
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.mixing.parameters())
+    assert model.policy_net is not None
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.policy_net.parameters())
 
 
 @pytest.mark.parametrize(("gamma", "base"), [(-math.inf, 0), (math.inf, 1)])
@@ -175,4 +175,22 @@ def test_published_composites_have_their_size():
             MixingNetwork.preset(512, 256),
             resize=128,
         )
-    assert sum(p.numel() for p in model.parameters()) + 7 == 567_385_375
+    assert sum(p.numel() for p in model.parameters()) == 567_385_375
+
+
+def test_constants_are_saved_with_the_weights():
+    model = composite(mixing=mixing(), constants=PUBLISHED["cifar10-edm"])
+    names = list(model.state_dict())
+    assert names[:7] == [field.name for field in dataclasses.fields(Constants)]
+    assert {"models.0.conv1.weight", "policy_net.conv1x1.weight", "bn.running_var"} <= set(names)
+    other = composite(mixing=mixing())
+    assert not torch.allclose(other(X), model(X))
+    other.load_state_dict(model.state_dict())
+    assert other.constants.rob_scale == pytest.approx(0.3)
+    assert torch.equal(other(X), model(X))
+
+
+def test_a_bias_of_one_is_the_robust_base_alone():
+    for part in (None, mixing()):
+        model = composite(mixing=part, constants=Constants(gamma=0, alpha_scale=0, alpha_bias=1))
+        assert torch.equal(model(X), torch.log_softmax(model.models[1](X), 1))
