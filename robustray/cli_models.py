@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -46,6 +47,21 @@ def add_models(commands: Any) -> None:
         help="an option of the model, such as num_classes=100; may be repeated",
     )
     convert.set_defaults(command=_convert)
+
+    assemble = actions.add_parser(
+        "assemble", help="write the parts of a mixed classifier as one file, with its constants"
+    )
+    assemble.add_argument("--accurate", metavar="FILE", help="weights of the accurate base")
+    assemble.add_argument("--robust", metavar="FILE", help="weights of the robust base")
+    assemble.add_argument("--mixing", metavar="FILE", help="weights of the mixing network")
+    assemble.add_argument(
+        "--folder",
+        metavar="DIR",
+        help="of published files: Base/ and CompModel/; with --set preset",
+    )
+    assemble.add_argument("--output", required=True, metavar="FILE.safetensors")
+    assemble.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE")
+    assemble.set_defaults(command=_assemble)
 
     freeze = actions.add_parser(
         "freeze", help="store the batch statistics of training images in weights: mode frozen"
@@ -94,6 +110,26 @@ def _convert(options: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(str(error)) from error
     print(done)
+    return 0
+
+
+def _assemble(options: argparse.Namespace) -> int:
+    from robustray.models.assemble import assemble, published_files
+
+    given = dict(_assignment(text) for text in options.set)
+    files = {role: getattr(options, role) for role in ("accurate", "robust", "mixing")}
+    if options.folder is not None:
+        if any(files.values()) or not given.get("preset"):
+            raise UserError("--folder goes with --set preset=NAME, and without single files")
+        files = published_files(Path(options.folder), str(given["preset"]))
+    elif files["accurate"] is None or files["robust"] is None:
+        raise UserError("name the parts with --accurate, --robust and --mixing, or with --folder")
+    paths = {role: None if name is None else Path(name) for role, name in files.items()}
+    try:
+        composite = assemble(Path(options.output), given, **paths)
+    except OSError as error:
+        raise UserError(str(error)) from error
+    print(f"constants  {composite.constants}\nwrote      {options.output}")
     return 0
 
 

@@ -66,6 +66,26 @@ __all__ = [
 ]
 
 
+class MixingNetworkConfig(Section):
+    """A mixing network: how second features come in, and four channels for each base."""
+
+    version: Literal[3, 4] = 4
+    accurate: Annotated[tuple[Natural, ...], Field(min_length=4, max_length=4)] | None = None
+    robust: Annotated[tuple[Natural, ...], Field(min_length=4, max_length=4)] | None = None
+
+
+class MixtureConstants(Section):
+    """The seven numbers of a mixed classifier; see ``robustray.smoothing.Constants``."""
+
+    gamma: Number | None = None
+    gamma_scale: Number | None = None
+    gamma_bias: Number | None = None
+    alpha_scale: Annotated[Number, Field(ge=0, le=1)] | None = None
+    alpha_bias: Annotated[Number, Field(ge=0, le=1)] | None = None
+    std_scale: PositiveNumber | None = None
+    rob_scale: PositiveNumber | None = None
+
+
 class ModelConfig(Section):
     """The network: an architecture's name and its options (see ``robustray.models``).
 
@@ -93,10 +113,18 @@ class ModelConfig(Section):
     quantise: bool | None = None
     alpha: PositiveNumber | None = None
     width: Natural | None = None
+    preset: str | None = None
+    accurate: ModelConfig | None = None
+    robust: ModelConfig | None = None
+    mixing: MixingNetworkConfig | None = None
+    use_policy: bool | None = None
+    constants: MixtureConstants | None = None
+    policy_graph: bool | None = None
+    resize: Natural | None = None
 
     def options(self) -> dict[str, Any]:
         """Return the options that were given, as keyword arguments of ``create_model``."""
-        return {k: v for k, v in self.model_dump(exclude={"name"}).items() if v is not None}
+        return self.model_dump(exclude={"name"}, exclude_none=True)
 
 
 class StageGrid(Section):
@@ -341,6 +369,14 @@ class Sweep(Section):
         if parts > self.recipe.batch_size:
             raise ValueError(
                 f"recipe.micro_batches: {parts} parts of {self.recipe.batch_size} images"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _trains_one_network(self) -> Self:
+        if self.model.name == "adaptive_smoothing":
+            raise ValueError(
+                "model.name: adaptive_smoothing is trained by a manifest of kind Mixing"
             )
         return self
 

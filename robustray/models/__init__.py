@@ -3,6 +3,7 @@
 from robustray.models import (
     catalogue,
     catalogue_cells,
+    catalogue_composites,
     catalogue_directions,
     catalogue_quantised,
     catalogue_smoothing,
@@ -34,6 +35,7 @@ __all__ = [
     "WeightsError",
     "catalogue",
     "catalogue_cells",
+    "catalogue_composites",
     "catalogue_directions",
     "catalogue_quantised",
     "catalogue_smoothing",

@@ -11,11 +11,14 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
+from robustray.models.bit_names import from_bit
+from robustray.models.errors import WeightsError
 from robustray.models.quantised_names import from_tensorflow
 
-Kind = Literal["safetensors", "torch", "tensorflow"]
+Kind = Literal["safetensors", "torch", "tensorflow", "npz"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Layout:
 
     Attributes
     ----------
-    container : "safetensors", "torch" or "tensorflow"
+    container : "safetensors", "torch", "tensorflow" or "npz"
         The kind of file.
     member : str or None
         Key of the state dict within the file's mapping; None if the mapping is the state dict.
@@ -50,6 +53,18 @@ class Layout:
         return self.rename(state) if self.rename else state
 
 
+def _once(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return a composite's tensors, which published wrappers hold twice, under their own names."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        inner = _WRAPPED.sub("", name)
+        if not torch.equal(found.setdefault(inner, tensor), tensor):
+            raise WeightsError(f"{inner} stands there twice, with different values")
+    return found
+
+
+_WRAPPED = re.compile(r"^_?comp_model\.(module\.)?")
+
 # Of files with averaged and raw weights, model_state_dict holds the averaged ones.
 LAYOUTS: dict[str, Layout] = {
     "safetensors": Layout("safetensors"),
@@ -57,15 +72,21 @@ LAYOUTS: dict[str, Layout] = {
     "state_dict": Layout("torch", "state_dict"),
     "model_state_dict": Layout("torch", "model_state_dict"),
     "unaveraged": Layout("torch", "unaveraged_model_state_dict", by_name_only=True),
+    "model": Layout("torch", "model"),
+    "composite": Layout("torch", rename=_once),
     "tensorflow": Layout("tensorflow", rename=from_tensorflow),
+    "bit": Layout("npz", rename=from_bit),
 }
 
 # RobustBench keeps the constants of an input standardisation, (x - mu) / sigma, in the state dict.
 NORMALISATION = ("mu", "sigma")
 
-# Of data-parallel wrappers; and of RobustWRN, in its own code and in RobustBench's, whose tail norm
-# is bn1 and whose projections are bare convolutions.
+# Of data-parallel wrappers; of a network behind a normalising layer that has no tensors; and of
+# RobustWRN, in its own code and in RobustBench's, whose tail norm is bn1 and whose projections are
+# bare convolutions.
 _SYNONYMS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"^module\."), ""),
+    (re.compile(r"^[01]\."), ""),
     (re.compile(r"^module\."), ""),
     (re.compile(r"^bn1\."), "norm1."),
     (re.compile(r"\.convShortcut\."), ".shortcut.0."),

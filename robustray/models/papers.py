@@ -67,3 +67,10 @@ DIRECTIONS = Paper(
     venue="Pattern Recognition 139, 2023",
     arxiv="2009.04709",
 )
+
+ADAPTIVE_SMOOTHING = Paper(
+    "Bai, Anderson, Kim, Sojoudi",
+    "Improving the accuracy-robustness trade-off of classifiers via adaptive smoothing",
+    "SIMODS 2024",
+    "2301.12554",
+)

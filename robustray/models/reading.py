@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
+import zlib
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
@@ -25,7 +28,7 @@ class Content:
 
     Attributes
     ----------
-    container : "safetensors", "torch" or "tensorflow"
+    container : "safetensors", "torch", "tensorflow" or "npz"
         The kind of file, told by what it contains and not by what it is called.
     values : mapping
         Its content.
@@ -39,7 +42,7 @@ class Content:
 
 
 def read_file(path: Path, *, drop_objects: bool = False) -> Content:
-    """Read safetensors, a TensorFlow checkpoint, or what ``torch.save`` wrote.
+    """Read safetensors, a TensorFlow checkpoint, NumPy arrays, or what ``torch.save`` wrote.
 
     The latter with restricted unpickling. A TensorFlow checkpoint may be named by its ``.index``
     file, by its prefix, or by a folder that holds no other.
@@ -67,6 +70,8 @@ def read_file(path: Path, *, drop_objects: bool = False) -> Content:
             return Content("safetensors", safetensors.torch.load_file(path))
         except SafetensorError as error:
             raise WeightsError(f"{path} is damaged: {error}") from error
+    if start[:2] == b"PK" and _is_npz(path):
+        return Content("npz", _read_npz(path))
     names = _foreign_names(path) if drop_objects else ()
     stand_ins: list[Any] = [(_stand_in(name), name) for name in names]
     try:
@@ -79,6 +84,26 @@ def read_file(path: Path, *, drop_objects: bool = False) -> Content:
     if not isinstance(values, Mapping):
         raise WeightsError(f"{path} contains a {type(values).__name__}, not a state dict")
     return Content("torch", values, names)
+
+
+def _is_npz(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return False
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _read_npz(path: Path) -> dict[str, torch.Tensor]:
+    """Read arrays of numbers; arrays of objects, which are pickles, are refused."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise WeightsError(
+            f"{path} is damaged, or holds other things than arrays: {error}"
+        ) from error
 
 
 def _foreign_names(path: Path) -> tuple[str, ...]:
