@@ -22,6 +22,14 @@ from robustray.manifest.loading import (
     study_id,
     validate,
 )
+from robustray.manifest.mixing import (
+    BaseConfig,
+    Certified,
+    Judging,
+    Mixing,
+    MixingSettings,
+    TrainingAttack,
+)
 from robustray.manifest.schema import (
     Augmentation,
     Awp,
@@ -52,7 +60,9 @@ from robustray.manifest.schema import (
 __all__ = [
     "Augmentation",
     "Awp",
+    "BaseConfig",
     "BatchNormConfig",
+    "Certified",
     "Composition",
     "Curve",
     "DataConfig",
@@ -67,8 +77,11 @@ __all__ = [
     "InnerAttack",
     "JudgedData",
     "JudgedThreat",
+    "Judging",
     "Manifest",
     "ManifestError",
+    "Mixing",
+    "MixingSettings",
     "Mixture",
     "ModelConfig",
     "Optimizer",
@@ -85,6 +98,7 @@ __all__ = [
     "SurrogateConfig",
     "Sweep",
     "ThreatConfig",
+    "TrainingAttack",
     "WeightsConfig",
     "build_manifest",
     "dump_manifest",

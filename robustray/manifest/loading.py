@@ -14,13 +14,15 @@ from pydantic import BaseModel, ValidationError
 
 from robustray.errors import ManifestError
 from robustray.manifest.evaluation import Evaluation, spell_out
+from robustray.manifest.mixing import Mixing
 from robustray.manifest.schema import Sweep
 
-Manifest = Sweep | Evaluation
+Manifest = Sweep | Evaluation | Mixing
 
 KINDS: dict[str, type[Manifest]] = {
     "Sweep": Sweep,
     "Evaluation": Evaluation,
+    "Mixing": Mixing,
 }
 
 # How and where a study is run, and how much of it is kept, is no part of what it is.

@@ -1,5 +1,6 @@
 """Adaptive smoothing: an accurate and a robust network mixed, trained, attacked and certified."""
 
+from robustray.manifest import MixingSettings, TrainingAttack
 from robustray.models.composite import PUBLISHED, Composite, Constants
 from robustray.models.mixing_network import PRESETS, MixingNetwork
 from robustray.smoothing.certificates import (
@@ -12,12 +13,8 @@ from robustray.smoothing.certificates import (
     smoothing_radius,
 )
 from robustray.smoothing.losses import composite_loss, learning_rate
-from robustray.smoothing.train import MixingSettings, MixingTraining
-from robustray.smoothing.training_data import (
-    AttackedImages,
-    TrainingAttack,
-    attack_for_training,
-)
+from robustray.smoothing.train import MixingTraining
+from robustray.smoothing.training_data import AttackedImages, attack_for_training
 
 __all__ = [
     "PRESETS",

@@ -1,81 +1,25 @@
 """Training a mixing network: epochs of steps over clean and freshly attacked images.
 
-Each step's attacked images are made against the mixture as it is then, so no images are stale. Bai,
-Anderson, Kim and Sojoudi, "Improving the accuracy-robustness trade-off of classifiers via adaptive
-smoothing" (2024), section 4.2.
+A round's attacked images are made against the mixture as it is then, or as it was a few rounds
+before. Bai, Anderson, Kim and Sojoudi, "Improving the accuracy-robustness trade-off of classifiers
+via adaptive smoothing" (2024), section 4.2.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from robustray.data.augmentation import EpochPlan
-from robustray.manifest import Augmentation
+from robustray.manifest import MixingSettings, TrainingAttack
 from robustray.random import derive_seed, generator
 from robustray.smoothing.losses import composite_loss, learning_rate
-from robustray.smoothing.training_data import TrainingAttack, attack_for_training
+from robustray.smoothing.training_data import AttackedImages, attack_for_training
 from robustray.training.optimizer_state import optimizer_state, restore_optimizer_state
-
-
-@dataclass(frozen=True)
-class MixingSettings:
-    """How a mixing network is trained; the defaults are the published ones for CIFAR-10.
-
-    Attributes
-    ----------
-    epochs, batch_size : int
-        ``batch_size`` clean images are attacked in each round; with A attacks on each, the round
-        trains on them, on (A - 1) times as many other clean images, and on the attacked ones.
-    accumulation : int
-        Minibatches per optimiser step; a round has 2 A of them. It divides 2 A.
-    lr, weight_decay : float
-        Of AdamW.
-    bce, ce, product : float
-        Weights of the loss; see `composite_loss`.
-    clean_scale, attacked_scale : float
-        What an image's loss is multiplied by.
-    clip : float
-        Largest norm of a step's gradient.
-    attack : TrainingAttack
-        How images are attacked.
-    augmentation : Augmentation
-        Of the clean images.
-
-    Raises
-    ------
-    ValueError
-        For a value out of range.
-    """
-
-    epochs: int = 3
-    batch_size: int = 200
-    accumulation: int = 4
-    lr: float = 5e-5
-    weight_decay: float = 1e-5
-    bce: float = 1.5
-    ce: float = 0.0
-    product: float = 0.3
-    clean_scale: float = 1.0
-    attacked_scale: float = 1.0
-    clip: float = 10.0
-    attack: TrainingAttack = field(default_factory=TrainingAttack)
-    augmentation: Augmentation = field(default_factory=Augmentation)
-
-    def __post_init__(self) -> None:
-        if min(self.epochs, self.batch_size, self.accumulation) < 1:
-            raise ValueError("epochs, batch_size and accumulation are at least 1")
-        if not (self.lr > 0 and self.clip > 0):
-            raise ValueError("lr and clip are above 0")
-        if self.augmentation.cutout or self.augmentation.mixes:
-            raise ValueError("mixing networks train without cutout and cutmix")
-        least = min(self.weight_decay, self.bce, self.ce, self.product)
-        if min(least, self.clean_scale, self.attacked_scale) < 0:
-            raise ValueError("weight_decay, the loss's weights and the scales are at least 0")
 
 
 class Buffer(NamedTuple):
@@ -84,6 +28,61 @@ class Buffer(NamedTuple):
     x: Tensor
     y: Tensor
     attacked: Tensor
+
+
+class AttackTask(NamedTuple):
+    """Images to attack: (B, C, H, W), labels and indices (B,), and what randomness belongs to."""
+
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    seed: int
+    epoch: int
+    batch: int
+
+
+def run_task(mixture: nn.Module, task: AttackTask, attack: TrainingAttack) -> AttackedImages:
+    """Attack a task's images against a mixture, which is set to evaluation mode."""
+    mixture.eval()
+    return attack_for_training(
+        _ask(mixture),
+        task.x,
+        task.y,
+        task.index,
+        attack,
+        seed=task.seed,
+        epoch=task.epoch,
+        batch=task.batch,
+    )
+
+
+# Begins a task against a training's mixture as it is now; what it returns waits for the images.
+Attacker = Callable[["MixingTraining", AttackTask], Callable[[], AttackedImages]]
+
+
+def attack_here(training: MixingTraining, task: AttackTask) -> Callable[[], AttackedImages]:
+    """Attack in this process, at once."""
+    made = run_task(training.mixture, task, training.settings.attack)
+    return lambda: made
+
+
+class _Asked(NamedTuple):
+    """A round's clean images, and what waits for the parts of its attacked ones."""
+
+    x: Tensor
+    y: Tensor
+    parts: list[Callable[[], AttackedImages]]
+
+    def wait(self) -> AttackedImages:
+        """Return the attacked images, attack by attack in the order of the clean ones."""
+        made = [part() for part in self.parts]
+        attacks = sum(len(part.x) for part in made) // len(self.x)
+
+        def joined(tensors: list[Tensor]) -> Tensor:
+            parts = [one.reshape(attacks, -1, *one.shape[1:]) for one in tensors]
+            return torch.cat(parts, 1).flatten(0, 1)
+
+        return AttackedImages(joined([m.x for m in made]), joined([m.fooled for m in made]))
 
 
 class MixingTraining:
@@ -101,6 +100,8 @@ class MixingTraining:
         How.
     seed : int
         What all that is random belongs to.
+    attacker : callable
+        Who makes attacked images: this process, or as many as there are. They are the same.
 
     Raises
     ------
@@ -117,9 +118,10 @@ class MixingTraining:
         settings: MixingSettings,
         *,
         seed: int,
+        attacker: Attacker = attack_here,
     ) -> None:
         self.mixture, self.x, self.y = mixture, x_NCHW, y_N
-        self.settings, self.seed = settings, seed
+        self.settings, self.seed, self.attacker = settings, seed, attacker
         self.parameters = [
             (name, one) for name, one in mixture.named_parameters() if one.requires_grad
         ]
@@ -128,8 +130,9 @@ class MixingTraining:
         self.rounds = len(x_NCHW) // settings.batch_size
         if self.rounds < 1:
             raise ValueError(f"{len(x_NCHW)} images are fewer than a batch")
+        mixture.eval()
         with torch.no_grad():
-            classes = self._answer(x_NCHW[:1])[0].shape[1]
+            classes = _ask(mixture)(x_NCHW[:1])[0].shape[1]
         self.attacks = 1 + min(settings.attack.n_targets, classes - 1)
         if 2 * self.attacks % settings.accumulation:
             raise ValueError(f"accumulation divides {2 * self.attacks}, twice the attacks")
@@ -142,7 +145,15 @@ class MixingTraining:
         )
 
     def run_epoch(self, epoch: int) -> dict[str, float]:
-        """Train for one epoch, counted from 0, and return its means.
+        """Train for one epoch, counted from 0, and return its means; see `run_rounds`."""
+        sums: dict[str, float] = {}
+        for start in range(0, self.rounds, self.settings.segment):
+            stop = min(start + self.settings.segment, self.rounds)
+            _add(sums, self._run_segment(epoch, range(start, stop)))
+        return self._means(sums, self.rounds)
+
+    def run_rounds(self, epoch: int, rounds: range) -> dict[str, float]:
+        """Train for some rounds of an epoch, such as a segment of them.
 
         Returns
         -------
@@ -156,15 +167,27 @@ class MixingTraining:
         FloatingPointError
             When the loss is not finite.
         """
+        return self._means(self._run_segment(epoch, rounds), len(rounds))
+
+    def _run_segment(self, epoch: int, rounds: range) -> dict[str, float]:
         plan = EpochPlan.draw(
             len(self.x), self.settings.augmentation, seed=self.seed, epoch=epoch
         ).to(self.x.device)
         sums: dict[str, float] = {}
-        for number in range(self.rounds):
-            buffer, fooled = self._gather(plan, epoch, number)
-            _add(sums, {"fooled": fooled})
-            self._train_on(buffer, epoch, number, sums)
-        images = self.rounds * self.settings.batch_size * self.attacks
+        coming: deque[_Asked] = deque()
+        todo = iter(rounds)
+        for number in rounds:
+            wanted = min(self.settings.ahead, rounds[-1] - number) + 1
+            while len(coming) < wanted:
+                coming.append(self._ask_for(plan, epoch, next(todo)))
+            asked = coming.popleft()
+            attacked = asked.wait()
+            _add(sums, {"fooled": float(attacked.fooled.sum())})
+            self._train_on(self._gather(asked, attacked, epoch, number), epoch, number, sums)
+        return sums
+
+    def _means(self, sums: Mapping[str, float], rounds: int) -> dict[str, float]:
+        images = rounds * self.settings.batch_size * self.attacks
         means = {
             "loss": sums["loss"] / (2 * images),
             "gamma_clean": sums["gamma_clean"] / images,
@@ -198,33 +221,25 @@ class MixingTraining:
     def _changing(self) -> dict[str, Tensor]:
         return dict(self.parameters) | dict(self.mixture.named_buffers())
 
-    def _answer(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Ask in evaluation mode."""
-        self.mixture.eval()
-        return _ask(self.mixture)(x)
-
-    def _gather(self, plan: EpochPlan, epoch: int, number: int) -> tuple[Buffer, float]:
+    def _ask_for(self, plan: EpochPlan, epoch: int, number: int) -> _Asked:
+        """Have a round's images attacked, against the mixture as it is now."""
         size = self.settings.batch_size
         rows = slice(number * size, (number + 1) * size)
         index_B = plan.order_N[rows]
-        x = plan.augment(self.x[index_B], rows, self.settings.augmentation)
-        y_B = self.y[index_B]
-        attacked = attack_for_training(
-            self._answer,
-            x,
-            y_B,
-            index_B,
-            self.settings.attack,
-            seed=self.seed,
-            epoch=epoch,
-            batch=number,
-        )
-        extra_x, extra_y = self._other_images((self.attacks - 1) * size, epoch, number)
-        images = torch.cat([x, extra_x, attacked.x])
-        labels = torch.cat([y_B, extra_y, y_B.repeat(self.attacks)])
-        is_attacked = torch.zeros(len(images), device=x.device)
+        x, y_B = plan.augment(self.x[index_B], rows, self.settings.augmentation), self.y[index_B]
+        tasks = [
+            AttackTask(x[part], y_B[part], index_B[part], self.seed, epoch, number)
+            for part in torch.arange(size, device=x.device).split(self.settings.attack.chunk)
+        ]
+        return _Asked(x, y_B, [self.attacker(self, task) for task in tasks])
+
+    def _gather(self, asked: _Asked, attacked: AttackedImages, epoch: int, number: int) -> Buffer:
+        extra_x, extra_y = self._other_images((self.attacks - 1) * len(asked.x), epoch, number)
+        images = torch.cat([asked.x, extra_x, attacked.x])
+        labels = torch.cat([asked.y, extra_y, asked.y.repeat(self.attacks)])
+        is_attacked = torch.zeros(len(images), device=images.device)
         is_attacked[-len(attacked.x) :] = 1
-        return Buffer(images, labels, is_attacked), float(attacked.fooled.sum())
+        return Buffer(images, labels, is_attacked)
 
     def _other_images(self, count: int, epoch: int, number: int) -> tuple[Tensor, Tensor]:
         """Draw clean images from the whole set, in passes without repetition."""

@@ -1,4 +1,4 @@
-"""Attacked images that mixing networks are trained on: APGD with budgets drawn at random.
+"""Attacked images that mixing networks are trained on: APGD or PGD, budgets drawn at random.
 
 Everything random belongs to a purpose: radii, starts and weights to the seed, the epoch, the attack
 and the image; the number of iterations to the seed, the epoch, the batch and the attack. So it does
@@ -7,64 +7,15 @@ not matter which process makes a batch, or when.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from robustray.attacks.apgd_adaptive import Answer, adaptive_ascent, stretched_start
+from robustray.attacks.apgd_adaptive import Answer, adaptive_ascent, mixture_loss
 from robustray.attacks.norms import per_example
+from robustray.manifest import TrainingAttack
 from robustray.random import ExampleRandom, generator
-
-
-@dataclass(frozen=True)
-class TrainingAttack:
-    """How training images are attacked; the defaults are those of the published mixing networks.
-
-    Attributes
-    ----------
-    eps : float
-        The linf radius that `eps_low` and `eps_span` are relative to, in (0, 1].
-    eps_low, eps_span : float
-        An image's radius is eps (eps_low + eps_span u), u uniform in [0, 1).
-    iterations_df, iterations_extra : int
-        Iterations of a batch: chi-squared with so many degrees of freedom, plus the extra ones,
-        rounded half to even, at least 1.
-    weight_max : float
-        The weight of gamma's part of an image's loss is uniform in [0, weight_max).
-    n_targets : int
-        Attacks towards the 2nd, 3rd, ... class of the clean image, after one with cross-entropy.
-    never_fooled : {"best", "start"}
-        What stands for an image that no iterate fooled: the point of the largest loss, or as in
-        the published code the random start, a noisy image that counts as attacked.
-
-    Raises
-    ------
-    ValueError
-        For a value out of range.
-    """
-
-    eps: float = 8 / 255
-    eps_low: float = 0.4
-    eps_span: float = 0.7
-    iterations_df: int = 75
-    iterations_extra: int = 0
-    weight_max: float = 0.4
-    n_targets: int = 9
-    never_fooled: Literal["best", "start"] = "best"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.eps <= 1:
-            raise ValueError(f"eps is in (0, 1], not {self.eps}")
-        if self.eps_low < 0 or self.eps_span < 0 or self.eps_low + self.eps_span <= 0:
-            raise ValueError("eps_low and eps_span are at least 0, and not both 0")
-        if min(self.iterations_df, self.iterations_extra, self.n_targets) < 0:
-            raise ValueError("iterations_df, iterations_extra and n_targets are at least 0")
-        if not 0 <= self.weight_max <= 1:
-            raise ValueError(f"weight_max is in [0, 1], not {self.weight_max}")
-        if self.never_fooled not in ("best", "start"):
-            raise ValueError(f"never_fooled is best or start, not {self.never_fooled!r}")
 
 
 class AttackedImages(NamedTuple):
@@ -107,31 +58,89 @@ def attack_for_training(
         order_BK = answer(x)[0].argsort(1, descending=True)
     images: list[Tensor] = []
     fooled: list[Tensor] = []
+    make = _by_apgd if attack.method == "apgd" else _by_pgd
     for number in range(1 + min(attack.n_targets, order_BK.shape[1] - 1)):
         rng = ExampleRandom(seed, "mixing-attack")
-        scale_B, weight_B = (
-            rng.uniform(index_B, (2,), epoch, number, device=x.device).to(x.dtype).unbind(1)
-        )
-        eps_B = attack.eps * (attack.eps_low + attack.eps_span * scale_B)
-        start = stretched_start(x, eps_B, rng, index_B, epoch, number, 1)
-        found = adaptive_ascent(
-            answer,
+        drawn = rng.uniform(index_B, (4,), epoch, number, device=x.device).to(x.dtype)
+        start = rng.uniform(index_B, tuple(x.shape[1:]), epoch, number, 1, device=x.device)
+        case = _Case(
             x,
             y_B,
-            start,
-            eps_B,
-            n_iter=iterations(attack, seed, epoch, batch, number),
-            weight_B=attack.weight_max * weight_B,
-            target_B=order_BK[:, number] if number else None,
+            attack.eps * (attack.eps_low + attack.eps_span * drawn[:, 0]),
+            attack.weight_max * drawn[:, 1],
+            attack.momentum_low + attack.momentum_span * drawn[:, 2],
+            order_BK[:, number] if number else None,
+            2 * start.to(x.dtype) - 1,
+            iterations(attack, seed, epoch, batch, number),
         )
-        otherwise = found.x_best if attack.never_fooled == "best" else start
-        images.append(torch.where(per_example(found.fooled_B, x), found.x_adv, otherwise))
-        fooled.append(found.fooled_B)
+        made = make(answer, attack, case)
+        images.append(made.x)
+        fooled.append(made.fooled)
     return AttackedImages(torch.cat(images), torch.cat(fooled))
 
 
-def iterations(attack: TrainingAttack, seed: int, epoch: int, batch: int, number: int) -> int:
-    """Draw the iterations of a batch's attack: chi-squared, a sum of squared normals."""
+class _Case(NamedTuple):
+    """One attack on a batch: what was drawn for it; ``noise`` is uniform in [-1, 1)."""
+
+    x: Tensor
+    y_B: Tensor
+    eps_B: Tensor
+    weight_B: Tensor
+    momentum_B: Tensor
+    target_B: Tensor | None
+    noise: Tensor
+    iterations: float
+
+    @property
+    def steps(self) -> int:
+        return max(round(self.iterations), 1)
+
+
+def _by_apgd(answer: Answer, attack: TrainingAttack, case: _Case) -> AttackedImages:
+    x, scale = case.x, case.noise.flatten(1).abs().amax(1)
+    start = (x + per_example(case.eps_B / scale, x) * case.noise).clamp(0, 1)
+    found = adaptive_ascent(
+        answer,
+        x,
+        case.y_B,
+        start,
+        case.eps_B,
+        n_iter=case.steps,
+        weight_B=case.weight_B,
+        target_B=case.target_B,
+    )
+    otherwise = found.x_best if attack.never_fooled == "best" else start
+    made = torch.where(per_example(found.fooled_B, x), found.x_adv, otherwise)
+    return AttackedImages(made, found.fooled_B)
+
+
+def _by_pgd(answer: Answer, attack: TrainingAttack, case: _Case) -> AttackedImages:
+    """Steps along the sign of a sum of gradients that decays; the last point counts."""
+    x, eps = case.x, per_example(case.eps_B, case.x)
+    lower, upper = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
+    step = attack.step_factor * eps / max(case.iterations, 1.0)
+    decay = per_example(case.momentum_B, x)
+    point, velocity = (x + eps * case.noise).clamp(0, 1), torch.zeros_like(x)
+    for _ in range(case.steps):
+        with torch.enable_grad():
+            point = point.detach().requires_grad_()
+            said_BK, gamma_B = answer(point)
+            loss_B = mixture_loss(
+                said_BK.float(), gamma_B.float(), case.y_B, case.weight_B, case.target_B
+            )
+            (grad,) = torch.autograd.grad(loss_B.sum(), point)
+        velocity = torch.nan_to_num(grad) + decay * velocity
+        point = (point.detach() + step * velocity.sign()).clamp(lower, upper)
+    with torch.no_grad():
+        wrong_B = answer(point)[0].argmax(1) != case.y_B
+    return AttackedImages(point, wrong_B)
+
+
+def iterations(attack: TrainingAttack, seed: int, epoch: int, batch: int, number: int) -> float:
+    """Draw the iterations of a batch's attack, before rounding: chi-squared, plus the extra ones.
+
+    Chi-squared is a sum of squared normals.
+    """
     chance = generator("mixing-iterations", seed, epoch, batch, number)
     drawn = torch.randn(attack.iterations_df, generator=chance, dtype=torch.float64).square().sum()
-    return max(round(float(drawn) + attack.iterations_extra), 1)
+    return float(drawn) + attack.iterations_extra
