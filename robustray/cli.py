@@ -30,6 +30,7 @@ EXIT_OK, EXIT_FAILED_TRIALS, EXIT_INTERRUPTED = 0, 1, 130
 # The kinds of manifest that plan, run and status hand on; a Sweep has commands of its own.
 COMMANDS = {
     "Evaluation": "robustray.evaluation.commands",
+    "Mixing": "robustray.pipelines.mixing_commands",
 }
 
 

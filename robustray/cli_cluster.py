@@ -113,7 +113,7 @@ def _wanted(options: argparse.Namespace) -> DataConfig | None:
 
 def _data_of(manifest: Manifest) -> DataConfig | None:
     """Return the official data set that a manifest names, if it names one."""
-    if isinstance(manifest, Sweep):
+    if isinstance(manifest, Sweep | Mixing):
         return manifest.data
     if isinstance(manifest, Evaluation) and manifest.data.name is not None:
         from robustray.evaluation.images import config_of

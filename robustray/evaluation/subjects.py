@@ -41,7 +41,7 @@ def find_subject(
     network = describe_network(manifest, facts)
     if manifest.weights is None:
         return Subject(network, state_digest(build_network(network)))
-    with _local_copy(manifest.weights, store) as path:
+    with local_copy(manifest.weights, store) as path:
         digest = sha256_file(path)
         wanted = manifest.weights.sha256
         if wanted not in (None, digest):
@@ -96,7 +96,7 @@ def _load(network: dict | object, path: Path, format: str) -> nn.Module:
 
 
 @contextmanager
-def _local_copy(weights: WeightsConfig, store: ObjectStore) -> Iterator[Path]:
+def local_copy(weights: WeightsConfig, store: ObjectStore) -> Iterator[Path]:
     """Give the file of weights as a local file, wherever it lies."""
     uri = weights.uri
     if "://" not in uri:

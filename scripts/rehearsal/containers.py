@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -225,7 +226,11 @@ class Stack:
         self.call("kill", "--signal", "KILL", container, check=False)
 
     def remove(self) -> None:
-        """Remove containers, volumes, network and files, whatever state they are in."""
+        """Remove files, containers, volumes and network, whatever state they are in."""
+        for path in self._files:
+            Path(path).unlink(missing_ok=True)
+        if shutil.which(self._engine) is None:
+            return  # without it nothing was started
         found = f"label={self._label}"
         for kind, ending in (
             ("container", ["--force", "--volumes"]),
@@ -239,5 +244,3 @@ class Stack:
             ).split()
             if there:
                 self.call(kind, "rm", *ending, *there, check=False)
-        for path in self._files:
-            Path(path).unlink(missing_ok=True)

@@ -16,6 +16,7 @@ __all__ = ["monkeypatch_module", "tracking"]
 pytestmark = pytest.mark.timeout(240)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_two_suites_stand_in_one_table_with_curves_and_findings(tmp_path, tracking):
     curve = {"eps": [0.06, 0.12]}

@@ -68,6 +68,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 def test_shards_change_nothing_and_companions_are_audited(tmp_path):
     one, _ = evaluate(tmp_path / "one", shard_size=24, **FIELDS)

@@ -63,10 +63,9 @@ def study_with_outages(servers, folder, monkeypatch, seconds: float) -> tuple[Pl
     return place, MlflowClient(mlflow.endpoint)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "seconds", [3, pytest.param(60, marks=pytest.mark.slow)], ids=["seconds", "a-minute"]
-)
+@pytest.mark.parametrize("seconds", [3, 60], ids=["seconds", "a-minute"])
 def test_both_servers_away(servers, undisturbed, tmp_path, monkeypatch, seconds):
     place, client = study_with_outages(servers, tmp_path, monkeypatch, seconds)
     assert place.table() == undisturbed.table()
@@ -76,6 +75,7 @@ def test_both_servers_away(servers, undisturbed, tmp_path, monkeypatch, seconds)
     assert_tracked_once(client)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_mlflow_absent_from_start_to_end(undisturbed, tmp_path):
     place = Place(tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9")

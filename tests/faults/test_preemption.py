@@ -10,7 +10,7 @@ import pytest
 
 from tests.sweeps.support import Place, started, wait_for
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 LONG_EPOCHS = """
 kind: Sweep
@@ -81,7 +81,6 @@ def cluster():
     found.shutdown()
 
 
-@pytest.mark.slow
 def test_a_draining_node_hands_its_trial_on(undisturbed_long, cluster, tmp_path):
     place = Place(tmp_path, LONG_EPOCHS, RAY_ADDRESS=cluster.address)
     with started(place) as process:
@@ -100,7 +99,6 @@ def test_a_draining_node_hands_its_trial_on(undisturbed_long, cluster, tmp_path)
     assert place.table() == undisturbed_long.table()
 
 
-@pytest.mark.slow
 def test_the_head_is_lost_and_a_new_cluster_continues(undisturbed_long, tmp_path):
     from ray.cluster_utils import Cluster
 

@@ -1,0 +1,122 @@
+"""What the command line does with manifests of kind Mixing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from robustray.data import describe
+from robustray.manifest import Mixing, study_id
+from robustray.models import profile
+from robustray.pipelines.mixing import BASES, Stages, build_composite, train_mixing
+from robustray.pipelines.mixing_judging import judged_names
+from robustray.pipelines.run import describe_progress, run_job
+from robustray.store import ObjectStore
+from robustray.tracking import default_tracking_uri, ui_command
+from robustray.training import epoch_images, recipe_passes
+
+Say = Callable[[str], None]
+KIND = "mixing"
+
+
+def show_plan(manifest: Mixing, store: ObjectStore, say: Say) -> None:
+    """Print what the job would do, and what that costs."""
+    say(describe_plan(manifest))
+    say(describe_progress(manifest, KIND, Stages.of(manifest).steps, store))
+
+
+def show_status(manifest: Mixing, store: ObjectStore, say: Say) -> None:
+    """Print how far the job is."""
+    say(describe_progress(manifest, KIND, Stages.of(manifest).steps, store))
+
+
+def describe_plan(manifest: Mixing) -> str:
+    """Return a job's parts and their cost, in multiply-accumulates of forward passes.
+
+    A backward pass is counted as two forward ones where weights learn, and as one for images.
+
+    Raises
+    ------
+    ManifestError
+        If the networks can't be built.
+    """
+    stages, facts = Stages.of(manifest), describe(manifest.data)
+    with torch.device("meta"):
+        composite = build_composite(manifest)
+    shape = facts.image_shape
+    macs = [float(profile(base, shape).macs) for base in composite.models]
+    whole = float(profile(composite, shape).macs)
+    lines = [f"job        {study_id(manifest)}: {stages.steps} steps to commit"]
+    for role, one in zip(BASES, macs, strict=True):
+        recipe = getattr(manifest, role).recipe
+        words = f"{role:<10} {one / 1e9:.3f} GMACs per image; "
+        if recipe is None:
+            lines.append(words + "weights are there")
+            continue
+        images = recipe.epochs * epoch_images(recipe, facts.train)
+        passes = recipe_passes(recipe)
+        cost = images * one * (passes.forwards + 2 * passes.backwards)
+        lines.append(words + f"{recipe.epochs} epochs, {cost / 1e15:.3g} PMACs")
+    recipe = manifest.recipe
+    attacks = 1 + min(recipe.attack.n_targets, facts.num_classes - 1)
+    rounds = sum(len(rounds) for _, rounds in stages.segments)
+    iterations = recipe.attack.iterations_df + recipe.attack.iterations_extra
+    made = rounds * recipe.batch_size * attacks
+    cost = made * whole * (2 * iterations + 2 * 2)
+    lines += [
+        f"mixture    {whole / 1e9:.3f} GMACs per image; {rounds} rounds of {recipe.batch_size} "
+        f"images and {attacks} attacks of about {iterations} iterations, {cost / 1e15:.3g} PMACs",
+        f"judging    {manifest.judging.first} images: {', '.join(judged_names(manifest.judging))}",
+    ]
+    return "\n".join(lines)
+
+
+def run(
+    manifest: Mixing, store: ObjectStore, report_root: Path, *, yes: bool, say: Say
+) -> tuple[bool, bool]:
+    """Run a job and print what it found.
+
+    Returns
+    -------
+    bool, bool
+        Whether it is finished; whether it was stopped by hand.
+    """
+    with torch.device("meta"):
+        build_composite(manifest)
+    uri = default_tracking_uri()
+    root = os.environ.get("ROBUSTRAY_DATA")
+    done = run_job(
+        manifest,
+        KIND,
+        train_mixing,
+        store,
+        uri,
+        report_root,
+        steps=Stages.of(manifest).steps,
+        data_folder=Path(root) if root else None,
+        assume_yes=yes,
+        say=say,
+    )
+    if done.result is not None:
+        say("")
+        say(_judgements(done.result["metrics"]))
+        say(f"\nfiles        {done.folder}")
+    if done.failure:
+        say(f"failed: {done.failure}")
+    if done.untracked:
+        say("MLflow       the run is not there yet; nothing is lost: run the same command again")
+    say(f"MLflow UI    {ui_command(uri)}")
+    return done.result is not None, done.interrupted
+
+
+def _judgements(metrics: dict[str, float]) -> str:
+    """Return the accuracies as a table of text."""
+    lines = [f"{'':<18}{'clean':>8}{'robust':>8}"]
+    for key, clean in metrics.items():
+        if key.endswith("_clean") and (name := key.removesuffix("_clean")) + "_robust" in metrics:
+            lines.append(f"{name:<18}{100 * clean:>8.2f}{100 * metrics[f'{name}_robust']:>8.2f}")
+    lines.append(f"{'worst case':<18}{'':>8}{100 * metrics['mixture_worst_case']:>8.2f}")
+    return "\n".join(lines)
