@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from robustray.errors import MachineError, UserError
-from robustray.manifest import DataConfig, Evaluation, Manifest, Sweep, load_manifest
+from robustray.manifest import DataConfig, Evaluation, Manifest, Mixing, Sweep, load_manifest
 
 _SETS = ("cifar10", "cifar100", "mnist")
 

@@ -117,16 +117,17 @@ def _assemble(options: argparse.Namespace) -> int:
     from robustray.models.assemble import assemble, published_files
 
     given = dict(_assignment(text) for text in options.set)
-    files = {role: getattr(options, role) for role in ("accurate", "robust", "mixing")}
+    accurate, robust, mixing = options.accurate, options.robust, options.mixing
     if options.folder is not None:
-        if any(files.values()) or not given.get("preset"):
+        if accurate or robust or mixing or not given.get("preset"):
             raise UserError("--folder goes with --set preset=NAME, and without single files")
         files = published_files(Path(options.folder), str(given["preset"]))
-    elif files["accurate"] is None or files["robust"] is None:
+        accurate, robust, mixing = (files[role] for role in ("accurate", "robust", "mixing"))
+    if accurate is None or robust is None:
         raise UserError("name the parts with --accurate, --robust and --mixing, or with --folder")
-    paths = {role: None if name is None else Path(name) for role, name in files.items()}
+    parts = Path(accurate), Path(robust), None if mixing is None else Path(mixing)
     try:
-        composite = assemble(Path(options.output), given, **paths)
+        composite = assemble(Path(options.output), given, *parts)
     except OSError as error:
         raise UserError(str(error)) from error
     print(f"constants  {composite.constants}\nwrote      {options.output}")

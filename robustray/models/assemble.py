@@ -85,6 +85,7 @@ def _load_mixing(composite: Composite, path: Path) -> None:
     state = values.get("model", values)
     if not isinstance(state, Mapping):
         raise WeightsError(f"{path}: model is no state dict")
+    assert composite.policy_net is not None
     part = nn.ModuleDict({"policy_net": composite.policy_net, "bn": composite.bn})
     inner = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     norm = values.get("bn") or {

@@ -60,16 +60,19 @@ def adaptive_smoothing(
     """
     if preset is not None and preset not in PUBLISHED:
         raise choice_error("preset", preset, sorted(PUBLISHED))
-    accurate = dict(accurate or {"name": "bit_r152x2"})
-    robust = dict(robust or {"name": "dm_wrn_70_16"})
+    first: dict[str, Any] = dict(accurate or {"name": "bit_r152x2"})
+    second: dict[str, Any] = dict(robust or {"name": "dm_wrn_70_16"})
     given = {key: value for key, value in (constants or {}).items() if value is not None}
     chosen = (vars(PUBLISHED[preset]) if preset else {}) | given
-    facts = {"num_classes": num_classes, "in_channels": in_channels}
-    bases = [create_model(**accurate, **facts), create_model(**robust, **facts)]
-    if resize is None and str(accurate["name"]).startswith("bit_"):
+    bases = [
+        create_model(**{**base, "num_classes": num_classes, "in_channels": in_channels})
+        for base in (first, second)
+    ]
+    if resize is None and str(first["name"]).startswith("bit_"):
         resize = _BIT_SIZE
     return Composite(
-        *bases,
+        bases[0],
+        bases[1],
         _mixing(bases, **(mixing or {})) if use_policy else None,
         constants=Constants(**chosen),
         policy_graph=policy_graph,

@@ -256,10 +256,10 @@ class _Run:
         self.context.commit(step, files, carried, metrics=numbers, timing=timing, keep=self._kept())
 
     def _kept(self) -> set[int]:
-        """Steps that later ones need: selected epochs, and the end of the mixing network."""
+        """Return steps that later ones need: selected epochs, the end of the mixing network."""
         kept = {self.stages.spans["mixing"][1]}
         for role, known in self.carry.get("bases", {}).items():
-            if "selected_epoch" in known:
+            if known.get("selected_epoch") is not None:
                 kept.add(self.stages.spans[role][0] + known["selected_epoch"])
         return kept
 

@@ -36,8 +36,7 @@ class _Attacker:
         if version != self.version:
             self.mixture.load_state_dict(state, strict=False)
             self.version = version
-        here = AttackTask(*(x.to(self.device) for x in task[:3]), *task[3:])
-        made = run_task(self.mixture, here, attack)
+        made = run_task(self.mixture, task.to(self.device), attack)
         return made.x.cpu(), made.fooled.cpu()
 
 
@@ -86,8 +85,8 @@ class Attackers:
             self._sent = key, version, ray.put(training.state()["mixing"])
         actor = self._actors[self._turn % len(self._actors)]
         self._turn += 1
-        shipped = AttackTask(*(x.cpu() for x in task[:3]), *task[3:])
-        asked = actor.attack.remote(self._sent[1], self._sent[2], shipped, training.settings.attack)
+        _, version, state = self._sent
+        asked = actor.attack.remote(version, state, task.to("cpu"), training.settings.attack)
         device = task.x.device
 
         def wait() -> AttackedImages:

@@ -52,14 +52,13 @@ def describe_plan(manifest: Mixing) -> str:
     lines = [f"job        {study_id(manifest)}: {stages.steps} steps to commit"]
     for role, one in zip(BASES, macs, strict=True):
         recipe = getattr(manifest, role).recipe
-        words = f"{role:<10} {one / 1e9:.3f} GMACs per image; "
+        words = f"{role:<10} {_macs(one)} per image; "
         if recipe is None:
             lines.append(words + "weights are there")
             continue
         images = recipe.epochs * epoch_images(recipe, facts.train)
-        passes = recipe_passes(recipe)
-        cost = images * one * (passes.forwards + 2 * passes.backwards)
-        lines.append(words + f"{recipe.epochs} epochs, {cost / 1e15:.3g} PMACs")
+        cost = images * one * recipe_passes(recipe)
+        lines.append(words + f"{recipe.epochs} epochs, {_macs(cost)}")
     recipe = manifest.recipe
     attacks = 1 + min(recipe.attack.n_targets, facts.num_classes - 1)
     rounds = sum(len(rounds) for _, rounds in stages.segments)
@@ -67,8 +66,8 @@ def describe_plan(manifest: Mixing) -> str:
     made = rounds * recipe.batch_size * attacks
     cost = made * whole * (2 * iterations + 2 * 2)
     lines += [
-        f"mixture    {whole / 1e9:.3f} GMACs per image; {rounds} rounds of {recipe.batch_size} "
-        f"images and {attacks} attacks of about {iterations} iterations, {cost / 1e15:.3g} PMACs",
+        f"mixture    {_macs(whole)} per image; {rounds} rounds of {recipe.batch_size} images and "
+        f"{attacks} attacks of about {iterations} iterations, {_macs(cost)}",
         f"judging    {manifest.judging.first} images: {', '.join(judged_names(manifest.judging))}",
     ]
     return "\n".join(lines)
@@ -110,6 +109,11 @@ def run(
         say("MLflow       the run is not there yet; nothing is lost: run the same command again")
     say(f"MLflow UI    {ui_command(uri)}")
     return done.result is not None, done.interrupted
+
+
+def _macs(count: float) -> str:
+    power = next((one for one in (15, 12, 9) if count >= 10**one), 6)
+    return f"{count / 10**power:.3g} {'PTGM'[(15 - power) // 3]}MACs"
 
 
 def _judgements(metrics: dict[str, float]) -> str:

@@ -141,20 +141,19 @@ def _subject(name: str, composite: Composite) -> nn.Module:
     if name in (MIXTURE, ADAPTIVE):
         return composite
     alpha, constants = float(name.removeprefix("alpha-")), composite.constants
-    return (
-        Composite(
-            *composite.models,
-            constants=Constants(
-                gamma=math.log(alpha / (1 - alpha)),
-                std_scale=constants.std_scale,
-                rob_scale=constants.rob_scale,
-            ),
-            policy_graph=composite.policy_graph,
-            resize=composite.resize,
-        )
-        .to(composite.gamma.device)
-        .eval()
-    )  # type: ignore[arg-type]
+    accurate, robust = composite.models
+    fixed = Composite(
+        accurate,
+        robust,
+        constants=Constants(
+            gamma=math.log(alpha / (1 - alpha)),
+            std_scale=constants.std_scale,
+            rob_scale=constants.rob_scale,
+        ),
+        policy_graph=composite.policy_graph,
+        resize=composite.resize,
+    )
+    return fixed.to(composite.get_parameter("gamma").device).eval()
 
 
 @torch.no_grad()

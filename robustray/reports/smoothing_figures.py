@@ -82,7 +82,7 @@ def weight_figure(weights: Mapping[str, Any], *, title: str = "") -> Figure:
         arrays = {name: np.asarray(values, float) for name, values in weights.items()}
         low = min(float(values.min()) for values in arrays.values())
         high = max(float(values.max()) for values in arrays.values())
-        edges = np.linspace(low, max(high, low + 1e-3), 31)
+        edges = np.linspace(low, max(high, low + 1e-3), 31).tolist()
         figure = Figure(figsize=(8.4, 4.8), layout="constrained")
         axes = _framed(figure.add_subplot(), "Weight of the robust base, α", "Images", title)
         for number, (name, values) in enumerate(arrays.items()):

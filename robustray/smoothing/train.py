@@ -34,11 +34,16 @@ class AttackTask(NamedTuple):
     """Images to attack: (B, C, H, W), labels and indices (B,), and what randomness belongs to."""
 
     x: Tensor
-    y: Tensor
-    index: Tensor
+    y_B: Tensor
+    index_B: Tensor
     seed: int
     epoch: int
     batch: int
+
+    def to(self, device: torch.device | str) -> AttackTask:
+        """Return the task with its tensors on a device."""
+        tensors = [one.to(device) for one in (self.x, self.y_B, self.index_B)]
+        return AttackTask(tensors[0], tensors[1], tensors[2], self.seed, self.epoch, self.batch)
 
 
 def run_task(mixture: nn.Module, task: AttackTask, attack: TrainingAttack) -> AttackedImages:
@@ -47,8 +52,8 @@ def run_task(mixture: nn.Module, task: AttackTask, attack: TrainingAttack) -> At
     return attack_for_training(
         _ask(mixture),
         task.x,
-        task.y,
-        task.index,
+        task.y_B,
+        task.index_B,
         attack,
         seed=task.seed,
         epoch=task.epoch,

@@ -115,7 +115,7 @@ def _by_apgd(answer: Answer, attack: TrainingAttack, case: _Case) -> AttackedIma
 
 
 def _by_pgd(answer: Answer, attack: TrainingAttack, case: _Case) -> AttackedImages:
-    """Steps along the sign of a sum of gradients that decays; the last point counts."""
+    """Step along the sign of a sum of gradients that decays; the last point counts."""
     x, eps = case.x, per_example(case.eps_B, case.x)
     lower, upper = (x - eps).clamp(min=0), (x + eps).clamp(max=1)
     step = attack.step_factor * eps / max(case.iterations, 1.0)

@@ -78,7 +78,7 @@ def test_older_mixing_files_have_the_normalisation_inside(parts, tmp_path):
 
 
 def test_a_mixing_file_of_another_network_names_what_differs(parts):
-    model, files = parts
+    _, files = parts
     torch.save({"model": {"linear.weight": torch.zeros(1, 8)}, "bn": {}}, files[2])
     with pytest.raises(WeightsError, match=r"m\.pt does not fit.*policy_net\.layers"):
         load_composite(composite(), *files)
