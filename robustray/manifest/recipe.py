@@ -213,13 +213,19 @@ class Augmentation(Section):
 
 
 class Selection(Section):
-    """Choosing the best checkpoint by PGD accuracy on the held-out part of the training set.
+    """Choosing the best checkpoint by its accuracy on the held-out part of the training set.
 
-    Validation runs after each epoch e (1-based) with e > ``start`` * E.
+    Under an attack; ``clean`` is without one, for networks that need not be robust (FGSM accuracy
+    is then measured too). Validation runs after each epoch e (1-based) with e > ``start`` * E.
     """
 
     start: Annotated[Number, Field(ge=0, lt=1)] = 0.5
-    attack: Literal["pgd-20", "pgd-10", "cw-40"] = "pgd-20"
+    attack: Literal["pgd-20", "pgd-10", "cw-40", "clean"] = "pgd-20"
+
+    @property
+    def suite(self) -> str:
+        """The attack that validation runs."""
+        return "fgsm" if self.attack == "clean" else self.attack
 
 
 class Recipe(Section):

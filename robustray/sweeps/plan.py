@@ -165,7 +165,7 @@ def _cost(study: Study, profile: Profile) -> TrialCost:
     recipe, facts = manifest.recipe, describe(manifest.data)
     images_per_epoch = epoch_images(recipe, facts.train)
     validated = recipe.epochs - int(recipe.selection.start * recipe.epochs)
-    validation = 1 + evaluation_passes(recipe.selection.attack)
+    validation = 1 + evaluation_passes(recipe.selection.suite)
     test = sum(1 + evaluation_passes(suite) for suite in manifest.evaluation.attacks)
     images = validated * validation * facts.validation + test * facts.test
     return TrialCost(

@@ -52,9 +52,9 @@ def validate(trainer: Trainer, split: Split) -> dict[str, float]:
             trainer.model,
             split,
             threat,
-            suite=recipe.selection.attack,
+            suite=recipe.selection.suite,
             seed=derive_seed(trainer.seed, "selection"),
             batch_size=recipe.batch_size,
             world=trainer.world,
         )
-    return {"validation_clean": clean, f"validation_{recipe.selection.attack}": robust}
+    return {"validation_clean": clean, f"validation_{recipe.selection.suite}": robust}

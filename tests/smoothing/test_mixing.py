@@ -15,6 +15,7 @@ from robustray.smoothing import (
     composite_loss,
     learning_rate,
 )
+from robustray.smoothing.train import attack_here
 from robustray.smoothing.training_data import iterations
 from tests.smoothing.small import SmallMixture, images
 
@@ -175,3 +176,52 @@ def test_minibatches_must_fit_the_groups():
     settings = MixingSettings(batch_size=8, accumulation=3, attack=QUICK)
     with pytest.raises(ValueError, match="accumulation divides 4"):
         MixingTraining(SmallMixture(), x, y, settings, seed=0)
+
+
+def test_pgd_finds_the_known_optimum_of_a_linear_mixture():
+    def answer(x):
+        margin = (x - 0.5).flatten(1).sum(1)
+        return torch.stack([margin, -margin], 1).log_softmax(1), margin * 0
+
+    x, y = torch.full((5, 1, 4, 4), 0.5), torch.zeros(5, dtype=torch.int64)
+    attack = TrainingAttack(
+        method="pgd", eps=0.1, eps_low=1.0, eps_span=0.0, iterations_df=0, iterations_extra=10,
+        n_targets=0,
+    )  # fmt: skip
+    key = {"seed": 0, "epoch": 0, "batch": 0}
+    made = attack_for_training(answer, x, y, torch.arange(5), attack, **key)
+    assert torch.allclose(made.x, x - 0.1, atol=1e-6)
+    assert made.fooled.all()
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2])
+def test_images_are_attacked_against_the_mixture_of_some_rounds_ago(ahead):
+    x, y = images(128)
+    settings = MixingSettings(
+        epochs=1, batch_size=16, accumulation=4, lr=0.03, attack=QUICK, ahead=ahead, segment=4,
+        augmentation=Augmentation(crop_padding=0),
+    )  # fmt: skip
+    seen = []
+
+    def spy(training, task):
+        steps = training.optimizer.state.get(training.parameters[0][1], {}).get("step", 0)
+        seen.append((task.batch, int(steps)))
+        return attack_here(training, task)
+
+    MixingTraining(SmallMixture(), x, y, settings, seed=5, attacker=spy).run_epoch(0)
+    # Each round is one step; a segment of four rounds begins with what is known then.
+    assert seen == [(n, max(4 * (n // 4), n - ahead)) for n in range(8)]
+
+
+def test_chunks_of_a_round_come_back_in_the_order_of_its_images():
+    x, y = images(64)
+    made = []
+    for chunk in (32, 8):
+        attack = QUICK.model_copy(update={"chunk": chunk})
+        settings = MixingSettings(
+            epochs=1, batch_size=32, accumulation=1, attack=attack,
+            augmentation=Augmentation(crop_padding=0),
+        )  # fmt: skip
+        run = MixingTraining(SmallMixture(), x, y, settings, seed=5)
+        made.append(run.run_epoch(0))
+    assert made[0] == pytest.approx(made[1], abs=1e-4)
