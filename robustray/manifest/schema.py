@@ -113,6 +113,7 @@ class ModelConfig(Section):
     quantise: bool | None = None
     alpha: PositiveNumber | None = None
     width: Natural | None = None
+    depth: Natural | None = None
     preset: str | None = None
     accurate: ModelConfig | None = None
     robust: ModelConfig | None = None

@@ -6,8 +6,9 @@ from typing import Any
 
 from robustray.models.bit_resnet import BitResNet
 from robustray.models.cifar_resnet import CifarResNet
+from robustray.models.cohen_resnet import CohenResNet
 from robustray.models.dm_wide_resnet import DmWideResNet, TradesWideResNet
-from robustray.models.papers import BIT, RESNETS, TRADES, UNCOVERING
+from robustray.models.papers import BIT, RESNETS, SMOOTHING, TRADES, UNCOVERING
 from robustray.models.registry import register
 
 
@@ -57,6 +58,32 @@ def dm_wrn_70_16(*, activations: str = "SiLU", **options: Any) -> DmWideResNet:
 def dm_wrn_28_10(*, activations: str = "SiLU", **options: Any) -> DmWideResNet:
     """DeepMind's WRN-28-10."""
     return DmWideResNet(28, 10, activations, **options)
+
+
+@register(("depth", "width", "activations"), paper=UNCOVERING)
+def dm_wrn(
+    *, depth: int = 28, width: int = 10, activations: str = "SiLU", **options: Any
+) -> DmWideResNet:
+    """DeepMind's wide residual network of any size: depth 6 n + 4."""
+    return DmWideResNet(depth, width, activations, **options)
+
+
+@register(("depth", "width"), paper=TRADES)
+def trades_wrn(*, depth: int = 34, width: int = 10, **options: Any) -> TradesWideResNet:
+    """Wide residual network of the TRADES code, of any size: depth 6 n + 4."""
+    return TradesWideResNet(depth, width, **options)
+
+
+@register((), paper=SMOOTHING)
+def smoothing_resnet20(**options: Any) -> CohenResNet:
+    """ResNet-20 of randomised smoothing, behind its own standardisation."""
+    return CohenResNet(20, **options)
+
+
+@register((), paper=SMOOTHING)
+def smoothing_resnet110(**options: Any) -> CohenResNet:
+    """ResNet-110 of randomised smoothing, behind its own standardisation."""
+    return CohenResNet(110, **options)
 
 
 @register((), paper=TRADES)

@@ -74,3 +74,9 @@ ADAPTIVE_SMOOTHING = Paper(
     "SIMODS 2024",
     "2301.12554",
 )
+SMOOTHING = Paper(
+    "Cohen, Rosenfeld, Kolter",
+    "Certified adversarial robustness via randomized smoothing",
+    "ICML 2019",
+    "1902.02918",
+)

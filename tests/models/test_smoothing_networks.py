@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from robustray.models import ModelError, create_model
+from robustray.models import ModelError, create_model, load_weights
 from robustray.models.bit_resnet import Bottleneck, StandardConv
 from robustray.models.dm_wide_resnet import DmBlock, TradesWideResNet
 
@@ -18,6 +18,7 @@ SIZES = {
     ("trades_wrn_34_10", 100): (48_320_276, 252), ("cifar_resnet18", 10): (11_173_962, 122),
     ("cifar_resnet18", 100): (11_220_132, 122), ("cifar_preact_resnet18", 10): (11_171_274, 107),
     ("cifar_preact_resnet18", 100): (11_217_444, 107),
+    ("smoothing_resnet20", 10): (272_474, 128), ("smoothing_resnet110", 10): (1_730_714, 668),
 }  # fmt: skip
 
 
@@ -100,3 +101,30 @@ def test_the_unused_copy_is_unused():
 def test_an_impossible_depth_is_refused():
     with pytest.raises(ModelError, match="6 n"):
         TradesWideResNet(12, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "width", "classes", "count"),
+    [
+        ("dm_wrn", 34, 20, 10, 184_531_674),
+        ("dm_wrn", 106, 16, 10, 415_475_162),
+        ("dm_wrn", 10, 1, 10, 77_850),
+        ("dm_wrn", 10, 1, 100, 83_700),
+        ("dm_wrn", 16, 2, 10, 691_674),
+        ("trades_wrn", 10, 1, 10, 82_522),
+    ],
+)
+def test_wide_networks_of_any_size(name, depth, width, classes, count):
+    with torch.device("meta"):
+        model = create_model(name, depth=depth, width=width, num_classes=classes)
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_checkpoints_of_randomised_smoothing_are_read(tmp_path):
+    torch.manual_seed(0)
+    model = create_model("smoothing_resnet20")
+    state = {f"1.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"arch": "cifar_resnet20", "state_dict": state}, tmp_path / "checkpoint.pth.tar")
+    other = create_model("smoothing_resnet20")
+    assert load_weights(other, tmp_path / "checkpoint.pth.tar").format == "state_dict"
+    assert torch.equal(other.fc.weight, model.fc.weight)

@@ -20,6 +20,7 @@ from robustray.store import CheckpointStore, LocalStore
 from tests.sweeps.support import wait_for
 
 THIN = {"name": "cifar_resnet18", "width": 4, "depths": [1, 1, 1, 1]}
+NATURAL = {"objective": "natural", "selection": {"attack": "clean"}}
 PLAIN = {"crop_padding": 0, "flip": False}
 
 
@@ -29,7 +30,7 @@ def document(**changes):
         "kind": "Mixing",
         "name": "small",
         "data": {"name": "digits", "validation": 100, "train_limit": 228},
-        "accurate": {"model": THIN, "recipe": {**recipe, "objective": "natural", "selection": {"attack": "clean"}}},
+        "accurate": {"model": THIN, "recipe": {**recipe, **NATURAL}},
         "robust": {"model": THIN, "recipe": {**recipe, "inner": {"steps": 2}}},
         "recipe": {
             "epochs": 2, "batch_size": 32, "segment": 2, "ahead": 1, "accumulation": 2,
