@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robustray.errors import UserError
+from robustray.zoo.records import ZooRecord
 
 
 def add_zoo(commands: Any) -> None:
@@ -85,6 +86,8 @@ def _import(options: argparse.Namespace) -> int:
     from robustray.zoo import find_record
 
     record = find_record(options.name)
+    if record.model == "adaptive_smoothing" and len(record.files) == 3:
+        return _import_parts(record, options)
     if record.model is None or len(record.files) != 1:
         raise UserError(
             f"{record.name} is not the weights of one model of the catalogue; fetch it, and use "
@@ -103,6 +106,20 @@ def _import(options: argparse.Namespace) -> int:
         options=record.options,
     )
     print(done)
+    return 0
+
+
+def _import_parts(record: ZooRecord, options: argparse.Namespace) -> int:
+    """Put the three files of a mixed classifier together."""
+    from robustray.models.assemble import assemble
+
+    parts = {fetched.file.role: fetched.path for fetched in _cache().fetch(record)}
+    folder = next(iter(parts.values())).parent
+    output = Path(options.output or folder / "composite.safetensors")
+    composite = assemble(
+        output, record.options, parts["accurate"], parts["robust"], parts["mixing"]
+    )
+    print(f"constants  {composite.constants}\nwrote      {output}")
     return 0
 
 

@@ -4,6 +4,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from robustray.cli import main
@@ -20,7 +21,7 @@ REFERENCE = Path(__file__).parents[1] / "models/reference/model_1"
 def test_a_record_names_a_model_that_takes_its_options(name):
     record = RECORDS[name]
     if record.model is not None:
-        assert set(record.options) <= set(find_model(record.model).options)
+        assert set(record.options) <= {"num_classes", *find_model(record.model).options}
     assert all(file.sources for file in record.files)
 
 
@@ -112,3 +113,29 @@ def test_an_archive_with_two_checkpoints_is_a_question(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(UserError, match=r"2 checkpoints .*a/one\.index, two\.index"):
         weights_in(tmp_path)
+
+
+def test_the_three_files_of_a_composite_become_one(tmp_path, monkeypatch, capsys):
+    fields = RECORDS["smoothing-cifar10-edm"].model_dump(mode="json", exclude_none=True)
+    thin = {"name": "cifar_resnet18", "width": 4, "depths": [1, 1, 1, 1]}
+    fields["options"] = {"preset": "cifar10-edm", "accurate": thin, "robust": thin}
+    for file in fields["files"]:
+        file["sources"] = ["page:https://example.org/"]
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records/thin.yaml").write_text(yaml.safe_dump(fields))
+    monkeypatch.setenv("ROBUSTRAY_ZOO_RECORDS", str(tmp_path / "records"))
+    monkeypatch.setenv("ROBUSTRAY_DATA", str(tmp_path / "data"))
+    model = create_model("adaptive_smoothing", **fields["options"]).eval()
+    folder = tmp_path / "data/zoo/smoothing-cifar10-edm"
+    folder.mkdir(parents=True)
+    for base, file in zip(model.models, fields["files"], strict=False):
+        torch.save(base.state_dict(), folder / file["name"])
+    mixing = {"model": model.policy_net.state_dict(), "bn": model.bn.state_dict()}
+    torch.save(mixing, folder / fields["files"][2]["name"])
+    command = ["zoo", "import", "smoothing-cifar10-edm", "--output", f"{tmp_path}/c.safetensors"]
+    assert main(command) == 0
+    assert "rob_scale=0.3" in capsys.readouterr().out
+    other = create_model("adaptive_smoothing", accurate=thin, robust=thin).eval()
+    load_weights(other, tmp_path / "c.safetensors")
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(other(x), model(x))
