@@ -136,11 +136,26 @@ class Certified(Section):
     first: Natural = 100
 
 
+class Multipliers(Section):
+    """The choice of the multiplier R: rules of mixing over a grid of trade-offs.
+
+    Each is judged on clean images, on those that ``suite`` made against either base, and under
+    ``suite`` itself. See ``robustray.smoothing.multipliers``.
+    """
+
+    rules: Annotated[
+        tuple[Literal["logits", "softmax", "gradient", "gradient-ratio"], ...], Field(min_length=1)
+    ] = ("logits", "softmax", "gradient", "gradient-ratio")
+    trade_offs: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)] = (0.1, 0.3, 1, 3, 10)
+    suite: SuiteItems = ({"name": "pgd-20"},)  # type: ignore[assignment]
+    first: Natural = 200
+
+
 class Judging(Section):
     """How the mixture is judged on the ``first`` test images, beside its bases.
 
     Both bases and fixed weights ``alphas`` under ``suite``, the mixture under ``suite`` and under
-    ``adaptive`` too. ``certified`` adds certified radii.
+    ``adaptive`` too. ``certified`` adds certified radii, ``multipliers`` other rules of mixing.
     """
 
     first: Natural = 1000
@@ -150,11 +165,14 @@ class Judging(Section):
     alphas: Annotated[tuple[Weight, ...], Field(min_length=1)] = (0.5, 0.75, 0.9)
     batch_size: Natural = 128
     certified: Certified | None = None
+    multipliers: Multipliers | None = None
 
     @model_validator(mode="after")
     def _inner_weights(self) -> Self:
         if not all(0 < alpha < 1 for alpha in self.alphas):
             raise ValueError("alphas: between 0 and 1; both bases are judged in any case")
+        if self.multipliers is not None and self.threat.norm == "l1":
+            raise ValueError("multipliers: gradients are measured for linf and l2 only")
         if self.adaptive is not None and self.threat.norm != "linf":
             raise ValueError("adaptive: its attacks are for linf; set it to null for another norm")
         return self

@@ -15,11 +15,13 @@ from robustray.evaluation.engines import load_engine
 from robustray.evaluation.suites import resolve_suite, resolve_threat
 from robustray.manifest import Judging, Mixing, SuiteItem
 from robustray.models.composite import Composite, Constants
+from robustray.pipelines.multipliers import judge_multipliers
 from robustray.random import ExampleRandom, derive_seed
 from robustray.smoothing.certificates import noisy_counts
 from robustray.smoothing.curves import Stored, stored
 
-MIXTURE, ADAPTIVE, CERTIFIED = "mixture", "mixture-adaptive", "certified"
+MIXTURE, ADAPTIVE = "mixture", "mixture-adaptive"
+CERTIFIED, MULTIPLIERS = "certified", "multipliers"
 
 
 def judged_names(judging: Judging) -> list[str]:
@@ -27,7 +29,9 @@ def judged_names(judging: Judging) -> list[str]:
     names = ["accurate", "robust", *(alpha_name(alpha) for alpha in judging.alphas), MIXTURE]
     if judging.adaptive is not None:
         names.append(ADAPTIVE)
-    return [*names, CERTIFIED] if judging.certified is not None else names
+    if judging.certified is not None:
+        names.append(CERTIFIED)
+    return [*names, MULTIPLIERS] if judging.multipliers is not None else names
 
 
 def alpha_name(alpha: float) -> str:
@@ -110,6 +114,9 @@ def judge(
         _ask(composite, x, y_N, "clean", judging.batch_size, found)
     if name == CERTIFIED:
         return _certify(composite, test, manifest, found)
+    if name == MULTIPLIERS:
+        found.numbers[name] = judge_multipliers(composite, test, manifest)
+        return None
     threat = resolve_threat(judging.threat)
     items: tuple[SuiteItem, ...] | None
     items = judging.adaptive if name == ADAPTIVE else judging.suite

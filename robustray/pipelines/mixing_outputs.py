@@ -14,10 +14,17 @@ from robustray.pipelines.mixing_judging import (
     ADAPTIVE,
     CERTIFIED,
     MIXTURE,
+    MULTIPLIERS,
     Judgements,
     alpha_name,
 )
-from robustray.reports.smoothing_figures import Plane, certified_figure, plane_figure, weight_figure
+from robustray.reports.smoothing_figures import (
+    Plane,
+    certified_figure,
+    multiplier_figure,
+    plane_figure,
+    weight_figure,
+)
 from robustray.reports.style import render
 from robustray.smoothing.certificates import (
     certified_accuracy,
@@ -61,7 +68,27 @@ def outputs(found: Judgements, manifest: Mixing, label: str) -> dict[str, bytes]
     }
     if CERTIFIED in found.numbers:
         files |= _certified(found, manifest, label)
+    if MULTIPLIERS in found.numbers:
+        files |= _multipliers(found, title)
     return files
+
+
+def _multipliers(found: Judgements, title: str) -> dict[str, bytes]:
+    """Tell of each rule of mixing; robust is the worse of transferred and end-to-end attacks."""
+    rows: dict[tuple[str, float], dict[str, float]] = {}
+    for key, value in found.numbers[MULTIPLIERS].items():
+        rule, trade_off, what = key.split("/")
+        rows.setdefault((rule, float(trade_off)), {})[what] = value
+    columns = ("clean", "accurate", "robust", "end_to_end")
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for (rule, _), row in rows.items():
+        curves.setdefault(rule, []).append((row["clean"], min(row["accurate"], row["end_to_end"])))
+    ends = [_point(found.numbers[name]) for name in ("accurate", "robust")]
+    lines = ((*key, *(row[one] for one in columns)) for key, row in rows.items())
+    return {
+        "multipliers.csv": _table(("rule", "trade_off", *columns), lines),
+        "multipliers.png": render(multiplier_figure(curves, ends, title=title)),
+    }
 
 
 def _plane(found: Judgements, manifest: Mixing) -> Plane:

@@ -132,6 +132,31 @@ def certified_figure(
     return figure
 
 
+def multiplier_figure(curves: Mapping[str, Any], ends: list[Point], *, title: str = "") -> Figure:
+    """Draw the worse of transferred and end-to-end robust accuracy against clean accuracy.
+
+    Parameters
+    ----------
+    curves : mapping of str to list of (clean, robust)
+        By the rule of mixing, over its trade-offs.
+    ends : list of tuple of float
+        The accurate and the robust base.
+    title : str
+        The data.
+    """
+    with style():
+        figure = Figure(figsize=(8.4, 6.2), layout="constrained")
+        axes = _framed(figure.add_subplot(), "Clean accuracy (%)", "Robust accuracy (%)", title)
+        axes.plot(*(100 * np.array(ends)).T, color=OTHER, linestyle="--", marker="D", label="Bases")
+        for number, (rule, points) in enumerate(curves.items()):
+            axes.plot(
+                *(100 * np.array(points)).T, color=STAGE_COLOURS[number], marker="osv^"[number % 4],
+                label=f"R: {rule}",
+            )  # fmt: skip
+        axes.legend(frameon=False, fontsize=12)
+    return figure
+
+
 def _percent(point: Point) -> Point:
     return 100 * point[0], 100 * point[1]
 

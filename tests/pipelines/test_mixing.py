@@ -41,6 +41,7 @@ def document(**changes):
             "first": 24, "alphas": [0.5], "batch_size": 16,
             "suite": [{"name": "apgd-ce", "options": {"n_iter": 3}}],
             "adaptive": [{"name": "mix", "attack": "apgd-mixture", "options": {"n_iter": 3}}],
+            "multipliers": {"trade_offs": [1.0], "suite": ["pgd-10"], "first": 8},
             "certified": {"selection": 8, "samples": 16, "first": 8, "alphas": [0.8, 1.0]},
         },
         "resources": {"gpus": 0, "cpus": 1, "retries": {"backoff_seconds": 0.1}},
@@ -97,7 +98,13 @@ def test_attackers_and_kills_change_nothing(tmp_path):
     assert len(attempts) == 2
 
     files = outcome.result["files"]
-    assert {"trade_off.png", "weights.png", "certified.png", "mixture.safetensors"} <= set(files)
+    assert {
+        "trade_off.png",
+        "weights.png",
+        "certified.png",
+        "multipliers.png",
+        "mixture.safetensors",
+    } <= set(files)
     table = list(csv.DictReader(io.StringIO((outcome.folder / "judgements.csv").read_text())))
     assert [row["judged"] for row in table][:3] == ["accurate", "robust", "alpha-0.5"]
     model = build_composite(manifest).eval()
@@ -110,7 +117,7 @@ def test_the_plan_says_what_is_done_and_what_it_costs():
     words = describe_plan(build_manifest(document()))
     assert f"{Stages.of(build_manifest(document())).steps} steps" in words
     assert "8 rounds of 32 images and 2 attacks" in words
-    assert "accurate, robust, alpha-0.5, mixture, mixture-adaptive, certified" in words
+    assert "accurate, robust, alpha-0.5, mixture, mixture-adaptive, certified, multipliers" in words
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,83 @@
+"""Other ways to mix two networks than a constant weight: the choice of the multiplier R.
+
+Bai, Anderson, Kim and Sojoudi (2024), section 3: the robust network's output is multiplied by R(x)
+and added to the accurate one's. R is a trade-off a, alone or with norms of both input gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Rule = Literal["logits", "softmax", "gradient", "gradient-ratio"]
+RULES: tuple[Rule, ...] = get_args(Rule)
+
+
+class RuleMixture(nn.Module):
+    """log((g + R h) / (1 + R)) of probabilities g and h; of logits without the logarithm.
+
+    Parameters
+    ----------
+    accurate, robust : nn.Module
+        Images in [0, 1] to logits; frozen.
+    rule : {"logits", "softmax", "gradient", "gradient-ratio"}
+        R = a on logits, or on probabilities; or on probabilities a times the norm of the gradient
+        of g's largest probability, or that norm divided by the one of h's.
+    trade_off : float
+        a, at least 0; 0 leaves g alone.
+    norm : {"linf", "l2"}
+        Of the perturbations: gradients are measured in the dual norm, l1 or l2.
+    """
+
+    def __init__(
+        self,
+        accurate: nn.Module,
+        robust: nn.Module,
+        rule: Rule,
+        trade_off: float,
+        norm: Literal["linf", "l2"] = "linf",
+    ) -> None:
+        super().__init__()
+        if rule not in RULES:
+            raise ValueError(f"rule is one of {', '.join(RULES)}, not {rule!r}")
+        if trade_off < 0:
+            raise ValueError(f"trade_off is at least 0, not {trade_off!r}")
+        self.models = nn.ModuleList([accurate, robust])
+        self.rule, self.trade_off, self.norm = rule, trade_off, norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return log-probabilities (B, K), or mixed logits."""
+        if self.rule == "logits":
+            accurate, robust = (model(x) for model in self.models)
+            return (accurate + self.trade_off * robust) / (1 + self.trade_off)
+        if self.rule == "softmax":
+            accurate, robust = (F.log_softmax(model(x), 1) for model in self.models)
+            ratio_B1 = torch.full_like(accurate[:, :1], self.trade_off)
+        else:
+            accurate, robust, ratio_B1 = self._by_gradients(x)
+        log_ratio_B1 = ratio_B1.log()  # -inf where R is 0: h is then left out
+        mixed = torch.logaddexp(accurate, robust + log_ratio_B1)
+        return mixed - torch.logaddexp(torch.zeros_like(log_ratio_B1), log_ratio_B1)
+
+    def _by_gradients(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        further = torch.is_grad_enabled()  # an attack goes through R too
+        with torch.enable_grad():
+            point = x if x.requires_grad else x.detach().requires_grad_()
+            said, norms = [], []
+            for model in self.models:
+                log_BK = F.log_softmax(model(point), 1)
+                said.append(log_BK)
+                if len(said) == 2 and self.rule == "gradient":
+                    break
+                top = log_BK.amax(1).exp().sum()
+                (grad,) = torch.autograd.grad(top, point, create_graph=further, retain_graph=True)
+                flat = grad.flatten(1)
+                norms.append(flat.abs().sum(1) if self.norm == "linf" else flat.norm(dim=1))
+            ratio_B = self.trade_off * norms[0]
+            if self.rule == "gradient-ratio":
+                ratio_B = ratio_B / norms[1].clamp_min(1e-12)
+        found = said[0], said[1], ratio_B[:, None]
+        return found if further else tuple(one.detach() for one in found)  # type: ignore[return-value]
