@@ -31,6 +31,7 @@ EXIT_OK, EXIT_FAILED_TRIALS, EXIT_INTERRUPTED = 0, 1, 130
 COMMANDS = {
     "Evaluation": "robustray.evaluation.commands",
     "Mixing": "robustray.pipelines.mixing_commands",
+    "Alignment": "robustray.pipelines.alignment_commands",
 }
 
 

@@ -1,6 +1,7 @@
 """What a YAML manifest may say, and how it is read, overridden, hashed and printed."""
 
 from robustray.errors import ManifestError
+from robustray.manifest.alignment import Alignment
 from robustray.manifest.evaluation import (
     Composition,
     Curve,
@@ -58,6 +59,7 @@ from robustray.manifest.schema import (
 )
 
 __all__ = [
+    "Alignment",
     "Augmentation",
     "Awp",
     "BaseConfig",

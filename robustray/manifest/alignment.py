@@ -1,13 +1,40 @@
-"""Settings of what an alignment study is made of: data in folders, generators, projections."""
+"""Manifests of kind Alignment: delta-x, alignment, and the penalty that raises it.
+
+Lengths and step sizes are in the study's own scale: images in [-1, 1] (twice that of [0, 1]), raw
+coordinates for the spheres.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from robustray.manifest.fields import Natural, NaturalOrZero, Number, PositiveNumber, Section
-from robustray.manifest.recipe import Momentum
+from robustray.manifest.alignment_stages import (
+    AlignmentEvaluation,
+    ClassifierTraining,
+    ConditionalGeneratorTraining,
+    GeneratorTraining,
+    Made,
+    Probe,
+    Projection,
+)
+from robustray.manifest.fields import (
+    Natural,
+    Number,
+    Section,
+)
+from robustray.manifest.schema import ModelConfig, Resources
+
+Stage = Literal["classifier", "generator", "conditional_generator", "evaluation", "probe"]
+STAGE_SECTION: dict[str, str] = {
+    "classifier": "training",
+    "generator": "generator",
+    "conditional_generator": "conditional_generator",
+    "evaluation": "evaluation",
+    "probe": "probe",
+}
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
 class FolderData(Section):
@@ -15,8 +42,8 @@ class FolderData(Section):
 
     ``table`` has a column with the images' paths (below ``root``), one with the number
     (``target``) and, if splits go by subject, one with the subject. Class 1 is target below
-    ``threshold`` where ``below`` is set, else above it. ``validation`` and ``test`` are files
-    with one subject or path on each line.
+    ``threshold`` where ``below`` is set, else above it. ``splits`` gives files with one subject
+    or path on each line.
     """
 
     root: Annotated[str, Field(min_length=1)]
@@ -32,51 +59,130 @@ class FolderData(Section):
     test: str | None = None
 
 
-class Projection(Section):
-    """Projecting an image on what a conditional generator draws of a class (Eq. 15).
+class AlignmentData(Section):
+    """The data set of the study, and how much of it.
 
-    ``initial_steps`` of Adam without a penalty on z, then ``steps`` of a new Adam with
-    ``penalty`` times the mean square of z.
+    ``train_limit`` and ``first`` take the first images only, of the training set and of the
+    judged split; each changes the label that stands beside the numbers.
     """
 
-    initial_steps: Natural = 600
-    initial_lr: PositiveNumber = 0.2
-    steps: NaturalOrZero = 150
-    lr: PositiveNumber = 0.2
-    penalty: Annotated[Number, Field(ge=0)] = 0.03
+    name: Literal[
+        "spheres",
+        "squares",
+        "squares32",
+        "mnist35",
+        "mnist",
+        "cifar10",
+        "digits",
+        "imagenet",
+        "folder",
+    ]
+    split: Literal["validation", "test"] = "test"
+    train_limit: Natural | None = None
+    first: Natural | None = None
+    folder: FolderData | None = None
+    download: bool = False
+
+    @model_validator(mode="after")
+    def _folder_where_one_is_read(self) -> Self:
+        if (self.name == "folder") != (self.folder is not None):
+            raise ValueError("the section folder goes with name: folder, and with no other")
+        return self
 
 
-class GeneratorTraining(Section):
-    """How a residual generator and its critic are trained (VR-GAN; Eqs. 11 to 13).
+class DeltaX(Section):
+    """Where delta-x comes from.
 
-    The generator's loss is ``adversarial`` times its cross-entropy plus ``length`` times the mean
-    of ||delta-x|| / sqrt(n); the critic's weighs real images by ``real`` and generated ones by
-    ``fake``. The selected epoch has the lowest loss: over its own training batches
-    (``published``), or on the validation examples.
+    ``exact`` is the formula (spheres, squares, squares32); ``direct`` a residual generator's
+    output; ``projected`` the projection on a conditional generator's images minus the image;
+    ``nearest`` the nearest training image of the other class minus the image: the only one that
+    needs no generator on real data, and an upper bound of the length.
     """
 
-    lr: PositiveNumber = 1e-4
-    betas: tuple[Momentum, Momentum] = (0.0, 0.9)
-    batch_size: Natural = 12
-    epochs: Natural = 30
-    steps_per_epoch: Natural = 200
-    adversarial: PositiveNumber = 0.3
-    length: Annotated[Number, Field(ge=0)] = 0.5
-    real: PositiveNumber = 1.0
-    fake: Annotated[Number, Field(ge=0)] = 0.01
-    selection: Literal["validation", "published"] = "validation"
+    source: Literal["exact", "direct", "projected", "nearest", "none"] = "none"
+    generator: Made | None = None
+    projection: Projection = Projection()
+
+    @model_validator(mode="after")
+    def _generator_where_one_is_used(self) -> Self:
+        needs = self.source in ("direct", "projected")
+        if needs != (self.generator is not None):
+            word = "needs a" if needs else "uses no"
+            raise ValueError(f"generator: source {self.source} {word} generator")
+        if self.source != "projected":
+            self.refuse(f"source {self.source} projects nothing", "projection")
+        return self
 
 
-class ConditionalGeneratorTraining(Section):
-    """How a class-conditional generator is trained (multi-hinge BigGAN at 32 pixels)."""
+class Alignment(Section):
+    """A manifest of kind Alignment: one stage, done by one job.
 
-    channels: Natural = 64
-    latent: Natural = 128
-    batch_size: Natural = 50
-    critic_steps: Natural = 4
-    iterations: Natural = 125_000
-    every: Natural = 1000
-    lr: PositiveNumber = 2e-4
-    betas: tuple[Momentum, Momentum] = (0.0, 0.999)
-    feature_matching: Annotated[Number, Field(ge=0)] = 1.0
-    hinge: Annotated[Number, Field(ge=0)] = 0.05
+    Stages: train a ``classifier``; train a residual ``generator`` or a ``conditional_generator``;
+    an ``evaluation`` of a classifier; a ``probe`` of any networks. Each has the section of its
+    settings, and no other's; ``training`` may be followed by an ``evaluation``.
+    """
+
+    kind: Literal["Alignment"]
+    name: Name
+    description: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    stage: Stage
+    data: AlignmentData
+    model: ModelConfig | None = None
+    weights: Made | None = None
+    delta_x: DeltaX = DeltaX()
+    training: ClassifierTraining | None = None
+    generator: GeneratorTraining | None = None
+    conditional_generator: ConditionalGeneratorTraining | None = None
+    evaluation: AlignmentEvaluation | None = None
+    probe: Probe | None = None
+    resources: Resources = Resources()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_section(cls, document: Any) -> Any:
+        """Let a stage without settings have the defaults, where there are any."""
+        if not isinstance(document, dict):
+            return document
+        section = STAGE_SECTION.get(str(document.get("stage")))
+        if section in ("training", "conditional_generator", "evaluation", "probe"):
+            document = {**document, section: document.get(section) or {}}
+        return document
+
+    @model_validator(mode="after")
+    def _sections_of_the_stage(self) -> Self:
+        allowed = {STAGE_SECTION[self.stage]}
+        if self.stage == "classifier":
+            allowed.add("evaluation")
+        for section in STAGE_SECTION.values():
+            given = getattr(self, section) is not None
+            if given and section not in allowed:
+                raise ValueError(f"{section}: not a section of stage {self.stage}")
+        if getattr(self, STAGE_SECTION[self.stage]) is None:
+            raise ValueError(f"{STAGE_SECTION[self.stage]} is missing: stage {self.stage} needs it")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_missing(self) -> Self:
+        exact = ("spheres", "squares", "squares32")
+        if self.delta_x.source == "exact" and self.data.name not in exact:
+            raise ValueError(f"delta_x.source: exact is known of {', '.join(exact)} only")
+        penalised = self.training is not None and self.training.method == "l_alpha"
+        if penalised and self.delta_x.source == "none":
+            raise ValueError("delta_x.source: l_alpha needs a delta-x")
+        if self.evaluation is not None and self.stage == "evaluation" and self.weights is None:
+            estimated = self.delta_x.source in ("direct", "projected")
+            if not estimated or self.evaluation.attacks or self.evaluation.linearity:
+                raise ValueError(
+                    "weights: an evaluation needs a classifier's; name a run or a file. Without "
+                    "any, and without attacks, a generator's delta-x is judged"
+                )
+        if self.stage == "probe":
+            assert self.probe is not None
+            if bool(self.probe.studies) == (self.weights is not None):
+                raise ValueError("probe.studies or weights: give one of them")
+            if self.delta_x.source == "none":
+                raise ValueError("delta_x.source: a probe needs a delta-x; nearest needs nothing")
+        if self.resources.workers > 1:
+            raise ValueError("resources.workers: a stage has one worker")
+        return self

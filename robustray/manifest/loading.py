@@ -13,16 +13,18 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from robustray.errors import ManifestError
+from robustray.manifest.alignment import Alignment
 from robustray.manifest.evaluation import Evaluation, spell_out
 from robustray.manifest.mixing import Mixing
 from robustray.manifest.schema import Sweep
 
-Manifest = Sweep | Evaluation | Mixing
+Manifest = Sweep | Evaluation | Mixing | Alignment
 
 KINDS: dict[str, type[Manifest]] = {
     "Sweep": Sweep,
     "Evaluation": Evaluation,
     "Mixing": Mixing,
+    "Alignment": Alignment,
 }
 
 # How and where a study is run, and how much of it is kept, is no part of what it is.

@@ -86,7 +86,6 @@ def test_a_draining_node_hands_its_trial_on(undisturbed_long, cluster, tmp_path)
     with started(place) as process:
         wait_for(lambda: running_attempt(place))
         (first,) = cluster.worker_nodes
-        cluster.add_node(num_cpus=1, wait=True)
         drain = [
             *(sys.executable, "-m", "ray.scripts.scripts", "drain-node"),
             *("--address", cluster.address, "--node-id", first.node_id),
@@ -94,6 +93,7 @@ def test_a_draining_node_hands_its_trial_on(undisturbed_long, cluster, tmp_path)
             *("--deadline-remaining-seconds", "120"),
         ]
         subprocess.run(drain, check=True, capture_output=True)
+        cluster.add_node(num_cpus=1, wait=True)
         assert process.wait(400) == 0, place.log
     assert [attempt["outcome"] for attempt in place.attempts()] == ["preempted", "finished"]
     assert place.table() == undisturbed_long.table()

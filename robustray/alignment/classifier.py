@@ -1,0 +1,235 @@
+"""Training classifiers as the study of gradient directions does: baseline, PGD, or L_alpha (Eq. 9).
+
+Lanfredi, Schroeder and Tasdizen, "Quantifying the preferential direction of the model gradient in
+adversarial training with projected gradient descent" (2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robustray.alignment.batches import study_batches
+from robustray.alignment.closest_class import class_gradient, closest_class, jacobian
+from robustray.alignment.cosine import alignment
+from robustray.alignment.curves import Box, error_curve, threat_model
+from robustray.alignment.delta_x import DeltaXSource
+from robustray.alignment.median_robustness import epsilon_50
+from robustray.alignment.player import Files, Player, copied_weights
+from robustray.attacks import pgd
+from robustray.data.study import StudySplit
+from robustray.manifest.alignment_stages import ClassifierTraining
+from robustray.random import ExampleRandom, derive_seed
+
+OnEpoch = Callable[[int, Files, dict[str, Any], dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class FittedClassifier:
+    """What a training comes to: weights of the selected epoch (from 1), and its metrics."""
+
+    weights: dict[str, Tensor]
+    best_epoch: int
+    metrics: dict[str, float]
+
+
+def fit_classifier(
+    model: nn.Module,
+    train: StudySplit,
+    validation: StudySplit,
+    settings: ClassifierTraining,
+    *,
+    box: Box,
+    delta_x: DeltaXSource | None = None,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    resumed: tuple[int, Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]] | None = None,
+    on_epoch: OnEpoch | None = None,
+) -> FittedClassifier:
+    """Train a classifier and select its epoch by median robustness.
+
+    L_alpha = mean cross-entropy - ``penalty`` times the mean cosine between delta-x and the
+    gradient of f_c - f_y, c the closest class. (Published for one logit: the gradient of the
+    mean cross-entropy, the same direction, which underflows where the network is sure.)
+
+    Parameters
+    ----------
+    model : nn.Module
+        Examples to logits (B, K), K at least 2. Trained in place.
+    train, validation : StudySplit
+        Examples.
+    settings : ClassifierTraining
+        Method, optimiser, selection.
+    box : pair of float or None
+        Least and largest value of a pixel; None where there is no box.
+    delta_x : callable, optional
+        Where delta-x comes from; for ``l_alpha``.
+    seed : int
+        Of batches and attacks.
+    device : torch.device or str
+        Where to train.
+    resumed : tuple, optional
+        What ``on_epoch`` was given first, second and third at an earlier epoch.
+    on_epoch : callable, optional
+        Takes (epoch, state to go on from, what to note with it, metrics).
+
+    Raises
+    ------
+    FloatingPointError
+        When the loss is not finite.
+    """
+    player = Player(model.to(device), _optimizer(model, settings))
+    best: dict[str, Tensor] = {}
+    info: dict[str, Any] = {"best_epoch": 0, "best_value": None, "highest_clean": 0.0}
+    done = 0
+    if resumed is not None:
+        done, files, noted = resumed
+        info, best = dict(noted), dict(files["best"])
+        player.restore("classifier", files)
+    for epoch in range(done + 1, settings.epochs + 1):
+        metrics = _epoch(player, train, epoch, settings, box, delta_x, seed)
+        metrics |= _validated(model, validation, settings, box, seed, metrics["train_error"])
+        info["highest_clean"] = max(info["highest_clean"], metrics["validation_clean"])
+        if not best or _is_better(epoch, metrics, info, settings):
+            best = copied_weights(model)
+            value = metrics[_column(settings)]
+            info |= {"best_epoch": epoch, "best_value": value, "best_metrics": metrics}
+        if on_epoch is not None:
+            state = player.files("classifier") | {"best": best}
+            on_epoch(epoch, state, dict(info), metrics)
+    return FittedClassifier(best, info["best_epoch"], dict(info["best_metrics"]))
+
+
+def alignment_loss(
+    model: nn.Module, x: Tensor, y_B: Tensor, delta_x: DeltaXSource, index_B: Tensor
+) -> Tensor:
+    """Return the mean cosine between delta-x and grad(f_c - f_y), differentiable in the weights.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Examples to logits (B, K).
+    x, y_B, index_B : Tensor
+        Examples (B, ...), classes and global indices, int64 (B,).
+    delta_x : callable
+        See `robustray.alignment.delta_x`.
+    """
+    near_B = closest_class(*jacobian(model, x), y_B)
+    gradient = class_gradient(model, x, near_B, y_B, create_graph=True)
+    return alignment(gradient, delta_x(x, y_B, near_B, index_B).to(gradient)).mean()
+
+
+def _epoch(
+    player: Player,
+    train: StudySplit,
+    epoch: int,
+    settings: ClassifierTraining,
+    box: Box,
+    delta_x: DeltaXSource | None,
+    seed: int,
+) -> dict[str, float]:
+    model, sums, steps = player.network, torch.zeros(3), 0
+    device = next(model.parameters()).device
+    batches = study_batches(train, epoch, settings.batch_size, settings.steps_per_epoch, seed)
+    for x, y_B, index_B in batches:
+        x, y_B = x.to(device), y_B.to(device)
+        if settings.method == "pgd":
+            x = _attacked(model, x, y_B, index_B, settings, box, derive_seed(seed, "pgd", epoch))
+        _set_mode(model, settings)
+        logits_BK = model(x)
+        loss, cosine = functional.cross_entropy(logits_BK, y_B), torch.zeros((), device=device)
+        if settings.method == "l_alpha":
+            assert delta_x is not None, "the penalty needs a delta-x"
+            cosine = alignment_loss(model, x, y_B, delta_x, index_B)
+        total = loss - settings.penalty * cosine
+        if not bool(total.isfinite()):
+            raise FloatingPointError(f"the loss is not finite in epoch {epoch}")
+        player.optimizer.zero_grad()
+        total.backward()
+        player.optimizer.step()
+        wrong = (logits_BK.argmax(1) != y_B).float().mean()
+        sums += torch.stack([loss, cosine, wrong]).detach().cpu()
+        steps += 1
+    names = ("train_loss", "train_alignment", "train_error")
+    return dict(zip(names, (sums / steps).tolist(), strict=True))
+
+
+def _attacked(
+    model: nn.Module,
+    x: Tensor,
+    y_B: Tensor,
+    index_B: Tensor,
+    settings: ClassifierTraining,
+    box: Box,
+    seed: int,
+) -> Tensor:
+    attack = settings.attack
+    model.eval()
+    found = pgd(
+        model, x, y_B, threat_model(attack.norm, attack.eps, box),
+        rng=ExampleRandom(seed, "alignment-training"), index=index_B.to(x.device),
+        steps=attack.steps, step_size=attack.step_size,
+    )  # fmt: skip
+    return found.x_adv
+
+
+def _set_mode(model: nn.Module, settings: ClassifierTraining) -> None:
+    """Set training mode; frozen batch norms use their running statistics and leave them."""
+    model.train()
+    if settings.batch_norm == "frozen":
+        for part in model.modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.eval()
+
+
+def _validated(
+    model: nn.Module,
+    split: StudySplit,
+    settings: ClassifierTraining,
+    box: Box,
+    seed: int,
+    train_error: float,
+) -> dict[str, float]:
+    if settings.validation_first is not None:
+        split = split.select(slice(settings.validation_first))
+    errors = error_curve(model, split, settings.validation, box=box, seed=seed).errors
+    eps, values = [0.0, *errors], list(errors.values())
+    clean = values[0]
+    eps = list(errors)
+    return {
+        "validation_clean": 1 - clean,
+        "epsilon_50": epsilon_50([-1.0, *eps], [train_error, *values], "published"),
+        "epsilon_50_corrected": min(epsilon_50(eps, values, "corrected"), 2 * max(eps)),
+    }
+
+
+def _column(settings: ClassifierTraining) -> str:
+    return "epsilon_50" if settings.selection == "published" else "epsilon_50_corrected"
+
+
+def _is_better(
+    epoch: int, metrics: Mapping[str, float], info: Mapping[str, Any], settings: ClassifierTraining
+) -> bool:
+    """Tell whether an epoch replaces the best one; ties go to the later, as published."""
+    if epoch < settings.selection_start or info["best_epoch"] < settings.selection_start:
+        return epoch >= info["best_epoch"]
+    value = metrics[_column(settings)]
+    if settings.selection == "guarded":
+        floor = info["highest_clean"] - settings.guard
+        if metrics["validation_clean"] < floor:
+            return False
+        if info["best_metrics"]["validation_clean"] < floor:
+            return True
+    return value >= info["best_value"]
+
+
+def _optimizer(model: nn.Module, settings: ClassifierTraining) -> torch.optim.Optimizer:
+    wanted = settings.optimizer
+    if wanted.name == "sgd":
+        return torch.optim.SGD(model.parameters(), wanted.lr, wanted.momentum)
+    return torch.optim.Adam(model.parameters(), wanted.lr, wanted.betas)

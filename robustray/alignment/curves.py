@@ -1,0 +1,144 @@
+"""Error rates of a classifier under one attack at several strengths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustray.attacks import AttackSpec, ThreatModel, evaluate, stadv
+from robustray.attacks.carlini_wagner import carlini_wagner
+from robustray.data.study import StudySplit
+from robustray.manifest.alignment_stages import CurveAttack
+
+Box = tuple[float, float] | None
+_SPHERE_ROWS = (1, 20, 25)  # how the points of the spheres are laid out for square attacks
+
+
+@dataclass(frozen=True)
+class ErrorCurve:
+    """What an attack does at several strengths.
+
+    Attributes
+    ----------
+    errors : dict of float to float
+        Error rates in [0, 1]; clean examples at 0, then each strength in the order of the manifest.
+    predicted : dict of float to Tensor
+        Classes after the attack, int64 (N,).
+    distance_N : Tensor or None
+        Of an attack without strengths: the l2 distance to the nearest adversarial example that it
+        found, 0 for examples that are misclassified as they are, infinite where it found none.
+    """
+
+    errors: dict[float, float]
+    predicted: dict[float, Tensor]
+    distance_N: Tensor | None = None
+
+
+class Laid(nn.Module):
+    """A network for points (B, D) as one for images of some shape with as many pixels."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return logits (B, K)."""
+        return self.network(x_BCHW.flatten(1))
+
+
+def threat_model(norm: str, eps: float, box: Box) -> ThreatModel:
+    """Return the threat model of a strength."""
+    return ThreatModel(norm, eps, box)
+
+
+def error_curve(
+    model: nn.Module,
+    split: StudySplit,
+    attack: CurveAttack,
+    *,
+    box: Box,
+    seed: int = 0,
+    batch_size: int = 100,
+) -> ErrorCurve:
+    """Attack a classifier at each strength; an example counts as wrong if it is so when clean.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Examples to logits (B, K).
+    split : StudySplit
+        Examples, in the units of the strengths.
+    attack : CurveAttack
+        Which attack, and its strengths.
+    box : pair of float or None
+        Least and largest value of a pixel.
+    seed : int
+        Of the attacks.
+    batch_size : int
+        Examples at a time.
+    """
+    device = next(model.parameters()).device
+    x, y_N, index_N = split.images().to(device), split.y_N.to(device), split.index_N.to(device)
+    model.eval()
+    clean = _predict(model, x, batch_size)
+    errors, predicted = {0.0: _error(clean, y_N)}, {0.0: clean.cpu()}
+    if attack.attack == "cw":
+        parts = [
+            carlini_wagner(model, some, y_B, box=box).distance_B
+            for some, y_B in zip(x.split(batch_size), y_N.split(batch_size), strict=True)
+        ]
+        return ErrorCurve(errors, predicted, torch.cat(parts).cpu())
+    for eps in attack.eps:
+        x_adv = _attack(model, x, y_N, index_N, attack, eps, box, seed, batch_size)
+        after = _predict(model, x_adv, batch_size)
+        after = torch.where(clean != y_N, clean, after)
+        errors[eps], predicted[eps] = _error(after, y_N), after.cpu()
+    return ErrorCurve(errors, predicted)
+
+
+def _attack(
+    model: nn.Module,
+    x: Tensor,
+    y_N: Tensor,
+    index_N: Tensor,
+    attack: CurveAttack,
+    eps: float,
+    box: Box,
+    seed: int,
+    batch_size: int,
+) -> Tensor:
+    """Return what one attack made of all examples."""
+    if attack.attack == "stadv":
+        assert box is not None, "stAdv bends images"
+        wide = ThreatModel("linf", box[1] - box[0], box)
+        parts = [
+            stadv(model, some, y_B, wide, smoothness=eps, n_iter=attack.steps).x_adv
+            for some, y_B in zip(x.split(batch_size), y_N.split(batch_size), strict=True)
+        ]
+        return torch.cat(parts)
+    options: dict[str, int | float] = {"n_queries": attack.queries}
+    if attack.attack == "pgd":
+        options = {"steps": attack.steps, "step_size": attack.step_size}
+    laid = attack.attack == "square" and x.ndim == 2
+    found = evaluate(
+        Laid(model) if laid else model,
+        x.reshape(-1, *_SPHERE_ROWS) if laid else x,
+        y_N,
+        threat_model(attack.norm, eps, box),
+        [AttackSpec(attack.attack, options=options)],
+        seed=seed,
+        batch_size=batch_size,
+        index=index_N,
+    )
+    return found.x_adv.reshape(x.shape).to(x)
+
+
+@torch.no_grad()
+def _predict(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
+    return torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
+
+
+def _error(predicted_N: Tensor, y_N: Tensor) -> float:
+    return float((predicted_N != y_N).double().mean())

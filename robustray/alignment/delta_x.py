@@ -1,0 +1,91 @@
+"""Where delta-x comes from: a formula, a generator, a projection, or the nearest example."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from robustray.alignment.direct_generator import direct_delta_x
+from robustray.alignment.projection import project
+from robustray.data.nearest import nearest_other
+from robustray.data.study import StudySplit
+from robustray.manifest.alignment_stages import Projection
+
+
+class DeltaXSource(Protocol):
+    """Gives delta-x of some examples towards some classes."""
+
+    def __call__(self, x: Tensor, y_B: Tensor, target_B: Tensor, index_B: Tensor) -> Tensor:
+        """Return delta-x, shaped as ``x``.
+
+        Parameters
+        ----------
+        x : Tensor
+            Examples (B, ...).
+        y_B, target_B, index_B : Tensor
+            Their classes, the classes to move to, and their global indices, int64 (B,).
+        """
+        ...
+
+
+class Exact:
+    """The formula of a data set with two classes."""
+
+    def __init__(self, split: StudySplit) -> None:
+        self._exact = split.exact
+
+    def __call__(self, x: Tensor, y_B: Tensor, target_B: Tensor, index_B: Tensor) -> Tensor:
+        """Return delta-x towards the other class."""
+        del target_B, index_B
+        assert self._exact is not None, "the manifest was checked for that"
+        return self._exact(x, y_B)
+
+
+class Direct:
+    """What a residual generator puts out: G(x, 1 - y, y)."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        self._generator = generator
+
+    def __call__(self, x: Tensor, y_B: Tensor, target_B: Tensor, index_B: Tensor) -> Tensor:
+        """Return delta-x towards the other class."""
+        del target_B, index_B
+        return direct_delta_x(self._generator, x, y_B).to(x)
+
+
+class Projected:
+    """The projection on what a conditional generator draws of a class, minus the example.
+
+    Each pair of image and class is projected once, and then remembered.
+    """
+
+    def __init__(self, generator: nn.Module, settings: Projection) -> None:
+        self._generator, self._settings = generator, settings
+        self._known: dict[tuple[int, int], Tensor] = {}
+
+    def __call__(self, x: Tensor, y_B: Tensor, target_B: Tensor, index_B: Tensor) -> Tensor:
+        """Return delta-x towards the wanted classes."""
+        del y_B
+        pairs = list(zip(index_B.tolist(), target_B.tolist(), strict=True))
+        new = [row for row, pair in enumerate(pairs) if pair not in self._known]
+        if new:
+            rows = torch.tensor(new, device=x.device)
+            found, _ = project(self._generator, x[rows], target_B[rows], self._settings)
+            for row, x_prime in zip(new, found, strict=True):
+                self._known[pairs[row]] = x_prime
+        return torch.stack([self._known[pair] for pair in pairs]).to(x) - x
+
+
+class Nearest:
+    """The nearest example of the class among those of the training set."""
+
+    def __init__(self, known: StudySplit) -> None:
+        self._x, self._y_N = known.images(), known.y_N
+
+    def __call__(self, x: Tensor, y_B: Tensor, target_B: Tensor, index_B: Tensor) -> Tensor:
+        """Return delta-x towards the wanted classes."""
+        del index_B
+        self._x, self._y_N = self._x.to(x), self._y_N.to(x.device)
+        return nearest_other(x, y_B, self._x, self._y_N, target_B)[0]

@@ -1,0 +1,220 @@
+"""The settings of each stage of an alignment study (see ``robustray.manifest.alignment``)."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from robustray.manifest.fields import Natural, NaturalOrZero, Number, PositiveNumber, Section
+from robustray.manifest.recipe import Momentum
+
+
+class Reference(Section):
+    """What another job made: ``run`` is its name, or its id where several have that name.
+
+    Or a file of weights: ``uri`` is a path or ``s3://bucket/prefix/file``, with its ``sha256``
+    (hexadecimal) if it is to be checked.
+    """
+
+    run: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] | None = None
+    uri: Annotated[str, Field(min_length=1)] | None = None
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.run is None) == (self.uri is None):
+            raise ValueError("give either run or uri")
+        if self.run is not None:
+            self.refuse("only for a uri; what a run made is checked by itself", "sha256")
+        return self
+
+
+def _reference(value: object) -> object:
+    """Read "name" as {run: name}, and what looks like a file as {uri: file}."""
+    if not isinstance(value, str):
+        return value
+    return {"uri": value} if re.search(r"[/.]", value) else {"run": value}
+
+
+Made = Annotated[Reference, BeforeValidator(_reference)]
+
+
+class Projection(Section):
+    """Projecting an image on what a conditional generator draws of a class (spec of Eq. 15).
+
+    ``initial_steps`` of Adam without a penalty on z, then ``steps`` of a new Adam with
+    ``penalty`` times the mean square of z.
+    """
+
+    initial_steps: Natural = 600
+    initial_lr: PositiveNumber = 0.2
+    steps: NaturalOrZero = 150
+    lr: PositiveNumber = 0.2
+    penalty: Annotated[Number, Field(ge=0)] = 0.03
+
+
+class AlignmentOptimizer(Section):
+    """Adam or SGD, without weight decay or schedule, as published."""
+
+    name: Literal["adam", "sgd"] = "adam"
+    lr: PositiveNumber = 1e-4
+    betas: tuple[Momentum, Momentum] = (0.0, 0.9)
+    momentum: Momentum = 0.9
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        self.refuse(f"not of {self.name}", "momentum" if self.name == "adam" else "betas")
+        return self
+
+
+class PgdTraining(Section):
+    """PGD on each batch of training: ``steps`` of ``step_size`` from a random start."""
+
+    norm: Literal["linf", "l2"] = "linf"
+    eps: PositiveNumber = 0.3
+    step_size: PositiveNumber = 0.02
+    steps: Natural = 40
+
+
+class CurveAttack(Section):
+    """One attack at several strengths: a curve of accuracy against epsilon.
+
+    ``step_size`` and ``steps`` are of pgd, ``queries`` of square. For ``stadv`` each eps is the
+    weight of the flow's smoothness (large is weak); ``cw`` has no eps, and finds distances.
+    """
+
+    attack: Literal["pgd", "square", "stadv", "cw"] = "pgd"
+    norm: Literal["linf", "l2"] = "linf"
+    eps: tuple[PositiveNumber, ...] = ()
+    step_size: PositiveNumber = 0.02
+    steps: Natural = 40
+    queries: Natural = 5000
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if self.attack != "pgd":
+            self.refuse(f"not of {self.attack}", "step_size")
+        if self.attack == "square":
+            self.refuse("square counts queries", "steps")
+        else:
+            self.refuse(f"not of {self.attack}", "queries")
+        if (self.attack == "cw") == bool(self.eps):
+            raise ValueError("eps: cw takes none, every other attack at least one")
+        if self.attack == "cw" and self.norm != "l2":
+            raise ValueError("norm: cw finds l2 distances")
+        if len(set(self.eps)) != len(self.eps):
+            raise ValueError("eps: the same strength stands there twice")
+        return self
+
+    @property
+    def label(self) -> str:
+        """What it is called in tables: "pgd-linf"."""
+        return self.attack if self.attack == "stadv" else f"{self.attack}-{self.norm}"
+
+
+class AlignmentEvaluation(Section):
+    """What is measured: curves of attacks, alignment, and the linearity study."""
+
+    attacks: tuple[CurveAttack, ...] = ()
+    linearity: bool = False
+    batch_size: Natural = 100
+
+    @model_validator(mode="after")
+    def _different_attacks(self) -> Self:
+        labels = [attack.label for attack in self.attacks]
+        if len(set(labels)) != len(labels):
+            raise ValueError("attacks: the same attack stands there twice; give it more eps")
+        return self
+
+
+class ClassifierTraining(Section):
+    """How a classifier is trained.
+
+    ``baseline`` minimises the cross-entropy, ``pgd`` that of adversarial images, ``l_alpha`` the
+    cross-entropy minus ``penalty`` times the mean cosine between the input's gradient and delta-x
+    (Eq. 9). ``steps_per_epoch`` null is one pass. ``batch_norm: frozen`` keeps the running
+    statistics, as published for all but CIFAR-10. The best epoch from ``selection_start`` on has
+    the largest epsilon_50 on the validation images: ``published`` by the published formula alone,
+    ``guarded`` by the corrected one among the epochs whose clean accuracy is at most
+    ``guard`` below the best.
+    """
+
+    method: Literal["baseline", "pgd", "l_alpha"] = "baseline"
+    optimizer: AlignmentOptimizer = AlignmentOptimizer()
+    batch_size: Natural = 12
+    epochs: Natural = 30
+    steps_per_epoch: Natural | None = 200
+    batch_norm: Literal["frozen", "updated"] = "frozen"
+    attack: PgdTraining = PgdTraining()
+    penalty: PositiveNumber = 0.1
+    validation: CurveAttack = CurveAttack(eps=(0.02, 0.06, 0.1, 0.2))
+    validation_first: Natural | None = None
+    selection: Literal["guarded", "published"] = "guarded"
+    selection_start: Natural = 1
+    guard: Annotated[Number, Field(gt=0, lt=1)] = 0.05
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        if self.method != "pgd":
+            self.refuse(f"method {self.method} attacks nothing in training", "attack")
+        if self.method != "l_alpha":
+            self.refuse(f"method {self.method} has no penalty", "penalty")
+        if self.selection == "published":
+            self.refuse("the published selection has no guard", "guard")
+        if self.selection_start > self.epochs:
+            raise ValueError(f"selection_start: there are {self.epochs} epochs")
+        if self.validation.attack == "cw":
+            raise ValueError("validation: epsilon_50 needs an attack with eps")
+        return self
+
+
+class GeneratorTraining(Section):
+    """How a residual generator and its critic are trained (VR-GAN; Eqs. 11 to 13).
+
+    The generator's loss is ``adversarial`` times its cross-entropy plus ``length`` times the mean
+    of ||delta-x|| / sqrt(n); the critic's weighs real images by ``real`` and generated ones by
+    ``fake``. ``critic`` is what the critic starts from; null: from its initial weights.
+    ``downsamplings`` is the U-Net's depth. The selected epoch has the lowest loss: over its own
+    training batches (``published``), or on the validation examples.
+    """
+
+    critic: Made | None = None
+    lr: PositiveNumber = 1e-4
+    betas: tuple[Momentum, Momentum] = (0.0, 0.9)
+    batch_size: Natural = 12
+    epochs: Natural = 30
+    steps_per_epoch: Natural = 200
+    adversarial: PositiveNumber = 0.3
+    length: Annotated[Number, Field(ge=0)] = 0.5
+    real: PositiveNumber = 1.0
+    fake: Annotated[Number, Field(ge=0)] = 0.01
+    downsamplings: Natural = 4
+    selection: Literal["validation", "published"] = "validation"
+
+
+class ConditionalGeneratorTraining(Section):
+    """How a class-conditional generator is trained (multi-hinge BigGAN at 32 pixels)."""
+
+    channels: Natural = 64
+    latent: Natural = 128
+    batch_size: Natural = 50
+    critic_steps: Natural = 4
+    iterations: Natural = 125_000
+    every: Natural = 1000
+    lr: PositiveNumber = 2e-4
+    betas: tuple[Momentum, Momentum] = (0.0, 0.999)
+    feature_matching: Annotated[Number, Field(ge=0)] = 1.0
+    hinge: Annotated[Number, Field(ge=0)] = 0.05
+
+
+class Probe(Section):
+    """Alignment of networks that others trained: a study's, or one of the catalogue.
+
+    Does it predict robust accuracy? Every accuracy in the studies' results is compared with it.
+    Networks of a study take images in [0, 1], and get the study's own images so.
+    """
+
+    studies: tuple[str, ...] = ()
+    batch_size: Natural = 100

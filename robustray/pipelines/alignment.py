@@ -1,0 +1,256 @@
+"""Studies of gradient directions as jobs: one stage each, resumed epoch by epoch.
+
+What a stage makes lies in its job's files: ``classifier.safetensors``, ``generator.safetensors``;
+tables, figures and a page. A later stage names the job that made what it needs, or a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from robustray.alignment.classifier import fit_classifier
+from robustray.alignment.closest_class import TwoLogits
+from robustray.alignment.conditional_gan import fit_conditional_generator
+from robustray.alignment.conditional_networks import ConditionalGenerator
+from robustray.alignment.delta_x import DeltaXSource, Direct, Exact, Nearest, Projected
+from robustray.alignment.direct_generator import fit_direct_generator
+from robustray.alignment.networks import SphereGenerator, UNetGenerator
+from robustray.data import data_root
+from robustray.data.study import StudySplit, load_study
+from robustray.errors import ManifestError
+from robustray.manifest import Alignment
+from robustray.manifest.alignment import AlignmentData
+from robustray.models import create_model
+from robustray.pipelines.alignment_files import weights_of
+from robustray.pipelines.alignment_judging import judge_classifier, judge_delta_x
+from robustray.pipelines.alignment_probe import probe
+from robustray.pipelines.work import Context, Product
+from robustray.random import derive_seed
+
+# Of published classifiers: one logit for two classes; images in [-1, 1], points anywhere.
+_BINARY = ("spheres", "squares", "mnist35", "folder")
+
+
+def align(context: Context) -> Product:
+    """Do one stage; see `robustray.pipelines.work`."""
+    return _STAGES[context.job.manifest.stage](_Stage(context))
+
+
+class _Stage:
+    """What every stage has at hand."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.manifest = context, context.job.manifest
+        self.root = data_root(Path(context.job.data_root))
+        self.device = context.device
+
+    def split(self, role: str, limit: int | None = None) -> StudySplit:
+        """Load a split of the manifest's data."""
+        data: AlignmentData = self.manifest.data
+        return load_study(
+            data.name,
+            role,
+            root=self.root,
+            cache=self.root / "study",
+            limit=limit,
+            folder=data.folder,
+            seed=self.manifest.seed,
+            download=data.download,
+        )
+
+    def train(self) -> StudySplit:
+        return self.split("train", self.manifest.data.train_limit)
+
+    def judged(self) -> StudySplit:
+        return self.split(self.manifest.data.split, self.manifest.data.first)
+
+    def classifier(self, split: StudySplit) -> tuple[nn.Module, nn.Module]:
+        """Build the classifier; return it as (B, K) logits, and the network whose weights count."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.manifest.seed, "initialisation"))
+            inner = build_classifier(self.manifest, split)
+        return (TwoLogits(inner) if is_binary(self.manifest) else inner), inner
+
+    def source(self, known: StudySplit | None = None) -> DeltaXSource | None:
+        """Build what gives delta-x, its generator's weights from another job."""
+        wanted = self.manifest.delta_x
+        if wanted.source == "none":
+            return None
+        if wanted.source == "exact":
+            return Exact(self.split("validation", 1))
+        if wanted.source == "nearest":
+            return Nearest(known or self.train())
+        name = "generator.safetensors"
+        state, made = weights_of(self.context.store, wanted.generator, name)
+        if wanted.source == "direct":
+            generator = build_generator(self.manifest.data, made)
+        else:
+            generator = build_conditional(self.split("validation", 1), made)
+        generator.load_state_dict(state)
+        generator.to(self.device).eval()
+        if wanted.source == "direct":
+            return Direct(generator)
+        return Projected(generator, wanted.projection)
+
+    def commit(self) -> Callable[[int, Any, Mapping[str, Any], Mapping[str, float]], None]:
+        """Return what trainings call after each epoch."""
+
+        def on_epoch(
+            epoch: int, files: Any, info: Mapping[str, Any], metrics: Mapping[str, float]
+        ) -> None:
+            self.context.commit(epoch, files, {"noted": dict(info)}, metrics=metrics)
+
+        return on_epoch
+
+    def resumed(self) -> tuple[int, Any, Any] | None:
+        """Return where a training goes on."""
+        found = self.context.resume()
+        return None if found is None else (found.step, found.files, found.info["noted"])
+
+
+def _train_classifier(stage: _Stage) -> Product:
+    manifest = stage.manifest
+    assert manifest.training is not None
+    train = stage.train()
+    model, inner = stage.classifier(train)
+    fitted = fit_classifier(
+        model, train, stage.split("validation"), manifest.training,
+        box=box_of(manifest), delta_x=stage.source(train), seed=manifest.seed,
+        device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit(),
+    )  # fmt: skip
+    model.load_state_dict(fitted.weights)
+    result: dict[str, Any] = {"selected_epoch": fitted.best_epoch, "metrics": fitted.metrics}
+    files = {"classifier.safetensors": save_safetensors(_plain(inner))}
+    if manifest.evaluation is not None:
+        judged = judge_classifier(
+            model.to(stage.device), stage.judged(), manifest, stage.source(train), box_of(manifest)
+        )
+        result["metrics"] = {**fitted.metrics, **judged.metrics}
+        files |= judged.files
+    return Product(result, files)
+
+
+def _train_generator(stage: _Stage) -> Product:
+    manifest = stage.manifest
+    settings = manifest.generator
+    assert settings is not None
+    train = stage.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(manifest.seed, "generator"))
+        generator = build_generator(manifest.data, {"downsamplings": settings.downsamplings})
+        critic = build_classifier(manifest, train)
+    if settings.critic is not None:
+        state, _ = weights_of(stage.context.store, settings.critic, "classifier.safetensors")
+        critic.load_state_dict(state)
+    fitted = fit_direct_generator(
+        generator, critic, train, stage.split("validation"), settings,
+        seed=manifest.seed, device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit(),
+    )  # fmt: skip
+    generator.load_state_dict(fitted.weights)
+    judged = judge_delta_x(Direct(generator.to(stage.device)), stage.judged(), manifest)
+    metrics = {**fitted.metrics, **judged.metrics}
+    made = {"downsamplings": settings.downsamplings}
+    result = {"selected_epoch": fitted.best_epoch, "metrics": metrics, "made": made}
+    files = {"generator.safetensors": save_safetensors(_plain(generator)), **judged.files}
+    return Product(result, files)
+
+
+def _train_conditional(stage: _Stage) -> Product:
+    manifest = stage.manifest
+    settings = manifest.conditional_generator
+    assert settings is not None
+    train = stage.train()
+    generator = fit_conditional_generator(
+        train.images(), train.y_N, settings, num_classes=train.num_classes, seed=manifest.seed,
+        device=stage.device, resumed=stage.resumed(), on_commit=stage.commit(),
+    )  # fmt: skip
+    made = {"channels": settings.channels, "latent": settings.latent}
+    content = save_safetensors(_plain(generator))
+    return Product({"metrics": {}, "made": made}, {"generator.safetensors": content})
+
+
+def _evaluate(stage: _Stage) -> Product:
+    manifest, split = stage.manifest, stage.judged()
+    source = stage.source()
+    if manifest.weights is None:
+        assert source is not None, "the manifest was checked for that"
+        judged = judge_delta_x(source, split, manifest)
+        return Product({"metrics": judged.metrics}, judged.files)
+    model, inner = stage.classifier(split)
+    state, _ = weights_of(stage.context.store, manifest.weights, "classifier.safetensors")
+    inner.load_state_dict(state)
+    judged = judge_classifier(model.to(stage.device), split, manifest, source, box_of(manifest))
+    return Product({"metrics": judged.metrics}, judged.files)
+
+
+def _probe(stage: _Stage) -> Product:
+    return probe(stage.context, stage.root, stage.device)
+
+
+_STAGES: dict[str, Callable[[_Stage], Product]] = {
+    "classifier": _train_classifier,
+    "generator": _train_generator,
+    "conditional_generator": _train_conditional,
+    "evaluation": _evaluate,
+    "probe": _probe,
+}
+
+
+def box_of(manifest: Alignment) -> tuple[float, float] | None:
+    """Return the least and largest value of a pixel; points on spheres have none."""
+    return None if manifest.data.name == "spheres" else (-1.0, 1.0)
+
+
+def is_binary(manifest: Alignment) -> bool:
+    """Tell whether the study's classifier of this data has one logit."""
+    return manifest.data.name in _BINARY and manifest.model is None
+
+
+def build_classifier(manifest: Alignment, split: StudySplit) -> nn.Module:
+    """Build the manifest's network, or the study's for this data.
+
+    Raises
+    ------
+    ManifestError
+        If the catalogue has no such network.
+    """
+    data, binary = manifest.data.name, is_binary(manifest)
+    facts = {"num_classes": 1 if binary else split.num_classes}
+    if data != "spheres":
+        facts["in_channels"] = split.image_shape[0]
+    try:
+        if manifest.model is not None:
+            return create_model(manifest.model.name, **facts, **manifest.model.options())
+        if data == "spheres":
+            return create_model("gd_spheres_mlp", **facts)
+        style = {"normalisation": "direct" if binary else "indirect"}
+        return create_model("gd_resnet18", small_images=data == "cifar10", **style, **facts)
+    except (ValueError, TypeError) as error:
+        raise ManifestError(str(error), path="model") from error
+
+
+def build_generator(data: AlignmentData, made: Mapping[str, Any]) -> nn.Module:
+    """Build a residual generator for a data set."""
+    if data.name == "spheres":
+        return SphereGenerator()
+    return UNetGenerator(int(made.get("downsamplings", 4)))
+
+
+def build_conditional(split: StudySplit, made: Mapping[str, Any]) -> ConditionalGenerator:
+    """Build a class-conditional generator for a data set."""
+    return ConditionalGenerator(
+        split.num_classes,
+        split.image_shape[0],
+        int(made.get("channels", 64)),
+        int(made.get("latent", 128)),
+    )
+
+
+def _plain(network: nn.Module) -> dict[str, Tensor]:
+    return {name: t.detach().cpu().contiguous().clone() for name, t in network.state_dict().items()}

@@ -1,0 +1,101 @@
+"""What the command line does with manifests of kind Alignment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from robustray.manifest import Alignment, study_id
+from robustray.pipelines.alignment import align
+from robustray.pipelines.alignment_files import KIND
+from robustray.pipelines.run import describe_progress, run_job
+from robustray.store import ObjectStore
+from robustray.tracking import default_tracking_uri, ui_command
+
+Say = Callable[[str], None]
+_SHOWN = 24
+
+
+def steps_of(manifest: Alignment) -> int:
+    """Return how many steps a job commits: epochs, or commits of a conditional generator."""
+    if manifest.training is not None:
+        return manifest.training.epochs
+    if manifest.generator is not None:
+        return manifest.generator.epochs
+    if manifest.conditional_generator is not None:
+        wanted = manifest.conditional_generator
+        return -(-wanted.iterations // wanted.every)
+    return 1
+
+
+def describe_plan(manifest: Alignment) -> str:
+    """Return what a job would do."""
+    lines = [f"job        {study_id(manifest)}: stage {manifest.stage} on {manifest.data.name}"]
+    if (training := manifest.training) is not None:
+        each = training.steps_per_epoch or "all"
+        passes = {"baseline": 3, "pgd": 3 + 2 * training.attack.steps, "l_alpha": 9}
+        lines.append(
+            f"training   {training.method}: {training.epochs} epochs of {each} batches of "
+            f"{training.batch_size}; about {passes[training.method]} forward passes an example"
+        )
+    if (generator := manifest.generator) is not None:
+        lines.append(
+            f"training   {generator.epochs} epochs of {generator.steps_per_epoch} batches of "
+            f"{generator.batch_size}"
+        )
+    if manifest.delta_x.source != "none":
+        lines.append(f"delta-x    {manifest.delta_x.source}")
+    for attack in manifest.evaluation.attacks if manifest.evaluation else ():
+        lines.append(f"attack     {attack.label} at {len(attack.eps) or 'no'} strengths")
+    return "\n".join(lines)
+
+
+def show_plan(manifest: Alignment, store: ObjectStore, say: Say) -> None:
+    """Print what the job would do, and how far it is."""
+    say(describe_plan(manifest))
+    say(describe_progress(manifest, KIND, steps_of(manifest), store))
+
+
+def show_status(manifest: Alignment, store: ObjectStore, say: Say) -> None:
+    """Print how far the job is."""
+    say(describe_progress(manifest, KIND, steps_of(manifest), store))
+
+
+def run(
+    manifest: Alignment, store: ObjectStore, report_root: Path, *, yes: bool, say: Say
+) -> tuple[bool, bool]:
+    """Run a job and print what it found.
+
+    Returns
+    -------
+    bool, bool
+        Whether it is finished; whether it was stopped by hand.
+    """
+    uri, root = default_tracking_uri(), os.environ.get("ROBUSTRAY_DATA")
+    done = run_job(
+        manifest,
+        KIND,
+        align,
+        store,
+        uri,
+        report_root,
+        steps=steps_of(manifest),
+        data_folder=Path(root) if root else None,
+        assume_yes=yes,
+        say=say,
+    )
+    if done.result is not None:
+        say("")
+        metrics = done.result["metrics"]
+        for name in list(metrics)[:_SHOWN]:
+            say(f"{name:<52} {metrics[name]:>10.4g}")
+        if len(metrics) > _SHOWN:
+            say(f"and {len(metrics) - _SHOWN} more, in result.json")
+        say(f"\nfiles        {done.folder}")
+    if done.failure:
+        say(f"failed: {done.failure}")
+    if done.untracked:
+        say("MLflow       the run is not there yet; nothing is lost: run the same command again")
+    say(f"MLflow UI    {ui_command(uri)}")
+    return done.result is not None, done.interrupted
