@@ -83,10 +83,7 @@ def document(experiment: dict[str, Any]) -> dict[str, Any]:
     if method in ("generator_vrgan", "generator_cgan"):  # how good is the estimate of delta-x?
         return found | {"evaluation": {}}
     if dataset == "imagenet":
-        found |= {
-            "model": {"name": "gd_resnet18_imagenet"},
-            "weights": {"uri": "imagenet.safetensors"},
-        }
+        found["weights"] = {"uri": "imagenet.safetensors"}
     else:
         found["weights"] = run_name(experiment["checkpoints"]["classifier"]["intended_source"])
     evaluation: dict[str, Any] = {"attacks": [curve(options)]}

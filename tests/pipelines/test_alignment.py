@@ -1,0 +1,97 @@
+"""Studies of gradient directions as jobs: killed and resumed, handed on, probed."""
+
+import json
+import os
+import signal
+import threading
+
+import pytest
+
+from robustray.errors import ManifestError
+from robustray.manifest import build_manifest
+from robustray.pipelines.alignment import align
+from robustray.pipelines.alignment_commands import steps_of
+from robustray.pipelines.alignment_files import find_run
+from robustray.pipelines.run import run_job
+from robustray.store import CheckpointStore, LocalStore
+from tests.sweeps.support import wait_for
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("local_ray")]
+RESOURCES = {"gpus": 0, "cpus": 1, "retries": {"backoff_seconds": 0.1}}
+CURVE = {"attack": "pgd", "eps": [0.002, 0.006], "step_size": 0.002, "steps": 3}
+
+
+def document(**changes):
+    return {
+        "kind": "Alignment", "name": "small", "stage": "classifier",
+        "data": {"name": "spheres", "first": 40}, "delta_x": {"source": "exact"},
+        "training": {
+            "method": "l_alpha", "batch_size": 20, "epochs": 4, "steps_per_epoch": 10,
+            "validation": CURVE, "validation_first": 40,
+        },
+        "evaluation": {"attacks": [CURVE, {"attack": "square", "eps": [0.01], "queries": 20}]},
+        "resources": RESOURCES, **changes,
+    }  # fmt: skip
+
+
+def run(folder, changes=None, kill_after=None):
+    manifest = build_manifest(document(**(changes or {})))
+    folder.mkdir(exist_ok=True)
+    store = LocalStore(folder / "store")
+
+    def kill():
+        def ripe():
+            found = store.list("alignment/")
+            prefix = "/".join(found[0].key.split("/")[:2]) if found else ""
+            done = CheckpointStore(store, prefix, folder).steps() if found else ()
+            return prefix if max(done, default=0) >= kill_after else None
+
+        attempt = json.loads(store.get(f"{wait_for(ripe)}/attempts/0001.json"))
+        os.kill(attempt["environment"]["process"], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    if kill_after:
+        killer.start()
+    outcome = run_job(
+        manifest, "alignment", align, store, f"sqlite:///{folder}/mlflow.db", folder / "reports",
+        steps=steps_of(manifest), data_folder=folder, say=lambda _: None,
+    )  # fmt: skip
+    if kill_after:
+        killer.join()
+    return store, outcome
+
+
+@pytest.mark.slow
+def test_a_killed_training_ends_with_the_same_bytes_and_is_handed_on(tmp_path):
+    whole, outcome = run(tmp_path / "whole")
+    killed, _ = run(tmp_path / "killed", kill_after=1)
+    key = f"alignment/{outcome.id}/result.json"
+    assert whole.get(key) == killed.get(key)
+    metrics = outcome.result["metrics"]
+    # On spheres delta-x is along the point.
+    alpha = metrics["cosine_similarity_gradient_vs_correctfn"]
+    assert metrics["alpha_x"] == pytest.approx(abs(alpha), abs=0.05)
+    assert {"pgd-linf_epsilon_50", "square-linf_error_0.01"} <= set(metrics)
+    files = set(outcome.result["files"])
+    assert {"classifier.safetensors", "radii.png", "alignment.png", "alignment.html"} <= files
+
+    evaluation = {"name": "judged", "stage": "evaluation", "weights": "small", "training": None}
+    _, judged = run(tmp_path / "whole", evaluation)
+    for name, value in judged.result["metrics"].items():
+        assert value == pytest.approx(metrics[name], abs=1e-6), name
+    generator = {
+        "name": "way", "stage": "generator", "training": None, "evaluation": None,
+        "delta_x": {"source": "none"},
+        "generator": {
+            "critic": "small", "epochs": 2, "steps_per_epoch": 5, "batch_size": 20,
+        },
+    }  # fmt: skip
+    store, made = run(tmp_path / "whole", generator)
+    assert "cosine_similarity_correct_vs_net_g_val" in made.result["metrics"]
+    direct = {"delta_x": {"source": "direct", "generator": "way"}, "training": None,
+              "name": "by-generator", "stage": "evaluation", "evaluation": {}}  # fmt: skip
+    _, estimated = run(tmp_path / "whole", direct)
+    found = estimated.result["metrics"]["cosine_similarity_correct_vs_net_g_val"]
+    assert found == pytest.approx(made.result["metrics"]["cosine_similarity_correct_vs_net_g_val"])
+    with pytest.raises(ManifestError, match="no finished job"):
+        find_run(store, "unknown")
