@@ -107,7 +107,7 @@ def test_the_penalty_aligns_gradients_and_makes_robust():
         cosine = alignment_loss(
             model, VALIDATION.images(), VALIDATION.y_N, Exact(TRAIN), VALIDATION.index_N
         )
-        found[method] = float(cosine), fitted.metrics["epsilon_50_corrected"]
+        found[method] = float(cosine.detach()), fitted.metrics["epsilon_50_corrected"]
     assert found["l_alpha"][0] > found["baseline"][0] + 0.05
     assert found["l_alpha"][1] > found["baseline"][1]
 

@@ -219,7 +219,7 @@ def test_verdicts_are_those_of_the_reference(shared_data, norm, eps, queries):
     ],
 )
 def test_verdicts_are_those_of_the_reference_at_full_budget(shared_data, network, norm, eps):
-    count = {"trades_mnist": 15, "cnn_a_adv4": 60}.get(network, 40)
+    count = {"trades_mnist": 10, "cnn_a_adv4": 40}.get(network, 20)
     compare_with_reference(shared_data, network, norm, eps, count, 5000)
 
 

@@ -120,7 +120,7 @@ def test_what_it_cannot_do_is_refused(change, message):
 @pytest.mark.parametrize("network", ["trades_mnist", "resnet_4b", "cnn_a_adv4", "natural"])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_apgd_at_full_budget_gives_its_flags_and_its_points(shared_data, network, norm):
-    count = {"trades_mnist": 30, "resnet_4b": 40}.get(network, 150)
+    count = {"trades_mnist": 15, "resnet_4b": 25}.get(network, 100)
     attacks = {"apgd-ce": {"n_restarts": 1}, "apgd-t": {}}
     ours, robust, x_adv = both(shared_data, network, norm, attacks, count, batch=128)
     assert torch.equal(ours.robust, robust)

@@ -5,15 +5,17 @@ import os
 import signal
 import threading
 
+import pandas as pd
 import pytest
 
 from robustray.errors import ManifestError
-from robustray.manifest import build_manifest
+from robustray.manifest import build_manifest, study_id
 from robustray.pipelines.alignment import align
 from robustray.pipelines.alignment_commands import steps_of
 from robustray.pipelines.alignment_files import find_run
 from robustray.pipelines.run import run_job
 from robustray.store import CheckpointStore, LocalStore
+from robustray.sweeps import run_study
 from tests.sweeps.support import wait_for
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("local_ray")]
@@ -95,3 +97,33 @@ def test_a_killed_training_ends_with_the_same_bytes_and_is_handed_on(tmp_path):
     assert found == pytest.approx(made.result["metrics"]["cosine_similarity_correct_vs_net_g_val"])
     with pytest.raises(ManifestError, match="no finished job"):
         find_run(store, "unknown")
+
+
+SWEEP = {
+    "kind": "Sweep", "name": "few", "model": {"name": "preact_resnet", "depths": [1, 1, 1]},
+    "grid": {"widths": {"settings": [[0.25] * 3, [0.5] * 3, [1] * 3]}},
+    "recipe": {
+        "epochs": 1, "batch_size": 50, "inner": {"steps": 1},
+        "augmentation": {"crop_padding": 0, "flip": False},
+    },
+    "data": {"name": "digits", "validation": 50, "train_limit": 250, "test_limit": 30},
+    "evaluation": {"attacks": ["fgsm"]}, "resources": RESOURCES,
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_probe_compares_alignment_with_accuracy_over_a_study(tmp_path):
+    store = LocalStore(tmp_path / "store")
+    tracking, sweep = f"sqlite:///{tmp_path}/mlflow.db", build_manifest(SWEEP)
+    run_study(sweep, store, tracking, tmp_path / "reports", say=lambda _: None)
+    probing = {
+        "name": "probe", "stage": "probe", "data": {"name": "digits", "first": 20},
+        "delta_x": {"source": "nearest"}, "training": None, "evaluation": None,
+        "probe": {"studies": [study_id(sweep)]},
+    }  # fmt: skip
+    _, outcome = run(tmp_path, probing)
+    assert outcome.result["metrics"]["networks"] == 3
+    table = pd.read_csv(outcome.folder / "probe.csv")
+    assert table["alpha"].between(-1, 1).all()
+    assert {"clean", "fgsm"} <= set(table.columns)
+    assert (outcome.folder / "probe-fgsm.png").exists()
