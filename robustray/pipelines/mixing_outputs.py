@@ -157,7 +157,9 @@ def _certified(found: Judgements, manifest: Mixing, label: str) -> dict[str, byt
 
 def _threat(manifest: Mixing) -> str:
     threat = manifest.judging.threat
-    return f"{threat.norm} {threat.eps * 255:.3g}/255"
+    levels = threat.eps * 255
+    whole = abs(levels - round(levels)) < 1e-6
+    return f"{threat.norm} {f'{levels:.0f}/255' if whole else f'{threat.eps:g}'}"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:

@@ -43,7 +43,7 @@ class Plane:
 def plane_figure(plane: Plane, *, title: str = "") -> Figure:
     """Draw robust against clean accuracy: the line between both bases, and what lies above it."""
     with style():
-        figure = Figure(figsize=(8.4, 6.2), layout="constrained")
+        figure = Figure(figsize=(8.4, 7.2), layout="constrained")
         axes = _framed(figure.add_subplot(), "Clean accuracy (%)", "Robust accuracy (%)", title)
         ends = np.array([plane.accurate, plane.robust]) * 100
         axes.plot(*ends.T, color=OTHER, linestyle="--", label="Line between the bases")
@@ -61,10 +61,10 @@ def plane_figure(plane: Plane, *, title: str = "") -> Figure:
         for words, point in plane.mixture.items():
             axes.scatter(
                 *_percent(point), color=EFFICIENT, marker=_LOOKS.get(words, "o"), zorder=4,
-                s=110, label=f"Mixing network, {words}",
+                s=160, edgecolors="white", label=f"Mixing network, {words}",
             )  # fmt: skip
         axes.margins(0.12)
-        axes.legend(frameon=False, fontsize=11.5)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=11.5)
     return figure
 
 
