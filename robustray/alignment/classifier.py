@@ -198,13 +198,12 @@ def _validated(
     if settings.validation_first is not None:
         split = split.select(slice(settings.validation_first))
     errors = error_curve(model, split, settings.validation, box=box, seed=seed).errors
-    eps, values = [0.0, *errors], list(errors.values())
-    clean = values[0]
-    eps = list(errors)
+    eps, values = list(errors), list(errors.values())  # clean examples first, at 0
     return {
-        "validation_clean": 1 - clean,
+        "validation_clean": 1 - values[0],
         "epsilon_50": epsilon_50([-1.0, *eps], [train_error, *values], "published"),
-        "epsilon_50_corrected": min(epsilon_50(eps, values, "corrected"), 2 * max(eps)),
+        # Infinite where half of the examples withstand every strength: then at least the largest.
+        "epsilon_50_corrected": min(epsilon_50(eps, values, "corrected"), max(eps)),
     }
 
 

@@ -39,7 +39,7 @@ from robustray.reports.alignment_figures import (
     radius_figure,
 )
 from robustray.reports.alignment_page import alignment_page
-from robustray.reports.alignment_published import AlignmentRow
+from robustray.reports.alignment_published import METHODS, AlignmentRow
 from robustray.reports.alignment_sheets import comparison_figure
 from robustray.reports.html import Picture
 from robustray.reports.style import render
@@ -291,14 +291,10 @@ def _page(
 
 
 def _method(manifest: Alignment) -> str:
+    """Return how the classifier was trained, or what its job is called."""
     if manifest.training is not None:
         return manifest.training.method
-    words = manifest.name.replace("_alpha", "-alpha").split("-")
-    joined = manifest.name
-    for method in ("baseline", "pgd", "l_alpha"):
-        if method in joined or method in words:
-            return method
-    return manifest.name
+    return next((method for method in METHODS if method in manifest.name), manifest.name)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:
