@@ -133,8 +133,8 @@ def _certified(found: Judgements, manifest: Mixing, label: str) -> dict[str, byt
     counts = found.tensors[f"{CERTIFIED}/samples"].numpy()
     y = found.tensors["y"][: len(counts)].numpy()
     kinds = {
-        "published": frequencies(counts),
-        "with bounds": clopper_pearson(selection, counts, wanted.error),
+        "plain frequencies": frequencies(counts),
+        "confidence bounds": clopper_pearson(selection, counts, wanted.error),
     }
     forms = {"smoothing": smoothing_radius, "Lipschitz": lipschitz_radius}
     radii = np.linspace(0, 2 * wanted.sigma, _RADII)

@@ -114,7 +114,7 @@ def certified_figure(
         figure = Figure(figsize=(1.4 + 5.4 * len(kinds), 4.9), layout="constrained")
         panels: Any = figure.subplots(1, len(kinds), sharey=True, squeeze=False)
         for axes, kind in zip(panels[0], kinds, strict=True):
-            _framed(axes, "l2 radius", "", f"Probabilities {kind}")
+            _framed(axes, "l2 radius", "", kind.capitalize())
             for (alpha, form, which), accuracy in curves.items():
                 if which != kind:
                     continue
