@@ -12,7 +12,7 @@ import torch
 
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest
-from robustray.models import load_weights
+from robustray.models import load_weights, save_weights
 from robustray.pipelines.mixing import Stages, build_composite, train_mixing
 from robustray.pipelines.mixing_commands import describe_plan
 from robustray.pipelines.run import run_job
@@ -111,6 +111,16 @@ def test_attackers_and_kills_change_nothing(tmp_path):
     load_weights(model, outcome.folder / "mixture.safetensors")
     torch.testing.assert_close(model(torch.rand(2, 1, 8, 8)).exp().sum(1), torch.ones(2))
     assert again.result == outcome.result
+
+    # The same bases as files of weights: the same mixture and the same verdicts.
+    ready = {}
+    for role, base in zip(("accurate", "robust"), model.models, strict=True):
+        save_weights(base, tmp_path / f"{role}.safetensors")
+        ready[role] = {"model": THIN, "weights": {"uri": str(tmp_path / f"{role}.safetensors")}}
+    (tmp_path / "ready").mkdir()
+    _, judged, _ = run(tmp_path / "ready", **ready)
+    assert judged.result["metrics"] == outcome.result["metrics"]
+    assert set(judged.result["bases"]["robust"]) == {"sha256"}
 
 
 def test_the_plan_says_what_is_done_and_what_it_costs():
