@@ -34,6 +34,9 @@ COMMANDS = {
     "Alignment": "robustray.pipelines.alignment_commands",
 }
 
+# Where jobs of their own kind live in the store.
+JOBS = ("mixing", "alignment")
+
 
 def main(
     arguments: Sequence[str] | None = None, *, default_manifest: str | Path | None = None
@@ -188,16 +191,20 @@ def _status(options: argparse.Namespace) -> int:
     if options.manifest and not isinstance(manifest := _manifest(options), Sweep):
         _commands(manifest).show_status(manifest, _store().impatient(), _say)
         return EXIT_OK
+    from robustray.pipelines.run import describe_jobs
     from robustray.sweeps import describe_status, list_studies, load_study
 
     store = _store().impatient()
     wanted = [options.study] if options.study else list_studies(store)
+    jobs = [] if options.study or options.manifest else describe_jobs(store, JOBS)
     if options.manifest:
         wanted = [study_id(_sweep(options))]
-    if not wanted:
+    if not wanted and not jobs:
         print(f"no study in {store.uri} yet")
     for name in wanted:
         print(describe_status(store, load_study(store, name), details=len(wanted) == 1))
+    for line in jobs:
+        print(line)
     return EXIT_OK
 
 

@@ -6,7 +6,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -279,3 +279,19 @@ def describe_progress(manifest: Manifest, kind: str, steps: int, store: ObjectSt
     if tries and tries[-1].message:
         line += f"; attempt {tries[-1].number} ended: {tries[-1].outcome}: {tries[-1].message}"
     return line
+
+
+def describe_jobs(store: ObjectStore, kinds: Sequence[str]) -> list[str]:
+    """Return a line for each job of some kinds that the store knows, by name."""
+    lines = []
+    for kind in kinds:
+        files: dict[str, set[str]] = {}
+        for entry in store.list(f"{kind}/"):
+            job, _, rest = entry.key.removeprefix(f"{kind}/").partition("/")
+            files.setdefault(job, set()).add(rest)
+        for job, names in sorted(files.items()):
+            steps = {name.split("/")[1] for name in names if name.startswith("checkpoints/")}
+            newest = max(map(int, steps), default=0)
+            state = "finished" if "result.json" in names else f"{newest} steps are committed"
+            lines.append(f"{kind} {job}: {state}")
+    return lines
