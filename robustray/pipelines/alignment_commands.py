@@ -8,7 +8,7 @@ from pathlib import Path
 
 from robustray.manifest import Alignment, study_id
 from robustray.pipelines.alignment import align
-from robustray.pipelines.alignment_files import KIND
+from robustray.pipelines.alignment_files import KIND, find_run
 from robustray.pipelines.run import describe_progress, run_job
 from robustray.store import ObjectStore
 from robustray.tracking import default_tracking_uri, ui_command
@@ -62,6 +62,20 @@ def show_status(manifest: Alignment, store: ObjectStore, say: Say) -> None:
     say(describe_progress(manifest, KIND, steps_of(manifest), store))
 
 
+def check_references(manifest: Alignment, store: ObjectStore) -> None:
+    """Refuse to start where what another job should have made is not there.
+
+    Raises
+    ------
+    ManifestError
+        Names what is missing.
+    """
+    critic = manifest.generator.critic if manifest.generator else None
+    for wanted in (manifest.weights, manifest.delta_x.generator, critic):
+        if wanted is not None and wanted.run is not None:
+            find_run(store, wanted.run)
+
+
 def run(
     manifest: Alignment, store: ObjectStore, report_root: Path, *, yes: bool, say: Say
 ) -> tuple[bool, bool]:
@@ -72,6 +86,7 @@ def run(
     bool, bool
         Whether it is finished; whether it was stopped by hand.
     """
+    check_references(manifest, store)
     uri, root = default_tracking_uri(), os.environ.get("ROBUSTRAY_DATA")
     done = run_job(
         manifest,

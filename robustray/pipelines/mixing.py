@@ -21,7 +21,7 @@ from robustray.manifest import Mixing, WeightsConfig
 from robustray.models import ModelError, create_model, load_weights, save_weights
 from robustray.models.composite import Composite
 from robustray.pipelines.mixing_attackers import Attackers
-from robustray.pipelines.mixing_judging import Judgements, judge, judged_names
+from robustray.pipelines.mixing_judging import Judgements, check_judging, judge, judged_names
 from robustray.pipelines.mixing_outputs import outputs
 from robustray.pipelines.work import Context, Product, Resumed
 from robustray.random import derive_seed
@@ -48,6 +48,13 @@ class Stages:
             raise ManifestError(
                 f"{describe(manifest.data).train} training images are fewer than a batch",
                 path="recipe.batch_size",
+            )
+        attacks = 1 + min(manifest.recipe.attack.n_targets, describe(manifest.data).num_classes - 1)
+        if 2 * attacks % manifest.recipe.accumulation:
+            raise ManifestError(
+                f"a round has {2 * attacks} minibatches, twice its attacks; "
+                f"{manifest.recipe.accumulation} does not divide that",
+                path="recipe.accumulation",
             )
         size = manifest.recipe.segment
         segments = tuple(
@@ -97,6 +104,24 @@ def build_composite(manifest: Mixing) -> Composite:
         raise ManifestError(str(error), path="accurate, robust, mixing or constants") from error
     assert isinstance(built, Composite)
     return built
+
+
+def check_manifest(manifest: Mixing) -> None:
+    """Refuse now what would only be found out after hours: networks, attacks, files.
+
+    Raises
+    ------
+    ManifestError
+        Names the field.
+    """
+    Stages.of(manifest)
+    with torch.device("meta"):
+        build_composite(manifest)
+    check_judging(manifest.judging)
+    for role in BASES:
+        weights = getattr(manifest, role).weights
+        if weights is not None and "://" not in weights.uri and not Path(weights.uri).is_file():
+            raise ManifestError(f"there is no file {weights.uri}", path=f"{role}.weights.uri")
 
 
 def train_mixing(context: Context) -> Product:

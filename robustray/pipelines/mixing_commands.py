@@ -11,7 +11,13 @@ import torch
 from robustray.data import describe
 from robustray.manifest import Mixing, study_id
 from robustray.models import profile
-from robustray.pipelines.mixing import BASES, Stages, build_composite, train_mixing
+from robustray.pipelines.mixing import (
+    BASES,
+    Stages,
+    build_composite,
+    check_manifest,
+    train_mixing,
+)
 from robustray.pipelines.mixing_judging import judged_names
 from robustray.pipelines.run import describe_progress, run_job
 from robustray.store import ObjectStore
@@ -24,6 +30,7 @@ KIND = "mixing"
 
 def show_plan(manifest: Mixing, store: ObjectStore, say: Say) -> None:
     """Print what the job would do, and what that costs."""
+    check_manifest(manifest)
     say(describe_plan(manifest))
     say(describe_progress(manifest, KIND, Stages.of(manifest).steps, store))
 
@@ -83,8 +90,7 @@ def run(
     bool, bool
         Whether it is finished; whether it was stopped by hand.
     """
-    with torch.device("meta"):
-        build_composite(manifest)
+    check_manifest(manifest)
     uri = default_tracking_uri()
     root = os.environ.get("ROBUSTRAY_DATA")
     done = run_job(

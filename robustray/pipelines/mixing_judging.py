@@ -39,6 +39,22 @@ def alpha_name(alpha: float) -> str:
     return f"alpha-{alpha:g}"
 
 
+def check_judging(judging: Judging) -> None:
+    """Refuse threat models and attacks that do not exist.
+
+    Raises
+    ------
+    UserError
+        If they can't be used.
+    """
+    threat, engine = resolve_threat(judging.threat), load_engine("robustray")
+    wanted = [judging.suite, judging.adaptive]
+    wanted.append(judging.multipliers.suite if judging.multipliers else None)
+    for items in wanted:
+        if items is not None:
+            resolve_suite(items, threat, engine, "float32")
+
+
 @dataclass
 class Judgements:
     """What was found.

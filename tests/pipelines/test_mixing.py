@@ -13,7 +13,7 @@ import torch
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest
 from robustray.models import load_weights, save_weights
-from robustray.pipelines.mixing import Stages, build_composite, train_mixing
+from robustray.pipelines.mixing import Stages, build_composite, check_manifest, train_mixing
 from robustray.pipelines.mixing_commands import describe_plan
 from robustray.pipelines.run import run_job
 from robustray.store import CheckpointStore, LocalStore
@@ -139,6 +139,9 @@ def test_the_plan_says_what_is_done_and_what_it_costs():
             "features",
         ),
         ({"constants": {"alpha_scale": 0}}, "alpha_scale"),
+        ({"recipe": {"batch_size": 32, "accumulation": 3}}, "recipe.accumulation"),
+        ({"judging": {"suite": ["unheard-of"]}}, "unheard-of"),
+        ({"accurate": {"model": THIN, "weights": {"uri": "none.pt"}}}, "none.pt"),
         ({"judging": {"threat": {"norm": "l2", "eps": 1}}}, "adaptive"),
         ({"recipe": {"batch_size": 4000}}, "batch_size"),
         ({"mixing": {"version": 3, "accurate": [4, 4, 4, 4]}}, "version 3"),
@@ -147,10 +150,7 @@ def test_the_plan_says_what_is_done_and_what_it_costs():
 )
 def test_what_makes_no_sense_is_refused_before_anything_starts(changes, place):
     def build():
-        manifest = build_manifest(document(**changes))
-        Stages.of(manifest)
-        with torch.device("meta"):
-            build_composite(manifest)
+        check_manifest(build_manifest(document(**changes)))
 
     with pytest.raises(ManifestError) as error:
         build()
