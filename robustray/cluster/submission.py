@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -202,17 +204,33 @@ def _start(
 def _follow(client: JobSubmissionClient, job: str, where: str, say: Say) -> int:
     """Show the job's log until it ends; the first Ctrl-C stops the job, a second one only us."""
     try:
-        try:
+        with _stopping(client, job, say):
             asyncio.run(_show(client, job))
-        except KeyboardInterrupt:
-            say("asking the job to stop; Ctrl-C again leaves it to itself")
-            client.stop_job(job)
-        return _exit_code(client, job, say)
+            return _exit_code(client, job, say)
     except (RuntimeError, OSError) as error:
         raise MachineError(
             f"lost sight of the job, which goes on: {redact(str(error))}. Look again with: ray job "
             f"logs --follow {where}"
         ) from None
+
+
+@contextmanager
+def _stopping(client: JobSubmissionClient, job: str, say: Say) -> Iterator[None]:
+    """Let the first Ctrl-C stop the job, whose log then ends.
+
+    As an exception it would have to pass through the event loop, where it can get lost.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        say("asking the job to stop; Ctrl-C again leaves it to itself")
+        client.stop_job(job)
+
+    before = signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 async def _show(client: JobSubmissionClient, job: str) -> None:
