@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 from robustray.manifest import Alignment, study_id
 from robustray.pipelines.alignment import align
 from robustray.pipelines.alignment_files import KIND, find_run
-from robustray.pipelines.run import describe_progress, run_job
+from robustray.pipelines.commands import Say, carry_out
+from robustray.pipelines.run import describe_progress
 from robustray.store import ObjectStore
-from robustray.tracking import default_tracking_uri, ui_command
 
-Say = Callable[[str], None]
 _SHOWN = 24
 
 
@@ -87,30 +85,22 @@ def run(
         Whether it is finished; whether it was stopped by hand.
     """
     check_references(manifest, store)
-    uri, root = default_tracking_uri(), os.environ.get("ROBUSTRAY_DATA")
-    done = run_job(
+    return carry_out(
         manifest,
         KIND,
         align,
         store,
-        uri,
         report_root,
         steps=steps_of(manifest),
-        data_folder=Path(root) if root else None,
-        assume_yes=yes,
+        yes=yes,
         say=say,
+        describe=_metrics,
     )
-    if done.result is not None:
-        say("")
-        metrics = done.result["metrics"]
-        for name in list(metrics)[:_SHOWN]:
-            say(f"{name:<52} {metrics[name]:>10.4g}")
-        if len(metrics) > _SHOWN:
-            say(f"and {len(metrics) - _SHOWN} more, in result.json")
-        say(f"\nfiles        {done.folder}")
-    if done.failure:
-        say(f"failed: {done.failure}")
-    if done.untracked:
-        say("MLflow       the run is not there yet; nothing is lost: run the same command again")
-    say(f"MLflow UI    {ui_command(uri)}")
-    return done.result is not None, done.interrupted
+
+
+def _metrics(metrics: Mapping[str, float]) -> str:
+    """Return the first numbers, a line each."""
+    lines = [f"{name:<52} {metrics[name]:>10.4g}" for name in list(metrics)[:_SHOWN]]
+    if len(metrics) > _SHOWN:
+        lines.append(f"and {len(metrics) - _SHOWN} more, in result.json")
+    return "\n".join(lines)

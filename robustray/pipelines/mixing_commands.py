@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ import torch
 from robustray.data import describe
 from robustray.manifest import Mixing, study_id
 from robustray.models import profile
+from robustray.pipelines.commands import Say, carry_out
 from robustray.pipelines.mixing import (
     BASES,
     Stages,
@@ -19,12 +19,10 @@ from robustray.pipelines.mixing import (
     train_mixing,
 )
 from robustray.pipelines.mixing_judging import judged_names
-from robustray.pipelines.run import describe_progress, run_job
+from robustray.pipelines.run import describe_progress
 from robustray.store import ObjectStore
-from robustray.tracking import default_tracking_uri, ui_command
 from robustray.training import epoch_images, recipe_passes
 
-Say = Callable[[str], None]
 KIND = "mixing"
 
 
@@ -91,30 +89,17 @@ def run(
         Whether it is finished; whether it was stopped by hand.
     """
     check_manifest(manifest)
-    uri = default_tracking_uri()
-    root = os.environ.get("ROBUSTRAY_DATA")
-    done = run_job(
+    return carry_out(
         manifest,
         KIND,
         train_mixing,
         store,
-        uri,
         report_root,
         steps=Stages.of(manifest).steps,
-        data_folder=Path(root) if root else None,
-        assume_yes=yes,
+        yes=yes,
         say=say,
+        describe=_judgements,
     )
-    if done.result is not None:
-        say("")
-        say(_judgements(done.result["metrics"]))
-        say(f"\nfiles        {done.folder}")
-    if done.failure:
-        say(f"failed: {done.failure}")
-    if done.untracked:
-        say("MLflow       the run is not there yet; nothing is lost: run the same command again")
-    say(f"MLflow UI    {ui_command(uri)}")
-    return done.result is not None, done.interrupted
 
 
 def _macs(count: float) -> str:
@@ -122,7 +107,7 @@ def _macs(count: float) -> str:
     return f"{count / 10**power:.3g} {'PTGM'[(15 - power) // 3]}MACs"
 
 
-def _judgements(metrics: dict[str, float]) -> str:
+def _judgements(metrics: Mapping[str, float]) -> str:
     """Return the accuracies as a table of text."""
     lines = [f"{'':<18}{'clean':>8}{'robust':>8}"]
     for key, clean in metrics.items():

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from robustray.reports.alignment_published import METHODS, number
-from robustray.reports.style import OTHER, STAGE_COLOURS, plain, style
+from robustray.reports.style import OTHER, STAGE_COLOURS, framed, plain, style
 
 _LINES, _MARKERS = ("-", "--", "-.", ":", (0, (5, 1))), ("o", "s", "D", "^", "v")
 _ORDER = ("baseline", "pgd", "l_alpha")
@@ -48,7 +47,7 @@ def accuracy_figure(curves: Mapping[str, Curve], *, eps_label: str, title: str =
     """
     with style():
         figure = Figure(figsize=_SIZE, layout="constrained")
-        axes = _framed(figure.add_subplot(), eps_label, "Accuracy (%)", title)
+        axes = framed(figure.add_subplot(), eps_label, "Accuracy (%)", title)
         axes.axhline(50, color=OTHER, linewidth=0.8, linestyle=":")
         for method, curve in curves.items():
             colour, line, marker = _look(method, curves)
@@ -95,7 +94,7 @@ def histogram_figure(
             colour, _, _ = _look(method, arrays)
             axes.hist(column, edges, color=colour, alpha=0.75, edgecolor="white")
             axes.axvline(column.mean(), color="black", linewidth=1.2)
-            _framed(axes, "", "Examples")
+            framed(axes, "", "Examples")
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
             text = f"{method_label(method)}, mean {column.mean():.3f}"
             axes.set_title(text, loc="left", fontsize=14)
@@ -131,7 +130,7 @@ def radius_figure(outputs: Mapping[str, Any], *, zoomed: bool = False, title: st
             if not zoomed:
                 axes.set_xscale("log")
                 axes.set_xticks([0.1, 1, 10], ["0.1", "1", "10"])
-            _framed(axes, "Radius", "")
+            framed(axes, "Radius", "")
             axes.set_title(method_label(method), fontsize=16)
             axes.set_ylim(-0.03, 1.03)
         panels[0, 0].set_ylabel("Output")
@@ -157,7 +156,7 @@ def linearity_figure(approximated: Any, measured: Any, *, title: str = "") -> Fi
         good_N = np.isfinite(x_N) & np.isfinite(y_N)
         x_N, y_N = x_N[good_N], y_N[good_N]
         figure = Figure(figsize=(6.0, 5.6), layout="constrained")
-        axes = _framed(
+        axes = framed(
             figure.add_subplot(), "Approximated robustness", "Robustness (Carlini-Wagner)", title
         )
         reach = 1.05 * max(x_N.max(initial=0), y_N.max(initial=0), 1e-9)
@@ -191,7 +190,7 @@ def probe_figure(
     """
     with style():
         figure = Figure(figsize=_SIZE, layout="constrained")
-        axes = _framed(figure.add_subplot(), "Mean alignment α", accuracy_label)
+        axes = framed(figure.add_subplot(), "Mean alignment α", accuracy_label)
         axes.set_title(plain(title), fontsize=16, loc="left")
         alpha_N, accuracy_N = np.asarray(alpha, float), 100 * np.asarray(accuracy, float)
         axes.scatter(alpha_N, accuracy_N, s=26, color=STAGE_COLOURS[0], alpha=0.6, linewidths=0)
@@ -199,15 +198,6 @@ def probe_figure(
         if words:
             axes.set_title(plain(words), fontsize=13, loc="right")
     return figure
-
-
-def _framed(axes: Axes, x_label: str, y_label: str, title: str = "") -> Axes:
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.spines[["top", "right"]].set_visible(False)
-    if title:
-        axes.set_title(plain(title), fontsize=16)
-    return axes
 
 
 def method_label(method: str) -> str:

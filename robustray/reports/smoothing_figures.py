@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robustray.reports.style import EFFICIENT, OTHER, STAGE_COLOURS, plain, style
+from robustray.reports.style import EFFICIENT, OTHER, STAGE_COLOURS, framed, plain, style
 
 Point = tuple[float, float]
 _LOOKS = {"standard": "o", "adaptive": "s", "worst case": "*"}
@@ -44,7 +43,7 @@ def plane_figure(plane: Plane, *, title: str = "") -> Figure:
     """Draw robust against clean accuracy: the line between both bases, and what lies above it."""
     with style():
         figure = Figure(figsize=(8.4, 7.2), layout="constrained")
-        axes = _framed(figure.add_subplot(), "Clean accuracy (%)", "Robust accuracy (%)", title)
+        axes = framed(figure.add_subplot(), "Clean accuracy (%)", "Robust accuracy (%)", title, 14)
         ends = np.array([plane.accurate, plane.robust]) * 100
         axes.plot(*ends.T, color=OTHER, linestyle="--", label="Line between the bases")
         curve = 100 * np.array([one[1:] for one in plane.curve])
@@ -84,7 +83,7 @@ def weight_figure(weights: Mapping[str, Any], *, title: str = "") -> Figure:
         high = max(float(values.max()) for values in arrays.values())
         edges = np.linspace(low, max(high, low + 1e-3), 31).tolist()
         figure = Figure(figsize=(8.4, 4.8), layout="constrained")
-        axes = _framed(figure.add_subplot(), "Weight of the robust base, α", "Images", title)
+        axes = framed(figure.add_subplot(), "Weight of the robust base, α", "Images", title, 14)
         for number, (name, values) in enumerate(arrays.items()):
             axes.hist(
                 values, edges, histtype="stepfilled", alpha=0.35, color=STAGE_COLOURS[number],
@@ -114,7 +113,7 @@ def certified_figure(
         figure = Figure(figsize=(1.4 + 5.4 * len(kinds), 4.9), layout="constrained")
         panels: Any = figure.subplots(1, len(kinds), sharey=True, squeeze=False)
         for axes, kind in zip(panels[0], kinds, strict=True):
-            _framed(axes, "l2 radius", "", kind.capitalize())
+            framed(axes, "l2 radius", "", kind.capitalize(), 14)
             for (alpha, form, which), accuracy in curves.items():
                 if which != kind:
                     continue
@@ -146,7 +145,7 @@ def multiplier_figure(curves: Mapping[str, Any], ends: list[Point], *, title: st
     """
     with style():
         figure = Figure(figsize=(8.4, 6.2), layout="constrained")
-        axes = _framed(figure.add_subplot(), "Clean accuracy (%)", "Robust accuracy (%)", title)
+        axes = framed(figure.add_subplot(), "Clean accuracy (%)", "Robust accuracy (%)", title, 14)
         axes.plot(*(100 * np.array(ends)).T, color=OTHER, linestyle="--", marker="D", label="Bases")
         for number, (rule, points) in enumerate(curves.items()):
             axes.plot(
@@ -159,12 +158,3 @@ def multiplier_figure(curves: Mapping[str, Any], ends: list[Point], *, title: st
 
 def _percent(point: Point) -> Point:
     return 100 * point[0], 100 * point[1]
-
-
-def _framed(axes: Axes, x_label: str, y_label: str, title: str = "") -> Axes:
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.spines[["top", "right"]].set_visible(False)
-    if title:
-        axes.set_title(plain(title), fontsize=14)
-    return axes

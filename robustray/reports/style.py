@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -81,6 +82,16 @@ def accuracy_label(metric: str) -> str:
 def plain(text: str) -> str:
     """Keep matplotlib from reading dollar signs as formulas."""
     return text.replace("$", r"\$")
+
+
+def framed(axes: Axes, x_label: str, y_label: str, title: str = "", size: float = 16) -> Axes:
+    """Label axes and leave the upper and right edge open; ``size`` is the title's, in points."""
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.spines[["top", "right"]].set_visible(False)
+    if title:
+        axes.set_title(plain(title), fontsize=size)
+    return axes
 
 
 def unit(macs: Sequence[float]) -> tuple[float, str]:
