@@ -13,7 +13,9 @@ import argparse
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,9 +23,15 @@ ROOT = Path(__file__).resolve().parent.parent
 # Not the folder of this script: in it is another script with the name of a package.
 sys.path = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != ROOT / "benchmarks")]
 
+from robustray.alignment.batches import study_batches  # noqa: E402
 from robustray.alignment.cosine import alignment  # noqa: E402
-from robustray.alignment.direct_generator import direct_delta_x, fit_direct_generator  # noqa: E402
+from robustray.alignment.direct_generator import (  # noqa: E402
+    binary_loss,
+    direct_delta_x,
+    fit_direct_generator,
+)
 from robustray.alignment.networks import residual_generator  # noqa: E402
+from robustray.alignment.player import Files  # noqa: E402
 from robustray.data.study import StudySplit, load_study  # noqa: E402
 from robustray.manifest.alignment import GeneratorTraining  # noqa: E402
 from robustray.models import create_model, save_weights  # noqa: E402
@@ -52,33 +60,48 @@ def main() -> None:
         steps_per_epoch=options.steps,
     )
     start = time.perf_counter()
+    reached: dict[str, Any] = {}
 
-    def tell(epoch: int, _: object, __: object, metrics: dict[str, float]) -> None:
+    def tell(epoch: int, state: Files, info: dict[str, Any], metrics: dict[str, float]) -> None:
+        reached.update(epoch=epoch, best=info["best_epoch"], weights=state["best"])
         words = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"{epoch} {time.perf_counter() - start:.0f}s {words}", flush=True)
+        if time.perf_counter() - start > 60 * options.minutes:
+            raise TimeoutError
 
-    fitted = fit_direct_generator(
-        generator, _critic(train), train, validation, settings, seed=options.seed,
-        device=options.device, on_epoch=tell,
-    )  # fmt: skip
-    generator.load_state_dict(fitted.weights)
+    with suppress(TimeoutError):
+        fit_direct_generator(
+            generator, _critic(train, options), train, validation, settings, seed=options.seed,
+            device=options.device, on_epoch=tell,
+        )  # fmt: skip
+    generator.load_state_dict(reached["weights"])
     save_weights(generator, options.out / "generator.safetensors")
     delta_x, exact = direct_delta_x(generator, test.images(), test.y_N), test.delta_x()
     facts = {"data": train.label, "test": test.label, "lr": options.lr}
-    facts |= {"iterations": options.epochs * options.steps}
-    facts |= {"seconds": round(time.perf_counter() - start, 1), "best_epoch": fitted.best_epoch}
+    facts |= {"iterations": reached["epoch"] * options.steps}
+    facts |= {"seconds": round(time.perf_counter() - start, 1), "best_epoch": reached["best"]}
     if exact is not None:
         facts["cosine_to_truth"] = round(float(alignment(delta_x, exact).mean()), 4)
-    (options.out / "numbers.json").write_text(json.dumps(facts | fitted.metrics, indent=1))
+    (options.out / "numbers.json").write_text(json.dumps(facts, indent=1))
     if len(train.image_shape) == 3:
         x, moves = test.images()[:8], delta_x[:8]
         (options.out / "sheet.png").write_bytes(sheet_png(torch.cat([x, x + moves, moves])))
     print(facts)
 
 
-def _critic(train: StudySplit) -> torch.nn.Module:
+def _critic(train: StudySplit, options: argparse.Namespace) -> torch.nn.Module:
+    """Return the critic; that of the spheres learns to tell them apart first."""
     if train.name == "spheres":
-        return create_model("gd_spheres_mlp", num_classes=1)
+        critic = create_model("gd_spheres_mlp", num_classes=1).to(options.device).eval()
+        optimizer = torch.optim.Adam(critic.parameters(), 1e-4, (0.0, 0.9))
+        batches = study_batches(
+            train, 1, options.batch, options.critic_steps, options.seed + 1, options.device
+        )
+        for x, y_B, _ in batches:
+            optimizer.zero_grad()
+            binary_loss(critic(x), y_B).backward()
+            optimizer.step()
+        return critic
     channels = train.image_shape[0]
     return create_model("gd_resnet18", num_classes=1, in_channels=channels, normalisation="direct")
 
@@ -95,6 +118,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--steps", type=int, default=500, help="in each epoch")
+    parser.add_argument("--minutes", type=float, default=60.0, help="after which it stops")
+    parser.add_argument("--critic-steps", type=int, default=1500, help="before (spheres)")
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--downsamplings", type=int, default=2)
