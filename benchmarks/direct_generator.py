@@ -56,6 +56,7 @@ def main() -> None:
     settings = GeneratorTraining(
         lr=options.lr,
         batch_size=options.batch,
+        fake=options.fake,
         epochs=options.epochs,
         steps_per_epoch=options.steps,
     )
@@ -77,7 +78,8 @@ def main() -> None:
     generator.load_state_dict(reached["weights"])
     save_weights(generator, options.out / "generator.safetensors")
     delta_x, exact = direct_delta_x(generator, test.images(), test.y_N), test.delta_x()
-    facts = {"data": train.label, "test": test.label, "lr": options.lr}
+    facts: dict[str, Any] = {"data": train.label, "test": test.label, "lr": options.lr}
+    facts |= {"fake": options.fake, "critic_steps": options.critic_steps}
     facts |= {"iterations": reached["epoch"] * options.steps}
     facts |= {"seconds": round(time.perf_counter() - start, 1), "best_epoch": reached["best"]}
     if exact is not None:
@@ -94,12 +96,10 @@ def _critic(train: StudySplit, options: argparse.Namespace) -> torch.nn.Module:
     if train.name == "spheres":
         critic = create_model("gd_spheres_mlp", num_classes=1).to(options.device).eval()
         optimizer = torch.optim.Adam(critic.parameters(), 1e-4, (0.0, 0.9))
-        batches = study_batches(
-            train, 1, options.batch, options.critic_steps, options.seed + 1, options.device
-        )
+        batches = study_batches(train, 1, options.batch, options.critic_steps, options.seed + 1)
         for x, y_B, _ in batches:
             optimizer.zero_grad()
-            binary_loss(critic(x), y_B).backward()
+            binary_loss(critic(x.to(options.device)), y_B.to(options.device)).backward()
             optimizer.step()
         return critic
     channels = train.image_shape[0]
@@ -121,6 +121,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=60.0, help="after which it stops")
     parser.add_argument("--critic-steps", type=int, default=1500, help="before (spheres)")
     parser.add_argument("--lr", type=float, default=1e-4)
+    parser.add_argument("--fake", type=float, default=0.01, help="weight of x' for the critic")
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--downsamplings", type=int, default=2)
     parser.add_argument("--train-limit", type=int)

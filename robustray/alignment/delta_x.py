@@ -55,27 +55,44 @@ class Direct:
         return direct_delta_x(self._generator, x, y_B).to(x)
 
 
+class Known(Protocol):
+    """Projections that were computed before."""
+
+    def find(self, index: int, target: int) -> Tensor | None:
+        """Return x' (C, H, W) of an example on a class, or None."""
+        ...
+
+
 class Projected:
     """The projection on what a conditional generator draws of a class, minus the example.
 
-    Each pair of image and class is projected once, and then remembered.
+    A pair of image and class that is not among the ``known`` is projected when it is first asked
+    for, and then remembered.
     """
 
-    def __init__(self, generator: nn.Module, settings: Projection) -> None:
-        self._generator, self._settings = generator, settings
-        self._known: dict[tuple[int, int], Tensor] = {}
+    def __init__(
+        self, generator: nn.Module, settings: Projection, known: Known | None = None
+    ) -> None:
+        self._generator, self._settings, self._known = generator, settings, known
+        self._found: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, x: Tensor, y_B: Tensor, target_B: Tensor, index_B: Tensor) -> Tensor:
         """Return delta-x towards the wanted classes."""
         del y_B
         pairs = list(zip(index_B.tolist(), target_B.tolist(), strict=True))
-        new = [row for row, pair in enumerate(pairs) if pair not in self._known]
+        nearest = {pair: self._remembered(pair) for pair in pairs}
+        new = [row for row, pair in enumerate(pairs) if nearest[pair] is None]
         if new:
             rows = torch.tensor(new, device=x.device)
             found, _ = project(self._generator, x[rows], target_B[rows], self._settings)
             for row, x_prime in zip(new, found, strict=True):
-                self._known[pairs[row]] = x_prime
-        return torch.stack([self._known[pair] for pair in pairs]).to(x) - x
+                nearest[pairs[row]] = self._found[pairs[row]] = x_prime
+        return torch.stack([t for pair in pairs if (t := nearest[pair]) is not None]).to(x) - x
+
+    def _remembered(self, pair: tuple[int, int]) -> Tensor | None:
+        if pair in self._found or self._known is None:
+            return self._found.get(pair)
+        return self._known.find(*pair)
 
 
 class Nearest:

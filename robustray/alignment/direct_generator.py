@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from robustray.alignment.batches import study_batches
 from robustray.alignment.cosine import alignment
-from robustray.alignment.graphed_step import GraphedStep, Step, graphable_adam
 from robustray.alignment.player import Files, Player, copied_weights
 from robustray.data.study import StudySplit
 from robustray.manifest.alignment import GeneratorTraining
@@ -79,7 +78,7 @@ def fit_direct_generator(
         Takes (epoch, state to go on from, what to note with it, metrics).
     """
     players = [
-        Player(net.to(device), graphable_adam(net, settings.lr, settings.betas, device))
+        Player(net.to(device), torch.optim.Adam(net.parameters(), settings.lr, settings.betas))
         for net in (generator, critic)
     ]
     best: dict[str, Tensor] = {}
@@ -90,11 +89,8 @@ def fit_direct_generator(
         info, best = dict(noted), dict(files["best"])
         players[0].restore("generator", files)
         players[1].restore("critic", files)
-    step = GraphedStep(_step(players[0], players[1], settings), device)
     for epoch in range(done + 1, settings.epochs + 1):
-        generator.train()
-        critic.eval()  # its batch norm stays as it is; it has nothing else that has modes
-        metrics = _epoch(step, train, epoch, settings, seed, device)
+        metrics = _epoch(players[0], players[1], train, epoch, settings, seed)
         metrics |= _validated(generator, critic, validation, settings)
         loss = metrics[
             "total_loss" if settings.selection == "published" else "validation_total_loss"
@@ -147,40 +143,33 @@ def _generator_losses(
     return settings.adversarial * adversarial, settings.length * length_B.mean()
 
 
-def _step(generator: Player, critic: Player, settings: GeneratorTraining) -> Step:
-    """Return what moves both players by one batch, and tells of the three losses (3,)."""
-
-    def step(x: Tensor, y_B: Tensor) -> Tensor:
-        delta_x = generator.network(x, 1 - y_B, y_B)
-        critic.optimizer.zero_grad()
-        critic_loss = _critic_loss(critic.network, x, x + delta_x.detach(), y_B, settings)
-        critic_loss.backward()
-        critic.optimizer.step()
-        critic.network.requires_grad_(False)
-        generator.optimizer.zero_grad()
-        adversarial, length = _generator_losses(critic.network, x, delta_x, y_B, settings)
-        (adversarial + length).backward()
-        generator.optimizer.step()
-        critic.network.requires_grad_(True)
-        return torch.stack([critic_loss, adversarial, length]).detach()
-
-    return step
-
-
 def _epoch(
-    step: Step,
+    generator: Player,
+    critic: Player,
     train: StudySplit,
     epoch: int,
     settings: GeneratorTraining,
     seed: int,
-    device: torch.device | str,
 ) -> dict[str, float]:
+    device = next(generator.network.parameters()).device
+    generator.network.train()
+    critic.network.eval()  # its batch norm stays as it is; it has nothing else that has modes
     sum_3 = torch.zeros(3, device=device)
-    batches = study_batches(
-        train, epoch, settings.batch_size, settings.steps_per_epoch, seed, device
-    )
+    batches = study_batches(train, epoch, settings.batch_size, settings.steps_per_epoch, seed)
     for x, y_B, _ in batches:
-        sum_3 += step(x, y_B)
+        x, y_B = x.to(device), y_B.to(device)
+        delta_x = generator.network(x, 1 - y_B, y_B)
+        critic_loss = _critic_loss(critic.network, x, x + delta_x.detach(), y_B, settings)
+        critic.optimizer.zero_grad()
+        critic_loss.backward()
+        critic.optimizer.step()
+        critic.network.requires_grad_(False)
+        adversarial, length = _generator_losses(critic.network, x, delta_x, y_B, settings)
+        generator.optimizer.zero_grad()
+        (adversarial + length).backward()
+        generator.optimizer.step()
+        critic.network.requires_grad_(True)
+        sum_3 += torch.stack([critic_loss, adversarial, length]).detach()
     means: list[float] = (sum_3 / settings.steps_per_epoch).tolist()
     names = ("critic_loss", "adversarial_loss", "length_loss")
     return dict(zip(names, means, strict=True)) | {"total_loss": float(sum(means))}

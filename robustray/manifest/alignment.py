@@ -13,11 +13,13 @@ from pydantic import Field, model_validator
 from robustray.manifest.alignment_stages import (
     AlignmentEvaluation,
     ClassifierTraining,
+    Comparison,
     ConditionalGeneratorTraining,
     GeneratorTraining,
     Made,
     Probe,
     Projection,
+    Projections,
 )
 from robustray.manifest.fields import (
     Natural,
@@ -26,12 +28,22 @@ from robustray.manifest.fields import (
 )
 from robustray.manifest.schema import ModelConfig, Resources
 
-Stage = Literal["classifier", "generator", "conditional_generator", "evaluation", "probe"]
+Stage = Literal[
+    "classifier",
+    "generator",
+    "conditional_generator",
+    "projections",
+    "evaluation",
+    "comparison",
+    "probe",
+]
 STAGE_SECTION: dict[str, str] = {
     "classifier": "training",
     "generator": "generator",
     "conditional_generator": "conditional_generator",
+    "projections": "projections",
     "evaluation": "evaluation",
+    "comparison": "comparison",
     "probe": "probe",
 }
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -118,7 +130,8 @@ class Alignment(Section):
     """A manifest of kind Alignment: one stage, done by one job.
 
     Stages: train a ``classifier``; train a residual ``generator`` or a ``conditional_generator``;
-    an ``evaluation`` of a classifier; a ``probe`` of any networks. Each has the section of its
+    compute ``projections`` for later stages; an ``evaluation`` of a classifier; a ``comparison``
+    of finished jobs on one page; a ``probe`` of any networks. Each has the section of its
     settings, and no other's; ``training`` may be followed by an ``evaluation``.
     """
 
@@ -134,7 +147,9 @@ class Alignment(Section):
     training: ClassifierTraining | None = None
     generator: GeneratorTraining | None = None
     conditional_generator: ConditionalGeneratorTraining | None = None
+    projections: Projections | None = None
     evaluation: AlignmentEvaluation | None = None
+    comparison: Comparison | None = None
     probe: Probe | None = None
     resources: Resources = Resources()
 
@@ -145,7 +160,13 @@ class Alignment(Section):
         if not isinstance(document, dict):
             return document
         section = STAGE_SECTION.get(str(document.get("stage")))
-        if section in ("training", "conditional_generator", "evaluation", "probe"):
+        if section in (
+            "training",
+            "conditional_generator",
+            "projections",
+            "evaluation",
+            "probe",
+        ):
             document = {**document, section: document.get(section) or {}}
         return document
 
@@ -177,6 +198,8 @@ class Alignment(Section):
                     "weights: an evaluation needs a classifier's; name a run or a file. Without "
                     "any, and without attacks, a generator's delta-x is judged"
                 )
+        if self.stage == "projections" and self.delta_x.source != "projected":
+            raise ValueError("delta_x.source: projections are made with source projected")
         if self.stage == "probe":
             assert self.probe is not None
             if bool(self.probe.studies) == (self.weights is not None):

@@ -218,3 +218,39 @@ class Probe(Section):
 
     studies: tuple[str, ...] = ()
     batch_size: Natural = 100
+
+
+class Projections(Section):
+    """Which images are projected on which classes, and kept in the store for later stages.
+
+    ``splits`` of the data set, each as far as ``data`` says; ``classes`` null is all of them. The
+    settings are those of ``delta_x.projection``, the actors those of ``resources.max_concurrent``.
+    """
+
+    splits: Annotated[tuple[Literal["train", "validation", "test"], ...], Field(min_length=1)] = (
+        "train",
+        "test",
+    )
+    classes: tuple[NaturalOrZero, ...] | None = None
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        for name in ("splits", "classes"):
+            values = getattr(self, name) or ()
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name}: the same one stands there twice")
+        if self.classes == ():
+            raise ValueError("classes: null is all of them; an empty list is none")
+        return self
+
+
+class Comparison(Section):
+    """Finished jobs whose methods are put side by side: names, or ids."""
+
+    jobs: Annotated[tuple[str, ...], Field(min_length=2)]
+
+    @model_validator(mode="after")
+    def _different(self) -> Self:
+        if len(set(self.jobs)) != len(self.jobs):
+            raise ValueError("jobs: the same one stands there twice")
+        return self

@@ -27,6 +27,8 @@ from robustray.errors import ManifestError
 from robustray.manifest import Alignment
 from robustray.manifest.alignment import AlignmentData
 from robustray.models import create_model
+from robustray.pipelines.alignment_cache import known_projections, make_projections
+from robustray.pipelines.alignment_comparison import compare
 from robustray.pipelines.alignment_files import weights_of
 from robustray.pipelines.alignment_judging import judge_classifier, judge_delta_x
 from robustray.pipelines.alignment_probe import probe
@@ -77,8 +79,21 @@ class _Stage:
             inner = build_classifier(self.manifest, split)
         return (TwoLogits(inner) if is_binary(self.manifest) else inner), inner
 
-    def source(self, known: StudySplit | None = None) -> DeltaXSource | None:
-        """Build what gives delta-x, its generator's weights from another job."""
+    def conditional(self) -> ConditionalGenerator:
+        """Build the conditional generator that ``delta_x`` names, with its weights."""
+        wanted = self.manifest.delta_x.generator
+        state, made = weights_of(self.context.store, wanted, "generator.safetensors")
+        generator = build_conditional(self.split("validation", 1), made)
+        generator.load_state_dict(state)
+        return generator.to(self.device).eval()
+
+    def source(
+        self, known: StudySplit | None = None, *, judged: StudySplit | None = None
+    ) -> DeltaXSource | None:
+        """Build what gives delta-x of examples of the training set or the judged ones.
+
+        Its generator's weights are another job's; projections that are in the store are read.
+        """
         wanted = self.manifest.delta_x
         if wanted.source == "none":
             return None
@@ -86,17 +101,17 @@ class _Stage:
             return Exact(self.split("validation", 1))
         if wanted.source == "nearest":
             return Nearest(known or self.train())
-        name = "generator.safetensors"
-        state, made = weights_of(self.context.store, wanted.generator, name)
-        if wanted.source == "direct":
-            generator = build_generator(self.manifest.data, made)
-        else:
-            generator = build_conditional(self.split("validation", 1), made)
-        generator.load_state_dict(state)
-        generator.to(self.device).eval()
-        if wanted.source == "direct":
-            return Direct(generator)
-        return Projected(generator, wanted.projection)
+        if wanted.source == "projected":
+            generator = self.conditional()
+            splits = [split for split in (known, judged) if split is not None]
+            there = known_projections(
+                generator, splits, wanted.projection, self.context.store, self.context.scratch
+            )
+            return Projected(generator, wanted.projection, there)
+        state, made = weights_of(self.context.store, wanted.generator, "generator.safetensors")
+        residual = build_generator(self.manifest.data, made)
+        residual.load_state_dict(state)
+        return Direct(residual.to(self.device).eval())
 
     def commit(self) -> Callable[[int, Any, Mapping[str, Any], Mapping[str, float]], None]:
         """Return what trainings call after each epoch."""
@@ -128,9 +143,9 @@ def _train_classifier(stage: _Stage) -> Product:
     result: dict[str, Any] = {"selected_epoch": fitted.best_epoch, "metrics": fitted.metrics}
     files = {"classifier.safetensors": save_safetensors(_plain(inner))}
     if manifest.evaluation is not None:
-        judged = judge_classifier(
-            model.to(stage.device), stage.judged(), manifest, stage.source(train), box_of(manifest)
-        )
+        split = stage.judged()
+        source = stage.source(train, judged=split)
+        judged = judge_classifier(model.to(stage.device), split, manifest, source, box_of(manifest))
         result["metrics"] = {**fitted.metrics, **judged.metrics}
         files |= judged.files
     return Product(result, files)
@@ -177,7 +192,7 @@ def _train_conditional(stage: _Stage) -> Product:
 
 def _evaluate(stage: _Stage) -> Product:
     manifest, split = stage.manifest, stage.judged()
-    source = stage.source()
+    source = stage.source(judged=split)
     if manifest.weights is None:
         assert source is not None, "the manifest was checked for that"
         judged = judge_delta_x(source, split, manifest)
@@ -189,6 +204,28 @@ def _evaluate(stage: _Stage) -> Product:
     return Product({"metrics": judged.metrics}, judged.files)
 
 
+def _project(stage: _Stage) -> Product:
+    """Compute projections by actors beside this worker, and say how many there are."""
+    manifest, data = stage.manifest, stage.manifest.data
+    wanted, generator = manifest.projections, stage.conditional()
+    assert wanted is not None
+    metrics, made = {}, {}
+    for role in wanted.splits:
+        limit = data.train_limit if role == "train" else data.first if role == data.split else None
+        split = stage.split(role, limit)
+        plan = make_projections(
+            generator, split, wanted.classes, manifest.delta_x.projection, stage.context.store,
+            stage.context.job.resources,
+        )  # fmt: skip
+        metrics[f"{role}_pairs"] = float(len(split) * len(plan.classes))
+        made[role] = plan.digest
+    return Product({"metrics": metrics, "made": made})
+
+
+def _compare(stage: _Stage) -> Product:
+    return compare(stage.context)
+
+
 def _probe(stage: _Stage) -> Product:
     return probe(stage.context, stage.root, stage.device)
 
@@ -197,7 +234,9 @@ _STAGES: dict[str, Callable[[_Stage], Product]] = {
     "classifier": _train_classifier,
     "generator": _train_generator,
     "conditional_generator": _train_conditional,
+    "projections": _project,
     "evaluation": _evaluate,
+    "comparison": _compare,
     "probe": _probe,
 }
 

@@ -44,6 +44,14 @@ def describe_plan(manifest: Alignment) -> str:
         )
     if manifest.delta_x.source != "none":
         lines.append(f"delta-x    {manifest.delta_x.source}")
+    if (wanted := manifest.projections) is not None:
+        classes = "every class" if wanted.classes is None else f"{len(wanted.classes)} classes"
+        steps = manifest.delta_x.projection.initial_steps + manifest.delta_x.projection.steps
+        lines.append(
+            f"projecting {', '.join(wanted.splits)} on {classes} by at most "
+            f"{manifest.resources.max_concurrent or 'all that fit'} actors; {steps} forward and "
+            "backward passes of the generator for each pair"
+        )
     for attack in manifest.evaluation.attacks if manifest.evaluation else ():
         lines.append(f"attack     {attack.label} at {len(attack.eps) or 'no'} strengths")
     return "\n".join(lines)
@@ -72,6 +80,8 @@ def check_references(manifest: Alignment, store: ObjectStore) -> None:
     for wanted in (manifest.weights, manifest.delta_x.generator, critic):
         if wanted is not None and wanted.run is not None:
             find_run(store, wanted.run)
+    for name in manifest.comparison.jobs if manifest.comparison else ():
+        find_run(store, name)
 
 
 def run(
@@ -92,6 +102,7 @@ def run(
         store,
         report_root,
         steps=steps_of(manifest),
+        coordinates=manifest.stage == "projections",
         yes=yes,
         say=say,
         describe=_metrics,

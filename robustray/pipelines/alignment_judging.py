@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -270,16 +270,21 @@ def _examples(split: StudySplit, local: _Local) -> bytes:
     return pd.DataFrame(columns).to_csv(index=False).encode()
 
 
+def published_columns(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return measured numbers under the names of the published table's columns."""
+    columns = {"alpha_delta_x": ALPHA, "alpha_x": "alpha_x"}
+    for attack in ("pgd-linf", "pgd-l2", "square-linf"):
+        columns[f"eps50_{attack.replace('-', '_')}"] = f"{attack}_epsilon_50"
+    values = {column: metrics[name] for column, name in columns.items() if name in metrics}
+    return {"accuracy_pct": 100 * (1 - metrics["clean_error"]), **values}
+
+
 def _page(
     metrics: dict[str, float], files: dict[str, bytes], split: StudySplit, manifest: Alignment
 ) -> str:
     """Put the numbers beside the published ones, and the figures below them."""
     assert manifest.evaluation is not None
-    values: dict[str, float] = {"accuracy_pct": 100 * (1 - metrics["clean_error"])}
-    columns = {"alpha_delta_x": ALPHA, "alpha_x": "alpha_x"}
-    for attack in ("pgd-linf", "pgd-l2", "square-linf"):
-        columns[f"eps50_{attack.replace('-', '_')}"] = f"{attack}_epsilon_50"
-    values |= {column: metrics[name] for column, name in columns.items() if name in metrics}
+    values = published_columns(metrics)
     row = AlignmentRow(manifest.data.name, _method(manifest), values, note=manifest.description)
     pictures = [
         Picture(content, name.removesuffix(".png"), split.label)

@@ -23,6 +23,7 @@ def carry_out(
     report_root: Path,
     *,
     steps: int,
+    coordinates: bool = False,
     yes: bool,
     say: Say,
     describe: Callable[[Mapping[str, float]], str],
@@ -31,7 +32,7 @@ def carry_out(
 
     Parameters
     ----------
-    manifest, kind, work, store, report_root, steps, say
+    manifest, kind, work, store, report_root, steps, coordinates, say
         As in `robustray.pipelines.run.run_job`.
     yes : bool
         Work on a CPU what asks for a GPU, where there is none.
@@ -52,6 +53,7 @@ def carry_out(
         uri,
         report_root,
         steps=steps,
+        coordinates=coordinates,
         data_folder=Path(root) if root else None,
         assume_yes=yes,
         say=say,

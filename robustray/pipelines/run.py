@@ -73,6 +73,7 @@ def run_job(
     report_root: Path,
     *,
     steps: int,
+    coordinates: bool = False,
     params: Mapping[str, str] | None = None,
     data_folder: Path | None = None,
     assume_yes: bool = False,
@@ -92,6 +93,8 @@ def run_job(
         Where it is kept, shown, and written on this machine (``report_root/<id>``).
     steps : int
         How many steps it will commit: the length of the bar.
+    coordinates : bool
+        Whether the work is done by actors that the worker starts (see `Job`).
     params : mapping, optional
         More parameters of the MLflow run than the manifest's own.
     data_folder : Path, optional
@@ -126,7 +129,7 @@ def run_job(
         with lease(store, f"{prefix}/driver.json", say):
             store.put(f"{prefix}/manifest.yaml", dump_manifest(manifest).encode())
             uploader, patience_s = start_tracking(tracking_uri, say)
-            job = Job(prefix, manifest, work, store.uri, str(folder), resources)
+            job = Job(prefix, manifest, work, store.uri, str(folder), resources, coordinates)
             driver = _Driver(job, store, uploader, patience_s, steps, params or {})
             try:
                 return driver.run(report_root)
@@ -181,8 +184,8 @@ class _Driver:
 
     def _attempt(self, stop: threading.Event) -> None:
         """Start one attempt in a worker and wait for its end."""
-        resources = self._job.resources
-        remote: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_retries=0)
+        cpus, gpus = self._job.share
+        remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)
         reference = remote(attempt_job).remote(self._job)
         begun = time.monotonic()
         while not stop.is_set():

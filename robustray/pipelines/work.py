@@ -54,6 +54,8 @@ class Job:
         Where the store and the data sets are.
     resources : Resources
         Of the worker.
+    coordinates : bool
+        The work is done by actors with these resources; the worker itself takes none of them.
     """
 
     prefix: str
@@ -62,6 +64,12 @@ class Job:
     store_uri: str
     data_root: str
     resources: Resources
+    coordinates: bool = False
+
+    @property
+    def share(self) -> tuple[float, float]:
+        """CPUs and GPUs of the worker itself."""
+        return (0.0, 0.0) if self.coordinates else (self.resources.cpus, self.resources.gpus)
 
 
 @dataclass(frozen=True)
@@ -168,7 +176,7 @@ def _attempted(job: Job) -> tuple[str, str]:
         store = open_store(job.store_uri)
         if store.exists(f"{job.prefix}/result.json"):
             return "finished", ""
-        device = pick_device(job.resources.cpus, job.resources.gpus)
+        device = pick_device(*job.share)
         attempt = attempts.register(store, job.prefix, device)
         with tempfile.TemporaryDirectory(prefix="robustray-") as scratch:
             folder = Path(scratch)

@@ -11,7 +11,7 @@ import pytest
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest, study_id
 from robustray.pipelines.alignment import align
-from robustray.pipelines.alignment_commands import steps_of
+from robustray.pipelines.alignment_commands import check_references, steps_of
 from robustray.pipelines.alignment_files import find_run
 from robustray.pipelines.run import run_job
 from robustray.store import CheckpointStore, LocalStore
@@ -56,7 +56,8 @@ def run(folder, changes=None, kill_after=None):
         killer.start()
     outcome = run_job(
         manifest, "alignment", align, store, f"sqlite:///{folder}/mlflow.db", folder / "reports",
-        steps=steps_of(manifest), data_folder=folder, say=lambda _: None,
+        steps=steps_of(manifest), coordinates=manifest.stage == "projections", data_folder=folder,
+        say=lambda _: None,
     )  # fmt: skip
     if kill_after:
         killer.join()
@@ -81,6 +82,16 @@ def test_a_killed_training_ends_with_the_same_bytes_and_is_handed_on(tmp_path):
     _, judged = run(tmp_path / "whole", evaluation)
     for name, value in judged.result["metrics"].items():
         assert value == pytest.approx(metrics[name], abs=1e-6), name
+    comparison = {"name": "beside", "stage": "comparison", "training": None, "evaluation": None,
+                  "comparison": {"jobs": ["small", "judged"]}}  # fmt: skip
+    _, beside = run(tmp_path / "whole", comparison)
+    assert beside.result["metrics"]["small_alpha_x"] == metrics["alpha_x"]
+    assert {"pgd-linf.png", "alignment.png", "alignment.html"} <= set(beside.result["files"])
+    page = (beside.folder / "alignment.html").read_text()
+    assert page.count("<tr><td>spheres</td>") == 2
+    unknown = build_manifest(document(**comparison | {"comparison": {"jobs": ["small", "no"]}}))
+    with pytest.raises(ManifestError, match="no finished job"):
+        check_references(unknown, whole)
     generator = {
         "name": "way", "stage": "generator", "training": None, "evaluation": None,
         "delta_x": {"source": "none"},
@@ -97,6 +108,48 @@ def test_a_killed_training_ends_with_the_same_bytes_and_is_handed_on(tmp_path):
     assert found == pytest.approx(made.result["metrics"]["cosine_similarity_correct_vs_net_g_val"])
     with pytest.raises(ManifestError, match="no finished job"):
         find_run(store, "unknown")
+
+
+PROJECTED = {
+    "source": "projected", "generator": "drawer",
+    "projection": {"initial_steps": 3, "steps": 2},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_projections_of_actors_are_what_a_later_stage_reads(tmp_path):
+    nothing = {"training": None, "evaluation": None}
+    data = {"name": "squares32", "train_limit": 60, "first": 7}
+    drawer = {
+        "name": "drawer", "stage": "conditional_generator", "delta_x": {"source": "none"},
+        "conditional_generator": {
+            "channels": 2, "latent": 4, "batch_size": 10, "iterations": 4, "every": 2,
+        },
+    }  # fmt: skip
+    store, made = run(tmp_path, {**nothing, "data": data, **drawer})
+    assert made.result["made"] == {"channels": 2, "latent": 4}
+    judge = {**nothing, "data": data, "stage": "evaluation", "delta_x": PROJECTED, "evaluation": {}}
+    _, demanded = run(tmp_path, {**judge, "name": "demanded"})
+
+    wanted = {"name": "cache", "stage": "projections", "projections": {"splits": ["test"]}}
+    wanted["resources"] = {**RESOURCES, "max_concurrent": 2}
+    _, cached = run(tmp_path, {**nothing, "data": data, "delta_x": PROJECTED, **wanted})
+    assert cached.result["metrics"] == {"test_pairs": 14}
+    records = [e.key for e in store.list("projections/units/") if e.key.endswith("record.json")]
+    assert len(records) == 2
+    _, read = run(tmp_path, {**judge, "name": "read"})
+    assert read.result["metrics"] == demanded.result["metrics"]
+
+    # That they are read, not made again: a damaged one is noticed.
+    unit = records[0].removesuffix("record.json")
+    (key,) = (e.key for e in store.list(unit) if e.key.endswith(".safetensors"))
+    store.put(key, b"damaged")
+    _, refused = run(tmp_path, {**judge, "name": "refused"})
+    assert "differ from their digest" in refused.failure
+
+    too_many = {**wanted, "name": "wrong", "projections": {"splits": ["test"], "classes": [2]}}
+    _, wrong = run(tmp_path, {**nothing, "data": data, "delta_x": PROJECTED, **too_many})
+    assert "2 is no class of squares32" in wrong.failure
 
 
 SWEEP = {
