@@ -5,8 +5,10 @@ import os
 import signal
 import threading
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest, study_id
@@ -150,6 +152,51 @@ def test_projections_of_actors_are_what_a_later_stage_reads(tmp_path):
     too_many = {**wanted, "name": "wrong", "projections": {"splits": ["test"], "classes": [2]}}
     _, wrong = run(tmp_path, {**nothing, "data": data, "delta_x": PROJECTED, **too_many})
     assert "2 is no class of squares32" in wrong.failure
+
+
+def lungs(folder):
+    """Write 24 images of 16 bits, brighter ones with a larger number, and their table."""
+    source = np.random.default_rng(0)
+    (folder / "lungs").mkdir(parents=True)
+    lines = ["path,target,subject"]
+    for number in range(24):
+        top = 65536 if number % 2 else 9000
+        grey = source.integers(0, top, (40, 50), dtype=np.uint16)
+        Image.fromarray(grey).save(folder / f"lungs/{number}.png")
+        lines.append(f"{number}.png,{0.9 if number % 2 else 0.5},s{number // 4}")
+    (folder / "lungs/table.csv").write_text("\n".join(lines))
+    (folder / "lungs/validation.txt").write_text("s0\n")
+    (folder / "lungs/test.txt").write_text("s1\n")
+
+
+@pytest.mark.slow
+def test_images_of_ones_own_go_all_the_way(tmp_path):
+    lungs(tmp_path)
+    files = {
+        "root": "lungs", "table": "table.csv", "subject": "subject", "size": 36, "crop": 32,
+        "validation": "validation.txt", "test": "test.txt",
+    }  # fmt: skip
+    curve = {"attack": "pgd", "eps": [0.1], "steps": 2}
+    own = {
+        "name": "own", "data": {"name": "folder", "folder": files},
+        "delta_x": {"source": "nearest"},
+        "training": {
+            "method": "l_alpha", "batch_size": 4, "epochs": 1, "steps_per_epoch": 2,
+            "validation": curve,
+        },
+        "evaluation": {"attacks": [curve]},
+    }  # fmt: skip
+    _, outcome = run(tmp_path, own)
+    assert len(pd.read_csv(outcome.folder / "examples.csv")) == 4
+    assert {"gradients.png", "alignment.html"} <= set(outcome.result["files"])
+    absent = {
+        **own,
+        "name": "absent",
+        "data": {"name": "folder", "folder": files | {"table": "no"}},
+    }
+    _, refused = run(tmp_path, absent)
+    assert "no" in refused.failure
+    assert refused.result is None
 
 
 SWEEP = {
