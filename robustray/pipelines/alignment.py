@@ -67,7 +67,17 @@ class _Stage:
         )
 
     def train(self) -> StudySplit:
-        return self.split("train", self.manifest.data.train_limit)
+        """Load the training set; of the spheres no more than is read."""
+        data, limit = self.manifest.data, self.manifest.data.train_limit
+        settings = self.manifest.training or self.manifest.generator
+        if (
+            data.name == "spheres"
+            and self.manifest.delta_x.source != "nearest"
+            and settings is not None
+            and settings.steps_per_epoch is not None
+        ):
+            limit = settings.batch_size  # trainings draw new points for each batch
+        return self.split("train", limit)
 
     def judged(self) -> StudySplit:
         return self.split(self.manifest.data.split, self.manifest.data.first)
