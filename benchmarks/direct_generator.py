@@ -65,6 +65,7 @@ def main() -> None:
 
     def tell(epoch: int, state: Files, info: dict[str, Any], metrics: dict[str, float]) -> None:
         reached.update(epoch=epoch, best=info["best_epoch"], weights=state["best"])
+        reached["metrics"] = info["best_metrics"]
         words = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"{epoch} {time.perf_counter() - start:.0f}s {words}", flush=True)
         if time.perf_counter() - start > 60 * options.minutes:
@@ -84,7 +85,7 @@ def main() -> None:
     facts |= {"seconds": round(time.perf_counter() - start, 1), "best_epoch": reached["best"]}
     if exact is not None:
         facts["cosine_to_truth"] = round(float(alignment(delta_x, exact).mean()), 4)
-    (options.out / "numbers.json").write_text(json.dumps(facts, indent=1))
+    (options.out / "numbers.json").write_text(json.dumps(facts | reached["metrics"], indent=1))
     if len(train.image_shape) == 3:
         x, moves = test.images()[:8], delta_x[:8]
         (options.out / "sheet.png").write_bytes(sheet_png(torch.cat([x, x + moves, moves])))

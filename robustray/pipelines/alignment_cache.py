@@ -7,6 +7,7 @@ needs no name: what is there for its images, its generator and its settings is u
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,11 +118,12 @@ def known_projections(
     if not there:
         return known
     for split in splits:
-        x = split.images()
-        plan = plan_projections(generator, x, range(split.num_classes), settings, store)
+        wanted = range(split.num_classes)
+        plan = plan_projections(generator, split.images(), wanted, settings, store)
         missing = {unit.target for unit in plan.units if unit.prefix not in there}
         classes = tuple(target for target in plan.classes if target not in missing)
         if classes:
-            whole = plan_projections(generator, x, classes, settings, store)
+            units = tuple(unit for unit in plan.units if unit.target in classes)
+            whole = replace(plan, classes=classes, units=units)
             known.add(split, classes, open_projections(whole, store, folder))
     return known
