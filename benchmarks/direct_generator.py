@@ -13,7 +13,6 @@ import argparse
 import json
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from robustray.alignment.direct_generator import (  # noqa: E402
     fit_direct_generator,
 )
 from robustray.alignment.networks import residual_generator  # noqa: E402
-from robustray.alignment.player import Files  # noqa: E402
 from robustray.data.study import StudySplit, load_study  # noqa: E402
 from robustray.manifest.alignment import GeneratorTraining  # noqa: E402
 from robustray.models import create_model, save_weights  # noqa: E402
@@ -57,35 +55,34 @@ def main() -> None:
         lr=options.lr,
         batch_size=options.batch,
         fake=options.fake,
+        average=options.average,
         epochs=options.epochs,
         steps_per_epoch=options.steps,
     )
     start = time.perf_counter()
-    reached: dict[str, Any] = {}
+    reached = {"epoch": 0}
 
-    def tell(epoch: int, state: Files, info: dict[str, Any], metrics: dict[str, float]) -> None:
-        reached.update(epoch=epoch, best=info["best_epoch"], weights=state["best"])
-        reached["metrics"] = info["best_metrics"]
+    def tell(epoch: int, _: object, __: object, metrics: dict[str, float]) -> None:
+        reached["epoch"] = epoch
         words = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"{epoch} {time.perf_counter() - start:.0f}s {words}", flush=True)
-        if time.perf_counter() - start > 60 * options.minutes:
-            raise TimeoutError
 
-    with suppress(TimeoutError):
-        fit_direct_generator(
-            generator, _critic(train, options), train, validation, settings, seed=options.seed,
-            device=options.device, on_epoch=tell,
-        )  # fmt: skip
-    generator.load_state_dict(reached["weights"])
+    fitted = fit_direct_generator(
+        generator, _critic(train, options), train, validation, settings, seed=options.seed,
+        device=options.device, on_epoch=tell,
+        go_on=lambda: time.perf_counter() - start < 60 * options.minutes,
+    )  # fmt: skip
+    generator.load_state_dict(fitted.weights)
     save_weights(generator, options.out / "generator.safetensors")
     delta_x, exact = direct_delta_x(generator, test.images(), test.y_N), test.delta_x()
     facts: dict[str, Any] = {"data": train.label, "test": test.label, "lr": options.lr}
-    facts |= {"fake": options.fake, "critic_steps": options.critic_steps}
+    facts |= {"fake": options.fake, "average": options.average}
+    facts["critic_steps"] = options.critic_steps
     facts |= {"iterations": reached["epoch"] * options.steps}
-    facts |= {"seconds": round(time.perf_counter() - start, 1), "best_epoch": reached["best"]}
+    facts |= {"seconds": round(time.perf_counter() - start, 1), "best_epoch": fitted.best_epoch}
     if exact is not None:
         facts["cosine_to_truth"] = round(float(alignment(delta_x, exact).mean()), 4)
-    (options.out / "numbers.json").write_text(json.dumps(facts | reached["metrics"], indent=1))
+    (options.out / "numbers.json").write_text(json.dumps(facts | fitted.metrics, indent=1))
     if len(train.image_shape) == 3:
         x, moves = test.images()[:8], delta_x[:8]
         (options.out / "sheet.png").write_bytes(sheet_png(torch.cat([x, x + moves, moves])))
@@ -97,10 +94,12 @@ def _critic(train: StudySplit, options: argparse.Namespace) -> torch.nn.Module:
     if train.name == "spheres":
         critic = create_model("gd_spheres_mlp", num_classes=1).to(options.device).eval()
         optimizer = torch.optim.Adam(critic.parameters(), 1e-4, (0.0, 0.9))
-        batches = study_batches(train, 1, options.batch, options.critic_steps, options.seed + 1)
+        batches = study_batches(
+            train, 1, options.batch, options.critic_steps, options.seed + 1, options.device
+        )
         for x, y_B, _ in batches:
             optimizer.zero_grad()
-            binary_loss(critic(x.to(options.device)), y_B.to(options.device)).backward()
+            binary_loss(critic(x), y_B).backward()
             optimizer.step()
         return critic
     channels = train.image_shape[0]
@@ -123,6 +122,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--critic-steps", type=int, default=1500, help="before (spheres)")
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--fake", type=float, default=0.01, help="weight of x' for the critic")
+    parser.add_argument("--average", type=float, default=0.0, help="decay of the kept weights")
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--downsamplings", type=int, default=2)
     parser.add_argument("--train-limit", type=int)

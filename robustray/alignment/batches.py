@@ -12,9 +12,16 @@ from robustray.data.study import StudySplit
 from robustray.errors import DataError
 from robustray.random import generator
 
+_AHEAD = 100  # batches whose points are drawn together
+
 
 def study_batches(
-    split: StudySplit, epoch: int, batch_size: int, steps: int | None, seed: int
+    split: StudySplit,
+    epoch: int,
+    batch_size: int,
+    steps: int | None,
+    seed: int,
+    device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield the batches of one epoch, a function of seed and epoch alone.
 
@@ -34,11 +41,13 @@ def study_batches(
         Batches in the epoch; None: one pass.
     seed : int
         The experiment's seed.
+    device : torch.device or str
+        Where x and the classes are wanted.
 
     Yields
     ------
     Tensor, Tensor, Tensor
-        x float32 (B, ...), classes and global indices int64 (B,), on the CPU.
+        x float32 (B, ...), classes int64 (B,); global indices int64 (B,), on the CPU.
 
     Raises
     ------
@@ -50,17 +59,33 @@ def study_batches(
     per_pass = len(split) // batch_size
     steps = per_pass if steps is None else steps
     order_N = torch.empty(0, dtype=torch.int64)
+    if split.name == "spheres":
+        yield from _sphere_batches(split, (epoch - 1) * steps, batch_size, steps, seed, device)
+        return
     for step in range(steps):
-        if split.name == "spheres":
-            index_B = torch.arange(batch_size) + ((epoch - 1) * steps + step) * batch_size
-            x_BD, y_B = draw_spheres(
-                index_B, seed=seed, purpose="train", dimensions=split.image_shape[0]
-            )
-            yield x_BD, y_B, index_B
-            continue
         number, place = divmod(step, per_pass)
         if place == 0:
             rng = generator(seed, "alignment", "order", epoch, number)
             order_N = torch.randperm(len(split), generator=rng)
         rows_B = order_N[place * batch_size :][:batch_size]
-        yield split.crops(rows_B, seed=seed, epoch=epoch), split.y_N[rows_B], split.index_N[rows_B]
+        x = split.crops(rows_B, seed=seed, epoch=epoch).to(device)
+        yield x, split.y_N[rows_B].to(device), split.index_N[rows_B]
+
+
+def _sphere_batches(
+    split: StudySplit,
+    first: int,
+    batch_size: int,
+    steps: int,
+    seed: int,
+    device: torch.device | str,
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield batches number ``first`` and on; many are drawn at a time."""
+    for start in range(first, first + steps, _AHEAD):
+        stop = min(start + _AHEAD, first + steps)
+        index_N = torch.arange(start * batch_size, stop * batch_size)
+        x_ND, y_N = draw_spheres(
+            index_N.to(device), seed=seed, purpose="train", dimensions=split.image_shape[0]
+        )
+        columns = (tensor.split(batch_size) for tensor in (x_ND, y_N, index_N))
+        yield from zip(*columns, strict=True)

@@ -135,9 +135,10 @@ def _epoch(
 ) -> dict[str, float]:
     model, sums, steps = player.network, torch.zeros(3), 0
     device = next(model.parameters()).device
-    batches = study_batches(train, epoch, settings.batch_size, settings.steps_per_epoch, seed)
+    batches = study_batches(
+        train, epoch, settings.batch_size, settings.steps_per_epoch, seed, device
+    )
     for x, y_B, index_B in batches:
-        x, y_B = x.to(device), y_B.to(device)
         if settings.method == "pgd":
             x = _attacked(model, x, y_B, index_B, settings, box, derive_seed(seed, "pgd", epoch))
         _set_mode(model, settings)

@@ -17,13 +17,14 @@ from robustray.alignment.conditional_networks import (
     ConditionalCritic,
     ConditionalGenerator,
 )
+from robustray.alignment.graphed_step import GraphedStep, Step, graphable_adam
 from robustray.alignment.player import Files, Player
 from robustray.errors import DataError
 from robustray.manifest.alignment import ConditionalGeneratorTraining
 from robustray.random import ExampleRandom, derive_seed, generator
 
 Commit = Callable[[int, Files, dict[str, Any], dict[str, float]], None]
-_ADAM_EPS = 1e-8
+_LOSSES: tuple[str, ...] = ("critic_loss", "feature_distance", "generator_hinge")
 
 
 def hinge(scores_BK: Tensor, target_B: Tensor) -> Tensor:
@@ -121,19 +122,19 @@ def fit_conditional_generator(
         critic.restore("critic", files)
     first = int(info["iteration"])
     batches = _batches(x_NCHW, y_N, settings, num_classes, seed, first * settings.critic_steps)
-    sums: dict[str, Tensor] = {}
-    count = 0
+    step = GraphedStep(_iteration(drawer, critic, settings, num_classes), device)
+    sum_3, count = torch.zeros(3, device=device), 0
     for iteration in range(first + 1, settings.iterations + 1):
-        for name, value in _iteration(drawer, critic, batches, settings, num_classes).items():
-            sums[name] = sums.get(name, torch.zeros((), device=device)) + value
+        drawn = (next(batches) for _ in range(settings.critic_steps))
+        sum_3 += step(*(torch.stack(column) for column in zip(*drawn, strict=True)))
         count += 1
         if iteration % settings.every == 0 or iteration == settings.iterations:
             done += 1
             if on_commit is not None:
                 files = drawer.files("generator") | critic.files("critic")
-                means = {name: float(value) / count for name, value in sums.items()}
+                means: dict[str, float] = dict(zip(_LOSSES, (sum_3 / count).tolist(), strict=True))
                 on_commit(done, files, {"iteration": iteration}, means)
-            sums, count = {}, 0
+            sum_3, count = torch.zeros_like(sum_3), 0
             if not go_on():
                 break
     assert isinstance(drawer.network, ConditionalGenerator)
@@ -156,9 +157,9 @@ def _players(
     players = []
     for network in networks:
         network.to(device).train()
-        optimizer = torch.optim.Adam(
-            network.parameters(), settings.lr, betas=settings.betas, eps=_ADAM_EPS
-        )
+        if torch.device(device).type == "cuda":
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = graphable_adam(network, settings.lr, settings.betas, device)
         players.append(Player(network, optimizer))
     return players[0], players[1]
 
@@ -192,45 +193,40 @@ def _batches(
 
 
 def _iteration(
-    drawer: Player,
-    critic: Player,
-    batches: Iterator[Batch],
-    settings: ConditionalGeneratorTraining,
-    num_classes: int,
-) -> dict[str, Tensor]:
-    critic.network.requires_grad_(True)
-    batch = next(batches)
-    critic_loss = _critic_step(drawer, critic, batch, num_classes)
-    for _ in range(settings.critic_steps - 1):
-        batch = next(batches)
-        critic_loss = _critic_step(drawer, critic, batch, num_classes)
-    critic.network.requires_grad_(False)
-    x_BCHW, _, z_BZ, wanted_B = batch
+    drawer: Player, critic: Player, settings: ConditionalGeneratorTraining, num_classes: int
+) -> Step:
+    """Return an iteration: from the critic's batches (S, B, ...) to the last losses (3,)."""
     judge = critic.network
     assert isinstance(judge, ConditionalCritic)
-    both_2BF = judge.features(torch.cat([drawer.network(z_BZ, wanted_B), x_BCHW]))
-    fake_BF, real_BF = both_2BF.chunk(2)
-    matching = feature_distance(fake_BF, real_BF.detach())
-    hinged = hinge(judge.linear(fake_BF), wanted_B)
-    loss = settings.feature_matching * matching + settings.hinge * hinged
-    drawer.optimizer.zero_grad()
-    loss.backward()
-    drawer.optimizer.step()
-    return {
-        "critic_loss": critic_loss,
-        "feature_distance": matching.detach(),
-        "generator_hinge": hinged.detach(),
-    }
+
+    def iteration(x_SBCHW: Tensor, y_SB: Tensor, z_SBZ: Tensor, wanted_SB: Tensor) -> Tensor:
+        critic.network.requires_grad_(True)
+        critic_loss = torch.zeros(())
+        for batch in zip(x_SBCHW, y_SB, z_SBZ, wanted_SB, strict=True):
+            critic_loss = _critic_step(drawer, critic, batch, num_classes)
+        critic.network.requires_grad_(False)
+        x_BCHW, z_BZ, wanted_B = x_SBCHW[-1], z_SBZ[-1], wanted_SB[-1]
+        drawer.optimizer.zero_grad()
+        both_2BF = judge.features(torch.cat([drawer.network(z_BZ, wanted_B), x_BCHW]))
+        fake_BF, real_BF = both_2BF.chunk(2)
+        matching = feature_distance(fake_BF, real_BF.detach())
+        hinged = hinge(judge.linear(fake_BF), wanted_B)
+        loss = settings.feature_matching * matching + settings.hinge * hinged
+        loss.backward()
+        drawer.optimizer.step()
+        return torch.stack([critic_loss, matching.detach(), hinged.detach()])
+
+    return iteration
 
 
 def _critic_step(drawer: Player, critic: Player, batch: Batch, num_classes: int) -> Tensor:
     x_BCHW, y_B, z_BZ, wanted_B = batch
+    critic.optimizer.zero_grad()
     with torch.no_grad():
         fake_BCHW = drawer.network(z_BZ, wanted_B)
     # No batch norm in the critic: real and drawn images may go through it together.
     real_BK, fake_BK = critic.network(torch.cat([x_BCHW, fake_BCHW])).chunk(2)
     loss = hinge(real_BK, y_B) + hinge(fake_BK, torch.full_like(y_B, num_classes))
-    critic.optimizer.zero_grad()
     loss.backward()
     critic.optimizer.step()
     return loss.detach()

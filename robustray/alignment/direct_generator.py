@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +13,12 @@ from torch.nn import functional
 
 from robustray.alignment.batches import study_batches
 from robustray.alignment.cosine import alignment
+from robustray.alignment.graphed_step import GraphedStep, Step, graphable_adam
 from robustray.alignment.player import Files, Player, copied_weights
 from robustray.data.study import StudySplit
 from robustray.manifest.alignment import GeneratorTraining
+from robustray.manifest.recipe import Ema
+from robustray.training.averaging import AveragedWeights
 
 OnEpoch = Callable[[int, Files, dict[str, Any], dict[str, float]], None]
 _EVALUATED = 100  # validation examples at a time
@@ -50,6 +54,7 @@ def fit_direct_generator(
     device: torch.device | str = "cpu",
     resumed: tuple[int, Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]] | None = None,
     on_epoch: OnEpoch | None = None,
+    go_on: Callable[[], bool] = lambda: True,
 ) -> FittedGenerator:
     """Train a generator of delta-x; x' = x + G(x, 1 - y, y).
 
@@ -76,11 +81,15 @@ def fit_direct_generator(
         What ``on_epoch`` was given first, second and third at an earlier epoch.
     on_epoch : callable, optional
         Takes (epoch, state to go on from, what to note with it, metrics).
+    go_on : callable
+        Asked after each epoch; training ends early when it says no.
     """
     players = [
-        Player(net.to(device), torch.optim.Adam(net.parameters(), settings.lr, settings.betas))
+        Player(net.to(device), graphable_adam(net, settings.lr, settings.betas, device))
         for net in (generator, critic)
     ]
+    decay = settings.average
+    average = AveragedWeights(generator, Ema(decay=decay, ramp=False)) if decay else None
     best: dict[str, Tensor] = {}
     info: dict[str, Any] = {"best_epoch": 0, "best_loss": float("inf"), "best_metrics": {}}
     done = 0
@@ -89,18 +98,29 @@ def fit_direct_generator(
         info, best = dict(noted), dict(files["best"])
         players[0].restore("generator", files)
         players[1].restore("critic", files)
+        if average is not None:
+            average.load(files["average"], done * settings.steps_per_epoch)
+    step = GraphedStep(_step(players[0], players[1], average, settings), device)
     for epoch in range(done + 1, settings.epochs + 1):
-        metrics = _epoch(players[0], players[1], train, epoch, settings, seed)
-        metrics |= _validated(generator, critic, validation, settings)
+        generator.train()
+        critic.eval()  # its batch norm stays as it is; it has nothing else that has modes
+        metrics = _epoch(step, train, epoch, settings, seed, device)
+        with average.applied() if average is not None else nullcontext():
+            metrics |= _validated(generator, critic, validation, settings)
+            judged = copied_weights(generator)
         loss = metrics[
             "total_loss" if settings.selection == "published" else "validation_total_loss"
         ]
         if loss < info["best_loss"] or not best:
-            best = copied_weights(generator)
+            best = judged
             info = {"best_epoch": epoch, "best_loss": loss, "best_metrics": metrics}
         if on_epoch is not None:
             state = players[0].files("generator") | players[1].files("critic") | {"best": best}
+            if average is not None:
+                state["average"] = judged
             on_epoch(epoch, state, dict(info), metrics)
+        if not go_on():
+            break
     return FittedGenerator(best, info["best_epoch"], dict(info["best_metrics"]))
 
 
@@ -143,33 +163,47 @@ def _generator_losses(
     return settings.adversarial * adversarial, settings.length * length_B.mean()
 
 
-def _epoch(
+def _step(
     generator: Player,
     critic: Player,
+    average: AveragedWeights | None,
+    settings: GeneratorTraining,
+) -> Step:
+    """Return what moves both players by one batch, and tells of the three losses (3,)."""
+
+    def step(x: Tensor, y_B: Tensor) -> Tensor:
+        delta_x = generator.network(x, 1 - y_B, y_B)
+        critic.optimizer.zero_grad()
+        critic_loss = _critic_loss(critic.network, x, x + delta_x.detach(), y_B, settings)
+        critic_loss.backward()
+        critic.optimizer.step()
+        critic.network.requires_grad_(False)
+        generator.optimizer.zero_grad()
+        adversarial, length = _generator_losses(critic.network, x, delta_x, y_B, settings)
+        (adversarial + length).backward()
+        generator.optimizer.step()
+        if average is not None:
+            average.update(0)
+        critic.network.requires_grad_(True)
+        return torch.stack([critic_loss, adversarial, length]).detach()
+
+    return step
+
+
+def _epoch(
+    step: Step,
     train: StudySplit,
     epoch: int,
     settings: GeneratorTraining,
     seed: int,
+    device: torch.device | str,
 ) -> dict[str, float]:
-    device = next(generator.network.parameters()).device
-    generator.network.train()
-    critic.network.eval()  # its batch norm stays as it is; it has nothing else that has modes
     sum_3 = torch.zeros(3, device=device)
-    batches = study_batches(train, epoch, settings.batch_size, settings.steps_per_epoch, seed)
+    batches = study_batches(
+        train, epoch, settings.batch_size, settings.steps_per_epoch, seed, device
+    )
     for x, y_B, _ in batches:
-        x, y_B = x.to(device), y_B.to(device)
-        delta_x = generator.network(x, 1 - y_B, y_B)
-        critic_loss = _critic_loss(critic.network, x, x + delta_x.detach(), y_B, settings)
-        critic.optimizer.zero_grad()
-        critic_loss.backward()
-        critic.optimizer.step()
-        critic.network.requires_grad_(False)
-        adversarial, length = _generator_losses(critic.network, x, delta_x, y_B, settings)
-        generator.optimizer.zero_grad()
-        (adversarial + length).backward()
-        generator.optimizer.step()
-        critic.network.requires_grad_(True)
-        sum_3 += torch.stack([critic_loss, adversarial, length]).detach()
+        sum_3 += step(x, y_B)
     means: list[float] = (sum_3 / settings.steps_per_epoch).tolist()
     names = ("critic_loss", "adversarial_loss", "length_loss")
     return dict(zip(names, means, strict=True)) | {"total_loss": float(sum(means))}

@@ -43,5 +43,7 @@ class Player:
 
 
 def copied_weights(network: nn.Module) -> dict[str, Tensor]:
-    """Copy a network's state to the CPU."""
-    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+    """Copy a network's state to the CPU, dense whatever its layout was."""
+    state = network.state_dict().items()
+    dense = torch.contiguous_format
+    return {name: value.detach().cpu().clone(memory_format=dense) for name, value in state}

@@ -176,8 +176,10 @@ class GeneratorTraining(Section):
     The generator's loss is ``adversarial`` times its cross-entropy plus ``length`` times the mean
     of ||delta-x|| / sqrt(n); the critic's weighs real images by ``real`` and generated ones by
     ``fake``. ``critic`` is what the critic starts from; null: from its initial weights.
-    ``downsamplings`` is the U-Net's depth. The selected epoch has the lowest loss: over its own
-    training batches (``published``), or on the validation examples.
+    ``downsamplings`` is the U-Net's depth. What is judged and kept is the moving average of the
+    generator's weights with decay ``average``; 0: the weights themselves, as published. The
+    selected epoch has the lowest loss: over its own training batches (``published``), or on the
+    validation examples.
     """
 
     critic: Made | None = None
@@ -191,6 +193,7 @@ class GeneratorTraining(Section):
     real: PositiveNumber = 1.0
     fake: Annotated[Number, Field(ge=0)] = 0.01
     downsamplings: Natural = 4
+    average: Momentum = 0.0
     selection: Literal["validation", "published"] = "validation"
 
 

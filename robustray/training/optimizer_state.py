@@ -51,8 +51,13 @@ def restore_optimizer_state(
             if key.rpartition("/")[0] == name
         }
         if entries:
+            # A step that is captured or fused is counted where the parameter is.
+            group = optimizer.param_groups[0]
+            counted = parameter.device if group.get("capturable") or group.get("fused") else "cpu"
             optimizer.state[parameter] = {
-                entry: tensor.clone() if entry == "step" else tensor.to(parameter.device).clone()
+                entry: torch.empty_like(parameter).copy_(tensor)  # in the parameter's layout
+                if tensor.shape == parameter.shape and entry != "step"
+                else tensor.to(counted if entry == "step" else parameter.device).clone()
                 for entry, tensor in entries.items()
             }
     if left:

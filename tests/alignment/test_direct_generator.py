@@ -94,10 +94,10 @@ def test_a_small_generator_finds_the_way_to_the_other_sphere():
             assert state["running_var"].eq(1).all()
 
 
-@pytest.mark.parametrize("selection", ["published", "validation"])
-def test_a_resumed_training_is_the_undisturbed_one_and_the_best_epoch_is_kept(selection):
+@pytest.mark.parametrize(("selection", "average"), [("published", 0), ("validation", 0.5)])
+def test_a_resumed_training_is_the_undisturbed_one_and_the_best_epoch_is_kept(selection, average):
     settings = GeneratorTraining(
-        lr=1e-3, batch_size=10, epochs=4, steps_per_epoch=5, selection=selection
+        lr=1e-3, batch_size=10, epochs=4, steps_per_epoch=5, selection=selection, average=average
     )
     commits = []
     whole, *_ = fit(settings, on_epoch=lambda *commit: commits.append(commit))
@@ -108,8 +108,28 @@ def test_a_resumed_training_is_the_undisturbed_one_and_the_best_epoch_is_kept(se
     name = "total_loss" if selection == "published" else "validation_total_loss"
     losses = [commit[3][name] for commit in commits]
     assert whole.best_epoch == 1 + losses.index(min(losses))
-    chosen = commits[whole.best_epoch - 1][1]["generator"]
+    files = commits[whole.best_epoch - 1][1]
+    chosen = files["average" if average else "generator"]
     assert all(torch.equal(whole.weights[n], chosen[n]) for n in chosen)
+
+
+def test_the_kept_weights_are_the_moving_average_of_those_after_each_step():
+    settings = GeneratorTraining(lr=1e-3, batch_size=10, epochs=3, steps_per_epoch=1, average=0.8)
+    commits = []
+    fit(settings, on_epoch=lambda *commit: commits.append(commit))
+    torch.manual_seed(0)
+    average = {name: p.detach() for name, p in SphereGenerator(16, 64).named_parameters()}
+    for _, files, _, _ in commits:
+        for name, value in average.items():
+            average[name] = 0.8 * value + 0.2 * files["generator"][name]
+            torch.testing.assert_close(files["average"][name], average[name])
+
+
+def test_a_training_ends_early_when_told_to():
+    settings = GeneratorTraining(lr=1e-3, batch_size=10, epochs=9, steps_per_epoch=1)
+    epochs = []
+    fit(settings, on_epoch=lambda epoch, *_: epochs.append(epoch), go_on=lambda: len(epochs) < 2)
+    assert epochs == [1, 2]
 
 
 def test_batches_are_a_function_of_seed_and_epoch():
