@@ -22,6 +22,11 @@ from robustray.training.averaging import AveragedWeights
 
 OnEpoch = Callable[[int, Files, dict[str, Any], dict[str, float]], None]
 _EVALUATED = 100  # validation examples at a time
+_SELECTED_BY = {
+    "published": "total_loss",
+    "validation": "validation_total_loss",
+    "last": "validation_total_loss",
+}
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ def fit_direct_generator(
         A binary problem.
     settings : GeneratorTraining
         Weights, steps and selection. The selected epoch has the smallest sum of both losses, over
-        its training batches ("published") or on the validation examples ("validation").
+        its training batches ("published") or on the validation examples ("validation"), or is the
+        last.
     seed : int
         Of the batches' order.
     device : torch.device or str
@@ -85,8 +91,8 @@ def fit_direct_generator(
         Asked after each epoch; training ends early when it says no.
     """
     players = [
-        Player(net.to(device), graphable_adam(net, settings.lr, settings.betas, device))
-        for net in (generator, critic)
+        Player(net.to(device), graphable_adam(net, lr, settings.betas, device))
+        for net, lr in ((generator, settings.lr), (critic, settings.critic_lr or settings.lr))
     ]
     decay = settings.average
     average = AveragedWeights(generator, Ema(decay=decay, ramp=False)) if decay else None
@@ -108,10 +114,8 @@ def fit_direct_generator(
         with average.applied() if average is not None else nullcontext():
             metrics |= _validated(generator, critic, validation, settings)
             judged = copied_weights(generator)
-        loss = metrics[
-            "total_loss" if settings.selection == "published" else "validation_total_loss"
-        ]
-        if loss < info["best_loss"] or not best:
+        loss = metrics[_SELECTED_BY[settings.selection]]
+        if loss < info["best_loss"] or not best or settings.selection == "last":
             best = judged
             info = {"best_epoch": epoch, "best_loss": loss, "best_metrics": metrics}
         if on_epoch is not None:

@@ -176,14 +176,16 @@ class GeneratorTraining(Section):
     The generator's loss is ``adversarial`` times its cross-entropy plus ``length`` times the mean
     of ||delta-x|| / sqrt(n); the critic's weighs real images by ``real`` and generated ones by
     ``fake``. ``critic`` is what the critic starts from; null: from its initial weights.
+    ``critic_lr`` is its learning rate; null: ``lr``, as published.
     ``downsamplings`` is the U-Net's depth. What is judged and kept is the moving average of the
     generator's weights with decay ``average``; 0: the weights themselves, as published. The
-    selected epoch has the lowest loss: over its own training batches (``published``), or on the
-    validation examples.
+    selected epoch has the lowest loss on the validation examples, or over its own training batches
+    (``published``), or is the ``last``.
     """
 
     critic: Made | None = None
     lr: PositiveNumber = 1e-4
+    critic_lr: PositiveNumber | None = None
     betas: tuple[Momentum, Momentum] = (0.0, 0.9)
     batch_size: Natural = 12
     epochs: Natural = 30
@@ -194,7 +196,7 @@ class GeneratorTraining(Section):
     fake: Annotated[Number, Field(ge=0)] = 0.01
     downsamplings: Natural = 4
     average: Momentum = 0.0
-    selection: Literal["validation", "published"] = "validation"
+    selection: Literal["validation", "published", "last"] = "validation"
 
 
 class ConditionalGeneratorTraining(Section):

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from robustray.errors import UserError
 from robustray.manifest.schema import Recipe
 
+_REGISTER = 16  # float32 numbers in the largest vector register, AVX-512's; AVX2 has 8
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -32,8 +34,13 @@ class Precision:
     channels_last: bool
 
     @classmethod
-    def of(cls, recipe: Recipe, device: torch.device | str) -> Precision:
+    def of(
+        cls, recipe: Recipe, device: torch.device | str, model: nn.Module | None = None
+    ) -> Precision:
         """Return what a recipe asks for on a device.
+
+        A ``model`` whose gradients a CPU would get wrong in channels-last stays in the other
+        layout there.
 
         Raises
         ------
@@ -48,7 +55,8 @@ class Precision:
             and not torch.cuda.is_bf16_supported(including_emulation=False)
         ):
             raise UserError(f"recipe.precision: {device} has no bfloat16; take float32")
-        return cls(device, dtype, recipe.channels_last)
+        sound = model is None or device.type != "cpu" or not overruns(model)
+        return cls(device, dtype, recipe.channels_last and sound)
 
     @property
     def low(self) -> bool:
@@ -73,6 +81,22 @@ class Precision:
         """Return images on the device and in the layout (themselves where they are)."""
         x_BCHW = x_BCHW.to(self.device, non_blocking=True)
         return x_BCHW.contiguous(memory_format=self.memory_format)
+
+
+def overruns(model: nn.Module) -> bool:
+    """Return whether oneDNN may write past its workspace in a step of a channels-last model.
+
+    It does for the gradient of the weights of a 1 x 1 convolution with a stride and fewer channels
+    than a vector register has, on processors with AVX2 and no more: wrong gradients, or the end of
+    the process (oneDNN issue 6035; seen with 3.12, which torch 2.13 brings).
+    """
+    return any(
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.in_channels // module.groups < _REGISTER
+        for module in model.modules()
+    )
 
 
 def set_layout(model: nn.Module, memory_format: torch.memory_format) -> None:

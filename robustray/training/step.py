@@ -71,7 +71,7 @@ class Trainer:
         world: World = ALONE,
     ) -> None:
         self.model, self.recipe, self.seed, self.world = model, recipe, seed, world
-        self.precision = Precision.of(recipe, device)
+        self.precision = Precision.of(recipe, device, model)
         self.precision.place(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(model, recipe.optimizer)

@@ -38,7 +38,7 @@ class Tiny(nn.Module):
         self.fc = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
+        x = self.stem(x.to(self.stem.weight.dtype))
         x = self.conv2(self.act(self.bn2(self.conv1(self.act(self.bn1(x)))))) + x
         return self.fc(self.act(self.bn3(x)).mean((2, 3)))
 

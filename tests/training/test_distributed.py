@@ -33,9 +33,13 @@ def steps(
     world: World,
     changes: dict[str, Any],
     sizes: tuple[int, ...] = (15, 15, 15, 15),
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype = torch.float64,
 ) -> Any:
-    """Take some steps; return the model's state and the metrics."""
+    """Take some steps; return the model's state and the metrics.
+
+    In float64: in float32 another order of sums turns, on some processors, the sign of a pixel's
+    gradient that is nearly 0, and the inner attack makes a whole step of it.
+    """
     torch.manual_seed(3)
     model = Tiny().to(dtype)
     nn.init.uniform_(model.bn1.running_mean, -0.5, 0.5)
@@ -86,7 +90,7 @@ def test_workers_follow_one_with_the_whole_batch(size: int, whole: dict[str, Any
     for name in cases:
         state, metrics = whole[name.partition(",")[0]]
         for mine, told in (answers[name] for answers in found):
-            assert distance(mine, state) < 2e-5, name
+            assert distance(mine, state) < 1e-6, name
             assert told == pytest.approx(metrics, rel=1e-4), name
             assert distance(mine, found[0][name][0]) == 0, "replicas stay equal to the bit"
 
@@ -102,8 +106,8 @@ def test_parts_in_low_precision_differ_by_its_rounding() -> None:
     low = {"objective": "sat", "precision": "bfloat16", **SYNCHRONISED}
     torch.manual_seed(3)
     start = Tiny().state_dict()
-    one, _ = steps(ALONE, low)
-    parts, _ = steps(ALONE, {**low, "micro_batches": 4})
+    one, _ = steps(ALONE, low, dtype=torch.float32)
+    parts, _ = steps(ALONE, {**low, "micro_batches": 4}, dtype=torch.float32)
     names = [name for name, _ in Tiny().named_parameters()]
     moved = sum(float((one[name] - start[name]).square().sum()) for name in names)
     apart = sum(float((one[name] - parts[name]).square().sum()) for name in names)
@@ -171,7 +175,7 @@ def odd_batches(world: World) -> Any:
     zero that the rounding of single precision, another on each processor, decides their signs.
     """
     return {
-        name: steps(world, {**changes, "micro_batches": 3}, (15, 1, 2), torch.float64)
+        name: steps(world, {**changes, "micro_batches": 3}, (15, 1, 2))
         for name, changes in (("synchronised", SYNCHRONISED), ("local", {}), ("frozen", FROZEN))
     }
 
@@ -230,8 +234,9 @@ def resumed(world: World, folder: Path | None) -> Any:
     resume = TrainingState.load(folder) if folder else None
     recipe = toy_recipe(epochs=3, ema={"decay": 0.9}, **SYNCHRONISED)
     result = fit(
-        tiny(), toy_data(held_out=7), recipe, seed=3, resume=resume, on_epoch=on_epoch, world=world
-    )
+        tiny().double(),  # for the reason that `steps` tells
+        toy_data(held_out=7), recipe, seed=3, resume=resume, on_epoch=on_epoch, world=world,
+    )  # fmt: skip
     return [(state.files, state.info) for state in states], reports, result.best_accuracy
 
 
@@ -243,7 +248,7 @@ def test_another_number_of_workers_goes_on_from_the_same_state(tmp_path: Path) -
         assert len(later) == 2
         for (mine, progress), (alone, expected) in zip(later, states[1:], strict=True):
             assert progress == expected
-            assert all(distance(mine[name], alone[name]) < 1e-4 for name in alone)
+            assert all(distance(mine[name], alone[name]) < 1e-5 for name in alone)
         assert found == best
         assert [epoch for epoch, _, _ in told] == [2, 3]
         for (_, metrics, is_best), (_, wanted, was_best) in zip(told, reports[1:], strict=True):
