@@ -31,7 +31,8 @@ from robustray.manifest.alignment import (  # noqa: E402
 )
 from robustray.models import save_weights  # noqa: E402
 from robustray.random import ExampleRandom  # noqa: E402
-from robustray.reports.alignment_sheets import sheet_png  # noqa: E402
+from robustray.reports.alignment_sheets import comparison_figure, sheet_png  # noqa: E402
+from robustray.reports.style import render  # noqa: E402
 
 PENALTIES = {"squares32": 0.03, "mnist": 1.5}
 
@@ -95,8 +96,9 @@ def _judge(generator: ConditionalGenerator, options: argparse.Namespace) -> dict
     }
     if exact is not None:
         facts["cosine_to_truth"] = round(float(alignment(delta_x, exact).mean()), 4)
-    shown = [images[:8] for images in (x, nearest, delta_x)]
-    (options.out / "projected.png").write_bytes(sheet_png(torch.cat(shown)))
+    rows = {"x": x, "x'": nearest, "Δx": delta_x}
+    shown = {name: images[:8].numpy() for name, images in rows.items()}
+    (options.out / "projected.png").write_bytes(render(comparison_figure(shown, signed=("Δx",))))
     return facts
 
 

@@ -33,7 +33,8 @@ from robustray.alignment.networks import residual_generator  # noqa: E402
 from robustray.data.study import StudySplit, load_study  # noqa: E402
 from robustray.manifest.alignment import GeneratorTraining  # noqa: E402
 from robustray.models import create_model, save_weights  # noqa: E402
-from robustray.reports.alignment_sheets import sheet_png  # noqa: E402
+from robustray.reports.alignment_sheets import comparison_figure  # noqa: E402
+from robustray.reports.style import render  # noqa: E402
 
 
 def main() -> None:
@@ -84,8 +85,9 @@ def main() -> None:
         facts["cosine_to_truth"] = round(float(alignment(delta_x, exact).mean()), 4)
     (options.out / "numbers.json").write_text(json.dumps(facts | fitted.metrics, indent=1))
     if len(train.image_shape) == 3:
-        x, moves = test.images()[:8], delta_x[:8]
-        (options.out / "sheet.png").write_bytes(sheet_png(torch.cat([x, x + moves, moves])))
+        x, moves = test.images()[:8].numpy(), delta_x[:8].numpy()
+        sheet = comparison_figure({"x": x, "x'": x + moves, "Δx": moves}, signed=("Δx",))
+        (options.out / "sheet.png").write_bytes(render(sheet))
     print(facts)
 
 

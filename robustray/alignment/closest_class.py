@@ -9,6 +9,9 @@ from torch.autograd import grad
 from robustray.attacks.gradients import Model, gradient_path
 
 
+_TOGETHER = 2**24  # pixels of gradients that one backward pass makes
+
+
 class TwoLogits(nn.Module):
     """A network with one logit d (class 1 if d > 0) as one with the logits (-d/2, d/2).
 
@@ -26,11 +29,23 @@ class TwoLogits(nn.Module):
         return torch.cat([-half_B1, half_B1], dim=1)
 
 
+class UnitImages(nn.Module):
+    """A network of images in [0, 1], as the catalogue's are, as one of images in [-1, 1]."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, K)."""
+        return self.network(x / 2 + 0.5)
+
+
 def jacobian(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits (B, K) and the gradients (B, K, ...) of each, detached.
 
-    One forward pass, and one batched backward pass for all K classes where the network's
-    operations allow it; else one for each class.
+    One forward pass, and batched backward passes for as many classes as memory should hold where
+    the network's operations allow it; else one for each class.
 
     Raises
     ------
@@ -45,7 +60,10 @@ def jacobian(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
         total_K = logits_BK.sum(0)
         rows_KK = torch.eye(len(total_K), dtype=total_K.dtype, device=x.device)
         try:
-            (found,) = grad(total_K, x, rows_KK, retain_graph=True, is_grads_batched=True)
+            found = torch.cat([
+                grad(total_K, x, some_KK, retain_graph=True, is_grads_batched=True)[0]
+                for some_KK in rows_KK.split(max(1, _TOGETHER // x.numel()))
+            ])  # fmt: skip
         except RuntimeError:  # an operation that cannot be vectorised
             rows = [grad(total_K, x, row_K, retain_graph=True)[0] for row_K in rows_KK]
             found = torch.stack(rows)

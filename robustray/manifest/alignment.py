@@ -75,7 +75,8 @@ class AlignmentData(Section):
     """The data set of the study, and how much of it.
 
     ``train_limit`` and ``first`` take the first images only, of the training set and of the
-    judged split; each changes the label that stands beside the numbers.
+    judged split; each changes the label that stands beside the numbers. ``preprocessing`` is
+    ImageNet's: the shorter side to 256 and the central 224 pixels, or the central 288 as they are.
     """
 
     name: Literal[
@@ -93,12 +94,15 @@ class AlignmentData(Section):
     train_limit: Natural | None = None
     first: Natural | None = None
     folder: FolderData | None = None
+    preprocessing: Literal["Res256Crop224", "Crop288"] = "Res256Crop224"
     download: bool = False
 
     @model_validator(mode="after")
-    def _folder_where_one_is_read(self) -> Self:
+    def _settings_of_the_set(self) -> Self:
         if (self.name == "folder") != (self.folder is not None):
             raise ValueError("the section folder goes with name: folder, and with no other")
+        if self.name != "imagenet":
+            self.refuse(f"{self.name} has no choice of it", "preprocessing")
         return self
 
 
@@ -185,6 +189,10 @@ class Alignment(Section):
 
     @model_validator(mode="after")
     def _nothing_is_missing(self) -> Self:
+        if self.weights is not None and self.stage != "evaluation":
+            raise ValueError(f"weights: stage {self.stage} judges none; stage evaluation does")
+        if self.model is not None and self.stage not in ("classifier", "evaluation"):
+            raise ValueError(f"model: stage {self.stage} has no choice of it")
         exact = ("spheres", "squares", "squares32")
         if self.delta_x.source == "exact" and self.data.name not in exact:
             raise ValueError(f"delta_x.source: exact is known of {', '.join(exact)} only")
@@ -202,8 +210,8 @@ class Alignment(Section):
             raise ValueError("delta_x.source: projections are made with source projected")
         if self.stage == "probe":
             assert self.probe is not None
-            if bool(self.probe.studies) == (self.weights is not None):
-                raise ValueError("probe.studies or weights: give one of them")
+            if not self.probe.studies:
+                raise ValueError("probe.studies: name one at least; an evaluation judges weights")
             if self.delta_x.source == "none":
                 raise ValueError("delta_x.source: a probe needs a delta-x; nearest needs nothing")
         if self.resources.workers > 1:

@@ -215,7 +215,7 @@ class ConditionalGeneratorTraining(Section):
 
 
 class Probe(Section):
-    """Alignment of networks that others trained: a study's, or one of the catalogue.
+    """Alignment of the networks that studies trained.
 
     Does it predict robust accuracy? Every accuracy in the studies' results is compared with it.
     Networks of a study take images in [0, 1], and get the study's own images so.

@@ -15,7 +15,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from robustray.alignment.classifier import fit_classifier
-from robustray.alignment.closest_class import TwoLogits
+from robustray.alignment.closest_class import TwoLogits, UnitImages
 from robustray.alignment.conditional_gan import fit_conditional_generator
 from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.delta_x import DeltaXSource, Direct, Exact, Nearest, Projected
@@ -29,13 +29,14 @@ from robustray.manifest.alignment import AlignmentData
 from robustray.models import create_model
 from robustray.pipelines.alignment_cache import known_projections, make_projections
 from robustray.pipelines.alignment_comparison import compare
-from robustray.pipelines.alignment_files import weights_of
+from robustray.pipelines.alignment_files import load_made, made_of
 from robustray.pipelines.alignment_judging import judge_classifier, judge_delta_x
 from robustray.pipelines.alignment_probe import probe
 from robustray.pipelines.work import Context, Product
 from robustray.random import derive_seed
 
 # Of published classifiers: one logit for two classes; images in [-1, 1], points anywhere.
+STUDY_NETWORKS = ("gd_spheres_mlp", "gd_resnet18")  # the others of the catalogue take [0, 1]
 _BINARY = ("spheres", "squares", "mnist35", "folder")
 
 
@@ -62,6 +63,7 @@ class _Stage:
             cache=self.root / "study",
             limit=limit,
             folder=data.folder,
+            preprocessing=data.preprocessing,
             seed=self.manifest.seed,
             download=data.download,
         )
@@ -87,14 +89,18 @@ class _Stage:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.manifest.seed, "initialisation"))
             inner = build_classifier(self.manifest, split)
-        return (TwoLogits(inner) if is_binary(self.manifest) else inner), inner
+        if is_binary(self.manifest):
+            return TwoLogits(inner), inner
+        model = self.manifest.model
+        unit = model is not None and model.name not in STUDY_NETWORKS
+        return (UnitImages(inner) if unit else inner), inner
 
     def conditional(self) -> ConditionalGenerator:
         """Build the conditional generator that ``delta_x`` names, with its weights."""
-        wanted = self.manifest.delta_x.generator
-        state, made = weights_of(self.context.store, wanted, "generator.safetensors")
-        generator = build_conditional(self.split("validation", 1), made)
-        generator.load_state_dict(state)
+        wanted, store = self.manifest.delta_x.generator, self.context.store
+        assert wanted is not None
+        generator = build_conditional(self.split("validation", 1), made_of(store, wanted))
+        load_made(store, wanted, "generator.safetensors", generator)
         return generator.to(self.device).eval()
 
     def source(
@@ -118,9 +124,10 @@ class _Stage:
                 generator, splits, wanted.projection, self.context.store, self.context.scratch
             )
             return Projected(generator, wanted.projection, there)
-        state, made = weights_of(self.context.store, wanted.generator, "generator.safetensors")
+        assert wanted.generator is not None
+        made = made_of(self.context.store, wanted.generator)
         residual = build_generator(self.manifest.data, made)
-        residual.load_state_dict(state)
+        load_made(self.context.store, wanted.generator, "generator.safetensors", residual)
         return Direct(residual.to(self.device).eval())
 
     def commit(self) -> Callable[[int, Any, Mapping[str, Any], Mapping[str, float]], None]:
@@ -171,8 +178,7 @@ def _train_generator(stage: _Stage) -> Product:
         generator = build_generator(manifest.data, {"downsamplings": settings.downsamplings})
         critic = build_classifier(manifest, train)
     if settings.critic is not None:
-        state, _ = weights_of(stage.context.store, settings.critic, "classifier.safetensors")
-        critic.load_state_dict(state)
+        load_made(stage.context.store, settings.critic, "classifier.safetensors", critic)
     fitted = fit_direct_generator(
         generator, critic, train, stage.split("validation"), settings,
         seed=manifest.seed, device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit(),
@@ -208,8 +214,7 @@ def _evaluate(stage: _Stage) -> Product:
         judged = judge_delta_x(source, split, manifest)
         return Product({"metrics": judged.metrics}, judged.files)
     model, inner = stage.classifier(split)
-    state, _ = weights_of(stage.context.store, manifest.weights, "classifier.safetensors")
-    inner.load_state_dict(state)
+    load_made(stage.context.store, manifest.weights, "classifier.safetensors", inner)
     judged = judge_classifier(model.to(stage.device), split, manifest, source, box_of(manifest))
     return Product({"metrics": judged.metrics}, judged.files)
 

@@ -6,15 +6,16 @@ import json
 from typing import Any
 
 from safetensors.torch import load as load_safetensors
-from torch import Tensor
+from torch import nn
 
 from robustray.errors import ManifestError
 from robustray.evaluation.subjects import local_copy
 from robustray.manifest import WeightsConfig
 from robustray.manifest.alignment_stages import Reference
-from robustray.models.reading import read_file as read_weights
+from robustray.models import load_weights
+from robustray.models.errors import WeightsError
 from robustray.pipelines.work import read_file
-from robustray.store import ObjectStore, sha256_file
+from robustray.store import ObjectStore
 
 KIND = "alignment"
 
@@ -38,27 +39,33 @@ def find_run(store: ObjectStore, name: str) -> tuple[str, dict[str, Any]]:
     return found[0], json.loads(store.get(f"{found[0]}/result.json"))
 
 
-def weights_of(
-    store: ObjectStore, reference: Reference, name: str
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return weights that a job left behind, or a file's, and how their network was made.
+def made_of(store: ObjectStore, reference: Reference) -> dict[str, Any]:
+    """Return how the network of a job's weights was made; of a file's nothing is known."""
+    return find_run(store, reference.run)[1].get("made", {}) if reference.run is not None else {}
+
+
+def load_made(store: ObjectStore, reference: Reference, name: str, network: nn.Module) -> None:
+    """Load the weights that a job left behind under a name, or a file's, into a network.
 
     Raises
     ------
     ManifestError
-        If they are not there, or have another digest than the manifest says.
+        If they are not there, have another digest than the manifest says, or do not fit.
     CorruptObjectError
         If a job's file has other bytes than its result says.
     """
     if reference.run is not None:
         prefix, result = find_run(store, reference.run)
-        return load_safetensors(read_file(store, prefix, result, name)), result.get("made", {})
+        state = load_safetensors(read_file(store, prefix, result, name))
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            raise ManifestError(f"{reference.run} is of another network: {error}") from error
+        return
     assert reference.uri is not None
     config = WeightsConfig(uri=reference.uri, sha256=reference.sha256)
     with local_copy(config, store) as path:
-        digest = sha256_file(path)
-        if reference.sha256 not in (None, digest):
-            raise ManifestError(
-                f"the SHA-256 of {reference.uri} is {digest}, not {reference.sha256}"
-            )
-        return dict(read_weights(path).values), {}
+        try:
+            load_weights(network, path, sha256=reference.sha256)
+        except WeightsError as error:
+            raise ManifestError(f"{reference.uri}: {error}") from error

@@ -45,6 +45,7 @@ from robustray.reports.html import Picture
 from robustray.reports.style import render
 
 _SHOWN = 8  # examples of a sheet
+_GRADIENTS = 2**28  # numbers of the Jacobian that are held at a time
 _DIRECTIONS = 20  # rays of a radius figure
 
 
@@ -151,7 +152,9 @@ def _look(
     assert manifest.evaluation is not None
     device = next(model.parameters()).device
     found: list[dict[str, Any]] = []
-    for rows in torch.arange(len(split)).split(manifest.evaluation.batch_size):
+    of_one = split.num_classes * split.images(slice(1)).numel()
+    size = max(1, min(manifest.evaluation.batch_size, _GRADIENTS // of_one))
+    for rows in torch.arange(len(split)).split(size):
         part = split.select(rows)
         x, y_B = part.images().to(device), part.y_N.to(device)
         logits_BK, jacobian_BK = jacobian(model, x)

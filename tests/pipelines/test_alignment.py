@@ -8,10 +8,13 @@ import threading
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
+from robustray.data.imagenet import read_imagenet
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest, study_id
+from robustray.models import create_model, save_weights
 from robustray.pipelines.alignment import align
 from robustray.pipelines.alignment_commands import check_references, steps_of
 from robustray.pipelines.alignment_files import find_run
@@ -197,6 +200,50 @@ def test_images_of_ones_own_go_all_the_way(tmp_path):
     _, refused = run(tmp_path, absent)
     assert "no" in refused.failure
     assert refused.result is None
+
+
+THIN = {"name": "preact_resnet", "depths": [1, 1, 1], "widths": [0.25, 0.25, 0.25]}
+
+
+def imagenet(folder):
+    """Write a picture for which a thin network takes two classes in [0, 1] and in [-1, 1]."""
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 340, 3), dtype=np.uint8)
+    (folder / "imagenet_5000").mkdir()
+    Image.fromarray(pixels).save(folder / "imagenet_5000/0.png")
+    (folder / "imagenet_5000/list.txt").write_text("0.png 0\n")
+    x = read_imagenet(folder / "imagenet_5000")[0] / 255
+    network = create_model(**THIN, num_classes=1000).eval()
+    with torch.no_grad():
+        network.fc.weight.zero_()
+        network.fc.weight[7] = 1
+        network.fc.bias.zero_()
+        network.fc.bias[3] = (network(x)[0, 7] + network(2 * x - 1)[0, 7]) / 2
+        label, other = (int(network(one).argmax()) for one in (x, 2 * x - 1))
+    assert {label, other} == {3, 7}
+    (folder / "imagenet_5000/list.txt").write_text(f"0.png {label}\n")
+    save_weights(network, folder / "thin.safetensors")
+    save_weights(create_model(**THIN, num_classes=10), folder / "digits.safetensors")
+
+
+@pytest.mark.slow
+def test_a_network_of_the_catalogue_is_judged_on_a_list_of_imagenet(tmp_path):
+    imagenet(tmp_path)
+    judged = {
+        "name": "judged", "stage": "evaluation", "data": {"name": "imagenet"}, "training": None,
+        "delta_x": {"source": "none"}, "model": THIN, "weights": f"{tmp_path}/thin.safetensors",
+        "evaluation": {"attacks": [{"attack": "pgd", "eps": [0.001, 0.002], "steps": 1}]},
+    }  # fmt: skip
+    _, outcome = run(tmp_path, judged)
+    assert "pgd-linf_epsilon_50" in outcome.result["metrics"]
+    assert outcome.result["metrics"]["clean_error"] == 0, "its images are in [0, 1]"
+    assert "imagenet Res256Crop224" in (outcome.folder / "alignment.html").read_text()
+    larger = judged | {"data": judged["data"] | {"preprocessing": "Crop288"}, "name": "larger"}
+    _, outcome = run(tmp_path, larger)
+    assert "imagenet Crop288" in (outcome.folder / "alignment.html").read_text()
+    small = judged | {"weights": f"{tmp_path}/digits.safetensors", "name": "small"}
+    _, outcome = run(tmp_path, small)
+    assert "does not fit the model" in outcome.failure
+    assert outcome.result is None
 
 
 SWEEP = {
