@@ -8,7 +8,6 @@ from torch.autograd import grad
 
 from robustray.attacks.gradients import Model, gradient_path
 
-
 _TOGETHER = 2**24  # pixels of gradients that one backward pass makes
 
 
