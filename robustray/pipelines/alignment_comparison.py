@@ -15,7 +15,7 @@ from robustray.pipelines.alignment_judging import published_columns
 from robustray.pipelines.work import Context, Product, read_file
 from robustray.reports.alignment_figures import Curve, accuracy_figure, histogram_figure
 from robustray.reports.alignment_page import alignment_page
-from robustray.reports.alignment_published import METHODS, AlignmentRow
+from robustray.reports.alignment_published import AlignmentRow, method_named
 from robustray.reports.html import Picture
 from robustray.reports.style import render
 from robustray.store import ObjectStore
@@ -79,9 +79,8 @@ def compare(context: Context) -> Product:
 
 def _method(name: str, rows: list[AlignmentRow]) -> str:
     """Return the method that a job's name tells, or the name where that is taken or unknown."""
-    taken = {row.method for row in rows}
-    method = next((method for method in METHODS if method in name), name)
-    return name if method in taken else method
+    method = method_named(name)
+    return name if method in {row.method for row in rows} else method
 
 
 def _table(store: ObjectStore, prefix: str, result: dict[str, Any], name: str) -> pd.DataFrame:

@@ -39,7 +39,7 @@ from robustray.reports.alignment_figures import (
     radius_figure,
 )
 from robustray.reports.alignment_page import alignment_page
-from robustray.reports.alignment_published import METHODS, AlignmentRow
+from robustray.reports.alignment_published import AlignmentRow, method_named
 from robustray.reports.alignment_sheets import comparison_figure
 from robustray.reports.html import Picture
 from robustray.reports.style import render
@@ -302,7 +302,7 @@ def _method(manifest: Alignment) -> str:
     """Return how the classifier was trained, or what its job is called."""
     if manifest.training is not None:
         return manifest.training.method
-    return next((method for method in METHODS if method in manifest.name), manifest.name)
+    return method_named(manifest.name)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:

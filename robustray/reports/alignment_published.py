@@ -47,6 +47,11 @@ class AlignmentRow:
     note: str = ""
 
 
+def method_named(name: str) -> str:
+    """Return the method that a job's name tells ("spheres-l_alpha"), or the name."""
+    return next((method for method in METHODS if method in name), name)
+
+
 def published_value(dataset: str, method: str, column: str) -> float | None:
     """Return a published number; None where there is none."""
     row = _published().get((dataset, method))
