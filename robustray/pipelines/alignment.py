@@ -36,7 +36,7 @@ from robustray.pipelines.work import Context, Product
 from robustray.random import derive_seed
 
 # Of published classifiers: one logit for two classes; images in [-1, 1], points anywhere.
-STUDY_NETWORKS = ("gd_spheres_mlp", "gd_resnet18")  # the others of the catalogue take [0, 1]
+_STUDY_NETWORKS = ("gd_spheres_mlp", "gd_resnet18")  # the others of the catalogue take [0, 1]
 _BINARY = ("spheres", "squares", "mnist35", "folder")
 
 
@@ -92,7 +92,7 @@ class _Stage:
         if is_binary(self.manifest):
             return TwoLogits(inner), inner
         model = self.manifest.model
-        unit = model is not None and model.name not in STUDY_NETWORKS
+        unit = model is not None and model.name not in _STUDY_NETWORKS
         return (UnitImages(inner) if unit else inner), inner
 
     def conditional(self) -> ConditionalGenerator:

@@ -125,11 +125,33 @@ def test_the_kept_weights_are_the_moving_average_of_those_after_each_step():
             torch.testing.assert_close(files["average"][name], average[name])
 
 
-def test_a_training_ends_early_when_told_to():
-    settings = GeneratorTraining(lr=1e-3, batch_size=10, epochs=9, steps_per_epoch=1)
-    epochs = []
-    fit(settings, on_epoch=lambda epoch, *_: epochs.append(epoch), go_on=lambda: len(epochs) < 2)
-    assert epochs == [1, 2]
+def test_a_training_ends_early_when_told_to_and_may_keep_the_last_epoch():
+    settings = GeneratorTraining(
+        lr=1e-3, batch_size=10, epochs=9, steps_per_epoch=1, selection="last"
+    )
+    commits = []
+    fitted, *_ = fit(
+        settings, on_epoch=lambda *one: commits.append(one), go_on=lambda: len(commits) < 3
+    )
+    assert [epoch for epoch, *_ in commits] == [1, 2, 3]
+    assert fitted.best_epoch == 3
+    last = commits[-1][1]["generator"]
+    assert all(torch.equal(fitted.weights[name], last[name]) for name in last)
+
+
+def test_a_critic_may_have_a_rate_of_its_own():
+    settings = GeneratorTraining(
+        lr=1e-3, critic_lr=1e-6, batch_size=10, epochs=1, steps_per_epoch=1
+    )
+    torch.manual_seed(0)
+    first, before = SphereGenerator(16, 64).state_dict(), PointMLP(16, 64, 1).state_dict()
+    _, generator, critic = fit(settings)
+    for network, start, rate in ((critic, before, 1e-6), (generator, first, 1e-3)):
+        moved = max(
+            float((value - start[name]).abs().max()) for name, value in network.named_parameters()
+        )
+        # Adam's first step has the length of its rate; the first moment's decay here is 0.
+        assert moved == pytest.approx(rate, rel=0.1)
 
 
 def test_batches_are_a_function_of_seed_and_epoch():
