@@ -148,9 +148,10 @@ def test_a_critic_may_have_a_rate_of_its_own():
     _, generator, critic = fit(settings)
     for network, start, rate in ((critic, before, 1e-6), (generator, first, 1e-3)):
         moved = max(
-            float((value - start[name]).abs().max()) for name, value in network.named_parameters()
+            float((value.detach() - start[name]).abs().max())
+            for name, value in network.named_parameters()
         )
-        # Adam's first step has the length of its rate; the first moment's decay here is 0.
+        # Adam moves a parameter by its rate in the first step.
         assert moved == pytest.approx(rate, rel=0.1)
 
 
