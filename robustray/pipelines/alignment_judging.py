@@ -131,7 +131,8 @@ def judge_delta_x(source: DeltaXSource, split: StudySplit, manifest: Alignment) 
     if exact is not None:
         cosine_N = alignment(delta, exact)
         metrics["cosine_similarity_correct_vs_net_g_val"] = float(cosine_N.mean())
-        values = {manifest.delta_x.source or "estimate": cosine_N.numpy()}
+        name = "direct" if manifest.stage == "generator" else manifest.delta_x.source
+        values = {name: cosine_N.numpy()}
         figure = histogram_figure(values, label="Cosine to the true delta-x", title=split.label)
         files["cosine.png"] = render(figure)
     if x.ndim == 4:
