@@ -41,6 +41,12 @@ def document(**changes):
     }  # fmt: skip
 
 
+def records(store):
+    """Return the keys of what commits each unit of projections."""
+    entries = store.list("projections/units/")
+    return [entry.key for entry in entries if entry.key.endswith("record.json")]
+
+
 def run(folder, changes=None, kill_after=None):
     manifest = build_manifest(document(**(changes or {})))
     folder.mkdir(exist_ok=True)
@@ -48,10 +54,13 @@ def run(folder, changes=None, kill_after=None):
 
     def kill():
         def ripe():
-            found = store.list("alignment/")
-            prefix = "/".join(found[0].key.split("/")[:2]) if found else ""
-            done = CheckpointStore(store, prefix, folder).steps() if found else ()
-            return prefix if max(done, default=0) >= kill_after else None
+            found = store.list(f"alignment/{manifest.name}-")
+            if not any(entry.key.endswith("attempts/0001.json") for entry in found):
+                return None
+            prefix = "/".join(found[0].key.split("/")[:2])
+            epochs = CheckpointStore(store, prefix, folder).steps()
+            done = max(epochs, default=len(records(store)))
+            return prefix if done >= kill_after else None
 
         attempt = json.loads(store.get(f"{wait_for(ripe)}/attempts/0001.json"))
         os.kill(attempt["environment"]["process"], signal.SIGKILL)
@@ -121,17 +130,41 @@ PROJECTED = {
 }  # fmt: skip
 
 
+DRAWER = {
+    "name": "drawer", "stage": "conditional_generator", "delta_x": {"source": "none"},
+    "training": None, "evaluation": None,
+    "conditional_generator": {
+        "channels": 2, "latent": 4, "batch_size": 10, "iterations": 4, "every": 2,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_killed_job_of_projections_ends_with_the_same_bytes(tmp_path):
+    job = {
+        "name": "cache", "stage": "projections", "training": None, "evaluation": None,
+        "data": {"name": "squares32", "train_limit": 60, "first": 400},
+        "delta_x": PROJECTED | {"projection": {"initial_steps": 30, "steps": 20}},
+        "projections": {"splits": ["test"]}, "resources": {**RESOURCES, "max_concurrent": 1},
+    }  # fmt: skip
+    contents = []
+    for name, kill_after in (("whole", None), ("killed", 2)):
+        run(tmp_path / name, {"data": job["data"], **DRAWER})
+        store, outcome = run(tmp_path / name, job, kill_after)
+        assert outcome.result["metrics"] == {"test_pairs": 800}
+        attempts = store.list(f"alignment/{outcome.id}/attempts/")
+        assert (len(attempts) > 1) == bool(kill_after)
+        keys = [entry.key for entry in store.list("projections/")]
+        contents.append({key: store.get(key) for key in keys})
+    assert len(contents[0]) == 2 * 16 + 1
+    assert contents[0] == contents[1]
+
+
 @pytest.mark.slow
 def test_projections_of_actors_are_what_a_later_stage_reads(tmp_path):
     nothing = {"training": None, "evaluation": None}
     data = {"name": "squares32", "train_limit": 60, "first": 7}
-    drawer = {
-        "name": "drawer", "stage": "conditional_generator", "delta_x": {"source": "none"},
-        "conditional_generator": {
-            "channels": 2, "latent": 4, "batch_size": 10, "iterations": 4, "every": 2,
-        },
-    }  # fmt: skip
-    store, made = run(tmp_path, {**nothing, "data": data, **drawer})
+    store, made = run(tmp_path, {"data": data, **DRAWER})
     assert made.result["made"] == {"channels": 2, "latent": 4}
     judge = {**nothing, "data": data, "stage": "evaluation", "delta_x": PROJECTED, "evaluation": {}}
     _, demanded = run(tmp_path, {**judge, "name": "demanded"})
@@ -140,13 +173,12 @@ def test_projections_of_actors_are_what_a_later_stage_reads(tmp_path):
     wanted["resources"] = {**RESOURCES, "max_concurrent": 2}
     _, cached = run(tmp_path, {**nothing, "data": data, "delta_x": PROJECTED, **wanted})
     assert cached.result["metrics"] == {"test_pairs": 14}
-    records = [e.key for e in store.list("projections/units/") if e.key.endswith("record.json")]
-    assert len(records) == 2
+    assert len(records(store)) == 2
     _, read = run(tmp_path, {**judge, "name": "read"})
     assert read.result["metrics"] == demanded.result["metrics"]
 
     # That they are read, not made again: a damaged one is noticed.
-    unit = records[0].removesuffix("record.json")
+    unit = records(store)[0].removesuffix("record.json")
     (key,) = (e.key for e in store.list(unit) if e.key.endswith(".safetensors"))
     store.put(key, b"damaged")
     _, refused = run(tmp_path, {**judge, "name": "refused"})
