@@ -59,7 +59,9 @@ def _table(rows: Sequence[AlignmentRow]) -> str:
     others = other_columns(rows)
     numbers = [*COLUMNS.values(), *others]
     heads = "<th>Data</th><th>Method</th>"
-    heads += "".join(f'<th class="n">{escape(word)}</th>' for word in numbers) + "<th>Note</th>"
+    heads += (
+        "".join(f'<th class="n wrap">{escape(word)}</th>' for word in numbers) + "<th>Note</th>"
+    )
     lines = []
     for row in rows:
         cells = [both(row, column) for column in COLUMNS]

@@ -21,7 +21,8 @@ figcaption, .soft { color: var(--soft); font-size: .92rem; }
 table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid var(--line); text-align: left;
   white-space: nowrap; } td.n, th.n { text-align: right; }
-td.wrap { white-space: normal; overflow-wrap: anywhere; }
+td.wrap, th.wrap { white-space: normal; }
+td.wrap { overflow-wrap: anywhere; min-width: 14ch; }
 thead th { position: sticky; top: 0; background: var(--band); }
 th button { all: unset; cursor: pointer; }
 th button:focus-visible { outline: 2px solid var(--link); }
