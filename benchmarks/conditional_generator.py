@@ -96,6 +96,7 @@ def _judge(generator: ConditionalGenerator, options: argparse.Namespace) -> dict
     }
     if exact is not None:
         facts["cosine_to_truth"] = round(float(alignment(delta_x, exact).mean()), 4)
+        facts["cosine_of_a_constant_image"] = round(float(alignment(-x, exact).mean()), 4)
     rows = {"x": x, "x'": nearest, "Δx": delta_x}
     shown = {name: images[:8].numpy() for name, images in rows.items()}
     (options.out / "projected.png").write_bytes(render(comparison_figure(shown, signed=("Δx",))))

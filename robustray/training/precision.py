@@ -87,8 +87,8 @@ def overruns(model: nn.Module) -> bool:
     """Return whether oneDNN may write past its workspace in a step of a channels-last model.
 
     It does for the gradient of the weights of a 1 x 1 convolution with a stride and fewer channels
-    than a vector register has, on processors with AVX2 and no more: wrong gradients, or the end of
-    the process (oneDNN issue 6035; seen with 3.12, which torch 2.13 brings).
+    than a vector register has, on processors with AVX2 and no more: the end of the process (seen
+    with 3.12, which torch 2.13 brings), or wrong gradients (reported in oneDNN issue 6035).
     """
     return any(
         isinstance(module, nn.Conv2d)
