@@ -22,8 +22,10 @@ from robustray.attacks.square import square
 from robustray.attacks.stadv import stadv
 from robustray.attacks.suite import (
     AttackSpec,
+    Column,
     Suite,
     attack_suite,
+    independent_suite,
     list_attacks,
     list_suites,
     register_attack,
@@ -37,6 +39,7 @@ __all__ = [
     "AttackResult",
     "AttackSpec",
     "Bpda",
+    "Column",
     "EvaluationResult",
     "MinimumNorm",
     "Suite",
@@ -54,6 +57,7 @@ __all__ = [
     "fab",
     "fab_t",
     "fgsm",
+    "independent_suite",
     "input_gradient",
     "list_attacks",
     "list_suites",

@@ -88,11 +88,21 @@ def black_box_finding(attacks: Sequence[Mapping[str, Any]], count: int) -> Findi
     Finding or None
         None where the suite has no black-box attack after a white-box one.
     """
-    black = [attack for attack in attacks[1:] if attack["attack"] in _BLACK_BOX]
+    black = [attack for attack in attacks[1:] if is_black_box(attack)]
     if not black or count == 0:
         return None
-    share = sum(attack["broken"] for attack in black) / count
-    names = ", ".join(attack["name"] for attack in black)
+    broken = sum(attack["broken"] for attack in black)
+    return beyond_gradients([attack["name"] for attack in black], broken, count)
+
+
+def is_black_box(attack: Mapping[str, Any]) -> bool:
+    """Whether an attack asks for logits only."""
+    return attack["attack"] in _BLACK_BOX
+
+
+def beyond_gradients(black: Sequence[str], broken: int, count: int) -> Finding:
+    """Return `black_box_finding` for attacks that broke ``broken`` more of ``count`` images."""
+    share, names = broken / count, ", ".join(black)
     return graded(
         "black_box",
         share,

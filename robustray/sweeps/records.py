@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import tempfile
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +109,15 @@ def read_evaluations(store: ObjectStore, prefix: str) -> dict[str, dict[str, Any
         if name == "record.json":
             found[label] = json.loads(store.get(entry.key))
     return found
+
+
+def evaluation_accuracies(label: str, result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the robust accuracies of a further suite, by what a study's table calls them.
+
+    Those of an independent suite's columns come first, then the worst case over all of it.
+    """
+    columns = {f"{label}:{c['name']}": c["accuracy"] for c in result.get("columns", ())}
+    return {**columns, label: result["robust"]["accuracy"]}
 
 
 def read_trials(store: ObjectStore, study: Study) -> list[TrialState]:
@@ -322,18 +332,20 @@ def _metric_points(state: TrialState) -> tuple[MetricPoint, ...]:
             for name, value in state.result["metrics"].items()
         ]
         points += [
-            MetricPoint(f"test_{label}", value, state.result["epochs"], entry["ended_ms"])
-            for (label, entry), value in zip(
-                state.evaluations.items(), _further(state).values(), strict=True
-            )
+            MetricPoint(f"test_{name}", value, state.result["epochs"], entry["ended_ms"])
+            for label, entry in state.evaluations.items()
+            for name, value in evaluation_accuracies(label, entry["result"]).items()
         ]
     return tuple(points)
 
 
 def _further(state: TrialState) -> dict[str, float]:
     """Return the robust accuracies that further suites found."""
-    found = state.evaluations.items()
-    return {label: entry["result"]["robust"]["accuracy"] for label, entry in found}
+    return {
+        name: value
+        for label, entry in state.evaluations.items()
+        for name, value in evaluation_accuracies(label, entry["result"]).items()
+    }
 
 
 def _checkpoint_table(state: TrialState, store_uri: str) -> list[dict[str, Any]]:
