@@ -14,6 +14,7 @@ from robustray.attacks.carlini_wagner import carlini_wagner, cw_l2
 from robustray.attacks.evaluate import evaluate
 from robustray.attacks.fab import fab, fab_t
 from robustray.attacks.fgsm import fgsm
+from robustray.attacks.findings import Finding, JudgementWarning
 from robustray.attacks.gradients import input_gradient
 from robustray.attacks.minimum_norm import MinimumNorm, minimum_norms
 from robustray.attacks.pgd import pgd
@@ -41,6 +42,8 @@ __all__ = [
     "Bpda",
     "Column",
     "EvaluationResult",
+    "Finding",
+    "JudgementWarning",
     "MinimumNorm",
     "Suite",
     "ThreatModel",

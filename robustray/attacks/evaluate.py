@@ -16,6 +16,7 @@ from robustray.attacks.engine import (
 )
 from robustray.attacks.gradients import Model, is_correct
 from robustray.attacks.inputs import check_inside, check_logits, checked_examples
+from robustray.attacks.plausibility import look, warn_of
 from robustray.attacks.result import EvaluationResult
 from robustray.attacks.suite import AttackSpec, Suite, attack_suite
 from robustray.attacks.tally import Tally
@@ -41,6 +42,7 @@ def evaluate(
     graphs: bool = True,
     mode: str = "robustray",
     suite_mode: str | None = None,
+    check: bool = True,
 ) -> EvaluationResult:
     """Attack a model with a suite and give a verdict on each example.
 
@@ -91,6 +93,10 @@ def evaluate(
     suite_mode : {"cascade", "independent"}, optional
         "independent": every attack of the suite begins with all correctly classified images, so
         that each has an accuracy of its own, as in published tables (``robust_under``).
+    check : bool
+        Look for signs that the number means nothing: a clean accuracy near chance, one answer for
+        all images, pixels in other units than the network expects. They are ``findings`` of the
+        result, and a `JudgementWarning` each.
 
     Returns
     -------
@@ -123,4 +129,6 @@ def evaluate(
                 found = run_attack(*case, schedule, seed=seed, logits=logits[rows])
                 check_inside(found.x_adv, case[1].x, threat, spec.name)
             tally.update(rows, found)
-    return tally.result(threat, seed, batch_size if upstream else shape)
+        findings = look(model, network, examples, logits, threat, schedule) if check else []
+    warn_of(findings)
+    return tally.result(threat, seed, batch_size if upstream else shape, findings)

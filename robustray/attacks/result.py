@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from robustray.attacks.findings import Finding
     from robustray.attacks.threat import ThreatModel
 
 
@@ -70,6 +71,8 @@ class EvaluationResult:
     robust_under : mapping of str to Tensor
         Bool (N,) for each column of an independent suite: which images that column's attacks
         alone left robust. Otherwise one column, named like the suite.
+    findings : tuple of Finding
+        What was looked for that would make the number meaningless, found or not.
     """
 
     clean_accuracy: float
@@ -86,6 +89,7 @@ class EvaluationResult:
     compute_shape: int
     mode: str
     robust_under: Mapping[str, Tensor]
+    findings: tuple[Finding, ...]
 
     @property
     def accuracy_under(self) -> dict[str, float]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from robustray.attacks.batches import Examples
+from robustray.attacks.findings import Finding
 from robustray.attacks.result import AttackResult, EvaluationResult
 from robustray.attacks.suite import AttackSpec, Suite
 from robustray.attacks.threat import ThreatModel
@@ -67,7 +68,9 @@ class Tally:
         for row in broken[self._correct[broken]].tolist():
             self._broken_by[row] = self._label
 
-    def result(self, threat: ThreatModel, seed: int, compute_shape: int) -> EvaluationResult:
+    def result(
+        self, threat: ThreatModel, seed: int, compute_shape: int, findings: Sequence[Finding]
+    ) -> EvaluationResult:
         """Return everything."""
         return EvaluationResult(
             clean_accuracy=self._correct.double().mean().item(),
@@ -84,4 +87,5 @@ class Tally:
             compute_shape=compute_shape,
             mode=self._suite.mode,
             robust_under=self._columns,
+            findings=tuple(findings),
         )

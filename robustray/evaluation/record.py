@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
+from robustray.attacks.plausibility import CHECKS, check_predictions
 from robustray.evaluation.composed import robust_falls
 from robustray.evaluation.findings import (
     Finding,
@@ -55,7 +57,12 @@ def result_document(
     """
     rows, correct = len(merged.columns["label"]), int(merged.clean_correct.sum())
     after = [*_companions_after(findings, merged), *_findings_after(task, merged)]
-    findings = [{k: v for k, v in finding.items() if k != "falls"} for finding in findings]
+    again = {finding["check"] for finding in after}  # the audit has seen the first images only
+    findings = [
+        {k: v for k, v in finding.items() if k != "falls"}
+        for finding in findings
+        if finding["check"] not in again
+    ]
     return {
         "format": 1,
         "partial": merged.partial,
@@ -135,7 +142,12 @@ def model_info(result: Mapping[str, Any], name: str) -> dict[str, Any]:
     paper = _paper(network)
     is_autoattack = result["suite"]["name"].startswith("autoattack-")
     robust = f"{100 * result['robust']['accuracy']:.2f}"
-    bad = [finding for finding in result["audit"] if finding["severity"] == "error"]
+    bad = [
+        finding
+        for finding in result["audit"]
+        if finding["severity"] == "error"
+        or (finding["severity"] == "warning" and finding["check"] in CHECKS)
+    ]
     notes = [] if is_autoattack else [f"Robust accuracy by {result['suite']['name']}."]
     notes.append(f"Measured on {result['data']['count']} images: {result['data']['label']}.")
     return {
@@ -187,6 +199,8 @@ def summary_text(result: Mapping[str, Any]) -> str:
     for finding in result["audit"]:
         if finding["severity"] in ("warning", "error"):
             lines.append(f"{finding['severity']}: {finding['check']}: {finding['message']}")
+        elif finding["severity"] == "info" and finding["check"] in CHECKS:
+            lines.append(f"note: {finding['check']}: {finding['message']}")
     return "\n".join(lines)
 
 
@@ -329,7 +343,16 @@ def _findings_after(task: Task, merged: Merged) -> list[dict[str, Any]]:
                 "moved inside, and verdicts did not change",
             )
         )
-    return plain(finding for finding in found if finding is not None)
+    return plain(finding for finding in [*_predicted(task, merged), *found] if finding is not None)
+
+
+def _predicted(task: Task, merged: Merged) -> list[Finding]:
+    """Return what the predictions of all clean images say, where there are any."""
+    labels, predictions = merged.columns["label"], merged.columns["clean_prediction"]
+    if not len(labels):
+        return []
+    classes = task.subject.network.get("num_classes")
+    return check_predictions(torch.from_numpy(labels), torch.from_numpy(predictions), classes)
 
 
 def _total(merged: Merged, name: str) -> int:

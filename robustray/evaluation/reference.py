@@ -39,6 +39,7 @@ from robustray.attacks.engine import (
 )
 from robustray.attacks.gradients import Model, is_correct
 from robustray.attacks.inputs import check_logits, checked_examples
+from robustray.attacks.plausibility import look, warn_of
 from robustray.attacks.steppers import select
 from robustray.attacks.tally import Tally
 from robustray.errors import UserError
@@ -182,7 +183,10 @@ def evaluate_reference(
             chosen = examples.take(rows)
             found = run_reference(model, chosen, threat, spec, seed=seed, batch_size=batch_size)
             tally.update(rows, found)
-    return tally.result(threat, seed, shape)
+        schedule = Schedule(shape, batch_size)
+        findings = look(model, network, examples, logits, threat, schedule)
+    warn_of(findings)
+    return tally.result(threat, seed, shape, findings)
 
 
 class ReferenceEngine:

@@ -247,6 +247,10 @@ class _Run:
         self._store.put(f"{prefix}/record.json", canonical_json(record))
         clean, robust = result["clean"]["accuracy"], result["robust"]["accuracy"]
         self._say(f"{task.name}: clean {100 * clean:.2f} %, robust {100 * robust:.2f} %")
+        for finding in result["audit"]:
+            if finding["severity"] in ("warning", "error"):
+                what = f"{finding['severity']}: {finding['check']}: {finding['message']}"
+                self._say(f"{task.name}: {what}")
         self._track(task.name)
 
     def _give_up(self, item: Work, reason: str) -> None:
