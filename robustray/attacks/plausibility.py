@@ -24,7 +24,7 @@ from robustray.attacks.units import FEW, check_network
 CHECKS = ("clean_accuracy", "one_class", "pixels", "constants", "normalisation")
 IMAGES = 64
 
-_NEAR_CHANCE = 0.1  # of the way from guessing to perfection
+_NEAR_CHANCE, _MULTIPLE = 0.2, 3  # of the way from guessing to perfection; of guessing
 _COLLAPSED = 0.8  # of the way from the most frequent label's share to all
 _NARROW = 0.05  # of the pixel box
 _NEARLY_ALL = 0.8  # a network that is right so often gets the units that it expects
@@ -72,7 +72,8 @@ def check_accuracy(correct: int, total: int, classes: int, majority: float) -> F
     """
     one_label = majority == 1.0
     guess = 1 / classes if one_label else max(1 / classes, majority)
-    near, halfway = guess + _NEAR_CHANCE * (1 - guess), (1 + guess) / 2
+    near = min(guess + _NEAR_CHANCE * (1 - guess), _MULTIPLE * guess)
+    halfway = (1 + guess) / 2
     share = correct / total
     how = "guessing" if guess == 1 / classes else "always giving the most frequent label"
     words = f"{correct} of {total} images ({100 * share:.1f} %) are classified correctly"
