@@ -157,10 +157,15 @@ def _cell(row: PublishedRow, column: str, used: list[Measurement]) -> Cell:
     if column in COSTS:
         values = [float(getattr(m.row, column)) for m in used]
     else:
-        metric = METRICS.get(column, column)
-        values = [m.row.metrics[metric] for m in used if metric in m.row.metrics]
+        found = [_accuracy(m.row, METRICS.get(column, column)) for m in used]
+        values = [value for value in found if value is not None]
     measured = fmean(values) if values else None
     return Cell(row.published.get(column), row.best_known(column), measured, len(values))
+
+
+def _accuracy(row: TrialRow, metric: str) -> float | None:
+    """Return an accuracy of a trial: by the suite itself, or by a column of the published row."""
+    return row.metrics.get(metric, row.metrics.get(f"published-table:{metric}"))
 
 
 def _reasons(row: PublishedRow) -> list[str]:

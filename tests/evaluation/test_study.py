@@ -65,6 +65,23 @@ def test_the_studys_own_attack_is_found_again_under_another_name(place):
         assert abs(float(line[own]) - float(line[again])) < 0.1
 
 
+def test_the_columns_of_an_independent_suite_join_the_table(place):
+    arguments = ("--suite", "fgsm,pgd-10", "--suite-mode", "independent", "--set", "audit=false")
+    code, said = evaluate(place, *arguments)
+    assert code == 0, said
+    header, *lines = [line.split(",") for line in place.table().decode().splitlines()]
+    at = header.index("custom_independent:fgsm")
+    names = ["custom_independent:fgsm", "custom_independent:pgd-10", "custom_independent"]
+    assert header[at : at + 3] == names
+    for line in lines:
+        fgsm, pgd, worst = map(float, line[at : at + 3])
+        assert worst <= min(fgsm, pgd)
+        (path,) = place.study.glob(f"trials/{line[0]}/evaluations/custom_independent/result.json")
+        assert [c["accuracy"] for c in json.loads(path.read_text())["columns"]] == [fgsm, pgd]
+    code, said = evaluate(place, *arguments)
+    assert "0 of 4 finished trials to attack" in said
+
+
 def test_checkpoints_that_were_not_kept_are_told(place):
     (weights, *_) = place.study.glob("trials/d1-1-1_w0.5-0.5-0.5/checkpoints/*/weights-*")
     records = place.study.glob("trials/d1-1-1_w0.5-0.5-0.5/checkpoints/*/record.json")

@@ -148,6 +148,16 @@ def test_measured_cells_are_means_and_missing_ones_are_none():
     assert all(cell.measured is None for other in others for cell in other.cells.values())
 
 
+def test_the_published_row_fills_the_cell_of_autoattack():
+    row = row_of("cifar10_trades", A1)
+    found = measurement(row, 0.5)
+    metrics = {**found.row.metrics, "published-table:autoattack-standard": 0.47}
+    found = replace(found, row=replace(found.row, metrics=metrics))
+    lines = compare_table(TABLES["cifar10_trades"], [found])
+    cells = next(line for line in lines if line.row is row).cells
+    assert cells["autoattack"].measured == 0.47
+
+
 @pytest.mark.parametrize("changes", [{"data": "cifar100"}, {"objective": "sat"}, {"models": ()}])
 def test_what_is_something_else_fills_no_cell(changes):
     row = row_of("cifar10_trades", A1)
