@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from robustray.attacks.batches import Examples, Schedule
 from robustray.attacks.chance import VERY_SURE, at_least
@@ -18,11 +19,13 @@ from robustray.attacks.stepping import clean_logits
 
 FEW = 8  # images whose statistics say nothing of a data set
 
-_SHIFTED = 1.5  # standard deviations
-_LARGER, _SMALLER = 3.0, 20.0  # factors: low contrast is common, a spread of 4 is not
+# Up to this much is common: standard deviations that a mean is off (low contrast, other images),
+# and the factor by which a spread is smaller than expected. Some networks want it larger: 255 x.
+_SHIFTED, _SMALLER = 1.5, 20.0
+_CENTRED = 0.05  # a mean above is one of pixels, and not of what was standardised
 _RECOVERED = 0.25  # of the errors
 
-_TWICE_AT_LEAST = 2.0
+_TWICE = 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,11 +118,11 @@ def _constants(model: Model, network: Network, examples: Examples, schedule: Sch
 
 def _apart(seen: Seen) -> float:
     """Return how far images are from what a module expects; up to 1 is common."""
-    shift, ratio = ((seen.mean_C - seen.mean) / seen.std).abs(), seen.std_C / seen.std
-    parts = [shift.max() / _SHIFTED, ratio.max() / _LARGER, 1 / ratio.min() / _SMALLER]
-    if seen.lowest < 0 and bool((seen.mean > 0).all()):  # no pixels any more
-        parts.append(torch.tensor(_TWICE_AT_LEAST))
-    return max(float(part) for part in parts)
+    if seen.lowest < 0 and bool((seen.mean > _CENTRED).all()):  # no pixels any more
+        return _TWICE
+    shift = (seen.mean_C - seen.mean).abs() / torch.maximum(seen.std_C, seen.std)
+    shift = torch.where(seen.mean == 0, 0.0, shift)  # it only scales
+    return max(float(shift.max()) / _SHIFTED, float((seen.std / seen.std_C).max()) / _SMALLER)
 
 
 def _units(network: Network, examples: Examples, logits: Tensor, schedule: Schedule) -> Finding:
@@ -160,15 +163,15 @@ _FORGOTTEN = (
     "the network seems to expect standardised images. Put the normalisation that it was trained "
     "with before it (preprocessing: {mean, std} in a manifest)"
 )
-_TWICE = "images seem to be standardised twice. Take one normalisation away"
+_DOUBLED = "images seem to be standardised twice. Take one normalisation away"
 _UNITS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     f"as (x - mean) / std: {_FORGOTTEN}": lambda x, mean, std: (x - mean) / std,
     f"as 2 x - 1: {_FORGOTTEN}": lambda x, *_: 2 * x - 1,
     "as 255 x: the network seems to expect pixels of 0..255. Scale them within it": (
         lambda x, *_: 255 * x
     ),
-    f"as std x + mean: {_TWICE}": lambda x, mean, std: std * x + mean,
-    f"as (x + 1) / 2: {_TWICE}": lambda x, *_: (x + 1) / 2,
+    f"as std x + mean: {_DOUBLED}": lambda x, mean, std: std * x + mean,
+    f"as (x + 1) / 2: {_DOUBLED}": lambda x, *_: (x + 1) / 2,
     "as x / 255: the network seems to scale pixels to 0..255 twice": lambda x, *_: x / 255,
 }  # what stands for the input, and what it would mean
 
@@ -187,8 +190,10 @@ def _seen(model: Model, network: Network, examples: Examples, schedule: Schedule
             mean_C, std_C = (part.flatten().cpu() for part in _moments(real))
             seen.setdefault(module, Seen(mean_C, std_C, float(real.min()), *places[module]))
 
-    handles = [module.register_forward_pre_hook(note) for module in places]
+    handles: list[RemovableHandle] = []
     try:
+        for module in places:
+            handles.append(module.register_forward_pre_hook(note))
         if places:
             clean_logits(network, few, schedule)
     finally:

@@ -190,7 +190,7 @@ class Task:
 
     def _start(self, position: int) -> int:
         """Return where the column of the attack at a position starts, counted from 0."""
-        return next(c.start for c in self.cascades if c.start < position <= c.stop)
+        return next((c.start for c in self.cascades if c.start < position <= c.stop), 0)
 
     def chain(self, range_: Range) -> list[Unit]:
         """Return all units of a range: the clean pass, then each attack."""

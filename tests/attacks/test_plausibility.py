@@ -117,6 +117,12 @@ def test_constants_of_other_images_are_told(digits):
     assert found["constants"] == "ok"
 
 
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1 / 255), (0.45, 1 / 255), (0.5, 0.5), (0, 0.5)])
+def test_a_network_that_wants_a_larger_spread_is_not_suspected(digits, mean, std):
+    inner = Before(trained_net(), lambda x: x * std + mean)
+    assert judged(Standardise(inner, mean, std), digits)[1] == []
+
+
 def test_pixels_of_0_to_255_are_told(digits):
     x, y = digits
     with pytest.raises(ValueError, match=r"ranges over \[0, 255\].*give uint8, or divide by 255"):
