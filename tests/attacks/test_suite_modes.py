@@ -32,9 +32,9 @@ def problem():
 
 
 def judged(problem, suite, **settings):
-    return evaluate(
-        *problem, THREAT, suite, compute_shape=8, batch_size=16, check=False, **settings
-    )
+    model, x, y = problem
+    given = {"compute_shape": 8, "batch_size": 16, "check": False}
+    return evaluate(model, x, y, THREAT, suite, **given, **settings)
 
 
 def test_each_column_is_what_its_attacks_leave_alone(problem):

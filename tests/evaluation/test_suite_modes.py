@@ -253,6 +253,7 @@ def test_a_whole_evaluation_gives_the_row_and_the_cascades_units_are_found(tmp_p
     assert fgsm == cascade.result["attacks"][0]["accuracy_after"]
     assert dlr >= cascade.result["robust"]["accuracy"]
     assert "fgsm, dlr (independent" in said
+    assert apart.folder is not None
     record = json.loads((apart.folder / "record.json").read_text())
     assert [c["name"] for c in record["result"]["columns"]] == ["fgsm", "dlr"]
     assert apart.text.splitlines()[1].startswith("independent")
@@ -268,6 +269,7 @@ def test_a_judgement_of_garbage_says_so_in_record_and_text(tmp_path):
     assert audit["clean_accuracy"] == "warning"
     assert "warning: clean_accuracy: " in done.text
     assert [f["check"] for f in done.result["audit"]].count("clean_accuracy") == 1
+    assert done.folder is not None
     info = json.loads((done.folder / "model_info.json").read_text())
     assert info["unreliable"]
 
