@@ -59,6 +59,17 @@ def test_science_is_free_of_the_engines():
     assert run.stdout.strip() == "[]"
 
 
+def test_workers_load_nothing_that_only_drivers_need():
+    """Each worker process imports this anew; what it does not need costs it seconds."""
+    code = (
+        "import sys, robustray.sweeps.trial, robustray.evaluation.worker\n"
+        "print([m for m in ('matplotlib', 'mlflow', 'ray.train', 'ray.tune', 'sklearn',"
+        " 'scipy.stats', 'torchvision') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
 def test_jobs_are_thin():
     for job in (PACKAGE.parent / "jobs").glob("*.py"):
         assert len(job.read_text().splitlines()) < 40, f"{job.name} holds logic"
