@@ -14,7 +14,7 @@ from robustray import __version__
 from robustray.cli_cluster import add_cluster, preflight
 from robustray.cli_models import add_models
 from robustray.cli_zoo import add_zoo
-from robustray.errors import MachineError, StoreUnavailableError, UserError
+from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError, UserError
 from robustray.manifest import (
     Evaluation,
     Manifest,
@@ -201,11 +201,16 @@ def _status(options: argparse.Namespace) -> int:
         wanted = [study_id(_sweep(options))]
     if not wanted and not jobs:
         print(f"no study in {store.uri} yet")
+    code = EXIT_OK
     for name in wanted:
-        print(describe_status(store, load_study(store, name), details=len(wanted) == 1))
+        try:
+            print(describe_status(store, load_study(store, name), details=len(wanted) == 1))
+        except CorruptObjectError as error:  # the others are told all the same
+            print(f"error: {error}", file=sys.stderr)
+            code = error.exit_code
     for line in jobs:
         print(line)
-    return EXIT_OK
+    return code
 
 
 def _report(options: argparse.Namespace) -> int:

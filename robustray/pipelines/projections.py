@@ -2,7 +2,7 @@
 
     projections/generators/<sha256>.safetensors      the generator's weights
     projections/units/<key>/<sha256>.safetensors     x_prime (N, C, H, W) and z (N, Z) of one unit
-    projections/units/<key>/record.json              commits the unit: digest and identity
+    projections/units/<key>/record.json              commits the unit: payload's digest, identity
 
 A unit is a range of images and one class. ``<key>`` is the SHA-256 of its identity: the
 generator's digest and sizes, the projection's settings, the shape of batches, the class, and the
@@ -11,7 +11,6 @@ images' digest. So whatever was computed is found again, by any run, and nothing
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -39,7 +38,14 @@ from robustray.evaluation.worker import FINISHED, Place, Reply, failure
 from robustray.evaluation.workers import make_place, pool_size
 from robustray.manifest import Resources
 from robustray.manifest.alignment import Projection
-from robustray.store import ObjectStore, canonical_json, open_store, sha256_bytes
+from robustray.pipelines.projection_units import commit_payload, committed_units, read_payload
+from robustray.store import (
+    ObjectStore,
+    canonical_json,
+    holds,
+    open_store,
+    sha256_bytes,
+)
 from robustray.sweeps.queue import Failure
 
 
@@ -108,7 +114,8 @@ def plan_projections(
     """
     content = save_safetensors(copied_weights(generator))
     digest = sha256_bytes(content)
-    store.create(_generator_key(digest), content)
+    if not holds(store, _generator_key(digest), digest):
+        store.put(_generator_key(digest), content)
     sizes = (
         generator.num_classes,
         generator.image_channels,
@@ -159,7 +166,7 @@ def compute_projections(
         If machines failed too often.
     """
     names = {unit.prefix: unit for unit in plan.units}
-    there = [name for name in names if store.exists(f"{name}/record.json")]
+    there = committed_units(store, names)
     nodes = [
         Node(name, plan.setting.generator, "projection", examples=unit.stop - unit.start)
         for name, unit in names.items()
@@ -205,11 +212,7 @@ def open_projections(plan: ProjectionPlan, store: ObjectStore, folder: Path) -> 
 
 def read_unit(store: ObjectStore, unit: ProjectionUnit) -> dict[str, Tensor]:
     """Return "x_prime" and "z" of a committed unit, checked against its digest."""
-    digest = json.loads(store.get(f"{unit.prefix}/record.json"))["sha256"]
-    content = store.get(f"{unit.prefix}/{digest}.safetensors")
-    if sha256_bytes(content) != digest:
-        raise CorruptObjectError(f"{unit.prefix}: its projections differ from their digest")
-    return load_safetensors(content)
+    return load_safetensors(read_payload(store, unit.prefix))
 
 
 class ProjectionWorker:
@@ -297,13 +300,9 @@ def _commit(
     x_NCHW: Tensor,
     found: dict[str, Tensor],
 ) -> None:
-    content = save_safetensors(found)
-    digest = sha256_bytes(content)
-    store.create(f"{unit.prefix}/{digest}.safetensors", content)
     images = sha256_bytes(x_NCHW.contiguous().numpy().tobytes())
     identity = _identity(setting, images, len(x_NCHW), unit.target)
-    record = {"identity": identity, "sha256": digest}
-    store.create(f"{unit.prefix}/record.json", canonical_json(record))
+    commit_payload(store, unit.prefix, identity, save_safetensors(found))
 
 
 def _generator_key(digest: str) -> str:

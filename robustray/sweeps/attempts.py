@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import os
 import platform
 import socket
@@ -17,8 +17,10 @@ from typing import Any
 import torch
 
 from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError
-from robustray.store import NotFoundError, ObjectStore, canonical_json
+from robustray.store import NotFoundError, ObjectStore, read_sealed, seal
 from robustray.sweeps.queue import Failure
+
+logger = logging.getLogger("robustray.sweeps")
 
 # The outcome of an attempt that was asked to go and kept what it had: no failure.
 PREEMPTED = "preempted"
@@ -65,7 +67,7 @@ def conclude_lost(store: ObjectStore, prefix: str, kind: str, message: str) -> N
     """Write down the end of an attempt whose worker could not do so itself, if it is open."""
     keys = sorted(entry.key for entry in store.list(f"{prefix}/attempts/"))
     for key in keys[-1:]:
-        attempt = Attempt(**json.loads(store.get(key)))
+        attempt = _read(store, key)
         if attempt.outcome == "running":
             ended = replace(attempt, ended_ms=_now_ms(), outcome=kind, message=message)
             store.put(_key(prefix, attempt.number), _encode(ended))
@@ -78,9 +80,30 @@ def was_preempted(store: ObjectStore, prefix: str) -> bool:
 
 
 def list_attempts(store: ObjectStore, prefix: str) -> list[Attempt]:
-    """Return every attempt at a trial, oldest first."""
+    """Return every attempt at a trial, oldest first.
+
+    They are provenance, on which nothing depends: damaged ones are left out, and said to be so in
+    the log.
+    """
+    found = []
+    for entry in sorted(store.list(f"{prefix}/attempts/")):
+        try:
+            found.append(_read(store, entry.key))
+        except CorruptObjectError as error:
+            logger.warning("%s; it is left out", error)
+    return found
+
+
+def last_attempt(store: ObjectStore, prefix: str) -> Attempt | None:
+    """Return the last attempt at a trial, or None where there was none.
+
+    Raises
+    ------
+    CorruptObjectError
+        If its record is damaged: how the trial stands is not known then.
+    """
     keys = sorted(entry.key for entry in store.list(f"{prefix}/attempts/"))
-    return [Attempt(**json.loads(store.get(key))) for key in keys]
+    return _read(store, keys[-1]) if keys else None
 
 
 def classify(error: BaseException) -> Failure:
@@ -150,8 +173,15 @@ def _key(prefix: str, number: int) -> str:
     return f"{prefix}/attempts/{number:04d}.json"
 
 
+def _read(store: ObjectStore, key: str) -> Attempt:
+    try:
+        return Attempt(**read_sealed(store, key).content)
+    except TypeError as error:
+        raise CorruptObjectError(f"{key} is damaged: it is no attempt's record") from error
+
+
 def _encode(attempt: Attempt) -> bytes:
-    return canonical_json(vars(attempt))
+    return seal(vars(attempt))
 
 
 def _now_ms() -> int:
