@@ -7,10 +7,12 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
 from robustray.errors import MachineError
+from robustray.faults import find_fault
 
 # Tune must not retry, snapshot often, write result files or print: the store holds the state.
 _TUNE_SETTINGS = {
@@ -41,14 +43,32 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address := os.environ.get("RAY_ADDRESS"):
         _check_answers(address)
-        ray.init(**quiet)
+        _start(f"the Ray cluster at RAY_ADDRESS={address} can't be used", **quiet)
     else:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(address="local", include_dashboard=False, num_cpus=num_cpus, **quiet)
+        local = {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
+        _start("Ray can't be started on this machine", **local, **quiet)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(words: str, **settings: Any) -> None:
+    """Call ``ray.init``, whose errors are of many classes and all the machine's.
+
+    Raises
+    ------
+    MachineError
+        With one line on what Ray said.
+    """
+    try:
+        ray.init(**settings)
+    except Exception as error:
+        said = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+        fault = find_fault(error)
+        remedy = f"; {fault.remedy}" if fault and fault.kind != "preemption" else ""
+        raise MachineError(f"{words}: {said.strip()[:400]}{remedy}") from error
 
 
 def _check_answers(address: str) -> None:

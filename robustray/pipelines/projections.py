@@ -48,6 +48,8 @@ from robustray.store import (
 )
 from robustray.sweeps.queue import Failure
 
+_SYSTEMATIC = 3  # units that fail, with none that works: it is not the images
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -161,7 +163,7 @@ def compute_projections(
     Raises
     ------
     UserError
-        If the work itself fails.
+        If the work itself fails; where it fails on some units only, after the others are done.
     MachineError
         If machines failed too often.
     """
@@ -181,7 +183,10 @@ def compute_projections(
     size = pool_size(resources)(len(names) - len(there))
     place = make_place(store, None, resources, plan.setting.compute_shape)
     pool = Pool(place, size, resources, dispatch, worker=ProjectionWorker)
-    return pool.run(queue, _Listener(len(there), len(names), on_unit))
+    listener = _Listener(len(there), len(names), on_unit)
+    whole = pool.run(queue, listener)
+    listener.check()
+    return whole
 
 
 def open_projections(plan: ProjectionPlan, store: ObjectStore, folder: Path) -> np.ndarray:
@@ -267,11 +272,13 @@ class _Listener:
 
     def __init__(self, done: int, total: int, on_unit: Callable[[int, int], None]) -> None:
         self._done, self._total, self._on_unit = done, total, on_unit
+        self._fresh, self._failed = 0, list[Exception]()
 
     def finished(self, reply: Reply, fresh: bool) -> None:
         """Count it, and tell."""
         del reply
         if fresh:
+            self._fresh += 1
             self._done += 1
             self._on_unit(self._done, self._total)
 
@@ -279,9 +286,22 @@ class _Listener:
         """Do nothing: no unit continues from another."""
 
     def failed(self, reply: Reply, kind: Failure, wait: float | None) -> None:
-        """Raise what can't be tried again."""
-        if wait is None:
-            raise final_error(reply, kind, f"projection: {reply.message}")
+        """Note what can't be tried again; raise it where nothing works."""
+        if wait is not None:
+            return
+        words = f"projection: {reply.message}"
+        self._failed.append(final_error(reply, kind, words))
+        if kind is Failure.STORAGE or (not self._fresh and len(self._failed) >= _SYSTEMATIC):
+            raise self._failed[0]
+
+    def check(self) -> None:
+        """Raise the first failure, where some units failed and the others are committed."""
+        if self._failed:
+            first = self._failed[0]
+            raise type(first)(
+                f"{len(self._failed)} of {self._total} units failed, {self._done} are committed; "
+                f"{first}"
+            )
 
     def tick(self, workers: int) -> None:
         """Do nothing."""

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError
+from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError, UserError
+from robustray.faults import causes, find_fault
 from robustray.store import NotFoundError, ObjectStore, read_sealed, seal
 from robustray.sweeps.queue import Failure
 
@@ -107,17 +108,21 @@ def last_attempt(store: ObjectStore, prefix: str) -> Attempt | None:
 
 
 def classify(error: BaseException) -> Failure:
-    """Tell the kind of a failure from its exception."""
-    text = str(error).lower()
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in text:
-        return Failure.OUT_OF_MEMORY
-    if isinstance(error, RuntimeError) and "can't allocate memory" in text:
-        return Failure.OUT_OF_MEMORY
+    """Tell the kind of a failure from its exception, and from what that came from."""
+    carried = getattr(error, "cause", None)
+    if isinstance(carried, Exception):  # by Ray, from another process
+        return classify(carried)
     if isinstance(error, StoreUnavailableError | CorruptObjectError | NotFoundError):
         return Failure.STORAGE
-    if isinstance(error, MachineError):
-        return Failure.PREEMPTION
-    return Failure.USER_ERROR
+    if (fault := find_fault(error)) is not None:
+        return Failure(fault.kind)
+    if isinstance(error, UserError):
+        return Failure.USER_ERROR
+    behind = list(causes(error))
+    if any(isinstance(one, StoreUnavailableError | CorruptObjectError) for one in behind):
+        return Failure.STORAGE
+    is_machine = any(isinstance(one, MachineError) for one in behind)
+    return Failure.PREEMPTION if is_machine else Failure.USER_ERROR
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -164,9 +169,10 @@ def cpu_name() -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an exception as one short line for tables."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:500]
+    """Return an exception as one short line for tables; a machine's fault with its remedy."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+    fault = find_fault(error)
+    return f"{text}; {fault.remedy}" if fault and fault.kind != "preemption" else text
 
 
 def _key(prefix: str, number: int) -> str:

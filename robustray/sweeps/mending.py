@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,18 +13,20 @@ from robustray.store import ObjectStore, is_damaged
 from robustray.sweeps.grid import Study
 from robustray.sweeps.trial import read_result
 
+logger = logging.getLogger("robustray.sweeps")
+
 _THREADS = 16  # over a network it is the waiting that takes long
 # What a run of the study makes; whatever else is there tells its story, or has its own command.
 _MADE = re.compile(r"[^/]+/(result|stopped|rungs/\d+)\.json")
 
 
-def mend_study(store: ObjectStore, study: Study, say: Callable[[str], None]) -> None:
+def mend_study(store: ObjectStore, study: Study) -> None:
     """Delete what is damaged of the results and decisions of a study: they are made again."""
     start = f"{study.prefix}/trials/"
     keys = [e.key for e in store.list(start) if _MADE.fullmatch(e.key[len(start) :])]
     for key, stays in zip(keys, for_each(lambda key: _may_stay(store, key), keys), strict=True):
         if not stays:
-            say(f"{key} is damaged, and made again")
+            logger.warning("%s is damaged, and made again", key)
             store.delete(key)
 
 

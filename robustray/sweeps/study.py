@@ -110,7 +110,6 @@ def run_study(
         cpu_only = _check_resources(manifest, capacity, assume_yes, say)
         with lease(store, f"{study.prefix}/driver.json", say):
             save_study(store, study)
-            mend_study(store, study, say)
             uploader, patience_s = start_tracking(tracking_uri, say)
             driver = _Driver(study, plan, store, uploader, patience_s)
             try:
@@ -134,6 +133,7 @@ class _Driver:
         self._by_name = {trial.name: trial for trial in study.trials}
         self._readers = {t.name: TrialReader(store, study, t) for t in study.trials}
         self._failures: dict[str, str] = {}
+        mend_study(store, study)
         self._done = finished_trials(store, study)
         self._halving = Halving(study, store) if study.manifest.search else None
         self._stopped = stopped_trials(store, study) - self._done

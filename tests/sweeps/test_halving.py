@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from robustray.errors import ManifestError
 from robustray.manifest import Search, Sweep, study_id, validate
-from robustray.store import LocalStore
+from robustray.store import LocalStore, find_sealed
 from robustray.sweeps import Study, describe_plan, make_plan
 from robustray.sweeps.halving import Halving, read_decisions
 from robustray.sweeps.plan import halving_epochs
