@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -166,16 +167,18 @@ def read_finished(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
     return found if found and "finished_ms" in found else None
 
 
-def read_trials(store: ObjectStore, study: Study) -> list[TrialState]:
-    """Read all trials.
+def read_trials(
+    store: ObjectStore, study: Study, names: Collection[str] | None = None
+) -> list[TrialState]:
+    """Read all trials, or some of them.
 
     Raises
     ------
     CorruptObjectError
         If something that they are judged by is damaged; names all of it, and what mends it.
     """
-    states = for_each(lambda trial: read_trial(store, study, trial), study.trials)
-    return intact(study, states)
+    wanted = [trial for trial in study.trials if names is None or trial.name in names]
+    return intact(study, for_each(lambda trial: read_trial(store, study, trial), wanted))
 
 
 def finished_trials(store: ObjectStore, study: Study) -> set[str]:
@@ -186,21 +189,30 @@ def finished_trials(store: ObjectStore, study: Study) -> set[str]:
     CorruptObjectError
         As `read_trials`.
     """
-    names = sorted(_trials_with(store, study, "result.json") & {t.name for t in study.trials})
-    found = for_each(lambda name: read_result(store, study.trial_prefix(name)), names)
-    intact(study, found)
-    return set(names)
+    names = _trials_with(store, study, "result.json")
+    intact(study, for_each(lambda name: read_result(store, study.trial_prefix(name)), names))
+    return names
 
 
 def stopped_trials(store: ObjectStore, study: Study) -> set[str]:
-    """Return the names of the trials that were stopped for good, with one listing."""
-    return _trials_with(store, study, "stopped.json")
+    """Return the names of the trials that were stopped for good.
+
+    Raises
+    ------
+    CorruptObjectError
+        As `read_trials`.
+    """
+    names = _trials_with(store, study, "stopped.json")
+    keys = [f"{study.trial_prefix(name)}/stopped.json" for name in names]
+    intact(study, for_each(lambda key: read_sealed(store, key), keys))
+    return names
 
 
 def _trials_with(store: ObjectStore, study: Study, name: str) -> set[str]:
     start = f"{study.prefix}/trials/"
     keys = (entry.key[len(start) :].split("/") for entry in store.list(start))
-    return {key[0] for key in keys if key[1:] == [name]}
+    known = {trial.name for trial in study.trials}
+    return {key[0] for key in keys if key[1:] == [name]} & known
 
 
 def attempted_trials(store: ObjectStore, study: Study) -> set[str]:
