@@ -25,6 +25,7 @@ from robustray.sweeps.queue import Failure
 from robustray.sweeps.runner import stopping_politely
 
 _TICK_S = 0.5
+_DEADLY = 3  # units may each cost their whole budget of workers; more losses in a row are no units'
 
 
 class Listener(Protocol):
@@ -206,7 +207,7 @@ class Pool:
                 self._losses = 0
                 return
         self._losses += 1
-        if self._losses > max(self._resources.retries.preemption, 1):
+        if self._losses > _DEADLY * max(self._resources.retries.preemption, 1):
             raise MachineError(f"workers are lost one after the other: {error}") from error
 
     def _check_patience(self) -> None:

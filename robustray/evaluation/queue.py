@@ -197,7 +197,8 @@ class UnitQueue:
         state = self._states[name]
         if kind is Failure.STORAGE or state.done or state.running or state.alone:
             return False
-        if kind is Failure.PREEMPTION and not state.failures.get(kind):
+        is_first = not state.failures.get(kind)
+        if kind is Failure.PREEMPTION and is_first and self._retries.preemption:
             return False
         state.alone = True
         state.node.batch = name

@@ -198,7 +198,7 @@ def _attempted(job: Job) -> tuple[str, str]:
         return attempts.PREEMPTED, str(error)
     except Exception as error:
         kind = attempts.classify(error)
-        if store is not None and attempt is not None and kind is not attempts.Failure.STORAGE:
+        if store is not None and attempt is not None and not attempts.is_store_away(error):
             with contextlib.suppress(Exception):
                 attempts.conclude(store, job.prefix, attempt, kind.value, error)
         return kind.value, attempts.one_line(error)

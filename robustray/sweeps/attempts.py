@@ -125,6 +125,11 @@ def classify(error: BaseException) -> Failure:
     return Failure.PREEMPTION if is_machine else Failure.USER_ERROR
 
 
+def is_store_away(error: BaseException) -> bool:
+    """Tell whether an error came from a store that does not answer, which can keep no story."""
+    return any(isinstance(one, StoreUnavailableError) for one in causes(error))
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """Return what may explain a difference between two runs: host, device, threads, versions."""
     return {

@@ -263,7 +263,7 @@ def _conclude_quietly(
     error: BaseException,
 ) -> None:
     """Keep the failure's story where the store allows it; the outcome is reported anyway."""
-    if store is None or kind == attempts.Failure.STORAGE:
+    if store is None or attempts.is_store_away(error):
         return
     with contextlib.suppress(Exception):
         attempt = attempt or attempts.register(store, job.prefix, torch.device("cpu"))
