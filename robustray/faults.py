@@ -52,6 +52,8 @@ _WORDS = {os.strerror(number).lower(): number for number in (*_DISK, errno.ENOME
     "disk i/o error": errno.EIO,
     "attempt to write a readonly database": errno.EROFS,
     "pytorchstreamwriter failed writing": errno.ENOSPC,
+    "unexpected pos": errno.ENOSPC,  # torch.save, whose writer came up short
+    "requested and": errno.ENOSPC,  # numpy: "9 requested and 3 written"
 }
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 _NO_ANSWER = {  # of urllib3, by name
