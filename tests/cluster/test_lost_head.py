@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import ray
+from ray.exceptions import ActorUnavailableError, RaySystemError
 
 from robustray.cli import main
 from robustray.cluster import connect
@@ -58,7 +59,7 @@ def test_a_lost_head_ends_the_command_with_3_and_one_line(tmp_path):
         Exception("The current node timed out during startup.\nThis could happen because"),
         RuntimeError("Failed to start the dashboard"),
         ConnectionError("Could not find any running Ray instance"),
-        ray.exceptions.RaySystemError("no raylet"),
+        RaySystemError("no raylet"),
     ],
 )
 def test_whatever_ray_says_when_it_does_not_start_is_a_machines_fault(monkeypatch, error):
@@ -78,7 +79,7 @@ def test_whatever_ray_says_when_it_does_not_start_is_a_machines_fault(monkeypatc
 
 def test_an_error_of_rays_own_is_one_line_and_3(monkeypatch, capsys):
     def lose(*_: object) -> int:
-        raise ray.exceptions.ActorUnavailableError("the actor is away", b"x" * 16)
+        raise ActorUnavailableError("the actor is away", b"x" * 16)
 
     monkeypatch.setattr("robustray.cli._status", lose)
     assert main(["status"]) == 3

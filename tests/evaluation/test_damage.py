@@ -11,7 +11,7 @@ from robustray.errors import CorruptObjectError
 from robustray.evaluation.comparing import publish_judgements
 from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
 from robustray.evaluation.status import describe_status
-from robustray.manifest import build_manifest
+from robustray.manifest import Evaluation, build_manifest
 from robustray.store import LocalStore, canonical_json, find_sealed
 from tests.damage import damaged, emptied, flipped, torn
 from tests.evaluation.support import save_weights
@@ -21,7 +21,7 @@ HARMS = {"flipped": flipped, "torn": torn, "emptied": emptied}
 CANONICAL = ("result.json", "table.csv", "table.parquet", "curve.json", "model_info.json")
 
 
-def manifest_in(folder: Path):
+def manifest_in(folder: Path) -> Evaluation:
     suite = [{"name": "pgd", "attack": "pgd", "options": {"steps": 2, "step_size": 0.05}}]
     document = {
         "kind": "Evaluation", "name": "small", "factory": "tests.evaluation.support:small_net",
@@ -30,7 +30,9 @@ def manifest_in(folder: Path):
         "compute_shape": 16, "shard_size": 10,
         "resources": {"gpus": 0, "cpus": 1, "max_concurrent": 1},
     }  # fmt: skip
-    return build_manifest(document)
+    manifest = build_manifest(document)
+    assert isinstance(manifest, Evaluation)
+    return manifest
 
 
 def evaluate(folder: Path):
@@ -82,6 +84,7 @@ def test_the_same_command_again_mends_everything(place, tmp_path, harm):
     (weights,) = (tmp_path / "store/weights").iterdir()
     weights.write_bytes(flipped(weights.read_bytes()))
     done = evaluate(tmp_path)
+    assert done.folder is not None
     assert done.computed == 1 + 2 * 3
     for name in CANONICAL:
         (one,) = (place / "reports").glob(f"*/{name}")

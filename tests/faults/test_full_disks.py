@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import torch
+from ray.exceptions import RaySystemError, RayTaskError
 from safetensors import SafetensorError
 
 from robustray.cli import main
@@ -74,7 +74,7 @@ CASES = {
     "a wrapped error": (behind(RuntimeError("reading failed"), IO), STORAGE),
     "an error of data from a failing disk": (behind(DataError("can't be read"), IO), STORAGE),
     "several at once": (ExceptionGroup("all", [ValueError("x"), IO]), STORAGE),
-    "what Ray carries": (ray.exceptions.RayTaskError("f", "trace", system(errno.ENOSPC)), STORAGE),
+    "what Ray carries": (RayTaskError("f", "trace", system(errno.ENOSPC)), STORAGE),
     "a store that is away, wrapped": (
         behind(RuntimeError("epoch 3"), StoreUnavailableError("no answer")), STORAGE,
     ),
@@ -83,7 +83,7 @@ CASES = {
     "no memory": (MemoryError(), MEMORY),
     "no memory on a GPU": (torch.OutOfMemoryError("CUDA out of memory"), MEMORY),
     "no memory, in words": (RuntimeError("DefaultCPUAllocator: can't allocate memory"), MEMORY),
-    "Ray fails": (ray.exceptions.RaySystemError("gone"), PREEMPTION),
+    "Ray fails": (RaySystemError("gone"), PREEMPTION),
     "a machine": (MachineError("gone"), PREEMPTION),
     "a user's value": (ValueError("no space left on device"), USER),
     "a missing file": (FileNotFoundError(errno.ENOENT, "no such file"), USER),

@@ -11,7 +11,7 @@ import yaml
 
 from robustray.cli import main
 from robustray.errors import CorruptObjectError, UserError
-from robustray.manifest import validate
+from robustray.manifest import Sweep, validate
 from robustray.reports.table import write_table
 from robustray.store import LocalStore, canonical_json, find_sealed
 from robustray.sweeps import Study, attempts, describe_status, load_study, make_plan, run_study
@@ -33,7 +33,9 @@ def small_study() -> Study:
     document["evaluation"] = {"attacks": ["fgsm"]}
     document["search"] = {"grace_epochs": 1, "reduction": 2}
     document["grid"]["widths"]["settings"] = [[0.25] * 3, [0.25, 0.25, 0.5], [0.25, 0.5, 0.25]]
-    return Study.from_manifest(validate(document))
+    manifest = validate(document)
+    assert isinstance(manifest, Sweep)
+    return Study.from_manifest(manifest)
 
 
 def job_of(study: Study, folder: Path, name: str) -> TrialJob:

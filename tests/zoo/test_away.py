@@ -56,7 +56,7 @@ def test_a_machine_without_a_network_ends_with_3(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(socket, "getaddrinfo", offline)
     monkeypatch.setenv("ROBUSTRAY_DATA", str(tmp_path))
-    assert main(["zoo", "fetch", "robust_model_zoo_1-tf1"]) == 3
+    assert main(["zoo", "fetch", "wrn_a4-robustbench-500k"]) == 3
     assert "can't be found" in capsys.readouterr().err
 
 
