@@ -14,7 +14,8 @@ from robustray import __version__
 from robustray.cli_cluster import add_cluster, preflight
 from robustray.cli_models import add_models
 from robustray.cli_zoo import add_zoo
-from robustray.errors import MachineError, StoreUnavailableError, UserError
+from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError, UserError
+from robustray.faults import find_fault
 from robustray.manifest import (
     Evaluation,
     Manifest,
@@ -25,7 +26,7 @@ from robustray.manifest import (
     study_id,
 )
 
-EXIT_OK, EXIT_FAILED_TRIALS, EXIT_INTERRUPTED = 0, 1, 130
+EXIT_OK, EXIT_FAILED_TRIALS, EXIT_PROGRAM, EXIT_INTERRUPTED = 0, 1, 1, 130
 
 # The kinds of manifest that plan, run and status hand on; a Sweep has commands of its own.
 COMMANDS = {
@@ -59,15 +60,28 @@ def main(
     options = _parser(default_manifest).parse_args(arguments)
     try:
         return options.command(options)
-    except (UserError, MachineError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except Exception:
+    except Exception as error:
+        return _tell(error)
+
+
+def _tell(error: Exception) -> int:
+    """Print an error, in one message unless it is the program's; return its exit code."""
+    fault = None if isinstance(error, MachineError) else find_fault(error)
+    code = MachineError.exit_code if fault else getattr(error, "exit_code", None)
+    if code is None:
         traceback.print_exc()
-        return 1
+        return EXIT_PROGRAM
+    said = str(error) if isinstance(error, UserError | MachineError) else _named(error)
+    print(f"error: {said}{f'; {fault.remedy}' if fault else ''}", file=sys.stderr)
+    return code
+
+
+def _named(error: Exception) -> str:
+    """Return a library's error as one line that tells its class."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -201,11 +215,16 @@ def _status(options: argparse.Namespace) -> int:
         wanted = [study_id(_sweep(options))]
     if not wanted and not jobs:
         print(f"no study in {store.uri} yet")
+    code = EXIT_OK
     for name in wanted:
-        print(describe_status(store, load_study(store, name), details=len(wanted) == 1))
+        try:
+            print(describe_status(store, load_study(store, name), details=len(wanted) == 1))
+        except CorruptObjectError as error:  # the others are told all the same
+            print(f"error: {error}", file=sys.stderr)
+            code = error.exit_code
     for line in jobs:
         print(line)
-    return EXIT_OK
+    return code
 
 
 def _report(options: argparse.Namespace) -> int:

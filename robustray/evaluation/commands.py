@@ -76,7 +76,11 @@ def run(
             "\ncomputed     nothing: everything was there")  # fmt: skip
         say(f"record       {done.folder}")
     _say_tracking(done.untracked, uri, say)
-    return True, done.interrupted
+    for reason in done.failed:
+        say(f"failed: {reason}")
+    if done.failed:
+        say("the result is PARTIAL; the same command tries again what failed")
+    return not done.failed, done.interrupted
 
 
 def audit(manifest: Evaluation, store: ObjectStore, *, yes: bool, as_json: bool, say: Say) -> None:

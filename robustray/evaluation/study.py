@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from robustray.cluster import connect
-from robustray.errors import UserError
+from robustray.errors import CorruptObjectError, UserError
 from robustray.evaluation.agenda import Work
 from robustray.evaluation.driver import Conclusion, Driver
 from robustray.evaluation.plan import (
@@ -37,7 +36,8 @@ from robustray.store import (
     NotFoundError,
     ObjectStore,
     canonical_json,
-    sha256_bytes,
+    read_sealed,
+    seal,
 )
 from robustray.sweeps import Study, Trial, attempts, make_plan, publish
 from robustray.sweeps.lease import lease
@@ -215,12 +215,11 @@ class _Run:
     def _is_done(self, task: Task) -> bool:
         """Whether the store holds the result of this very task."""
         try:
-            record = json.loads(self._store.get(f"{self._setting.prefix(task.name)}/record.json"))
-            digest = record.pop("sha256")
-        except (NotFoundError, ValueError, KeyError, AttributeError):
+            key = f"{self._setting.prefix(task.name)}/record.json"
+            record, verified = read_sealed(self._store, key)
+        except (NotFoundError, CorruptObjectError):
             return False
-        intact = digest == sha256_bytes(canonical_json(record))
-        return intact and record["task"] == task_digest(task, self._setting)
+        return verified and record["task"] == task_digest(task, self._setting)
 
     def _keep(self, item: Work, conclusion: Conclusion) -> None:
         """Keep a trial's result, and show it."""
@@ -239,11 +238,10 @@ class _Run:
             "result": result,
             "ended_ms": max(ended, default=self._session.started_ms),
         }
-        record["sha256"] = sha256_bytes(canonical_json(record))
         prefix = setting.prefix(task.name)
         self._store.put(f"{prefix}/table.parquet", write_parquet(conclusion.merged))
         self._store.put(f"{prefix}/result.json", canonical_json(result))
-        self._store.put(f"{prefix}/record.json", canonical_json(record))
+        self._store.put(f"{prefix}/record.json", seal(record))
         clean, robust = result["clean"]["accuracy"], result["robust"]["accuracy"]
         self._say(f"{task.name}: clean {100 * clean:.2f} %, robust {100 * robust:.2f} %")
         self._track(task.name)

@@ -14,7 +14,13 @@ from robustray.evaluation.plan import Images, Wanted, read_images
 from robustray.evaluation.suites import resolve_suite, resolve_threat
 from robustray.evaluation.task import Subject, Task
 from robustray.manifest import Evaluation, JudgedData, JudgedThreat, SurrogateConfig
-from robustray.store import CheckpointStore, ObjectStore, canonical_json, sha256_bytes
+from robustray.store import (
+    CheckpointStore,
+    NotFoundError,
+    ObjectStore,
+    canonical_json,
+    sha256_bytes,
+)
 from robustray.sweeps import Study, Trial, load_study
 from robustray.sweeps.trial import read_result
 
@@ -93,13 +99,16 @@ def selected_subject(store: ObjectStore, setting: Setting, trial: Trial) -> Subj
     Raises
     ------
     UserError
-        If the bytes of its weights were not kept.
+        If the bytes of its weights were not kept, or are not known to be the selected ones.
     """
     prefix = setting.study.trial_prefix(trial.name)
     result = read_result(store, prefix)
     assert result is not None
     checkpoints = CheckpointStore(store, prefix, Path(tempfile.gettempdir()))
-    record = checkpoints.record(result["selected_epoch"])
+    try:
+        record = checkpoints.record(result["selected_epoch"])
+    except NotFoundError as error:
+        raise UserError("the record of its selected checkpoint is damaged") from error
     wanted = result["weights_sha256"]
     entry = next((e for e in record.files.values() if e["sha256"] == wanted), None)
     if record.state == "pruned" or entry is None:

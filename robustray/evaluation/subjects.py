@@ -22,7 +22,7 @@ from robustray.evaluation.task import Subject
 from robustray.manifest import Evaluation, WeightsConfig
 from robustray.models import WeightsError, load_weights
 from robustray.models.tensor_bundle import index_of
-from robustray.store import NotFoundError, ObjectStore, open_store, sha256_file
+from robustray.store import NotFoundError, ObjectStore, holds, open_store, sha256_file
 
 
 def find_subject(
@@ -51,7 +51,7 @@ def find_subject(
             )
         _load(network, path, manifest.weights.format)
         key = f"weights/{digest}"
-        if keep and not store.exists(key):
+        if keep and not holds(store, key, digest):
             store.put_file(key, path)
     return Subject(network, digest, manifest.weights.format, key)
 

@@ -175,13 +175,11 @@ class Worker:
 
 def failure(prefix: str, error: BaseException) -> Reply:
     """Return the reply that tells of an exception; ``user``: its message is enough."""
-    user = isinstance(error, UserError | ValueError)
-    if user:
-        kind, message = "user_error", str(error)
-    else:
-        from robustray.sweeps.attempts import classify, one_line  # Ray Tune and more: seconds
+    from robustray.sweeps.attempts import classify, one_line  # Ray Tune and more: seconds
 
-        kind, message = classify(error).value, one_line(error)
+    kind = classify(error).value
+    user = kind == "user_error" and isinstance(error, UserError | ValueError)
+    message = str(error) if user else one_line(error)
     trace = "".join(traceback.format_exception(error))
     return Reply(prefix, kind, message=message, traceback=trace, user=user)
 

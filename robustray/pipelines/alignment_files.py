@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from safetensors.torch import load as load_safetensors
@@ -14,7 +13,7 @@ from robustray.manifest import WeightsConfig
 from robustray.manifest.alignment_stages import Reference
 from robustray.models import load_weights
 from robustray.models.errors import WeightsError
-from robustray.pipelines.work import read_file
+from robustray.pipelines.work import read_file, read_result
 from robustray.store import ObjectStore
 
 KIND = "alignment"
@@ -27,6 +26,8 @@ def find_run(store: ObjectStore, name: str) -> tuple[str, dict[str, Any]]:
     ------
     ManifestError
         If there is none, or several have that name.
+    CorruptObjectError
+        If its result is damaged.
     """
     keys = [entry.key for entry in store.list(f"{KIND}/") if entry.key.endswith("/result.json")]
     prefixes = [key.removesuffix("/result.json") for key in keys]
@@ -36,7 +37,9 @@ def find_run(store: ObjectStore, name: str) -> tuple[str, dict[str, Any]]:
         known = ", ".join(sorted(ids.values())) or "none"
         words = "several finished jobs have" if found else "no finished job has"
         raise ManifestError(f"{words} the name {name!r}; finished: {known}")
-    return found[0], json.loads(store.get(f"{found[0]}/result.json"))
+    result = read_result(store, found[0])
+    assert result is not None
+    return found[0], result
 
 
 def made_of(store: ObjectStore, reference: Reference) -> dict[str, Any]:

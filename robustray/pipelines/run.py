@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 import time
@@ -20,9 +19,9 @@ from robustray.data import data_root
 from robustray.errors import MachineError, UserError
 from robustray.manifest import Manifest, dump_manifest, study_id
 from robustray.pipelines.tracked import job_run
-from robustray.pipelines.work import Context, Job, Product, attempt_job
+from robustray.pipelines.work import Context, Job, Product, attempt_job, read_file, read_result
 from robustray.reports.files import write_atomically
-from robustray.store import CheckpointStore, ObjectStore
+from robustray.store import CheckpointStore, ObjectStore, canonical_json, is_damaged
 from robustray.sweeps import attempts
 from robustray.sweeps.lease import lease
 from robustray.sweeps.progress import Telling
@@ -249,9 +248,9 @@ class _Driver:
         result = read_result(self._store, self._job.prefix)
         assert result is not None, "a finished job has a result"
         folder = report_root / name
-        for file in ("result.json", *(f"files/{file}" for file in result["files"])):
-            content = self._store.get(f"{self._job.prefix}/{file}")
-            write_atomically(folder / file.removeprefix("files/"), content)
+        write_atomically(folder / "result.json", canonical_json(result))
+        for file in result["files"]:
+            write_atomically(folder / file, read_file(self._store, self._job.prefix, result, file))
         untracked = self._end("FINISHED", self._patience_s)
         return Outcome(name, result, folder, "", False, untracked)
 
@@ -264,17 +263,16 @@ class _Driver:
         self._uploader.submit(job.prefix, lambda: job_run(job, store, status, params))
 
 
-def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
-    """Return a job's committed result, or None while it has none."""
-    if not store.exists(f"{prefix}/result.json"):
-        return None
-    return json.loads(store.get(f"{prefix}/result.json"))
-
-
 def describe_progress(manifest: Manifest, kind: str, steps: int, store: ObjectStore) -> str:
-    """Return a line on how far a job is, and why its last attempt ended."""
+    """Return a line on how far a job is, and why its last attempt ended.
+
+    Raises
+    ------
+    CorruptObjectError
+        If its result is damaged; running it again makes it anew.
+    """
     prefix = prefix_of(manifest, kind)
-    if store.exists(f"{prefix}/result.json"):
+    if read_result(store, prefix) is not None:
         return f"{study_id(manifest)}: finished"
     done = max(CheckpointStore(store, prefix, Path(tempfile.gettempdir())).steps(), default=0)
     line = f"{study_id(manifest)}: {done} of {steps} steps are committed"
@@ -295,6 +293,9 @@ def describe_jobs(store: ObjectStore, kinds: Sequence[str]) -> list[str]:
         for job, names in sorted(files.items()):
             steps = {name.split("/")[1] for name in names if name.startswith("checkpoints/")}
             newest = max(map(int, steps), default=0)
-            state = "finished" if "result.json" in names else f"{newest} steps are committed"
+            state = f"{newest} steps are committed"
+            if "result.json" in names:
+                damaged = is_damaged(store, f"{kind}/{job}/result.json")
+                state = "DAMAGED; run it again" if damaged else "finished"
             lines.append(f"{kind} {job}: {state}")
     return lines

@@ -50,7 +50,7 @@ def push_data(
                 f"{_digest(root / path, 64)}"
             )
         _check(root / path, digest)
-        there = store.exists(_key(digest))
+        there = _is_staged(digest, store)
         if not there:
             store.put_file(_key(digest), root / path)
         say(f"{'there already' if there else 'staged':<13} {path}  {_key(digest)}")
@@ -122,6 +122,16 @@ def _fetch(path: str, digest: str, root: Path, store: ObjectStore) -> None:
             copy.replace(root / path)
     except OSError as error:
         raise MachineError(f"fetching {path} to {root} failed: {error.strerror}") from error
+
+
+def _is_staged(digest: str, store: ObjectStore) -> bool:
+    """Tell whether the store holds a file of this digest; a damaged one is staged again."""
+    if not store.exists(_key(digest)):
+        return False
+    with tempfile.TemporaryDirectory(prefix="robustray-") as folder:
+        copy = Path(folder, "file")
+        store.get_file(_key(digest), copy)
+        return _digest(copy, len(digest)) == digest
 
 
 def _check(path: Path, digest: str | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from robustray.cluster import Capacity, check_fits, connect, describe, has_gpu, read_capacity
 from robustray.data import data_root
-from robustray.errors import MachineError, StoreError, StoreUnavailableError, UserError
+from robustray.errors import MachineError, StoreUnavailableError, UserError
 from robustray.manifest import Resources, Sweep
 from robustray.store import LocalStore, ObjectStore
 from robustray.store.staged_data import load_staged_dataset
@@ -22,6 +22,7 @@ from robustray.sweeps.distributed import attempt_on_workers
 from robustray.sweeps.grid import Study
 from robustray.sweeps.halving import Halving, stop_words
 from robustray.sweeps.lease import lease
+from robustray.sweeps.mending import mend_study
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
 from robustray.sweeps.progress import Progress
 from robustray.sweeps.queue import Failure, TrialQueue
@@ -132,6 +133,7 @@ class _Driver:
         self._by_name = {trial.name: trial for trial in study.trials}
         self._readers = {t.name: TrialReader(store, study, t) for t in study.trials}
         self._failures: dict[str, str] = {}
+        mend_study(store, study)
         self._done = finished_trials(store, study)
         self._halving = Halving(study, store) if study.manifest.search else None
         self._stopped = stopped_trials(store, study) - self._done
@@ -308,7 +310,9 @@ def check_store(store: ObjectStore) -> None:
     try:
         store.probe()
     except StoreUnavailableError as error:
-        raise StoreError(f"{error}. Check ROBUSTRAY_STORE and AWS_ENDPOINT_URL") from error
+        raise StoreUnavailableError(
+            f"{error}. Check ROBUSTRAY_STORE and AWS_ENDPOINT_URL"
+        ) from error
 
 
 def check_shared(store: ObjectStore, capacity: Capacity, say: Callable[[str], None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 import time
@@ -11,7 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from robustray.errors import CorruptObjectError
+from robustray.faults import find_fault
 from robustray.reports.files import write_atomically
+from robustray.store import seal, unseal
 from robustray.zoo.addresses import DownloadError
 from robustray.zoo.archives import unpack
 from robustray.zoo.download import Fetcher, fetch_url, page_title
@@ -61,6 +63,8 @@ class Cache:
         ------
         DownloadError
             If one can't be had, or has another digest than it should have.
+        CorruptObjectError
+            If the memory of first downloads is damaged.
         """
         return [self._fetch(record, file) for file in record.files]
 
@@ -105,7 +109,7 @@ class Cache:
 
     def _download(self, file: ZooFile, path: Path) -> str:
         """Try the sources in order; say why each failed."""
-        reasons = []
+        reasons, away = [], None
         for source in file.sources:
             if source.startswith("page:"):
                 reasons.append(
@@ -121,7 +125,8 @@ class Cache:
                 return fetch_url(url, path, fetcher, limit=file.max_size, size=file.size)
             except DownloadError as error:
                 reasons.append(str(error))
-        raise DownloadError(f"{file.name} can't be had: {'; '.join(reasons)}")
+                away = error if find_fault(error) else away
+        raise DownloadError(f"{file.name} can't be had: {'; '.join(reasons)}") from away
 
     def _unpacked(self, file: ZooFile, path: Path) -> Path:
         if file.archive is None:
@@ -146,15 +151,20 @@ class Cache:
         memory = self._memory() | {
             f"{record.name}/{file.name}": {"sha256": digest, "trusted_at": seconds}
         }
-        text = json.dumps(memory, indent=1, sort_keys=True)
-        write_atomically(self.folder / "trusted.json", text.encode())
+        write_atomically(self.folder / "trusted.json", seal(memory))
         self.fetcher.say(
             f"{file.name}: no digest is published; {digest} is remembered, and demanded from now on"
         )
 
     def _memory(self) -> dict[str, Any]:
         path = self.folder / "trusted.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        try:
+            return unseal(path.read_bytes(), str(path)).content if path.exists() else {}
+        except CorruptObjectError as error:
+            raise CorruptObjectError(
+                f"{error}. It holds the digests of first downloads: restore it, or delete it to "
+                "trust the files that are here now"
+            ) from error
 
 
 def _check_by_hand(file: ZooFile, path: Path) -> None:
