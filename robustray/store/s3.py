@@ -287,6 +287,8 @@ class S3Store(ObjectStore):
             if code_of(error) in ("NoSuchKey", "404"):
                 raise NotFoundError(key, self.uri) from None
             raise
+        except AttributeError as error:  # botocore's, of a failure that comes with a checksum
+            raise ConnectionError(f"{key}: the server failed, and did not say why") from error
 
     def _head(self, key: str) -> Any | None:
         def action(_: int) -> Any | None:
