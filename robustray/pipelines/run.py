@@ -20,9 +20,9 @@ from robustray.data import data_root
 from robustray.errors import MachineError, UserError
 from robustray.manifest import Manifest, dump_manifest, study_id
 from robustray.pipelines.tracked import job_run
-from robustray.pipelines.work import Context, Job, Product, attempt_job
+from robustray.pipelines.work import Context, Job, Product, attempt_job, read_file
 from robustray.reports.files import write_atomically
-from robustray.store import CheckpointStore, ObjectStore
+from robustray.store import CheckpointStore, ObjectStore, canonical_json
 from robustray.sweeps import attempts
 from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.progress import Telling
@@ -254,9 +254,9 @@ class _Driver:
         result = read_result(self._store, self._job.prefix)
         assert result is not None, "a finished job has a result"
         folder = report_root / name
-        for file in ("result.json", *(f"files/{file}" for file in result["files"])):
-            content = self._store.get(f"{self._job.prefix}/{file}")
-            write_atomically(folder / file.removeprefix("files/"), content)
+        write_atomically(folder / "result.json", canonical_json(result))
+        for file in result["files"]:
+            write_atomically(folder / file, read_file(self._store, self._job.prefix, result, file))
         untracked = self._end("FINISHED", self._patience_s)
         return Outcome(name, result, folder, "", False, untracked)
 

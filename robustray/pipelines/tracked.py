@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustray.manifest import dump_manifest, manifest_hash
-from robustray.pipelines.work import Job
+from robustray.pipelines.work import Job, read_file
 from robustray.store import CheckpointStore, ObjectStore, canonical_json
 from robustray.sweeps.attempts import list_attempts
 from robustray.sweeps.records import flatten
@@ -75,7 +75,7 @@ def _points(store: ObjectStore, prefix: str) -> list[MetricPoint]:
 
 def _files(store: ObjectStore, prefix: str, result: Mapping[str, Any]) -> dict[str, bytes]:
     names = [name for name in result["files"] if name.endswith(_SHOWN)]
-    return {name: store.get(f"{prefix}/files/{name}") for name in names}
+    return {name: read_file(store, prefix, result, name) for name in names}
 
 
 def _environment(tries: list[Any]) -> dict[str, str]:
