@@ -23,7 +23,8 @@ from robustray.evaluation.task import Task, Unit
 from robustray.evaluation.units import LoadedUnit, UnitStore
 from robustray.evaluation.worker import Order, Place, Reply
 from robustray.manifest import Resources
-from robustray.store import ObjectStore, canonical_json
+from robustray.store import canonical_json
+from robustray.sweeps.lease import Lease
 from robustray.sweeps.queue import Failure
 
 _ROUNDS = 4
@@ -56,8 +57,8 @@ class Driver:
 
     Parameters
     ----------
-    store : ObjectStore
-        Where units are.
+    held : Lease
+        Ends the run when it is lost; its store is where units are.
     work : sequence of Work
         The tasks.
     prefix : str
@@ -71,13 +72,14 @@ class Driver:
 
     def __init__(
         self,
-        store: ObjectStore,
+        held: Lease,
         work: Sequence[Work],
         prefix: str,
         on_task: OnTask,
         on_failure: OnFailure | None = None,
     ) -> None:
-        self._store, self._units, self._prefix = store, UnitStore(store), prefix
+        self._lease, self._store, self._prefix = held, held.store, prefix
+        self._units = UnitStore(held.store)
         self._work = {item.task.name: item for item in work}
         self._on_task, self._on_failure = on_task, on_failure
         self._open = set(self._work)
@@ -180,6 +182,7 @@ class Driver:
 
     def tick(self, workers: int) -> None:
         """Follow `Listener`."""
+        self._lease.tick()
         if self._progress is not None:
             self._progress.heartbeat(workers, self._queue.seconds_left(workers))
 

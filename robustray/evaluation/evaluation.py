@@ -36,7 +36,7 @@ from robustray.manifest import Evaluation
 from robustray.reports.files import write_atomically
 from robustray.store import ObjectStore, canonical_json
 from robustray.sweeps import attempts
-from robustray.sweeps.lease import lease
+from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.study import check_store, start_tracking
 from robustray.tracking import RunRecord, Uploader, ui_command
 from robustray.tracking.records import Status
@@ -136,10 +136,10 @@ def run_evaluation(
         resources = pick_resources(store, manifest.resources, assume_yes, say)
         plan = make_plan(prepared, store, on_gpu=on_gpu(resources))
         say(describe_plan(plan))
-        with lease(store, f"{plan.prefix}/driver.json", say):
-            uploader, patience_s = start_tracking(tracking_uri, say)
+        with lease(store, plan.prefix, say) as held:
+            uploader, patience_s = start_tracking(tracking_uri, say, held)
             try:
-                run = _Run(plan, store, uploader, patience_s)
+                run = _Run(plan, held, uploader, patience_s)
                 place = make_place(store, data_root, resources, manifest.batch_size)
                 interrupted = not run.drive(
                     lambda driver: driver.run(
@@ -156,9 +156,8 @@ def run_evaluation(
 class _Run:
     """One run of an evaluation, in this process."""
 
-    def __init__(
-        self, plan: Plan, store: ObjectStore, uploader: Uploader, patience_s: float
-    ) -> None:
+    def __init__(self, plan: Plan, held: Lease, uploader: Uploader, patience_s: float) -> None:
+        self._lease, store = held, held.store
         self._plan, self._store, self._uploader = plan, store, uploader
         self._patience_s = patience_s
         self._units = UnitStore(store)
@@ -168,7 +167,7 @@ class _Run:
             Work(task, images, plan.macs, audited=manifest.audit and not task.name)
             for task in plan.tasks
         ]
-        self._driver = Driver(store, work, plan.prefix, self._keep)
+        self._driver = Driver(held, work, plan.prefix, self._keep)
         self._session = attempts.register(store, plan.prefix, torch.device("cpu"))
 
     def drive(self, run: Callable[[Driver], bool]) -> bool:
@@ -176,6 +175,8 @@ class _Run:
         self._track("RUNNING")
         try:
             whole = run(self._driver)
+        except LeaseLostError:
+            raise
         except BaseException as error:
             kind = attempts.classify(error).value if isinstance(error, Exception) else "stopped"
             self._end_session(kind, error)
@@ -232,6 +233,7 @@ class _Run:
 
     def conclude(self, report_root: Path) -> Evaluated:
         """Write everything that the evaluation leaves behind."""
+        self._lease.check(self._store)
         plan, sessions = self._plan, attempts.list_attempts(self._store, self._plan.prefix)
         files = result_files(plan, self._done, self._units)
         result = main_result(plan, self._done[""])

@@ -40,7 +40,7 @@ from robustray.store import (
     seal,
 )
 from robustray.sweeps import Study, Trial, attempts, make_plan, publish
-from robustray.sweeps.lease import lease
+from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.records import finished_trials, read_trial, study_run, trial_run
 from robustray.sweeps.report import Published
 from robustray.sweeps.study import check_store, start_tracking
@@ -106,10 +106,10 @@ def evaluate_study(
     check_store(store)
     with connect():
         resources = pick_resources(store, manifest.resources, assume_yes, say)
-        with lease(store, f"{setting.study.prefix}/driver.json", say):  # the sweep's own
-            uploader, patience_s = start_tracking(tracking_uri, say)
+        with lease(store, setting.study.prefix, say) as held:  # the sweep's own
+            uploader, patience_s = start_tracking(tracking_uri, say, held)
             try:
-                run = _Run(setting, store, uploader, say, gpu=on_gpu(resources))
+                run = _Run(setting, held, uploader, say, gpu=on_gpu(resources))
                 place = make_place(store, data_root, resources, manifest.batch_size)
                 interrupted = not run.drive(
                     lambda driver: driver.run(
@@ -143,12 +143,13 @@ class _Run:
     def __init__(
         self,
         setting: Setting,
-        store: ObjectStore,
+        held: Lease,
         uploader: Uploader,
         say: Callable[[str], None],
         *,
         gpu: bool,
     ) -> None:
+        self._lease, store = held, held.store
         self._setting, self._store, self._uploader, self._say = setting, store, uploader, say
         study, manifest = setting.study, setting.manifest
         self._plan = make_plan(study, store)
@@ -161,13 +162,15 @@ class _Run:
         done = sorted(finished_trials(store, study))
         work = [item for name in done if (item := self._work(name, conditions, size))]
         say(f"{study.id}: {len(work)} of {len(done)} finished trials to attack ({setting.label})")
-        self._driver = Driver(store, work, self._prefix, self._keep, self._give_up)
+        self._driver = Driver(held, work, self._prefix, self._keep, self._give_up)
         self._session = attempts.register(store, self._prefix, torch.device("cpu"))
 
     def drive(self, run: Callable[[Driver], bool]) -> bool:
         """Run the driver; write down how that ended."""
         try:
             whole = run(self._driver)
+        except LeaseLostError:
+            raise
         except BaseException as error:
             kind = attempts.classify(error).value if isinstance(error, Exception) else "stopped"
             attempts.conclude(self._store, self._prefix, self._session, kind, error)
@@ -178,6 +181,7 @@ class _Run:
 
     def conclude(self, report_root: Path, patience_s: float, interrupted: bool) -> StudyEvaluated:
         """Write the study's report again, and close its runs in MLflow."""
+        self._lease.check(self._store)
         study, published = self._setting.study, publish(self._plan, self._store, report_root)
         for name in finished_trials(self._store, study):
             self._track(name)

@@ -23,7 +23,7 @@ from robustray.pipelines.work import Context, Job, Product, attempt_job, read_fi
 from robustray.reports.files import write_atomically
 from robustray.store import CheckpointStore, ObjectStore, canonical_json, is_damaged
 from robustray.sweeps import attempts
-from robustray.sweeps.lease import lease
+from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.progress import Telling
 from robustray.sweeps.queue import Failure, TrialQueue
 from robustray.sweeps.runner import stopping_politely
@@ -125,11 +125,11 @@ def run_job(
         if not check_fits(resources, capacity):
             say(f"no live node has {describe(resources)} yet; waiting for one")
         prefix = prefix_of(manifest, kind)
-        with lease(store, f"{prefix}/driver.json", say):
-            store.put(f"{prefix}/manifest.yaml", dump_manifest(manifest).encode())
-            uploader, patience_s = start_tracking(tracking_uri, say)
+        with lease(store, prefix, say) as held:
+            held.store.put(f"{prefix}/manifest.yaml", dump_manifest(manifest).encode())
+            uploader, patience_s = start_tracking(tracking_uri, say, held)
             job = Job(prefix, manifest, work, store.uri, str(folder), resources, coordinates)
-            driver = _Driver(job, store, uploader, patience_s, steps, params or {})
+            driver = _Driver(job, held, uploader, patience_s, steps, params or {})
             try:
                 return driver.run(report_root)
             finally:
@@ -147,12 +147,13 @@ class _Driver:
     def __init__(
         self,
         job: Job,
-        store: ObjectStore,
+        held: Lease,
         uploader: Uploader,
         patience_s: float,
         steps: int,
         params: Mapping[str, str],
     ) -> None:
+        self._lease, store = held, held.store
         self._job, self._store, self._uploader = job, store, uploader
         self._patience_s, self._params, self._steps = patience_s, params, steps
         self._checkpoints = CheckpointStore(store, job.prefix, Path(tempfile.gettempdir()))
@@ -174,6 +175,8 @@ class _Driver:
                         stop.wait(_LOOK_S)
                     else:
                         self._attempt(stop)
+        except LeaseLostError:
+            raise
         except BaseException:
             self._end("KILLED", 10)
             raise
@@ -200,6 +203,7 @@ class _Driver:
 
     def _look(self, begun: float) -> None:
         """Tell of the steps that were committed since the last look."""
+        self._lease.tick()
         newest = max(self._checkpoints.steps(), default=0)
         if newest > self._seen:
             metrics = self._last_metrics(newest)
@@ -239,6 +243,7 @@ class _Driver:
         return None
 
     def _conclude(self, report_root: Path) -> Outcome:
+        self._lease.check(self._store)
         name = self._job.prefix.rpartition("/")[2]
         if not self._queue.finished:
             return Outcome(name, None, None, "", True, self._end("KILLED", 20))

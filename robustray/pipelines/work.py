@@ -5,9 +5,9 @@ The truth about a job is what its prefix in the store holds, as for a trial of a
     manifest.yaml            what was asked for
     attempts/0001.json       one per attempt: when, where, how it ended (provenance)
     checkpoints/000003/...   committed steps, each with its journal segment
-    files/<name>             what the job leaves behind: weights, figures, tables
+    files/<sha256>/<name>    what an attempt leaves behind: weights, figures, tables
     finished.json            when and where the result was made (provenance)
-    result.json              the canonical result, with the digests of the files
+    result.json              the canonical result; commits the files, by their digests
 """
 
 from __future__ import annotations
@@ -243,23 +243,26 @@ def read_file(store: ObjectStore, prefix: str, result: Mapping[str, Any], name: 
     UserError
         If the job left no such file.
     CorruptObjectError
-        If its bytes are not those that were committed.
+        If its bytes are not those that were committed, or gone.
     """
     digests = result["files"]
     if name not in digests:
         raise UserError(f"{prefix} has no file {name!r}; it has {', '.join(sorted(digests))}")
-    content = store.get(f"{prefix}/files/{name}")
-    if sha256_bytes(content) != digests[name]:
-        raise CorruptObjectError(f"{prefix}/files/{name} differs from the digest in result.json")
-    return content
+    for key in (_file_key(prefix, name, digests[name]), f"{prefix}/files/{name}"):
+        with contextlib.suppress(NotFoundError):  # the second key is that of earlier versions
+            content = store.get(key)
+            if sha256_bytes(content) != digests[name]:
+                raise CorruptObjectError(f"{key} differs from the digest in result.json")
+            return content
+    raise CorruptObjectError(f"{prefix} has lost its file {name}, which result.json names")
 
 
 def _commit_product(
     store: ObjectStore, job: Job, attempt: attempts.Attempt, product: Product
 ) -> None:
-    for name, content in product.files.items():
-        store.put(f"{job.prefix}/files/{name}", content)
     digests = {name: sha256_bytes(content) for name, content in product.files.items()}
+    for name, content in product.files.items():
+        store.put(_file_key(job.prefix, name, digests[name]), content)
     provenance = {
         "attempt": attempt.number,
         "finished_ms": int(time.time() * 1000),
@@ -267,3 +270,8 @@ def _commit_product(
     }
     create_sealed(store, f"{job.prefix}/finished.json", provenance)
     create_sealed(store, f"{job.prefix}/result.json", {**product.result, "files": digests})
+
+
+def _file_key(prefix: str, name: str, sha256: str) -> str:
+    """Return where a file lies: attempts that made different bytes do not overwrite each other."""
+    return f"{prefix}/files/{sha256}/{name}"

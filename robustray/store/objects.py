@@ -173,8 +173,12 @@ class ObjectStore(ABC):
     def _exercise(self, key: str, data: bytes) -> None:
         try:
             created = self._races(key, data)
+            if not max(created):
+                raise NotAtomicError("the server refuses to create what is not there")
             again = self.create(key, data)
             found = self.get(key) == data and ObjectInfo(key, len(data)) in self.list(key)
+        except NotFoundError:
+            again = found = False
         except StoreError:
             with contextlib.suppress(StoreError, StoreUnavailableError):
                 self.delete(key)

@@ -60,7 +60,7 @@ class Listener(Protocol):
         """Hear that an attempt failed; the next comes after ``wait`` seconds, or never if None."""
 
     def tick(self) -> None:
-        """Hear that some time has passed."""
+        """Hear that some time has passed; a `MachineError` from here ends the run."""
 
 
 def run_queue(
@@ -97,7 +97,7 @@ def run_queue(
     Raises
     ------
     MachineError
-        If no trial could be started for ``resources.wait_minutes``.
+        If no trial could be started for ``resources.wait_minutes``; what ``listener.tick`` raises.
     """
     stop = threading.Event()
     state = _SweepCallback(queue, listener, resources.wait_minutes * 60, judge)
@@ -252,7 +252,11 @@ class _SweepCallback(tune.Callback):
                 "(resources.wait_minutes). Nothing is lost; run the same command again"
             )
             raise self.abort
-        self._listener.tick()
+        try:
+            self._listener.tick()
+        except MachineError as error:
+            self.abort = error
+            raise
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._running.add(trial.config["trial"])

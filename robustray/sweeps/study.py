@@ -21,7 +21,7 @@ from robustray.sweeps import attempts
 from robustray.sweeps.distributed import attempt_on_workers
 from robustray.sweeps.grid import Study
 from robustray.sweeps.halving import Halving, stop_words
-from robustray.sweeps.lease import lease
+from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.mending import mend_study
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
 from robustray.sweeps.progress import Progress
@@ -108,13 +108,15 @@ def run_study(
         capacity = read_capacity()
         check_shared(store, capacity, say)
         cpu_only = _check_resources(manifest, capacity, assume_yes, say)
-        with lease(store, f"{study.prefix}/driver.json", say):
-            save_study(store, study)
-            uploader, patience_s = start_tracking(tracking_uri, say)
-            driver = _Driver(study, plan, store, uploader, patience_s)
+        with lease(store, study.prefix, say) as held:
+            save_study(held.store, study)
+            uploader, patience_s = start_tracking(tracking_uri, say, held)
+            driver = _Driver(study, plan, held, uploader, patience_s)
             try:
                 driver.run(str(folder), _bounded(manifest.resources, capacity, cpu_only))
                 return driver.conclude(report_root)
+            except LeaseLostError:
+                raise
             except BaseException:
                 driver.close_runs("KILLED", patience_s=10)
                 raise
@@ -126,9 +128,9 @@ class _Driver:
     """Listens to a running sweep: shows it, and has MLflow follow the store."""
 
     def __init__(
-        self, study: Study, plan: Plan, store: ObjectStore, uploader: Uploader, patience_s: float
+        self, study: Study, plan: Plan, held: Lease, uploader: Uploader, patience_s: float
     ) -> None:
-        self._patience_s = patience_s
+        self._patience_s, self._lease, store = patience_s, held, held.store
         self._study, self._plan, self._store, self._uploader = study, plan, store, uploader
         self._by_name = {trial.name: trial for trial in study.trials}
         self._readers = {t.name: TrialReader(store, study, t) for t in study.trials}
@@ -171,6 +173,7 @@ class _Driver:
 
     def conclude(self, report_root: Path) -> Outcome:
         """Write the report and close the MLflow runs; after an interruption only the latter."""
+        self._lease.check(self._store)
         if self._interrupted:
             untracked = self.close_runs("KILLED", patience_s=20)
             return self._outcome(None, untracked)
@@ -241,6 +244,7 @@ class _Driver:
 
     def tick(self) -> None:
         """Follow `Listener`."""
+        self._lease.tick()
         self._progress.heartbeat()
 
     def _conclude_attempt(self, name: str, outcome: str, message: str) -> None:
@@ -351,9 +355,14 @@ def _check_resources(
     return False
 
 
-def start_tracking(uri: str, say: Callable[[str], None]) -> tuple[Uploader, float]:
-    """Start the uploader; return it, and how long to wait for it at the end, in seconds."""
-    uploader = Uploader(uri, log=say)
+def start_tracking(
+    uri: str, say: Callable[[str], None], held: Lease | None = None
+) -> tuple[Uploader, float]:
+    """Start the uploader; return it, and how long to wait for it at the end, in seconds.
+
+    A driver names its lease: nothing goes to MLflow after that is lost.
+    """
+    uploader = Uploader(uri, log=say, ask=(lambda: held.check(held.store)) if held else None)
     answer = uploader.check()
     if answer is not True:
         say(
