@@ -14,9 +14,9 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
 
-from robustray.cluster import check_fits, connect, describe, has_gpu, read_capacity
+from robustray.cluster import connect, find_room, read_capacity
 from robustray.data import data_root
-from robustray.errors import MachineError, UserError
+from robustray.errors import MachineError
 from robustray.manifest import Manifest, dump_manifest, study_id
 from robustray.pipelines.tracked import job_run
 from robustray.pipelines.work import Context, Job, Product, attempt_job, read_file, read_result
@@ -33,6 +33,10 @@ from robustray.tracking.records import Status
 
 _LOOK_S = 0.5
 _HEARTBEAT_S = 15.0
+_NO_GPU = (
+    "this job asks for a GPU and there is none, neither here nor on a cluster. Work on a CPU, "
+    "however long it takes, with --yes"
+)
 
 
 @dataclass(frozen=True)
@@ -112,18 +116,10 @@ def run_job(
     check_store(store)
     ui_command(tracking_uri)  # refuses what is no tracking URI
     with connect():
-        capacity = read_capacity()
-        check_shared(store, capacity, say)
-        resources = manifest.resources
-        if resources.gpus > 0 and not has_gpu(capacity):
-            if not assume_yes:
-                raise UserError(
-                    "this job asks for a GPU and there is none, neither here nor declared by a "
-                    "cluster. Work on a CPU, however long it takes, with --yes"
-                )
-            resources = resources.model_copy(update={"gpus": 0.0})
-        if not check_fits(resources, capacity):
-            say(f"no live node has {describe(resources)} yet; waiting for one")
+        check_shared(store, read_capacity(), say)
+        resources = find_room(
+            manifest.resources, say, cpus_do=assume_yes, work="working", no_gpu=_NO_GPU
+        )
         prefix = prefix_of(manifest, kind)
         with lease(store, prefix, say) as held:
             held.store.put(f"{prefix}/manifest.yaml", dump_manifest(manifest).encode())
