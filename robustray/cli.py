@@ -354,7 +354,17 @@ def _add_evaluations(commands: Any, common: argparse.ArgumentParser) -> None:
     evaluate = commands.add_parser(
         "evaluate", parents=[common, network], help="attack a network, or a study's networks"
     )
-    evaluate.add_argument("--suite", metavar="NAME[,NAME]", help="default: autoattack-standard")
+    evaluate.add_argument(
+        "--suite",
+        metavar="NAME[,NAME]",
+        help="default: autoattack-standard; published-table: clean, FGSM, PGD-20, CW-40, AA",
+    )
+    evaluate.add_argument(
+        "--suite-mode",
+        choices=("cascade", "independent"),
+        help="each attack on what those before have left (a list, by default), or each on all "
+        "correctly classified images, as in published tables",
+    )
     evaluate.add_argument("--study", metavar="ID", help="attack every selected checkpoint of it")
     evaluate.add_argument(
         "--dry-run", action="store_true", help="print manifest and plan, and stop"
@@ -364,7 +374,7 @@ def _add_evaluations(commands: Any, common: argparse.ArgumentParser) -> None:
         "audit", parents=[common, network], help="look for what makes a robust accuracy doubtful"
     )
     audit.add_argument("--json", action="store_true", help="print the findings as JSON")
-    audit.set_defaults(command=_audit, suite=None, study=None)
+    audit.set_defaults(command=_audit, suite=None, suite_mode=None, study=None)
 
 
 if __name__ == "__main__":

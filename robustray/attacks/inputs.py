@@ -44,12 +44,19 @@ def checked_examples(
     if not (lowest >= low and highest <= high):
         raise ValueError(
             f"x ranges over [{lowest:g}, {highest:g}] instead of [{low:g}, {high:g}]; "
-            "normalisation belongs inside the model"
+            + _remedy(lowest, highest)
         )
     y = _integers("y", y, len(x)).to(x.device)
     if index is None:
         index = torch.arange(len(x))
     return Examples(x, y, _integers("index", index, len(x)).to(x.device))
+
+
+def _remedy(lowest: float, highest: float) -> str:
+    """Say what to do about pixels outside their box."""
+    if lowest >= 0 and 16 < highest <= 255:
+        return "these look like 0..255: give uint8, or divide by 255"
+    return "normalisation belongs inside the model"
 
 
 def check_logits(logits: Tensor, examples: Examples) -> None:

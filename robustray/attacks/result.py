@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from robustray.attacks.findings import Finding
     from robustray.attacks.threat import ThreatModel
 
 
@@ -64,6 +66,13 @@ class EvaluationResult:
     seed : int
     compute_shape : int
         The physical batch of every pass; part of what the verdicts depend on.
+    mode : {"cascade", "independent", "all"}
+        How the suite's attacks followed each other; see ``Suite.mode``.
+    robust_under : mapping of str to Tensor
+        Bool (N,) for each column of an independent suite: which images that column's attacks
+        alone left robust. Otherwise one column, named like the suite.
+    findings : tuple of Finding
+        What was looked for that would make the number meaningless, found or not.
     """
 
     clean_accuracy: float
@@ -78,3 +87,11 @@ class EvaluationResult:
     suite: str
     seed: int
     compute_shape: int
+    mode: str
+    robust_under: Mapping[str, Tensor]
+    findings: tuple[Finding, ...]
+
+    @property
+    def accuracy_under(self) -> dict[str, float]:
+        """The robust accuracy of each column, in [0, 1]; misclassified images count as broken."""
+        return {name: flags.double().mean().item() for name, flags in self.robust_under.items()}

@@ -23,7 +23,7 @@ Say = Callable[[str], None]
 
 
 def overrides(options: Namespace) -> list[str]:
-    """Return what --model, --weights, --suite and --study mean, as ``field=value``; then --set."""
+    """Return what the options for network, suite and study mean as ``field=value``; then --set."""
     found: list[str] = []
     if options.study:
         found += ["model=null", "factory=null", "weights=null", _assign("study", options.study)]
@@ -35,6 +35,8 @@ def overrides(options: Namespace) -> list[str]:
         found.append(_assign("weights", {"uri": options.weights}))
     if options.suite:
         found.append(_assign("suite", options.suite.split(",")))
+    if options.suite_mode:
+        found.append(_assign("suite_mode", options.suite_mode))
     return [*found, *options.set]
 
 

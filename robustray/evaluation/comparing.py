@@ -124,7 +124,7 @@ def _judgement(store: ObjectStore, id_: str, result: Mapping[str, Any], label: s
     composition = result.get("composition")
     return Judgement(
         label=label,
-        suite=result["suite"]["name"],
+        suite=_suite(result["suite"]),
         surrogate=_surrogate(result["subject"]["network"].get("surrogate")),
         batches=f"{composition['size']}, {composition['order']}" if composition else "",
         images=result["data"]["count"],
@@ -133,7 +133,13 @@ def _judgement(store: ObjectStore, id_: str, result: Mapping[str, Any], label: s
         interval=tuple(result["robust"]["interval_95"]),
         findings=result["audit"],
         curve=curve,
+        columns=[(c["name"], c["accuracy"]) for c in result.get("columns", ())],
     )
+
+
+def _suite(suite: Mapping[str, Any]) -> str:
+    """Return a suite's name, and that it is independent: results from before can't be."""
+    return f"{suite['name']} (independent)" if suite.get("mode") == "independent" else suite["name"]
 
 
 def _surrogate(found: Any) -> str:

@@ -300,7 +300,7 @@ class Driver:
             return " ".join(["audit", self._agenda.audits[prefix].task.name]).strip()
         unit, _ = self._agenda.orders[prefix]
         task = self._work[unit.task].task
-        words = " ".join(word for word in (task.name, task.attack_name(unit.position)) if word)
+        words = " ".join(word for word in (task.name, task.labels[unit.position]) if word)
         return f"{words} on images {unit.range.start} to {unit.range.stop - 1}"
 
     def _say(self, text: str) -> None:

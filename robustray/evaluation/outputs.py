@@ -116,7 +116,7 @@ def find_exhibits(
     rows = [row for row, name in enumerate(broken_by) if name is not None][:SAMPLES]
     exhibits = []
     for row in rows:
-        position = [task.attack_name(k) for k in range(len(task.attacks) + 1)].index(broken_by[row])
+        position = task.labels.index(broken_by[row])
         unit = next(
             u
             for u in loaded

@@ -23,6 +23,6 @@ def describe_status(plan: Plan, store: ObjectStore) -> str:
         for position in range(len(task.attacks) + 1):
             units = [task.unit(range_, position) for range_ in task.ranges]
             number = sum(unit.prefix in there for unit in units)
-            name = " ".join(word for word in (task.name, task.attack_name(position)) if word)
+            name = " ".join(word for word in (task.name, task.labels[position]) if word)
             lines.append(f"  {name:<24} {number} of {len(units)} units")
     return "\n".join(lines)

@@ -27,6 +27,7 @@ from robustray.evaluation.study_setting import (
     selected_subject,
     task_digest,
 )
+from robustray.evaluation.suites import suite_text
 from robustray.evaluation.task import Conditions, Task
 from robustray.evaluation.units import UnitStore
 from robustray.evaluation.workers import make_place, on_gpu, pick_resources, pool_size
@@ -132,7 +133,7 @@ def describe_study(manifest: Evaluation, store: ObjectStore, data_root: str | No
             f"study        {study.id}: {len(done)} of {len(study.trials)} trials are finished",
             f"column       {setting.label}: {there} trials have it",
             f"images       {images.label}: {len(images.split)}",
-            f"suite        {', '.join(spec.name for spec in setting.wanted.suite.attacks)}",
+            f"suite        {suite_text(setting.wanted.suite)}",
         ]
     )
 
@@ -248,6 +249,10 @@ class _Run:
         self._store.put(f"{prefix}/record.json", seal(record))
         clean, robust = result["clean"]["accuracy"], result["robust"]["accuracy"]
         self._say(f"{task.name}: clean {100 * clean:.2f} %, robust {100 * robust:.2f} %")
+        for finding in result["audit"]:
+            if finding["severity"] in ("warning", "error"):
+                what = f"{finding['severity']}: {finding['check']}: {finding['message']}"
+                self._say(f"{task.name}: {what}")
         self._track(task.name)
 
     def _give_up(self, item: Work, reason: str) -> None:

@@ -11,7 +11,7 @@ from robustray.evaluation.engines import load_engine
 from robustray.evaluation.images import facts_of
 from robustray.evaluation.networks import describe_model
 from robustray.evaluation.plan import Images, Wanted, read_images
-from robustray.evaluation.suites import resolve_suite, resolve_threat
+from robustray.evaluation.suites import resolve_threat, suite_of
 from robustray.evaluation.task import Subject, Task
 from robustray.manifest import Evaluation, JudgedData, JudgedThreat, SurrogateConfig
 from robustray.store import (
@@ -62,7 +62,7 @@ def resolve_study(manifest: Evaluation, store: ObjectStore, data_root: str | Non
     sweep = study.manifest.evaluation.threat or study.manifest.recipe.threat
     threat_config = manifest.threat or JudgedThreat(norm=sweep.norm, eps=sweep.eps)
     threat, engine = resolve_threat(threat_config), load_engine(manifest.engine)
-    suite = resolve_suite(manifest.suite, threat, engine, manifest.search_dtype)
+    suite = suite_of(manifest, threat, engine)
     same_threat = (threat.norm, threat.eps) == (sweep.norm, sweep.eps)
     label = _label(manifest, study, data, suite.name, None if same_threat else threat_config)
     images = read_images(data, data_root, store)
@@ -74,6 +74,7 @@ def _label(
 ) -> str:
     """Name the column: the suite, and everything in which it differs from the study's own."""
     words = [suite]
+    words += [manifest.suite_mode] if manifest.suite_mode else []
     words += [f"{other.norm}-{other.eps:.6g}"] if other else []
     words += [data.split] if data.split != "test" else []
     own = study.manifest.data.test_limit if data.split == "test" else None
@@ -123,4 +124,7 @@ def task_digest(task: Task, setting: Setting) -> str:
     """Hash all that a task's result depends on; shards are not among it."""
     last = task.identity(task.ranges[0], len(task.attacks)) | {"range": None}
     rest = {"images": setting.images.split.digest, "audit": setting.manifest.audit}
+    if task.columns:  # the last attack's identity names those of its own column only
+        rest["attacks"] = [dict(attack) for attack in task.attacks]
+        rest["columns"] = [vars(column) for column in task.columns]
     return sha256_bytes(canonical_json(last | rest))

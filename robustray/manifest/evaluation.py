@@ -157,6 +157,10 @@ class Evaluation(Section):
     ``shard_size`` (images in a unit of work; the first run decides), ``bundle`` (units that one
     worker takes at once, at most) and ``batch_size`` (images on a device at a time).
     ``compute_shape`` (the physical batch of every pass) is 64 on CPUs and 128 on GPUs.
+    ``suite_mode`` says on which images the attacks of ``suite`` run: in a ``cascade`` (what a list
+    is without it) on those that the attacks before have left; ``independent`` ones each on all
+    correctly classified images, so that each has an accuracy of its own. A suite within a list is
+    then one column.
     ``composition`` declares the batches of a network whose output depends on its batch; without
     it such a network is refused.
     """
@@ -174,6 +178,7 @@ class Evaluation(Section):
     data: JudgedData = JudgedData()
     threat: JudgedThreat | None = None
     suite: SuiteItems = (SuiteItem(name="autoattack-standard"),)
+    suite_mode: Literal["cascade", "independent"] | None = None
     engine: Literal["robustray", "reference"] = "robustray"
     search_dtype: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False

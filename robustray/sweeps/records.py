@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,6 +154,15 @@ def read_evaluations(store: ObjectStore, prefix: str) -> dict[str, dict[str, Any
             except CorruptObjectError as error:
                 raise CorruptObjectError(f"{error} (evaluate the study again for it)") from error
     return found
+
+
+def evaluation_accuracies(label: str, result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the robust accuracies of a further suite, by what a study's table calls them.
+
+    Those of an independent suite's columns come first, then the worst case over all of it.
+    """
+    columns = {f"{label}:{c['name']}": c["accuracy"] for c in result.get("columns", ())}
+    return {**columns, label: result["robust"]["accuracy"]}
 
 
 def read_finished(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
@@ -399,18 +408,20 @@ def _metric_points(state: TrialState) -> tuple[MetricPoint, ...]:
             for name, value in state.result["metrics"].items()
         ]
         points += [
-            MetricPoint(f"test_{label}", value, state.result["epochs"], entry["ended_ms"])
-            for (label, entry), value in zip(
-                state.evaluations.items(), _further(state).values(), strict=True
-            )
+            MetricPoint(f"test_{name}", value, state.result["epochs"], entry["ended_ms"])
+            for label, entry in state.evaluations.items()
+            for name, value in evaluation_accuracies(label, entry["result"]).items()
         ]
     return tuple(points)
 
 
 def _further(state: TrialState) -> dict[str, float]:
     """Return the robust accuracies that further suites found."""
-    found = state.evaluations.items()
-    return {label: entry["result"]["robust"]["accuracy"] for label, entry in found}
+    return {
+        name: value
+        for label, entry in state.evaluations.items()
+        for name, value in evaluation_accuracies(label, entry["result"]).items()
+    }
 
 
 def _checkpoint_table(state: TrialState, store_uri: str) -> list[dict[str, Any]]:
