@@ -82,6 +82,7 @@ class Budget:
     n_targets: int = 9
     eot: int = 1
 
+    uses_gradients = True
     upstream_leaves = False
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from robustray.attacks.context import judging
 from robustray.attacks.gradients import Model, input_gradient, is_correct, predict_logits
 from robustray.attacks.losses import margin
 from robustray.attacks.minimum_norm import MinimumNorm
+from robustray.attacks.network import as_network
 from robustray.attacks.norms import norm_per_example, per_example
 from robustray.attacks.result import AttackResult
 from robustray.attacks.threat import UNIT_BOX, ThreatModel
@@ -92,7 +93,7 @@ def cw_l2(
     inside_B = threat.contains(found.nearest, x)
     x_adv = torch.where(per_example(inside_B, x), found.nearest, x)
     with judging(model):
-        success_B = ~is_correct(predict_logits(model, x_adv), y)
+        success_B = ~is_correct(predict_logits(search.network, x_adv), y)
     return AttackResult(
         x_adv, success_B, search.passes_B + 2, search.passes_B.clone(), search.flawed_B
     )
@@ -161,7 +162,8 @@ class _Search:
         lr: float,
         confidence: float,
     ) -> None:
-        self._model, self._x, self._y = model, x, y
+        self._owner, self.network = model, as_network(model, x.device)
+        self._x, self._y = x, y
         self._box = (-math.inf, math.inf) if box is None else box
         self._n_iter, self._lr, self._confidence = n_iter, lr, confidence
         self._best = x.clone()
@@ -170,8 +172,8 @@ class _Search:
 
     def run(self, search_steps: int, initial_weight: float) -> MinimumNorm:
         """Try one weight after another for each example."""
-        with judging(self._model):
-            wrong_B = ~is_correct(predict_logits(self._model, self._x), self._y)
+        with judging(self._owner):
+            wrong_B = ~is_correct(predict_logits(self.network, self._x), self._y)
             self._best_B[wrong_B] = 0
             weight_B = torch.full_like(self._best_B, initial_weight)
             low_B = torch.zeros_like(weight_B)
@@ -220,7 +222,7 @@ class _Search:
         def margins(logits_BK: Tensor) -> Tensor:
             return (-margin(logits_BK, self._y) + self._confidence).clamp(min=0)
 
-        passed = input_gradient(self._model, point, margins)
+        passed = input_gradient(self.network, point, margins)
         self.passes_B += active_B
         whole = passed.grad.isfinite()
         self.flawed_B += ~whole.flatten(1).all(1) & active_B

@@ -136,6 +136,7 @@ class _Verdicts:
         self._x_adv = examples.x.clone()
         self._forwards = torch.ones_like(examples.y_N)
         self._backwards = torch.zeros_like(examples.y_N)
+        self._flawed = torch.zeros_like(examples.y_N)
 
     def open_rows(self) -> Tensor:
         """Return the rows that the next attack runs on."""
@@ -149,6 +150,7 @@ class _Verdicts:
         self._robust[rows] = was_robust & ~found.success_B
         self._forwards[rows] += found.forwards_B
         self._backwards[rows] += found.backwards_B
+        self._flawed[rows] += found.flawed_B
         broken = rows[was_robust & found.success_B]
         for row in broken[self._clean_correct[broken]].tolist():
             self._broken_by[row] = name
@@ -166,6 +168,7 @@ class _Verdicts:
             x_adv=self._x_adv,
             forwards=self._forwards,
             backwards=self._backwards,
+            flawed=self._flawed,
             threat=threat,
             suite=suite,
             seed=seed,

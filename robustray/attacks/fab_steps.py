@@ -112,6 +112,7 @@ class Fab:
     pull: float = 0.9
 
     eot = 1
+    uses_gradients = True
     upstream_leaves = False
 
     def __post_init__(self) -> None:

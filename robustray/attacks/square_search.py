@@ -15,6 +15,7 @@ from torch import Tensor
 
 from robustray.attacks.losses import margin
 from robustray.attacks.norms import per_example
+from robustray.attacks.rows import take_rows
 from robustray.attacks.square_moves import (
     TILES,
     colour_squares,
@@ -34,7 +35,6 @@ from robustray.attacks.steppers import (
     affects,
     select,
     slot_fields,
-    take_rows,
 )
 from robustray.attacks.threat import ThreatModel
 
@@ -103,6 +103,7 @@ class Square:
     n_restarts: int = 1
 
     eot = 1
+    uses_gradients = False
     upstream_leaves = True
 
     def __post_init__(self) -> None:

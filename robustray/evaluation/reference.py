@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,10 +45,6 @@ from robustray.evaluation.reference_attacks import Call, Metered, find_package, 
 from robustray.evaluation.task import Conditions
 
 
-def _none() -> Tensor:
-    return torch.zeros(0, dtype=torch.bool)
-
-
 @dataclass(frozen=True)
 class ReferenceResult(AttackResult):
     """What the reference found.
@@ -64,8 +60,8 @@ class ReferenceResult(AttackResult):
         Bool (B,): that point fooled the model, and what it was projected to does not.
     """
 
-    repaired_B: Tensor = field(default_factory=_none)
-    lost_B: Tensor = field(default_factory=_none)
+    repaired_B: Tensor
+    lost_B: Tensor
 
 
 def run_reference(
@@ -177,6 +173,7 @@ def evaluate_reference(
         robust, x_adv = correct.clone(), examples.x.clone()
         broken_by: list[str | None] = [None] * len(examples)
         forwards, backwards = torch.ones_like(examples.y_N), torch.zeros_like(examples.y_N)
+        flawed = torch.zeros_like(examples.y_N)
         for spec in suite.attacks:
             rows = robust.nonzero()[:, 0]
             if len(rows) == 0:
@@ -186,6 +183,7 @@ def evaluate_reference(
             x_adv[rows], robust[rows] = found.x_adv, ~found.success_B
             forwards[rows] += found.forwards_B
             backwards[rows] += found.backwards_B
+            flawed[rows] += found.flawed_B
             for row in rows[found.success_B].tolist():
                 broken_by[row] = spec.name
     return EvaluationResult(
@@ -197,6 +195,7 @@ def evaluate_reference(
         x_adv=x_adv,
         forwards=forwards,
         backwards=backwards,
+        flawed=flawed,
         threat=threat,
         suite=suite.name,
         seed=seed,
@@ -263,7 +262,7 @@ def _repaired(x_adv: Tensor, x: Tensor, threat: ThreatModel) -> tuple[Tensor, Te
 
 
 def _fooled(network: Network, examples: Examples, x_adv: Tensor, schedule: Schedule) -> Tensor:
-    candidates = Examples(x_adv, examples.y_N, examples.index_N)
+    candidates = replace(examples, x=x_adv)
     return ~is_correct(clean_logits(network, candidates, schedule), examples.y_N)
 
 
