@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts
 from robustray.attacks.gradients import Model, differentiate, finite, is_correct, predict_logits
 from robustray.attacks.losses import cross_entropy, targeted_dlr
 from robustray.attacks.network import as_network
@@ -253,7 +254,7 @@ def check_apgd_mixture(threat: ThreatModel, *, n_iter: int, n_targets: int, weig
     """
     if threat.norm != "linf":
         raise ValueError(f"this attack is for linf, not {threat.norm}")
-    if n_iter < 1 or n_targets < 0:
+    if not (are_counts(n_iter) and are_counts(n_targets, least=0)):
         raise ValueError("n_iter is at least 1, and n_targets at least 0")
     if not 0 <= weight < 1:
         raise ValueError(f"weight is in [0, 1), not {weight!r}")

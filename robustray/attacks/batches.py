@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts
 from robustray.attacks.rows import move_rows, pad_rows, take_rows
 
 
@@ -62,9 +63,11 @@ class Schedule:
     graphs: bool = True
 
     def __post_init__(self) -> None:
-        if self.compute_shape != 1 and (self.compute_shape < 8 or self.compute_shape % 8):
+        if not are_counts(self.compute_shape) or (
+            self.compute_shape != 1 and self.compute_shape % 8
+        ):
             raise ValueError(f"compute_shape is 1 or a multiple of 8, not {self.compute_shape}")
-        if self.batch_size < 1:
+        if not are_counts(self.batch_size):
             raise ValueError(f"batch_size is at least 1, not {self.batch_size}")
 
     @property

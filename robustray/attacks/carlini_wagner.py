@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts, is_size
 from robustray.attacks.context import judging
 from robustray.attacks.gradients import Model, input_gradient, is_correct, predict_logits
 from robustray.attacks.losses import margin
@@ -24,6 +25,7 @@ from robustray.attacks.threat import UNIT_BOX, ThreatModel
 from robustray.random import ExampleRandom
 
 _LARGEST = 1e10  # a weight never reached by the search
+_STEEPEST = 1e18  # a slope whose square is finite in float32
 _CHECKS, _BETTER, _FINEST = 20, 0.9999, 5e-3
 _BETAS, _ADAM_EPS = (0.9, 0.999), 1e-8
 
@@ -140,10 +142,10 @@ def check_cw_l2(
     """
     if threat.norm != "l2":
         raise ValueError(f"it finds l2 perturbations, not {threat.norm}")
-    if min(n_iter, search_steps) < 1:
+    if not are_counts(n_iter, search_steps):
         raise ValueError(f"n_iter and search_steps are at least 1, not {n_iter} and {search_steps}")
     for name, value in (("initial_weight", initial_weight), ("lr", lr)):
-        if not (math.isfinite(value) and value > 0):
+        if not is_size(value):
             raise ValueError(f"{name} is a positive number, not {value!r}")
     if not (math.isfinite(confidence) and confidence >= 0):
         raise ValueError(f"confidence is at least 0, not {confidence!r}")
@@ -235,4 +237,5 @@ class _Search:
         self._best = torch.where(per_example(nearer_B, point), point, self._best)
         self._best_B = torch.where(nearer_B, distance_B, self._best_B)
         pull = torch.where(whole, passed.grad, 0.0) * per_example(weight_B, point)
+        pull = pull.clamp(-_STEEPEST, _STEEPEST)
         return distance_B.square() + weight_B * passed.loss_B, 2 * delta + pull

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 import torch
@@ -122,7 +123,21 @@ def evaluate(
                 found = run_attack(*case, schedule, seed=seed, logits=logits[rows])
                 check_inside(found.x_adv, case[1].x, threat, spec.name)
             verdicts.update(rows, found, spec.name)
+    if network.draws_random:
+        _warn_of_luck(suite)
     return verdicts.result(threat, suite.name, seed, batch_size if upstream else shape)
+
+
+def _warn_of_luck(suite: Suite) -> None:
+    """Say of attacks that ask a random model once that their verdicts are single draws."""
+    once = [spec.name for spec in suite.attacks if spec.describe()["options"].get("eot", 1) == 1]
+    if once:
+        warnings.warn(
+            "the model draws random numbers in its passes (torch, numpy or Python), and "
+            f"{', '.join(once)} asked it once for each gradient: its verdicts are single draws. "
+            "Use a suite with expectation over transformations, such as autoattack-rand",
+            stacklevel=3,
+        )
 
 
 class _Verdicts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts
 from robustray.attacks.gradients import Model, averaged_gradient, is_fooled
 from robustray.attacks.losses import cross_entropy
 from robustray.attacks.network import as_network
@@ -77,5 +78,5 @@ def check_fgsm(threat: ThreatModel, *, eot: int) -> None:
         For ``eot`` below 1.
     """
     del threat
-    if eot < 1:
+    if not are_counts(eot):
         raise ValueError(f"eot is at least 1, not {eot}")

@@ -6,12 +6,12 @@ attacks" (2018), section 2.1.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts, is_size
 from robustray.attacks.gradients import Model, averaged_gradient, is_fooled, predict_logits
 from robustray.attacks.losses import LOSSES, objective
 from robustray.attacks.network import as_network
@@ -152,11 +152,11 @@ def check_pgd(
         For the first option that is.
     """
     del threat
-    if min(steps, restarts, eot) < 1:
+    if not are_counts(steps, restarts, eot):
         raise ValueError(
             f"steps, restarts and eot are at least 1, not {steps}, {restarts} and {eot}"
         )
-    if step_size is not None and not (math.isfinite(step_size) and step_size > 0):
+    if step_size is not None and not is_size(step_size):
         raise ValueError(f"step_size is a positive number, not {step_size!r}")
     if loss not in LOSSES:
         raise ValueError(f"loss is one of {', '.join(LOSSES)}, not {loss!r}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts
 from robustray.attacks.losses import margin
 from robustray.attacks.norms import per_example
 from robustray.attacks.rows import take_rows
@@ -107,7 +108,7 @@ class Square:
     upstream_leaves = True
 
     def __post_init__(self) -> None:
-        if self.n_queries < 1 or self.n_restarts < 1:
+        if not are_counts(self.n_queries, self.n_restarts):
             raise ValueError(
                 "n_queries and n_restarts are at least 1, not "
                 f"{self.n_queries} and {self.n_restarts}"

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts, is_size
 from robustray.attacks.context import judging
 from robustray.attacks.gradients import (
     Model,
@@ -115,11 +116,11 @@ def check_stadv(
         For the first option that is.
     """
     del threat, align_corners
-    if n_iter < 1:
+    if not are_counts(n_iter):
         raise ValueError(f"n_iter is at least 1, not {n_iter}")
     if not (math.isfinite(smoothness) and smoothness >= 0):
         raise ValueError(f"smoothness is at least 0, not {smoothness!r}")
-    if not (math.isfinite(lr) and lr > 0):
+    if not is_size(lr):
         raise ValueError(f"lr is a positive number, not {lr!r}")
 
 

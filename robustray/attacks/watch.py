@@ -97,7 +97,7 @@ class Watched(Asked):
         kind = (tuple(given.shape), given.dtype, given.requires_grad)
         number = self._passes[kind]
         self._passes[kind] += 1
-        if number % _EVERY or _capturing(given):
+        if number % _EVERY or given.is_meta or _capturing(given):
             return None
         state = {name: tensor.detach().clone() for name, tensor in self._state().items()}
         return _Before(given.detach().clone(), state, random_state(given.device))
