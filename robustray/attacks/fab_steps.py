@@ -9,13 +9,16 @@ of the paper is left out, as in AutoAttack.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts
 from robustray.attacks.gradients import is_correct
 from robustray.attacks.hyperplane import step_to_hyperplane
+from robustray.attacks.losses import bounded
 from robustray.attacks.norms import norm_per_example
 from robustray.attacks.steppers import (
     Entrants,
@@ -112,16 +115,17 @@ class Fab:
     pull: float = 0.9
 
     eot = 1
+    uses_gradients = True
     upstream_leaves = False
 
     def __post_init__(self) -> None:
         self.threat.require_unit_box("FAB")
-        if self.n_iter < 1 or self.n_restarts < 1 or self.n_targets < 0:
+        if not (are_counts(self.n_iter, self.n_restarts) and are_counts(self.n_targets, least=0)):
             raise ValueError(
                 "n_iter and n_restarts are at least 1 and n_targets at least 0, not "
                 f"{self.n_iter}, {self.n_restarts} and {self.n_targets}"
             )
-        if not (0 <= self.alpha_max <= 1 and self.overshoot >= 1 and 0 < self.pull < 1):
+        if not (0 <= self.alpha_max <= 1 and 1 <= self.overshoot < math.inf and 0 < self.pull < 1):
             raise ValueError(
                 "alpha_max is in [0, 1], overshoot at least 1 and pull in (0, 1), not "
                 f"{self.alpha_max!r}, {self.overshoot!r} and {self.pull!r}"
@@ -254,5 +258,5 @@ class Fab:
 
 def _lead(logits_BK: Tensor, y_B: Tensor, other_B: Tensor) -> Tensor:
     """Return z_other - z_y."""
-    pair_B2 = logits_BK.gather(1, torch.stack([other_B, y_B], dim=1))
+    pair_B2 = bounded(logits_BK).gather(1, torch.stack([other_B, y_B], dim=1))
     return pair_B2[:, 0] - pair_B2[:, 1]

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts
 from robustray.attacks.losses import margin
 from robustray.attacks.norms import per_example
+from robustray.attacks.rows import take_rows
 from robustray.attacks.square_moves import (
     TILES,
     colour_squares,
@@ -34,7 +36,6 @@ from robustray.attacks.steppers import (
     affects,
     select,
     slot_fields,
-    take_rows,
 )
 from robustray.attacks.threat import ThreatModel
 
@@ -103,10 +104,11 @@ class Square:
     n_restarts: int = 1
 
     eot = 1
+    uses_gradients = False
     upstream_leaves = True
 
     def __post_init__(self) -> None:
-        if self.n_queries < 1 or self.n_restarts < 1:
+        if not are_counts(self.n_queries, self.n_restarts):
             raise ValueError(
                 "n_queries and n_restarts are at least 1, not "
                 f"{self.n_queries} and {self.n_restarts}"

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from robustray.data import DataFacts
-from robustray.errors import CorruptObjectError, ManifestError
+from robustray.errors import CorruptObjectError, ManifestError, UserError
 from robustray.evaluation.networks import (
     build_network,
     describe_network,
     inner_network,
     state_digest,
+    try_network,
 )
 from robustray.evaluation.task import Subject
 from robustray.manifest import Evaluation, WeightsConfig
@@ -35,12 +36,15 @@ def find_subject(
     Raises
     ------
     UserError
-        If the network can't be built, or the weights are not there, have another digest than the
-        manifest says, or don't fit the network.
+        If the network can't be built, the weights are not there, have another digest than the
+        manifest says, or don't fit the network; or if that does not take these images to logits
+        of their classes.
     """
     network = describe_network(manifest, facts)
     if manifest.weights is None:
-        return Subject(network, state_digest(build_network(network)))
+        model = build_network(network)
+        _try(model, facts, manifest)
+        return Subject(network, state_digest(model))
     with local_copy(manifest.weights, store) as path:
         digest = sha256_file(path)
         wanted = manifest.weights.sha256
@@ -49,7 +53,7 @@ def find_subject(
                 f"the SHA-256 of {manifest.weights.uri} is {digest}, not {wanted}",
                 path="weights.sha256",
             )
-        _load(network, path, manifest.weights.format)
+        _try(_load(network, path, manifest.weights.format), facts, manifest)
         key = f"weights/{digest}"
         if keep and not holds(store, key, digest):
             store.put_file(key, path)
@@ -93,6 +97,14 @@ def _load(network: dict | object, path: Path, format: str) -> nn.Module:
     except WeightsError as error:
         raise ManifestError(str(error), path="weights") from error
     return model
+
+
+def _try(model: nn.Module, facts: DataFacts, manifest: Evaluation) -> None:
+    try:
+        try_network(model, facts, str(manifest.data.name))
+    except UserError as error:
+        path = "model" if manifest.factory is None else "factory"
+        raise ManifestError(str(error), path=path) from error
 
 
 @contextmanager
