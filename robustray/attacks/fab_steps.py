@@ -17,7 +17,7 @@ from torch import Tensor
 
 from robustray.attacks.budgets import are_counts
 from robustray.attacks.gradients import is_correct
-from robustray.attacks.hyperplane import step_to_hyperplane
+from robustray.attacks.hyperplane import sorted_l1_step, step_to_hyperplane
 from robustray.attacks.losses import bounded
 from robustray.attacks.norms import norm_per_example
 from robustray.attacks.steppers import (
@@ -219,6 +219,8 @@ class Fab:
 
     def _candidate(self, state: FabState, plane: Gradient) -> Tensor:
         """Mix the steps to the plane from the point and from the image, both overshooting."""
+        if self.upstream and self.threat.norm == "l1":
+            return self._sorted_candidate(state, plane)
         normal_BD = plane.grad.flatten(1)
         excess_B = plane.loss_B.to(normal_BD.dtype).nan_to_num()
         start_2BD = torch.stack([state.point.flatten(1), state.x.flatten(1)])
@@ -230,6 +232,21 @@ class Fab:
         alpha_B = (size_2B[0] / size_2B.sum(0)).clamp(max=self.alpha_max)
         end_2BD = start_2BD.add_(step_2BD, alpha=self.overshoot)
         mixed_BD = end_2BD[0].lerp_(end_2BD[1], alpha_B[:, None])
+        return mixed_BD.clamp_(0, 1).view_as(state.x)
+
+    def _sorted_candidate(self, state: FabState, plane: Gradient) -> Tensor:
+        """Do the same for l1 as the reference implementation does, rounding for rounding."""
+        normal_BD, count = plane.grad.flatten(1), len(state.x)
+        start_ND = torch.cat([state.point.flatten(1), state.x.flatten(1)])
+        offset_B = (normal_BD * start_ND[:count]).sum(1) - plane.loss_B
+        normal_ND = torch.cat([normal_BD, normal_BD])
+        excess_N = (normal_ND * start_ND).sum(1) - torch.cat([offset_B, offset_B])
+        step_ND = sorted_l1_step(start_ND, normal_ND, excess_N)
+        size_N1 = step_ND.abs().sum(1, keepdim=True).clamp_(min=1e-8)
+        alpha_B1 = size_N1[:count] / (size_N1[:count] + size_N1[count:])
+        alpha_B1 = alpha_B1.clamp_(min=0, max=self.alpha_max)
+        end_ND = start_ND + self.overshoot * step_ND
+        mixed_BD = end_ND[:count] * (1 - alpha_B1) + end_ND[count:] * alpha_B1
         return mixed_BD.clamp_(0, 1).view_as(state.x)
 
     def _noted(

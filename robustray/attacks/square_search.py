@@ -25,9 +25,11 @@ from robustray.attacks.square_moves import (
     plan_squares,
     stripes,
     tile_grid,
+    tile_patterns,
     tiles,
 )
 from robustray.attacks.square_patterns import Windows, side_table
+from robustray.attacks.square_upstream import add_projected, move_mass_together
 from robustray.attacks.steppers import (
     Entrants,
     Noise,
@@ -202,7 +204,14 @@ class Square:
         """Return points in the pixel box, and for linf in the ball; in other norms they are."""
         if self.threat.norm == "linf":
             return moved.clamp_(state.lower, state.upper)
+        if self._sorts:  # its points may be outside by a rounding error
+            return moved
         return moved.clamp_(self.threat.low, self.threat.high)
+
+    @property
+    def _sorts(self) -> bool:
+        """Whether to round as the reference does, whose l1 projection sorts."""
+        return self.upstream and self.threat.norm == "l1"
 
     def _eps(self) -> float:
         """Return the radius aimed at in l2 and l1, a little smaller for roundings to fit in."""
@@ -223,7 +232,10 @@ class Square:
             drawn.append(
                 torch.cat([turn_B1, self.noise.uniform(tile_keys, (channels,), _SIGNS)], dim=1)
             )
-        return tiles(x, torch.stack(drawn, dim=1), self.threat.norm, self._eps())
+        drawn_BTQ = torch.stack(drawn, dim=1)
+        if self._sorts:
+            return add_projected(x, tile_patterns(x, drawn_BTQ, "l1"), self._eps())
+        return tiles(x, drawn_BTQ, self.threat.norm, self._eps())
 
     def _proposal(self, state: SquareState) -> Tensor:
         """Return what to evaluate now: the start, or the best point with a window changed."""
@@ -233,6 +245,10 @@ class Square:
         plan_BQ = state.plan_BTQ[slot_B, place_B]
         if norm == "linf":
             return self._inside(colour_squares(state.x_adv, plan_BQ), state)
+        if self._sorts:
+            if bool((state.query_B == 0).all()):
+                return state.x_adv
+            return move_mass_together(x, state.x_adv, plan_BQ, self.threat.eps, self._eps())
         moved = move_mass(x, state.x_adv, plan_BQ, self._windows(x), self._eps())
         moved = self._inside(moved, state)
         start_B = state.query_B == 0
