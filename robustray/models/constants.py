@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.models.errors import WeightsError
-from robustray.models.layers import Standardize
+from robustray.models.layers import Standardize, StandardizesInput
 from robustray.models.matching import NORMALISATION, constant_role
 
 _METADATA = "robustray"
@@ -28,9 +28,9 @@ Recorded = dict[str, list[list[float]]]
 def constants_of(model: nn.Module) -> Recorded:
     """Return mean and deviation of every standardisation in a network, by its place; as JSON."""
     return {
-        name: [list(part) for part in module.constants]
+        name: [list(part) for part in module.standardisation]
         for name, module in model.named_modules()
-        if isinstance(module, Standardize)
+        if isinstance(module, StandardizesInput) and module.standardisation is not None
     }
 
 
@@ -48,15 +48,15 @@ def read_metadata(metadata: Mapping[str, str]) -> Recorded | None:
     return found.get(_FIELD) if isinstance(found, dict) else None
 
 
-def check_recorded(recorded: object, model: nn.Module, what: str) -> None:
+def check_recorded(recorded: object, here: Recorded, what: str) -> None:
     """Refuse weights that were saved behind another standardisation than a model's.
 
     Parameters
     ----------
     recorded : object
         What `constants_of` gave when the weights were saved; None: it was not recorded.
-    model : nn.Module
-        The network; may be on the meta device.
+    here : mapping
+        What it gives for the network that they are loaded into.
     what : str
         What holds the weights, for the message.
 
@@ -65,8 +65,7 @@ def check_recorded(recorded: object, model: nn.Module, what: str) -> None:
     WeightsError
         If the constants differ, or only one of both has any.
     """
-    here = constants_of(model)
-    if recorded is None or recorded == here:
+    if recorded is None or _pairs(recorded) == _pairs(here):
         return
     raise WeightsError(
         f"{what}: its weights were saved from a network that standardises the input with "
@@ -95,7 +94,8 @@ def check_constants(model: nn.Module, constants: Mapping[str, Tensor], path: Pat
     if not constants:
         return
     layer = getattr(model, "pre_process", None)
-    here = layer.constants if isinstance(layer, Standardize) else ((0.0,), (1.0,))
+    own = layer.standardisation if isinstance(layer, Standardize) else None
+    here = own or ((0.0,), (1.0,))
     roles = {constant_role(name) for name in constants}
     wanted = dict(zip(NORMALISATION, here, strict=True))
     same = all(_agrees(tensor, wanted[constant_role(n)]) for n, tensor in constants.items())
@@ -116,6 +116,11 @@ def _agrees(found: Tensor, wanted: tuple[float, ...]) -> bool:
     if torch.allclose(values, exact, rtol=_TOLERANCE, atol=0):
         return True
     return any(torch.equal(values, exact.to(dtype).double()) for dtype in _ROUNDED)
+
+
+def _pairs(recorded: object) -> object:
+    """Return constants without their places, which wrappers change."""
+    return sorted(map(str, recorded.values())) if isinstance(recorded, dict) else recorded
 
 
 def _told(recorded: Any) -> str:

@@ -13,8 +13,10 @@ from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
+from robustray.data.arrays import PickledArray
 from robustray.models.bit_names import from_bit
 from robustray.models.errors import choice_error
 from robustray.models.quantised_names import from_tensorflow
@@ -128,6 +130,8 @@ def _walk(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Tensor]]:
             nodes += 1
             if nodes > _NODES:
                 return
+            if isinstance(value, PickledArray) and value.value is not None:
+                value = torch.from_numpy(value.value.copy())
             if isinstance(value, Tensor):
                 yield home, str(key), value
             elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:

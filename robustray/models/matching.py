@@ -122,8 +122,9 @@ def find_weights(
     flat = flatten(values, kind)
     candidates = chosen(places(flat, expected), format, kind)
     if not candidates:
+        wanted = "auto (no mapping of names to tensors)" if format == "auto" else format
         raise WeightsError(
-            f"{path}: a {kind} file, but not of the format {format}; it holds {_contents(values)}"
+            f"{path}: a {kind} file, but not of the format {wanted}; it holds {_contents(values)}"
         )
     by_hand = format != "auto"
     fits = [_fit(place, flat, expected) for place in candidates]
@@ -137,7 +138,7 @@ def find_weights(
     for other in best:
         name = _difference(first, other)
         if name is not None:
-            names = ", ".join(fit.place.name for fit in best)
+            names = ", ".join(sorted(fit.place.name for fit in best))
             raise WeightsError(
                 f"{path} holds several networks that fit, with different values ({name} is one): "
                 f"{names}; name the one you mean as the format of the weights"

@@ -133,6 +133,8 @@ def _read_torch(path: Path, drop_objects: bool) -> Content:
             f"strings and containers of them ({names}); `robustray weights convert "
             "--drop-objects` leaves them out, and runs none of them"
         )
+    if isinstance(values, list | tuple):
+        values = {str(number): value for number, value in enumerate(values)}
     if not isinstance(values, Mapping):
         raise WeightsError(f"{path} contains a {type(values).__name__}, not a state dict")
     return Content("torch", values, foreign)

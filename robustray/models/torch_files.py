@@ -130,7 +130,8 @@ def _tensor_functions() -> dict[tuple[str, str], Function]:
     }
     for module in ("builtins", "__builtin__"):
         found |= {(module, name): _as_list for name in ("set", "frozenset", "list", "bytearray")}
-        found[module, "complex"] = complex
+        found |= {(module, name): lambda *_: Inert() for name in ("int", "float", "str", "bool")}
+        found |= {(module, "dict"): lambda *_: {}, (module, "complex"): complex}
     named = {key: Function(call) for key, call in found.items()}
     from_type = Function(lambda function, _, arguments, __: function.call(*arguments))
     return named | {("torch._tensor", "_rebuild_from_type_v2"): from_type}

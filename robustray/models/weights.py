@@ -15,6 +15,7 @@ from robustray.models.constants import (
     as_metadata,
     check_constants,
     check_recorded,
+    constants_of,
     read_metadata,
 )
 from robustray.models.errors import WeightsError
@@ -118,7 +119,7 @@ def select_weights(
     content = read_file(path, drop_objects=drop_objects)
     fit = find_weights(content.values, content.container, model.state_dict(), format, path)
     check_constants(model, fit.constants, path)
-    check_recorded(read_metadata(content.metadata), model, str(path))
+    check_recorded(read_metadata(content.metadata), constants_of(model), str(path))
     return replace(fit.report, sha256=digest, dropped=content.dropped), dict(fit.tensors)
 
 
