@@ -29,6 +29,7 @@ from robustray.manifest import (
     SurrogateConfig,
 )
 from robustray.models import create_model
+from robustray.models.constants import check_recorded, constants_of
 from robustray.store import canonical_json, sha256_bytes
 
 _LIBRARIES = ("torch", "torchvision", "robustray")
@@ -90,6 +91,7 @@ def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:
     }
     built = build_network(network)
     network["code_sha256"] = _code_digest(factory.function, built)
+    network |= _standardisation(inner_network(built))
     return network | {"surrogate": _describe_surrogate(manifest.surrogate, built)}
 
 
@@ -114,7 +116,15 @@ def describe_model(
     }
     on_meta = surrogate is None or surrogate.function is None  # users' code may load weights
     with torch.device("meta") if on_meta else torch.random.fork_rng(devices=[]):
-        return network | {"surrogate": _describe_surrogate(surrogate, build_network(network))}
+        built = build_network(network)
+        network |= _standardisation(inner_network(built))
+        return network | {"surrogate": _describe_surrogate(surrogate, built)}
+
+
+def _standardisation(network: nn.Module) -> dict[str, Any]:
+    """Return the constants that are in no state dict, as a part of what a network is."""
+    found = constants_of(network)
+    return {"standardisation": found} if found else {}
 
 
 def _describe_surrogate(
@@ -163,6 +173,8 @@ def build_network(network: Mapping[str, Any]) -> nn.Module:
             )
         except (ValueError, TypeError) as error:
             raise ManifestError(str(error), path="model") from error
+    if "standardisation" in network:
+        check_recorded(network["standardisation"], constants_of(built), "another robustray's plan")
     around = network["preprocessing"]
     if around is not None:
         wrapper = _WithSurrogate if callable(getattr(built, "surrogate", None)) else Standardized
@@ -209,6 +221,20 @@ def try_network(
         raise UserError(
             f"the network gives logits of {classes} classes, and {name} has {facts.num_classes}"
         )
+
+
+def build_function(function: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Return the network that a user's ``package.module:function`` makes.
+
+    It may lie in the working folder.
+
+    Raises
+    ------
+    UserError
+        If it can't be found, does not take the arguments, fails, or makes no network.
+    """
+    import_from((str(Path.cwd()),))
+    return _call(function, arguments, "model")
 
 
 def inner_network(model: nn.Module) -> nn.Module:

@@ -14,6 +14,7 @@ from robustray.evaluation.plan import Images, Wanted, read_images
 from robustray.evaluation.suites import resolve_threat, suite_of
 from robustray.evaluation.task import Subject, Task
 from robustray.manifest import Evaluation, JudgedData, JudgedThreat, SurrogateConfig
+from robustray.models.constants import check_recorded
 from robustray.store import (
     CheckpointStore,
     NotFoundError,
@@ -100,7 +101,8 @@ def selected_subject(store: ObjectStore, setting: Setting, trial: Trial) -> Subj
     Raises
     ------
     UserError
-        If the bytes of its weights were not kept, or are not known to be the selected ones.
+        If the bytes of its weights were not kept or are not known to be the selected ones, or it
+        was trained behind another standardisation of its input than this robustray gives it.
     """
     prefix = setting.study.trial_prefix(trial.name)
     result = read_result(store, prefix)
@@ -117,6 +119,8 @@ def selected_subject(store: ObjectStore, setting: Setting, trial: Trial) -> Subj
     network = describe_model(
         trial.model, None, facts_of(setting.images.config), setting.manifest.surrogate
     )
+    recorded = record.info.get("training", {}).get("standardisation")
+    check_recorded(recorded, network.get("standardisation", {}), trial.name)
     return Subject(network, wanted, "safetensors", entry["key"])
 
 

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from robustray.faults import find_fault
 from robustray.reports.files import write_atomically
 from robustray.store import seal, unseal
 from robustray.zoo.addresses import DownloadError
-from robustray.zoo.archives import unpack
+from robustray.zoo.archives import find_changes, unpack
 from robustray.zoo.download import Fetcher, fetch_url, page_title
 from robustray.zoo.records import ZooFile, ZooRecord, drive_id
+
+_IMPORTS = "imports.json"
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class Cache:
         """Return the state of each file, from its bytes.
 
         "ok" (as published), "trusted" (as at the first download), "unchecked" (put there by hand;
-        `fetch` trusts it), "missing", or "DAMAGED".
+        `fetch` trusts it), "missing", or "DAMAGED": it, or something that was made from it (see
+        `changed`).
         """
         found = []
         for file in record.files:
@@ -84,9 +88,45 @@ class Cache:
             if expected is None:
                 found.append((file, "unchecked"))
                 continue
-            same = digest == expected
+            same = digest == expected and not self.changed(record, file)
             found.append((file, ("ok" if file.sha256 else "trusted") if same else "DAMAGED"))
         return found
+
+    def changed(self, record: ZooRecord, file: ZooFile) -> list[str]:
+        """Return names of what was made from a file and is no longer what was made.
+
+        Files that an archive was unpacked to are compared with it; what was imported, with the
+        digest of that time. Deleted imports are none.
+        """
+        path = self._path(record, file)
+        try:
+            found = [f"{path.name}.d/{name}" for name in self._changes(file, path)]
+        except DownloadError:  # the archive itself is damaged
+            found = []
+        for name, entry in self._imports().items():
+            made = self.folder / name
+            if entry["from"] == f"{record.name}/{file.name}" and made.exists():
+                found += [] if _sha256(made) == entry["sha256"] else [str(made)]
+        return found
+
+    def note_import(self, record: ZooRecord, files: Sequence[ZooFile], output: Path) -> None:
+        """Remember what was made from files of a record, for `verify`."""
+        entry = {"from": f"{record.name}/{files[0].name}", "sha256": _sha256(output)}
+        text = json.dumps(self._imports() | {str(output.resolve()): entry}, indent=1)
+        write_atomically(self.folder / _IMPORTS, text.encode())
+
+    def _imports(self) -> dict[str, Any]:
+        path = self.folder / _IMPORTS
+        try:
+            return json.loads(path.read_text()) if path.exists() else {}
+        except ValueError:  # a note for `verify` alone
+            return {}
+
+    def _changes(self, file: ZooFile, path: Path) -> list[str]:
+        folder = _folder_of(path)
+        if file.archive is None or not folder.exists():
+            return []
+        return find_changes(path, folder, file.archive, limit=file.max_size)
 
     def _fetch(self, record: ZooRecord, file: ZooFile) -> Fetched:
         path = self._path(record, file)
@@ -100,7 +140,7 @@ class Cache:
             digest = self._download(file, path)
         if expected is not None and digest != expected:
             path.unlink()
-            shutil.rmtree(path.with_name(path.name + ".d"), ignore_errors=True)
+            shutil.rmtree(_folder_of(path), ignore_errors=True)
             what = "its publishers tell" if file.sha256 else "was trusted at the first download"
             raise DownloadError(f"{file.name} has SHA-256 {digest}, and {expected} is what {what}")
         if expected is None:
@@ -131,7 +171,10 @@ class Cache:
     def _unpacked(self, file: ZooFile, path: Path) -> Path:
         if file.archive is None:
             return path
-        folder = path.with_name(path.name + ".d")
+        folder = _folder_of(path)
+        if changed := self._changes(file, path):
+            self.fetcher.say(f"unpacked again, as it was changed: {', '.join(changed[:6])}")
+            shutil.rmtree(folder)
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unpack-") as scratch:
                 whole = Path(scratch) / "whole"
@@ -165,6 +208,11 @@ class Cache:
                 f"{error}. It holds the digests of first downloads: restore it, or delete it to "
                 "trust the files that are here now"
             ) from error
+
+
+def _folder_of(archive: Path) -> Path:
+    """Return where an archive is unpacked to."""
+    return archive.with_name(archive.name + ".d")
 
 
 def _check_by_hand(file: ZooFile, path: Path) -> None:
