@@ -21,11 +21,7 @@ from robustray.manifest.alignment_stages import (
     Projection,
     Projections,
 )
-from robustray.manifest.fields import (
-    Natural,
-    Number,
-    Section,
-)
+from robustray.manifest.fields import Natural, Number, Pixels, Section, Seed
 from robustray.manifest.schema import ModelConfig, Resources
 
 Stage = Literal[
@@ -65,8 +61,8 @@ class FolderData(Section):
     subject: str | None = None
     threshold: Number = 0.7
     below: bool = True
-    size: Natural = 256
-    crop: Natural = 224
+    size: Pixels = 256
+    crop: Pixels = 224
     validation: str | None = None
     test: str | None = None
 
@@ -142,7 +138,7 @@ class Alignment(Section):
     kind: Literal["Alignment"]
     name: Name
     description: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    seed: Seed = 0
     stage: Stage
     data: AlignmentData
     model: ModelConfig | None = None

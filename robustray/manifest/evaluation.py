@@ -7,15 +7,17 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from robustray.manifest.schema import (
-    ModelConfig,
+from robustray.manifest.fields import (
+    BatchSize,
     Natural,
     Number,
     PositiveNumber,
-    Resources,
     Section,
-    read_fraction,
+    Seed,
+    Workers,
+    read_number,
 )
+from robustray.manifest.schema import ModelConfig, Resources
 
 
 class WeightsConfig(Section):
@@ -44,7 +46,7 @@ class FactoryConfig(Section):
 def _option(value: object) -> object:
     """Read an attack's option "2/255" as a number; leave other strings."""
     if isinstance(value, str) and re.fullmatch(r"[\d. ]+/[\d. ]+", value):
-        return read_fraction(value)
+        return read_number(value)
     return value
 
 
@@ -138,9 +140,9 @@ class Composition(Section):
     a pass over one image costs a pass over its batch.
     """
 
-    size: Natural = 100
+    size: BatchSize = 100
     order: Literal["file", "random"] = "file"
-    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _seed_of_an_order(self) -> Self:
@@ -164,7 +166,7 @@ class Evaluation(Section):
     kind: Literal["Evaluation"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "evaluation"
     description: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    seed: Seed = 0
     study: str | None = None
     model: ModelConfig | None = None
     factory: FactoryConfig | None = None
@@ -178,10 +180,10 @@ class Evaluation(Section):
     search_dtype: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
     composition: Composition | None = None
-    compute_shape: Annotated[int, Field(ge=8, multiple_of=8, strict=True)] | None = None
-    batch_size: Natural = 256
-    shard_size: Natural = 100
-    bundle: Natural = 16
+    compute_shape: Annotated[BatchSize, Field(ge=8, multiple_of=8)] | None = None
+    batch_size: BatchSize = 256
+    shard_size: BatchSize = 100
+    bundle: Workers = 16
     save_adversarial: bool = False
     audit: bool = True
     curve: Curve | None = None

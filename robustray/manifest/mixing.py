@@ -11,7 +11,18 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from robustray.manifest.evaluation import JudgedThreat, SuiteItems, WeightsConfig
-from robustray.manifest.fields import Natural, NaturalOrZero, Number, PositiveNumber, Section
+from robustray.manifest.fields import (
+    BatchSize,
+    Epochs,
+    Natural,
+    Number,
+    Pixels,
+    PositiveNumber,
+    Section,
+    Seed,
+    Steps,
+    StepsOrZero,
+)
 from robustray.manifest.recipe import Augmentation, Recipe
 from robustray.manifest.schema import (
     DataConfig,
@@ -59,15 +70,15 @@ class TrainingAttack(Section):
     eps: Annotated[Number, Field(gt=0, le=1)] = 8 / 255
     eps_low: NotNegative = 0.4
     eps_span: NotNegative = 0.7
-    iterations_df: NaturalOrZero = 75
-    iterations_extra: NaturalOrZero = 0
+    iterations_df: StepsOrZero = 75
+    iterations_extra: StepsOrZero = 0
     weight_max: Weight = 0.4
-    n_targets: NaturalOrZero = 9
+    n_targets: StepsOrZero = 9
     step_factor: PositiveNumber = 5.0
     momentum_low: Weight = 0.0
     momentum_span: Weight = 0.9
     never_fooled: Literal["best", "start"] = "best"
-    chunk: Natural = 50
+    chunk: BatchSize = 50
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -96,9 +107,9 @@ class MixingSettings(Section):
     ``segment`` rounds came to is kept together, and the look ahead begins anew after it.
     """
 
-    epochs: Natural = 3
-    batch_size: Annotated[int, Field(ge=2, strict=True)] = 200
-    accumulation: Natural = 4
+    epochs: Epochs = 3
+    batch_size: Annotated[BatchSize, Field(ge=2)] = 200
+    accumulation: Steps = 4
     lr: PositiveNumber = 5e-5
     weight_decay: NotNegative = 1e-5
     bce: NotNegative = 1.5
@@ -109,8 +120,8 @@ class MixingSettings(Section):
     clip: PositiveNumber = 10.0
     gamma_scale: PositiveNumber = 2.0
     gamma_bias: Number = 0.4
-    ahead: NaturalOrZero = 0
-    segment: Natural = 50
+    ahead: StepsOrZero = 0
+    segment: Steps = 50
     attack: TrainingAttack = TrainingAttack()
     augmentation: Augmentation = Augmentation()
 
@@ -129,8 +140,8 @@ class Certified(Section):
     """
 
     sigma: PositiveNumber = 0.25
-    selection: Natural = 100
-    samples: Natural = 1000
+    selection: Steps = 100
+    samples: Annotated[Natural, Field(le=100_000_000)] = 1000
     error: Annotated[Number, Field(gt=0, lt=1)] = 0.001
     alphas: Annotated[tuple[Weight, ...], Field(min_length=1)] = (0.67, 0.76, 1.0)
     first: Natural = 100
@@ -163,7 +174,7 @@ class Judging(Section):
     suite: SuiteItems = ({"name": "autoattack-standard"},)  # type: ignore[assignment]
     adaptive: SuiteItems | None = ({"name": "smoothing-adaptive"},)  # type: ignore[assignment]
     alphas: Annotated[tuple[Weight, ...], Field(min_length=1)] = (0.5, 0.75, 0.9)
-    batch_size: Natural = 128
+    batch_size: BatchSize = 128
     certified: Certified | None = None
     multipliers: Multipliers | None = None
 
@@ -188,14 +199,14 @@ class Mixing(Section):
     kind: Literal["Mixing"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     description: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    seed: Seed = 0
     data: DataConfig
     accurate: BaseConfig
     robust: BaseConfig
     mixing: MixingNetworkConfig = MixingNetworkConfig()
     constants: MixtureConstants = MixtureConstants()
     policy_graph: bool = True
-    resize: Natural | None = None
+    resize: Pixels | None = None
     recipe: MixingSettings = MixingSettings()
     judging: Judging = Judging()
     resources: Resources = Resources()
