@@ -14,6 +14,7 @@ from robustray.evaluation.plan import Images, Wanted, read_images
 from robustray.evaluation.suites import resolve_suite, resolve_threat
 from robustray.evaluation.task import Subject, Task
 from robustray.manifest import Evaluation, JudgedData, JudgedThreat, SurrogateConfig
+from robustray.manifest.lengths import Extent, check_lengths
 from robustray.store import CheckpointStore, ObjectStore, canonical_json, sha256_bytes
 from robustray.sweeps import Study, Trial, load_study
 from robustray.sweeps.trial import read_result
@@ -55,6 +56,10 @@ def resolve_study(manifest: Evaluation, store: ObjectStore, data_root: str | Non
     )
     sweep = study.manifest.evaluation.threat or study.manifest.recipe.threat
     threat_config = manifest.threat or JudgedThreat(norm=sweep.norm, eps=sweep.eps)
+    try:
+        check_lengths(manifest.lengths(threat_config), Extent.of(own.name))
+    except ValueError as error:
+        raise ManifestError(str(error)) from error
     threat, engine = resolve_threat(threat_config), load_engine(manifest.engine)
     suite = resolve_suite(manifest.suite, threat, engine, manifest.search_dtype)
     same_threat = (threat.norm, threat.eps) == (sweep.norm, sweep.eps)

@@ -19,6 +19,7 @@ from robustray.manifest.fields import (
     Steps,
     StepsOrZero,
 )
+from robustray.manifest.lengths import Length
 from robustray.manifest.recipe import Momentum
 
 
@@ -88,6 +89,11 @@ class PgdTraining(Section):
     step_size: PositiveNumber = 0.02
     steps: Steps = 40
 
+    def lengths(self) -> tuple[Length, ...]:
+        """Return what must not be longer than the images are wide."""
+        norm = self.norm
+        return Length("eps", self.eps, norm), Length("step_size", self.step_size, norm)
+
 
 class CurveAttack(Section):
     """One attack at several strengths: a curve of accuracy against epsilon.
@@ -118,6 +124,12 @@ class CurveAttack(Section):
         if len(set(self.eps)) != len(self.eps):
             raise ValueError("eps: the same strength stands there twice")
         return self
+
+    def lengths(self) -> tuple[Length, ...]:
+        """Return what must not be longer than the images are wide; a flow's weight is none."""
+        sizes = () if self.attack == "stadv" else self.eps
+        eps = (Length(f"eps[{number}]", size, self.norm) for number, size in enumerate(sizes))
+        return (*eps, Length("step_size", self.step_size, self.norm))
 
     @property
     def label(self) -> str:

@@ -20,7 +20,7 @@ def read_number(value: object) -> object:
     Other kinds of values are left to pydantic.
     """
     if isinstance(value, bool):
-        raise ValueError(_NO_NUMBER)
+        raise ValueError(_NO_NUMBER)  # noqa: TRY004 (pydantic knows ValueErrors)
     if isinstance(value, str):
         value = _read_fraction(value.replace(" ", ""))
     if isinstance(value, float) and not math.isfinite(value):
@@ -31,12 +31,16 @@ def read_number(value: object) -> object:
 
 
 def _read_fraction(text: str) -> float:
+    # Python would write 1e999999999 out before it could say that it is too large.
+    if re.search(r"[eE][+-]?[0-9_]{4}", text[:_LONGEST]):
+        raise ValueError("its exponent is too large")
     try:
-        # Python would write 1e999999999 out before it could say that it is too large.
-        if len(text) > _LONGEST or re.search(r"[eE][+-]?[0-9_]{4}", text):
+        if len(text) > _LONGEST:
             raise ValueError(_NO_NUMBER)
         return float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
+    except OverflowError as error:
+        raise ValueError("its exponent is too large") from error
+    except (ValueError, ZeroDivisionError) as error:
         raise ValueError(_NO_NUMBER) from error
 
 
@@ -52,7 +56,8 @@ Steps = Annotated[Natural, Field(le=1_000_000)]
 StepsOrZero = Annotated[NaturalOrZero, Field(le=1_000_000)]
 BatchSize = Annotated[Natural, Field(le=1_000_000)]
 Workers = Annotated[Natural, Field(le=100_000)]
-Depth = Annotated[Natural, Field(le=2000)]
+MOST_BLOCKS = 2000
+Depth = Annotated[Natural, Field(le=MOST_BLOCKS)]
 Channels = Annotated[Natural, Field(le=100_000)]
 Width = Annotated[PositiveNumber, Field(le=10_000)]
 Pixels = Annotated[Natural, Field(le=10_000)]

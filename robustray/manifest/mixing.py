@@ -10,7 +10,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robustray.manifest.evaluation import JudgedThreat, SuiteItems, WeightsConfig
+from robustray.manifest.evaluation import (
+    JudgedThreat,
+    SuiteItems,
+    WeightsConfig,
+    suite_lengths,
+)
 from robustray.manifest.fields import (
     BatchSize,
     Epochs,
@@ -23,6 +28,7 @@ from robustray.manifest.fields import (
     Steps,
     StepsOrZero,
 )
+from robustray.manifest.lengths import Extent, Length, check_length, check_lengths
 from robustray.manifest.recipe import Augmentation, Recipe
 from robustray.manifest.schema import (
     DataConfig,
@@ -84,6 +90,8 @@ class TrainingAttack(Section):
     def _consistent(self) -> Self:
         if self.eps_low + self.eps_span <= 0:
             raise ValueError("eps_low and eps_span are not both 0")
+        largest = self.eps * (self.eps_low + self.eps_span)
+        check_length(Length("eps_span", largest, "linf"))
         if self.method == "apgd":
             reason = "is of method pgd"
             self.refuse(reason, "step_factor", "momentum_low", "momentum_span")
@@ -139,7 +147,7 @@ class Certified(Section):
     probability, each bound wrong with probability ``error``. ``first`` images are certified.
     """
 
-    sigma: PositiveNumber = 0.25
+    sigma: Annotated[PositiveNumber, Field(le=1)] = 0.25
     selection: Steps = 100
     samples: Annotated[Natural, Field(le=100_000_000)] = 1000
     error: Annotated[Number, Field(gt=0, lt=1)] = 0.001
@@ -178,6 +186,15 @@ class Judging(Section):
     certified: Certified | None = None
     multipliers: Multipliers | None = None
 
+    def lengths(self) -> tuple[Length, ...]:
+        """Return what must not be longer than the box is wide."""
+        found = self.threat.lengths("threat.eps")
+        suites = {"suite": self.suite, "adaptive": self.adaptive or ()}
+        suites |= {"multipliers.suite": self.multipliers.suite} if self.multipliers else {}
+        for path, items in suites.items():
+            found += suite_lengths(items, self.threat.norm, path)
+        return found
+
     @model_validator(mode="after")
     def _inner_weights(self) -> Self:
         if not all(0 < alpha < 1 for alpha in self.alphas):
@@ -210,6 +227,15 @@ class Mixing(Section):
     recipe: MixingSettings = MixingSettings()
     judging: Judging = Judging()
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _lengths_fit_the_images(self) -> Self:
+        extent, judging = Extent.of(self.data.name), self.judging
+        for role in ("accurate", "robust"):
+            recipe = getattr(self, role).recipe
+            check_lengths(recipe.lengths() if recipe else (), extent, f"{role}.recipe.")
+        check_lengths(judging.lengths(), extent, "judging.")
+        return self
 
     @model_validator(mode="after")
     def _weights_change(self) -> Self:

@@ -16,13 +16,14 @@ from robustray.manifest.fields import (
     Epochs,
     Natural,
     Number,
-    PixelsOrZero,
     Pixels,
+    PixelsOrZero,
     PositiveNumber,
     Section,
     Steps,
     StepsOrZero,
 )
+from robustray.manifest.lengths import UNIT, Length, check_lengths
 
 Momentum = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
@@ -33,6 +34,15 @@ class ThreatConfig(Section):
 
     norm: Literal["linf", "l2"] = "linf"
     eps: PositiveNumber = 8 / 255
+
+    @model_validator(mode="after")
+    def _within_the_box(self) -> Self:
+        check_lengths(self.lengths(), UNIT)
+        return self
+
+    def lengths(self, path: str = "eps") -> tuple[Length, ...]:
+        """Return what must not be longer than the box is wide."""
+        return (Length(path, self.eps, self.norm),)
 
 
 class InnerAttack(Section):
@@ -266,6 +276,19 @@ class Recipe(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
     compile: bool = False
+
+    @model_validator(mode="after")
+    def _steps_stay_in_the_box(self) -> Self:
+        check_lengths(self.lengths(), UNIT)
+        return self
+
+    def lengths(self) -> tuple[Length, ...]:
+        """Return what must not be longer than the box is wide."""
+        return (
+            *self.threat.lengths("threat.eps"),
+            Length("inner.step_size", self.inner.step_size, self.threat.norm),
+            Length("inner.start_scale", self.inner.start_scale, "linf"),
+        )
 
     @model_validator(mode="after")
     def _attack_and_passes_fit(self) -> Self:

@@ -6,12 +6,14 @@ that names a study. Numbers such as ``8/255`` may be written as fractions.
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from robustray.manifest.fields import (
+    MOST_BLOCKS,
     MOST_STAGES,
     BatchSize,
     Channels,
@@ -30,6 +32,7 @@ from robustray.manifest.fields import (
     Workers,
     read_number,
 )
+from robustray.manifest.lengths import Extent, check_lengths
 from robustray.manifest.recipe import (
     Augmentation,
     Awp,
@@ -139,6 +142,9 @@ class ModelConfig(Section):
         return self.model_dump(exclude={"name"}, exclude_none=True)
 
 
+_MOST_TRIALS = 1_000_000
+
+
 class StageGrid(Section):
     """The settings of one option over the stages: a product, or a list.
 
@@ -153,10 +159,16 @@ class StageGrid(Section):
     def _one_form(self) -> Self:
         if (self.each_stage is None) == (self.settings is None):
             raise ValueError("give either each_stage or settings, and not an empty one")
-        rows = self.rows()
-        if len(set(rows)) != len(rows):
+        given = self.each_stage if self.settings is None else self.settings
+        if given is not None and len(set(given)) != len(given):
             raise ValueError("the same setting stands there twice")
         return self
+
+    def count(self) -> int:
+        """Return how many settings there are, without listing them."""
+        if self.settings is not None:
+            return len(self.settings)
+        return len(self.each_stage or ()) ** self.stages
 
     def rows(self) -> list[tuple[float, ...]]:
         """Return every setting, one value for each stage."""
@@ -209,10 +221,23 @@ class Grid(Section):
             raise ValueError("give settings, or widths and depths, not both")
         if self.settings and len(set(self.settings)) != len(self.settings):
             raise ValueError("the same setting stands there twice")
-        for row in self.depths.rows() if self.depths else []:
+        if self.count() > _MOST_TRIALS:
+            raise ValueError(f"{self.count():,} trials; at most {_MOST_TRIALS:,} make a study")
+        depths = self.depths
+        rows = () if depths is None else depths.settings or [depths.each_stage or ()]
+        for row in rows:
             if any(depth != int(depth) for depth in row):
                 raise ValueError(f"depths are whole numbers of blocks, not {list(row)}")
+            if max(row, default=0) > MOST_BLOCKS:
+                raise ValueError(f"depths are at most {MOST_BLOCKS:,} blocks, not {max(row):g}")
         return self
+
+    def count(self) -> int:
+        """Return how many trials there are, without listing them."""
+        if self.settings is not None:
+            return len(self.settings)
+        parts = [part.count() for part in (self.widths, self.depths) if part is not None]
+        return math.prod(parts)
 
 
 class ExtraData(Section):
@@ -366,6 +391,14 @@ class Sweep(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     retention: Retention = Retention()
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _lengths_fit_the_images(self) -> Self:
+        extent = Extent.of(self.data.name)
+        check_lengths(self.recipe.lengths(), extent, "recipe.")
+        if self.evaluation.threat is not None:
+            check_lengths(self.evaluation.threat.lengths("evaluation.threat.eps"), extent)
+        return self
 
     @model_validator(mode="after")
     def _shareable(self) -> Self:

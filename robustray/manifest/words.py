@@ -56,7 +56,9 @@ def _spell(value: object, depth: int) -> str:
     return "binary data" if isinstance(value, bytes) else str(value)[: _SHOWN + 1]
 
 
-def _spell_many(value: Mapping[object, object] | list[object] | tuple[object, ...], depth: int) -> str:
+def _spell_many(
+    value: Mapping[object, object] | list[object] | tuple[object, ...], depth: int
+) -> str:
     left, right = "{}" if isinstance(value, Mapping) else "[]"
     if depth == 0 and value:
         return f"{left}...{right}"
