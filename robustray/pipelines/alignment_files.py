@@ -8,7 +8,7 @@ from typing import Any
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
-from robustray.errors import ManifestError
+from robustray.errors import ManifestError, UserError
 from robustray.evaluation.subjects import local_copy
 from robustray.manifest import WeightsConfig
 from robustray.manifest.alignment_stages import Reference
@@ -16,6 +16,7 @@ from robustray.models import load_weights
 from robustray.models.errors import WeightsError
 from robustray.pipelines.work import read_file
 from robustray.store import ObjectStore
+from robustray.store.naming import choose_id, last_attempt
 
 KIND = "alignment"
 
@@ -29,14 +30,18 @@ def find_run(store: ObjectStore, name: str) -> tuple[str, dict[str, Any]]:
         If there is none, or several have that name.
     """
     keys = [entry.key for entry in store.list(f"{KIND}/") if entry.key.endswith("/result.json")]
-    prefixes = [key.removesuffix("/result.json") for key in keys]
-    ids = {prefix: prefix.removeprefix(f"{KIND}/") for prefix in prefixes}
-    found = [p for p, one in ids.items() if one == name or one.rpartition("-")[0] == name]
-    if len(found) != 1:
-        known = ", ".join(sorted(ids.values())) or "none"
-        words = "several finished jobs have" if found else "no finished job has"
-        raise ManifestError(f"{words} the name {name!r}; finished: {known}")
-    return found[0], json.loads(store.get(f"{found[0]}/result.json"))
+    known = [key.removesuffix("/result.json").removeprefix(f"{KIND}/") for key in keys]
+    try:
+        chosen = choose_id(
+            name,
+            known,
+            "finished jobs",
+            lambda one: last_attempt(store, f"{KIND}/{one}"),
+            beginnings=False,
+        )
+    except UserError as error:
+        raise ManifestError(str(error)) from error
+    return f"{KIND}/{chosen}", json.loads(store.get(f"{KIND}/{chosen}/result.json"))
 
 
 def made_of(store: ObjectStore, reference: Reference) -> dict[str, Any]:

@@ -12,11 +12,11 @@ from typing import Any
 
 import yaml
 
-from robustray.errors import UserError
 from robustray.manifest import manifest_hash
 from robustray.models import Profile
 from robustray.reports import Status, TrialRow
 from robustray.store import CheckpointRecord, CheckpointStore, ObjectStore, canonical_json
+from robustray.store.naming import choose_id, last_attempt
 from robustray.sweeps.attempts import PREEMPTED, Attempt, list_attempts, package_versions
 from robustray.sweeps.grid import Study, Trial, study_from_document
 from robustray.sweeps.trial import read_result
@@ -155,20 +155,18 @@ def save_study(store: ObjectStore, study: Study) -> None:
 
 
 def load_study(store: ObjectStore, study_id: str) -> Study:
-    """Read a study by its id, or by a prefix of it that names just one.
+    """Read a study by its id, its name, or how its id begins; see `choose_id`.
 
     Raises
     ------
     UserError
         If none or several match.
     """
-    known = list_studies(store)
-    ids = [study_id] if study_id in known else [i for i in known if i.startswith(study_id)]
-    if len(ids) != 1:
-        names = ", ".join(known) or "none"
-        raise UserError(f"{study_id!r} names {len(ids)} studies in {store.uri}. Known: {names}")
-    key = _manifest_key(ids[0])
-    return study_from_document(yaml.safe_load(store.get(key)), ids[0], key)
+    chosen = choose_id(
+        study_id, list_studies(store), "studies", lambda one: last_attempt(store, f"studies/{one}")
+    )
+    key = _manifest_key(chosen)
+    return study_from_document(yaml.safe_load(store.get(key)), chosen, key)
 
 
 def list_studies(store: ObjectStore) -> list[str]:
