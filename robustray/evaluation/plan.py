@@ -108,7 +108,8 @@ def find_wanted(manifest: Evaluation) -> tuple[Wanted, ...]:
         items = manifest.curve.suite or manifest.suite
         for eps in manifest.curve.eps:
             other = resolve_threat(manifest.threat.model_copy(update={"eps": eps}))
-            drawn = resolve_suite(items, other, engine, manifest.search_dtype)
+            field = "curve.suite" if manifest.curve.suite else "suite"
+            drawn = resolve_suite(items, other, engine, manifest.search_dtype, field)
             wanted.append(Wanted(f"eps={eps!r}", other, drawn))
     return tuple(wanted)
 

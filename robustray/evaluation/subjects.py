@@ -96,8 +96,16 @@ def _load(network: dict | object, path: Path, format: str) -> nn.Module:
 
 
 @contextmanager
-def local_copy(weights: WeightsConfig, store: ObjectStore) -> Iterator[Path]:
-    """Give the file of weights as a local file, wherever it lies."""
+def local_copy(
+    weights: WeightsConfig, store: ObjectStore, field: str = "weights"
+) -> Iterator[Path]:
+    """Give the file of weights as a local file, wherever it lies.
+
+    Raises
+    ------
+    ManifestError
+        If there is none; names the ``field`` of the manifest that says where it is.
+    """
     uri = weights.uri
     if "://" not in uri:
         path = Path(uri).expanduser()
@@ -105,10 +113,10 @@ def local_copy(weights: WeightsConfig, store: ObjectStore) -> Iterator[Path]:
             raise ManifestError(
                 f"{uri} is a TensorFlow checkpoint, which is several files; make one of it with "
                 "`robustray weights convert` (or, for mode frozen, `robustray weights freeze`)",
-                path="weights.uri",
+                path=f"{field}.uri",
             )
         if not path.is_file():
-            raise ManifestError(f"there is no file {uri}", path="weights.uri")
+            raise ManifestError(f"there is no file {uri}", path=f"{field}.uri")
         yield path
         return
     place, _, name = uri.rpartition("/")
@@ -119,5 +127,5 @@ def local_copy(weights: WeightsConfig, store: ObjectStore) -> Iterator[Path]:
         try:
             (source or open_store(place)).get_file(key, path)
         except (NotFoundError, ValueError) as error:
-            raise ManifestError(f"there is no object {uri}", path="weights.uri") from error
+            raise ManifestError(f"there is no object {uri}", path=f"{field}.uri") from error
         yield path

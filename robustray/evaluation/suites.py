@@ -25,9 +25,15 @@ def resolve_threat(config: JudgedThreat) -> ThreatModel:
 
 
 def resolve_suite(
-    items: Sequence[SuiteItem], threat: ThreatModel, engine: Engine, search_dtype: str
+    items: Sequence[SuiteItem],
+    threat: ThreatModel,
+    engine: Engine,
+    search_dtype: str,
+    field: str = "suite",
 ) -> Suite:
     """Return the attacks of a manifest's suite, as an engine can run them.
+
+    ``field`` is the suite's place in the manifest, for messages.
 
     Raises
     ------
@@ -39,8 +45,11 @@ def resolve_suite(
     try:
         suite = _suite(items, threat.norm)
     except ValueError as error:
-        raise ManifestError(str(error)) from error
-    engine.check(suite, threat, search_dtype)
+        raise ManifestError(str(error), path=field) from error
+    try:
+        engine.check(suite, threat, search_dtype)
+    except ManifestError as error:
+        raise ManifestError(error.message, path=field) from error
     return suite
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.data import data_root, describe
-from robustray.errors import CorruptObjectError, ManifestError
+from robustray.errors import CorruptObjectError, ManifestError, below
 from robustray.evaluation.subjects import local_copy
 from robustray.manifest import Mixing, WeightsConfig
 from robustray.models import ModelError, create_model, load_weights, save_weights
@@ -207,15 +207,16 @@ class _Run:
                 {f"{role}_{name}": value for name, value in report.timing.items()},
             )
 
-        fit(
-            model,
-            self.data,
-            recipe,
-            seed=derive_seed(self.manifest.seed, f"training-{role}"),
-            device=self.context.device,
-            resume=resume,
-            on_epoch=commit,
-        )
+        with below(role):
+            fit(
+                model,
+                self.data,
+                recipe,
+                seed=derive_seed(self.manifest.seed, f"training-{role}"),
+                device=self.context.device,
+                resume=resume,
+                on_epoch=commit,
+            )
         model.requires_grad_(False).eval()
 
     def mix(self, composite: Composite) -> None:
@@ -301,7 +302,7 @@ def _epochs(manifest: Mixing, role: str) -> int:
 
 
 def _load_base(role: str, model: nn.Module, weights: WeightsConfig, store: ObjectStore) -> str:
-    with local_copy(weights, store) as path:
+    with local_copy(weights, store, f"{role}.weights") as path:
         digest = sha256_file(path)
         if weights.sha256 not in (None, digest):
             raise ManifestError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from robustray.attacks import evaluate
 from robustray.data import Split
+from robustray.errors import below
 from robustray.evaluation.engines import load_engine
 from robustray.evaluation.suites import resolve_suite, resolve_threat
 from robustray.manifest import Judging, Mixing, SuiteItem
@@ -47,12 +48,14 @@ def check_judging(judging: Judging) -> None:
     UserError
         If they can't be used.
     """
-    threat, engine = resolve_threat(judging.threat), load_engine("robustray")
-    wanted = [judging.suite, judging.adaptive]
-    wanted.append(judging.multipliers.suite if judging.multipliers else None)
-    for items in wanted:
-        if items is not None:
-            resolve_suite(items, threat, engine, "float32")
+    with below("judging"):
+        threat, engine = resolve_threat(judging.threat), load_engine("robustray")
+        wanted = {"suite": judging.suite, "adaptive": judging.adaptive}
+        if judging.multipliers is not None:
+            wanted["multipliers.suite"] = judging.multipliers.suite
+        for field, items in wanted.items():
+            if items is not None:
+                resolve_suite(items, threat, engine, "float32", field)
 
 
 @dataclass
