@@ -106,17 +106,17 @@ def local_copy(
     ManifestError
         If there is none; names the ``field`` of the manifest that says where it is.
     """
-    uri = weights.uri
+    uri, place = weights.uri, f"{field}.uri" if field else "uri"
     if "://" not in uri:
         path = Path(uri).expanduser()
         if index_of(path) is not None:
             raise ManifestError(
                 f"{uri} is a TensorFlow checkpoint, which is several files; make one of it with "
                 "`robustray weights convert` (or, for mode frozen, `robustray weights freeze`)",
-                path=f"{field}.uri",
+                path=place,
             )
         if not path.is_file():
-            raise ManifestError(f"there is no file {uri}", path=f"{field}.uri")
+            raise ManifestError(f"there is no file {uri}", path=place)
         yield path
         return
     place, _, name = uri.rpartition("/")
@@ -127,5 +127,5 @@ def local_copy(
         try:
             (source or open_store(place)).get_file(key, path)
         except (NotFoundError, ValueError) as error:
-            raise ManifestError(f"there is no object {uri}", path=f"{field}.uri") from error
+            raise ManifestError(f"there is no object {uri}", path=place) from error
         yield path
