@@ -14,6 +14,7 @@ from robustray.reports.files import write_atomically
 from robustray.reports.html import Picture
 from robustray.reports.judgements import Judgement, curves_figure, page, table_csv, table_text
 from robustray.store import NotFoundError, ObjectStore, read_sealed, sha256_bytes
+from robustray.store.naming import choose_id, newest_attempt
 from robustray.tracking import MetricPoint, RunRecord, Uploader
 
 Say = Callable[[str], None]
@@ -27,7 +28,7 @@ def publish_judgements(
     Parameters
     ----------
     names : sequence of str
-        Ids of evaluations, or how they begin; in the order of the table.
+        Ids of evaluations, their names, or how they begin; in the order of the table.
     store, report_root, tracking_uri
         Where they are, where the files go, and where they are shown.
     say : callable
@@ -90,11 +91,12 @@ def read_result(store: ObjectStore, id_: str) -> dict[str, Any]:
 def _find(store: ObjectStore, name: str) -> str:
     keys = store.list("evaluations/")
     done = {k.key.split("/")[1] for k in keys if k.key.endswith("/result.json")}
-    found = [name] if name in done else sorted(id_ for id_ in done if id_.startswith(name))
-    if len(found) != 1:
-        known = ", ".join(sorted(done)) or "none"
-        raise UserError(f"{name!r} names {len(found)} finished evaluations. Known: {known}")
-    return found[0]
+    return choose_id(
+        name,
+        sorted(done),
+        "finished evaluations",
+        lambda one: newest_attempt(store, f"evaluations/{one}"),
+    )
 
 
 def _check_equal(results: Mapping[str, Mapping[str, Any]]) -> None:

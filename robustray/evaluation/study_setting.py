@@ -14,6 +14,7 @@ from robustray.evaluation.plan import Images, Wanted, read_images
 from robustray.evaluation.suites import resolve_threat, suite_of
 from robustray.evaluation.task import Subject, Task
 from robustray.manifest import Evaluation, JudgedData, JudgedThreat, SurrogateConfig
+from robustray.manifest.lengths import Extent, check_lengths
 from robustray.models.constants import check_recorded
 from robustray.store import (
     CheckpointStore,
@@ -62,6 +63,10 @@ def resolve_study(manifest: Evaluation, store: ObjectStore, data_root: str | Non
     )
     sweep = study.manifest.evaluation.threat or study.manifest.recipe.threat
     threat_config = manifest.threat or JudgedThreat(norm=sweep.norm, eps=sweep.eps)
+    try:
+        check_lengths(manifest.lengths(threat_config), Extent.of(own.name))
+    except ValueError as error:
+        raise ManifestError(str(error)) from error
     threat, engine = resolve_threat(threat_config), load_engine(manifest.engine)
     suite = suite_of(manifest, threat, engine)
     same_threat = (threat.norm, threat.eps) == (sweep.norm, sweep.eps)

@@ -108,19 +108,27 @@ def _try(model: nn.Module, facts: DataFacts, manifest: Evaluation) -> None:
 
 
 @contextmanager
-def local_copy(weights: WeightsConfig, store: ObjectStore) -> Iterator[Path]:
-    """Give the file of weights as a local file, wherever it lies."""
-    uri = weights.uri
+def local_copy(
+    weights: WeightsConfig, store: ObjectStore, field: str = "weights"
+) -> Iterator[Path]:
+    """Give the file of weights as a local file, wherever it lies.
+
+    Raises
+    ------
+    ManifestError
+        If there is none; names the ``field`` of the manifest that says where it is.
+    """
+    uri, place = weights.uri, f"{field}.uri" if field else "uri"
     if "://" not in uri:
         path = Path(uri).expanduser()
         if index_of(path) is not None:
             raise ManifestError(
                 f"{uri} is a TensorFlow checkpoint, which is several files; make one of it with "
                 "`robustray weights convert` (or, for mode frozen, `robustray weights freeze`)",
-                path="weights.uri",
+                path=place,
             )
         if not path.is_file():
-            raise ManifestError(f"there is no file {uri}", path="weights.uri")
+            raise ManifestError(f"there is no file {uri}", path=place)
         yield path
         return
     place, _, name = uri.rpartition("/")
@@ -131,5 +139,5 @@ def local_copy(weights: WeightsConfig, store: ObjectStore) -> Iterator[Path]:
         try:
             (source or open_store(place)).get_file(key, path)
         except (NotFoundError, ValueError) as error:
-            raise ManifestError(f"there is no object {uri}", path="weights.uri") from error
+            raise ManifestError(f"there is no object {uri}", path=place) from error
         yield path

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustray.errors import CorruptObjectError, UserError
+from robustray.errors import CorruptObjectError
 from robustray.manifest import manifest_hash
 from robustray.models import Profile
 from robustray.reports import Status, TrialRow
@@ -23,6 +23,7 @@ from robustray.store import (
     find_sealed,
     read_sealed,
 )
+from robustray.store.naming import choose_id, newest_attempt
 from robustray.sweeps.attempts import (
     PREEMPTED,
     Attempt,
@@ -247,7 +248,7 @@ def save_study(store: ObjectStore, study: Study) -> None:
 
 
 def load_study(store: ObjectStore, name: str) -> Study:
-    """Read a study by its id, or by a prefix of it that names just one.
+    """Read a study by its id, its name, or how its id begins; see `choose_id`.
 
     Raises
     ------
@@ -256,12 +257,10 @@ def load_study(store: ObjectStore, name: str) -> Study:
     CorruptObjectError
         If its manifest is not the one that its id was made of.
     """
-    known = list_studies(store)
-    ids = [name] if name in known else [i for i in known if i.startswith(name)]
-    if len(ids) != 1:
-        names = ", ".join(known) or "none"
-        raise UserError(f"{name!r} names {len(ids)} studies in {store.uri}. Known: {names}")
-    return read_study(store, ids[0])
+    chosen = choose_id(
+        name, list_studies(store), "studies", lambda one: newest_attempt(store, f"studies/{one}")
+    )
+    return read_study(store, chosen)
 
 
 def list_studies(store: ObjectStore) -> list[str]:
