@@ -26,7 +26,7 @@ def checked_examples(
     index : Tensor, optional
         The examples' official indices (N,), integers; 0..N-1 when not given.
     threat : ThreatModel, optional
-        Whose box it is; [0, 1] when not given.
+        Whose box it is; [0, 1] when not given. Its eps must not be longer than the box.
 
     Raises
     ------
@@ -46,6 +46,8 @@ def checked_examples(
             f"x ranges over [{lowest:g}, {highest:g}] instead of [{low:g}, {high:g}]; "
             + _remedy(lowest, highest)
         )
+    if threat is not None:
+        threat.require_length("eps", threat.eps, x[0].numel())
     y = _integers("y", y, len(x)).to(x.device)
     if index is None:
         index = torch.arange(len(x))

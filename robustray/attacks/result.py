@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -27,19 +26,16 @@ class AttackResult:
     forwards_B, backwards_B : Tensor
         Int64 (B,): passes spent on each example, the verdict's forward pass included.
     flawed_B : Tensor
-        Int64 (B,): gradients that were not finite, and were taken as zero there; all zero for
-        attacks that do not count them.
+        Int64 (B,): gradients that were not finite, and were taken as zero there.
+
+    Results are joined, cut and moved by the functions of ``rows``, which forget no field.
     """
 
     x_adv: Tensor
     success_B: Tensor
     forwards_B: Tensor
     backwards_B: Tensor
-    flawed_B: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-
-    def __post_init__(self) -> None:
-        if self.flawed_B.numel() != self.forwards_B.numel():
-            object.__setattr__(self, "flawed_B", torch.zeros_like(self.forwards_B))
+    flawed_B: Tensor
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,8 @@ class EvaluationResult:
         of the last one that was run on it, else the image itself.
     forwards, backwards : Tensor
         Int64 (N,): passes spent on each example, the clean forward pass included.
+    flawed : Tensor
+        Int64 (N,): gradients that were not finite, and were taken as zero there.
     threat : ThreatModel
     suite : str
     seed : int
@@ -83,6 +81,7 @@ class EvaluationResult:
     x_adv: Tensor
     forwards: Tensor
     backwards: Tensor
+    flawed: Tensor
     threat: ThreatModel
     suite: str
     seed: int

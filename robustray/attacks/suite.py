@@ -11,6 +11,7 @@ from typing import Any
 from robustray.attacks.result import AttackResult
 from robustray.attacks.steppers import ExampleNoise, Stepper
 from robustray.attacks.threat import ThreatModel
+from robustray.manifest.words import suggest
 from robustray.random import ExampleRandom
 
 Attack = Callable[..., AttackResult]
@@ -55,13 +56,15 @@ class AttackSpec:
         object.__setattr__(self, "attack", self.attack or self.name)
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
         if self.attack not in _attacks:
-            raise ValueError(f"attack is one of {', '.join(list_attacks())}, not {self.attack!r}")
+            names, hint = list_attacks(), suggest(self.attack, [*list_attacks(), *list_suites()])
+            raise ValueError(f"attack is one of {', '.join(names)}, not {self.attack!r}{hint}")
         defaults = _budget(_attacks[self.attack])
         for option in self.options:
             if option not in defaults:
                 allowed = ", ".join(defaults) or "none"
                 raise ValueError(
-                    f"attack {self.attack} has no option {option!r}; it has: {allowed}"
+                    f"attack {self.attack} has no option {option!r}{suggest(option, defaults)}; "
+                    f"it has: {allowed}"
                 )
             _check_kind(self.attack, option, self.options[option], defaults[option])
 
@@ -75,6 +78,8 @@ class AttackSpec:
         """
         options = _budget(self.function) | dict(self.options)
         try:
+            if options.get("step_size") is not None:
+                threat.require_length("step_size", options["step_size"])
             if self.stepper is not None:
                 self.stepper(threat, ExampleNoise(ExampleRandom(0, self.name)), **options)
             elif self.attack in _checks:
@@ -319,7 +324,8 @@ def independent_suite(name: str, members: Iterable[Suite]) -> Suite:
 
 def _known_suite(name: str, norm: str) -> Suite:
     if name not in _suites:
-        raise ValueError(f"suite is one of {', '.join(list_suites())}, not {name!r}")
+        hint = suggest(name, [*list_suites(), *list_attacks()])
+        raise ValueError(f"suite is one of {', '.join(list_suites())}, not {name!r}{hint}")
     return _l1_suites.get(name, _suites[name]) if norm == "l1" else _suites[name]
 
 

@@ -40,6 +40,7 @@ class Tally:
         self._x_adv = examples.x.clone()
         self._forwards = torch.ones_like(examples.y_N)
         self._backwards = torch.zeros_like(examples.y_N)
+        self._flawed = torch.zeros_like(examples.y_N)
 
     def due(self) -> Iterator[tuple[AttackSpec, Tensor]]:
         """Yield each attack with the rows that it runs on, where there are any.
@@ -64,6 +65,7 @@ class Tally:
         self._within[rows] &= ~found.success_B
         self._forwards[rows] += found.forwards_B
         self._backwards[rows] += found.backwards_B
+        self._flawed[rows] += found.flawed_B
         broken = rows[was_robust & found.success_B]
         for row in broken[self._correct[broken]].tolist():
             self._broken_by[row] = self._label
@@ -81,6 +83,7 @@ class Tally:
             x_adv=self._x_adv,
             forwards=self._forwards,
             backwards=self._backwards,
+            flawed=self._flawed,
             threat=threat,
             suite=self._suite.name,
             seed=seed,

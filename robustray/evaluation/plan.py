@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from robustray.attacks import Suite, ThreatModel
 from robustray.attacks.engine import default_compute_shape
 from robustray.data import Split
-from robustray.errors import ManifestError, StoreUnavailableError
+from robustray.errors import CorruptObjectError, ManifestError, StoreUnavailableError
 from robustray.evaluation.cost import CLEAN_ACCURACY, ROBUST_SHARE, Passes, task_passes
 from robustray.evaluation.engines import is_independent, load_engine
 from robustray.evaluation.images import facts_of, label_of, load_images, ranges_of
@@ -23,7 +22,14 @@ from robustray.evaluation.suites import curve_suite_of, resolve_threat, suite_of
 from robustray.evaluation.task import SAMPLES, Conditions, Subject, Task
 from robustray.manifest import Evaluation, JudgedData
 from robustray.models import ModelError, profile
-from robustray.store import NotFoundError, ObjectStore, canonical_json, sha256_bytes
+from robustray.store import (
+    NotFoundError,
+    ObjectStore,
+    canonical_json,
+    create_sealed,
+    read_sealed,
+    sha256_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -195,10 +201,10 @@ def agreed_size(store: ObjectStore, prefix: str, size: int, *, dry: bool = False
     """
     key = f"{prefix}/layout.json"
     if not dry:
-        store.create(key, canonical_json({"shard_size": size}))
+        create_sealed(store, key, {"shard_size": size})
     try:
-        return int(json.loads(store.get(key))["shard_size"])
-    except (NotFoundError, StoreUnavailableError):
+        return int(read_sealed(store, key).content["shard_size"])
+    except (NotFoundError, StoreUnavailableError, CorruptObjectError):
         if dry:
             return size
         raise

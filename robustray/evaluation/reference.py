@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -47,10 +47,6 @@ from robustray.evaluation.reference_attacks import Call, Metered, find_package, 
 from robustray.evaluation.task import Conditions
 
 
-def _none() -> Tensor:
-    return torch.zeros(0, dtype=torch.bool)
-
-
 @dataclass(frozen=True)
 class ReferenceResult(AttackResult):
     """What the reference found.
@@ -66,8 +62,8 @@ class ReferenceResult(AttackResult):
         Bool (B,): that point fooled the model, and what it was projected to does not.
     """
 
-    repaired_B: Tensor = field(default_factory=_none)
-    lost_B: Tensor = field(default_factory=_none)
+    repaired_B: Tensor
+    lost_B: Tensor
 
 
 def run_reference(
@@ -251,7 +247,7 @@ def _repaired(x_adv: Tensor, x: Tensor, threat: ThreatModel) -> tuple[Tensor, Te
 
 
 def _fooled(network: Network, examples: Examples, x_adv: Tensor, schedule: Schedule) -> Tensor:
-    candidates = Examples(x_adv, examples.y_N, examples.index_N)
+    candidates = replace(examples, x=x_adv)
     return ~is_correct(clean_logits(network, candidates, schedule), examples.y_N)
 
 

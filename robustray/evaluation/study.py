@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from robustray.cluster import connect
-from robustray.errors import UserError
+from robustray.errors import CorruptObjectError, UserError
 from robustray.evaluation.agenda import Work
 from robustray.evaluation.driver import Conclusion, Driver
 from robustray.evaluation.plan import (
@@ -38,10 +37,11 @@ from robustray.store import (
     NotFoundError,
     ObjectStore,
     canonical_json,
-    sha256_bytes,
+    read_sealed,
+    seal,
 )
 from robustray.sweeps import Study, Trial, attempts, make_plan, publish
-from robustray.sweeps.lease import lease
+from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.records import finished_trials, read_trial, study_run, trial_run
 from robustray.sweeps.report import Published
 from robustray.sweeps.study import check_store, start_tracking
@@ -107,10 +107,10 @@ def evaluate_study(
     check_store(store)
     with connect():
         resources = pick_resources(store, manifest.resources, assume_yes, say)
-        with lease(store, f"{setting.study.prefix}/driver.json", say):  # the sweep's own
-            uploader, patience_s = start_tracking(tracking_uri, say)
+        with lease(store, setting.study.prefix, say) as held:  # the sweep's own
+            uploader, patience_s = start_tracking(tracking_uri, say, held)
             try:
-                run = _Run(setting, store, uploader, say, gpu=on_gpu(resources))
+                run = _Run(setting, held, uploader, say, gpu=on_gpu(resources))
                 place = make_place(store, data_root, resources, manifest.batch_size)
                 interrupted = not run.drive(
                     lambda driver: driver.run(
@@ -144,12 +144,13 @@ class _Run:
     def __init__(
         self,
         setting: Setting,
-        store: ObjectStore,
+        held: Lease,
         uploader: Uploader,
         say: Callable[[str], None],
         *,
         gpu: bool,
     ) -> None:
+        self._lease, store = held, held.store
         self._setting, self._store, self._uploader, self._say = setting, store, uploader, say
         study, manifest = setting.study, setting.manifest
         self._plan = make_plan(study, store)
@@ -162,13 +163,15 @@ class _Run:
         done = sorted(finished_trials(store, study))
         work = [item for name in done if (item := self._work(name, conditions, size))]
         say(f"{study.id}: {len(work)} of {len(done)} finished trials to attack ({setting.label})")
-        self._driver = Driver(store, work, self._prefix, self._keep, self._give_up)
+        self._driver = Driver(held, work, self._prefix, self._keep, self._give_up)
         self._session = attempts.register(store, self._prefix, torch.device("cpu"))
 
     def drive(self, run: Callable[[Driver], bool]) -> bool:
         """Run the driver; write down how that ended."""
         try:
             whole = run(self._driver)
+        except LeaseLostError:
+            raise
         except BaseException as error:
             kind = attempts.classify(error).value if isinstance(error, Exception) else "stopped"
             attempts.conclude(self._store, self._prefix, self._session, kind, error)
@@ -179,6 +182,7 @@ class _Run:
 
     def conclude(self, report_root: Path, patience_s: float, interrupted: bool) -> StudyEvaluated:
         """Write the study's report again, and close its runs in MLflow."""
+        self._lease.check(self._store)
         study, published = self._setting.study, publish(self._plan, self._store, report_root)
         for name in finished_trials(self._store, study):
             self._track(name)
@@ -216,12 +220,11 @@ class _Run:
     def _is_done(self, task: Task) -> bool:
         """Whether the store holds the result of this very task."""
         try:
-            record = json.loads(self._store.get(f"{self._setting.prefix(task.name)}/record.json"))
-            digest = record.pop("sha256")
-        except (NotFoundError, ValueError, KeyError, AttributeError):
+            key = f"{self._setting.prefix(task.name)}/record.json"
+            record, verified = read_sealed(self._store, key)
+        except (NotFoundError, CorruptObjectError):
             return False
-        intact = digest == sha256_bytes(canonical_json(record))
-        return intact and record["task"] == task_digest(task, self._setting)
+        return verified and record["task"] == task_digest(task, self._setting)
 
     def _keep(self, item: Work, conclusion: Conclusion) -> None:
         """Keep a trial's result, and show it."""
@@ -240,11 +243,10 @@ class _Run:
             "result": result,
             "ended_ms": max(ended, default=self._session.started_ms),
         }
-        record["sha256"] = sha256_bytes(canonical_json(record))
         prefix = setting.prefix(task.name)
         self._store.put(f"{prefix}/table.parquet", write_parquet(conclusion.merged))
         self._store.put(f"{prefix}/result.json", canonical_json(result))
-        self._store.put(f"{prefix}/record.json", canonical_json(record))
+        self._store.put(f"{prefix}/record.json", seal(record))
         clean, robust = result["clean"]["accuracy"], result["robust"]["accuracy"]
         self._say(f"{task.name}: clean {100 * clean:.2f} %, robust {100 * robust:.2f} %")
         for finding in result["audit"]:

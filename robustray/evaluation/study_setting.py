@@ -14,7 +14,15 @@ from robustray.evaluation.plan import Images, Wanted, read_images
 from robustray.evaluation.suites import resolve_threat, suite_of
 from robustray.evaluation.task import Subject, Task
 from robustray.manifest import Evaluation, JudgedData, JudgedThreat, SurrogateConfig
-from robustray.store import CheckpointStore, ObjectStore, canonical_json, sha256_bytes
+from robustray.manifest.lengths import Extent, check_lengths
+from robustray.models.constants import check_recorded
+from robustray.store import (
+    CheckpointStore,
+    NotFoundError,
+    ObjectStore,
+    canonical_json,
+    sha256_bytes,
+)
 from robustray.sweeps import Study, Trial, load_study
 from robustray.sweeps.trial import read_result
 
@@ -55,6 +63,10 @@ def resolve_study(manifest: Evaluation, store: ObjectStore, data_root: str | Non
     )
     sweep = study.manifest.evaluation.threat or study.manifest.recipe.threat
     threat_config = manifest.threat or JudgedThreat(norm=sweep.norm, eps=sweep.eps)
+    try:
+        check_lengths(manifest.lengths(threat_config), Extent.of(own.name))
+    except ValueError as error:
+        raise ManifestError(str(error)) from error
     threat, engine = resolve_threat(threat_config), load_engine(manifest.engine)
     suite = suite_of(manifest, threat, engine)
     same_threat = (threat.norm, threat.eps) == (sweep.norm, sweep.eps)
@@ -94,13 +106,17 @@ def selected_subject(store: ObjectStore, setting: Setting, trial: Trial) -> Subj
     Raises
     ------
     UserError
-        If the bytes of its weights were not kept.
+        If the bytes of its weights were not kept or are not known to be the selected ones, or it
+        was trained behind another standardisation of its input than this robustray gives it.
     """
     prefix = setting.study.trial_prefix(trial.name)
     result = read_result(store, prefix)
     assert result is not None
     checkpoints = CheckpointStore(store, prefix, Path(tempfile.gettempdir()))
-    record = checkpoints.record(result["selected_epoch"])
+    try:
+        record = checkpoints.record(result["selected_epoch"])
+    except NotFoundError as error:
+        raise UserError("the record of its selected checkpoint is damaged") from error
     wanted = result["weights_sha256"]
     entry = next((e for e in record.files.values() if e["sha256"] == wanted), None)
     if record.state == "pruned" or entry is None:
@@ -108,6 +124,8 @@ def selected_subject(store: ObjectStore, setting: Setting, trial: Trial) -> Subj
     network = describe_model(
         trial.model, None, facts_of(setting.images.config), setting.manifest.surrogate
     )
+    recorded = record.info.get("training", {}).get("standardisation")
+    check_recorded(recorded, network.get("standardisation", {}), trial.name)
     return Subject(network, wanted, "safetensors", entry["key"])
 
 

@@ -52,7 +52,8 @@ def curve_suite_of(manifest: Evaluation, threat: ThreatModel, engine: Engine) ->
     """
     assert manifest.curve is not None
     if manifest.curve.suite is not None:
-        suite = resolve_suite(manifest.curve.suite, threat, engine, manifest.search_dtype)
+        items, dtype = manifest.curve.suite, manifest.search_dtype
+        suite = resolve_suite(items, threat, engine, dtype, field="curve.suite")
     else:
         suite = suite_of(manifest, threat, engine)
     return attack_suite(suite, threat.norm, "cascade") if suite.columns else suite
@@ -75,11 +76,12 @@ def resolve_suite(
     engine: Engine,
     search_dtype: str,
     mode: str | None = None,
+    field: str = "suite",
 ) -> Suite:
     """Return the attacks of a manifest's suite, as an engine can run them.
 
     ``mode`` is "cascade" or "independent"; without it a list is a cascade, and a named suite what
-    it is.
+    it is. ``field`` is the suite's place in the manifest, for messages.
 
     Raises
     ------
@@ -91,8 +93,11 @@ def resolve_suite(
     try:
         suite = _suite(items, threat.norm, mode)
     except ValueError as error:
-        raise ManifestError(str(error)) from error
-    engine.check(suite, threat, search_dtype)
+        raise ManifestError(str(error), path=field) from error
+    try:
+        engine.check(suite, threat, search_dtype)
+    except ManifestError as error:
+        raise ManifestError(error.message, path=field) from error
     return suite
 
 

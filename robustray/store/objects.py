@@ -26,7 +26,9 @@ _RACES = 4  # of which one may miss a server that is not atomic
 
 
 class NotFoundError(KeyError):
-    """There is no object with this key."""
+    """There is no object with this key; where one should be, the store is damaged."""
+
+    exit_code = 3
 
     def __init__(self, key: str, uri: str = "") -> None:
         self.key, self.uri = key, uri
@@ -171,8 +173,12 @@ class ObjectStore(ABC):
     def _exercise(self, key: str, data: bytes) -> None:
         try:
             created = self._races(key, data)
+            if not max(created):
+                raise NotAtomicError("the server refuses to create what is not there")
             again = self.create(key, data)
             found = self.get(key) == data and ObjectInfo(key, len(data)) in self.list(key)
+        except NotFoundError:
+            again = found = False
         except StoreError:
             with contextlib.suppress(StoreError, StoreUnavailableError):
                 self.delete(key)

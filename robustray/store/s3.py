@@ -1,7 +1,9 @@
 """A store in a bucket, of Amazon's or of any other server that speaks S3.
 
-`create` is PutObject with ``If-None-Match: *``. On servers that don't honour it, `probe` finds that
-out once and notes it in the store; from then on every process uses attempt keys there. Everything
+`create` is PutObject with ``If-None-Match: *``. On servers that don't honour it, or answer it with
+an error, `probe` finds that out once and notes it in the store; from then on every process uses
+attempt keys there. A refusal is the header's if the same server takes a write without it: a missing
+right, a wrong key or a bad name are refused either way. Everything
 written carries its SHA-256 twice: as S3's own checksum, which the server verifies, and as metadata,
 which is verified on every read. An upload that dies leaves its parts in the server; a life-cycle
 rule for incomplete multipart uploads removes them.
@@ -9,7 +11,6 @@ rule for incomplete multipart uploads removes them.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import threading
@@ -22,7 +23,7 @@ from typing import Any
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from robustray.errors import CorruptObjectError
+from robustray.errors import CorruptObjectError, StoreError, StoreUnavailableError
 from robustray.store import attempt_keys
 from robustray.store.digests import sha256_bytes, sha256_file
 from robustray.store.objects import (
@@ -37,6 +38,7 @@ from robustray.store.objects import (
 from robustray.store.patience import Patience
 from robustray.store.s3_client import connect, endpoint, parse_uri
 from robustray.store.s3_errors import PASSING, code_of, judge, status_of
+from robustray.store.s3_seals import make_seals, metadata_of
 
 _PART = 16 << 20
 _CHUNK = 1 << 20
@@ -95,7 +97,7 @@ class S3Store(ObjectStore):
         self._forget_attempts(key)
 
     def _put(self, key: str, data: bytes) -> None:
-        self._call("put_object", Key=self._key(key), Body=data, **_seals(data))
+        self._call("put_object", Key=self._key(key), Body=data, **make_seals(data))
 
     def create(self, key: str, data: bytes) -> bool:
         """Write the object if there is none; True if and only if this very call made it."""
@@ -109,7 +111,20 @@ class S3Store(ObjectStore):
                 put=self._put,
                 delete=self._delete,
             )
-        seals = _seals(data)
+        try:
+            return self._create_atomically(key, data)
+        except StoreError:
+            if not self._takes_plain_writes():
+                raise
+        try:
+            return self._create_atomically(key, data)
+        except StoreError as error:  # twice, and a plain write in between was taken
+            raise NotAtomicError(
+                f"the server refuses If-None-Match on PutObject: {error}"
+            ) from error
+
+    def _create_atomically(self, key: str, data: bytes) -> bool:
+        seals = make_seals(data)
         seals["Metadata"]["writer"] = writer = uuid.uuid4().hex
 
         def action(attempt: int) -> bool:
@@ -119,13 +134,24 @@ class S3Store(ObjectStore):
                     Bucket=self.bucket, Key=name, Body=data, IfNoneMatch="*", **seals
                 )
             except ClientError as error:
-                if status_of(error) != 412:
+                status = status_of(error)
+                if status != 412 and not (status == 409 and self._has_plain(key)):
                     raise
                 # An earlier attempt may have worked and only its answer been lost.
                 return attempt > 0 and self._is_mine(key, data, writer)
             return True
 
         return self._patience.run(action)
+
+    def _takes_plain_writes(self) -> bool:
+        """Tell whether the server lets this account write an object without a condition."""
+        key = f"probe/{uuid.uuid4().hex}"
+        try:
+            self._put(key, key.encode())
+            self._delete(key)
+        except (StoreError, StoreUnavailableError):
+            return False
+        return True
 
     def exists(self, key: str) -> bool:
         """Tell whether there is such an object."""
@@ -213,8 +239,8 @@ class S3Store(ObjectStore):
     def probe(self) -> None:
         """Find out within about ten seconds whether the store can be used, and how.
 
-        Where the server turns out to overwrite what must be created once, that is noted in the
-        store, and attempt keys are tried in the same way.
+        Where the server turns out to overwrite what must be created once, or to refuse to be asked
+        for that, it is noted in the store, and attempt keys are tried in the same way.
         """
         try:
             super().probe()
@@ -287,6 +313,8 @@ class S3Store(ObjectStore):
             if code_of(error) in ("NoSuchKey", "404"):
                 raise NotFoundError(key, self.uri) from None
             raise
+        except AttributeError as error:  # botocore's, of a failure that comes with a checksum
+            raise ConnectionError(f"{key}: the server failed, and did not say why") from error
 
     def _head(self, key: str) -> Any | None:
         def action(_: int) -> Any | None:
@@ -304,29 +332,15 @@ class S3Store(ObjectStore):
         head = self._head(key)
         if head is None:
             return False
-        signed = _metadata(head).get("writer")
+        signed = metadata_of(head).get("writer")
         return signed == writer if signed else self.get(key) == data
 
     def _verify(self, key: str, answer: Any, sha256: str, size: int | None = None) -> None:
         if size is not None and size != answer["ContentLength"]:
             raise ConnectionError(f"{key}: {size} bytes of {answer['ContentLength']} came")
-        expected = _metadata(answer).get("sha256")
+        expected = metadata_of(answer).get("sha256")
         if expected and expected != sha256:
             raise CorruptObjectError(f"{self.uri}: {key} has SHA-256 {sha256}, not {expected}")
 
     def _judge(self, error: Exception) -> Exception | None:
         return judge(error, f"{self.uri} at {endpoint() or 'Amazon S3'}")
-
-
-def _seals(data: bytes) -> dict[str, Any]:
-    """Return what goes with the bytes so that damage is noticed on both ways."""
-    digest = hashlib.sha256(data)
-    return {
-        "ChecksumSHA256": base64.b64encode(digest.digest()).decode(),
-        "Metadata": {"sha256": digest.hexdigest()},
-    }
-
-
-def _metadata(answer: Any) -> dict[str, str]:
-    """Return an answer's metadata; some servers recase the names."""
-    return {name.lower(): value for name, value in answer.get("Metadata", {}).items()}

@@ -87,7 +87,12 @@ def _assemble(
         devices=sorted({environment["device"] for environment in environments}),
         curves={state.trial.name: _curve(state) for state in states},
         curve_metrics=(f"validation_{manifest.recipe.selection.attack}", "train_loss"),
-        notes=[*_notes(plan), *_guessing_notes(manifest, states), *_further_notes(states)],
+        notes=[
+            *_notes(plan),
+            *_guessing_notes(manifest, states),
+            *_further_notes(states),
+            *_doubts(states),
+        ],
     )
 
 
@@ -146,6 +151,21 @@ def _implausible(label: str, states: Mapping[str, TrialState]) -> list[str]:
         for finding in state.evaluations[label]["result"]["audit"]:
             if finding["severity"] == "warning" and finding["check"] in CHECKS:
                 notes.append(f"Warning, {label} of {name}: {finding['message']}.")
+    return notes
+
+
+def _doubts(states: list[TrialState]) -> list[str]:
+    """Say what could not be verified, and what is lost of the curves."""
+    notes = []
+    bare = sum(state.result is not None and not state.verified for state in states)
+    if bare:
+        notes.append(
+            f"{bare} results carry no digest, as those of earlier versions; they are believed as "
+            "they are."
+        )
+    lost = [f"{state.trial.name} {step}" for state in states for step in state.damaged]
+    if lost:
+        notes.append(f"Curves lack epochs whose records are damaged: {', '.join(lost)}.")
     return notes
 
 

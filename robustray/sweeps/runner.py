@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray import cloudpickle, tune
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 from ray.tune.trainable.function_trainable import wrap_function
@@ -61,7 +60,7 @@ class Listener(Protocol):
         """Hear that an attempt failed; the next comes after ``wait`` seconds, or never if None."""
 
     def tick(self) -> None:
-        """Hear that some time has passed."""
+        """Hear that some time has passed; a `MachineError` from here ends the run."""
 
 
 def run_queue(
@@ -98,7 +97,7 @@ def run_queue(
     Raises
     ------
     MachineError
-        If no trial could be started for ``resources.wait_minutes``.
+        If no trial could be started for ``resources.wait_minutes``; what ``listener.tick`` raises.
     """
     stop = threading.Event()
     state = _SweepCallback(queue, listener, resources.wait_minutes * 60, judge)
@@ -253,7 +252,11 @@ class _SweepCallback(tune.Callback):
                 "(resources.wait_minutes). Nothing is lost; run the same command again"
             )
             raise self.abort
-        self._listener.tick()
+        try:
+            self._listener.tick()
+        except MachineError as error:
+            self.abort = error
+            raise
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._running.add(trial.config["trial"])
@@ -316,13 +319,7 @@ def _read_error(trial: Any) -> BaseException | None:
 
 def _kind(error: BaseException | None) -> Failure:
     """Tell what took a worker away from the error that Ray gives."""
-    if isinstance(error, OutOfMemoryError):
-        return Failure.OUT_OF_MEMORY
-    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-        return classify(error.cause)
-    if error is None or isinstance(error, RayError):
-        return Failure.PREEMPTION
-    return classify(error)
+    return Failure.PREEMPTION if error is None else classify(error)
 
 
 @contextmanager

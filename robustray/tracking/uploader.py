@@ -64,6 +64,8 @@ class Uploader:
         See `MlflowSink`.
     log : callable
         Takes one line of text; the logger ``robustray.tracking`` by default.
+    ask : callable, optional
+        Called before each try; while it raises `MachineError`, nothing is brought to MLflow.
 
     Raises
     ------
@@ -71,10 +73,17 @@ class Uploader:
         If the URI can't be used.
     """
 
-    def __init__(self, uri: str, *, log: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        log: Callable[[str], None] | None = None,
+        ask: Callable[[], object] | None = None,
+    ) -> None:
         self._sink = MlflowSink(uri)
         self._mlflow = f"MLflow ({redact(self._sink.uri)})"
         self._logger = log or logging.getLogger("robustray.tracking").warning
+        self._ask = ask or (lambda: None)
         self._change = threading.Condition()
         self._tasks: dict[str, _Task] = {}
         self._rejected: dict[str, str] = {}
@@ -184,6 +193,7 @@ class Uploader:
         if task is None:
             return
         try:
+            self._ask()
             record = task.make()
             self._is_back("the store")
             self._bring(key, task, record)

@@ -8,6 +8,7 @@ import torch
 
 from robustray.errors import UserError
 from robustray.pipelines.work import Context, Product
+from robustray.store import canonical_json
 
 
 def count(context: Context) -> Product:
@@ -37,3 +38,6 @@ def _disturb(context: Context, step: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if word == "refuse":
         raise UserError("the sum is not wanted")
+    if word == "supersede":
+        claim = canonical_json({"host": "elsewhere", "process": 1})
+        assert context.store.create(f"{context.job.prefix}/drivers/00000002/claim.json", claim)

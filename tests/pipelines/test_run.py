@@ -11,6 +11,7 @@ from robustray.manifest import build_manifest
 from robustray.pipelines.run import describe_jobs, describe_progress, read_result, run_job
 from robustray.pipelines.work import read_file
 from robustray.store import LocalStore
+from robustray.sweeps.lease import LeaseLostError
 from tests.pipelines.counting import count
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("local_ray")]
@@ -95,6 +96,24 @@ def test_files_are_checked_before_they_are_used(tmp_path):
     assert read_file(store, prefix, outcome.result, "sum.bin") == b"\0"
     with pytest.raises(UserError, match=r"sum\.bin, table\.csv"):
         read_file(store, prefix, outcome.result, "other")
-    store.put(f"{prefix}/files/sum.bin", b"\1")
+    (key,) = [e.key for e in store.list(f"{prefix}/files/") if e.key.endswith("/sum.bin")]
+    store.put(key, b"\1")
     with pytest.raises(CorruptObjectError):
         read_file(store, prefix, outcome.result, "sum.bin")
+
+
+def test_a_driver_that_was_superseded_publishes_nothing(tmp_path):
+    with pytest.raises(LeaseLostError, match="process 1 on elsewhere has taken counting/counting-"):
+        run(tmp_path, "supersede 4")
+    store = LocalStore(tmp_path / "store")
+    assert not (tmp_path / "reports").exists()
+    (claim,) = [e.key for e in store.list("counting/") if e.key.endswith("/00000002/claim.json")]
+    assert not store.exists(claim.replace("claim", "beat"))
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    runs = MlflowClient().search_runs(
+        [MlflowClient().get_experiment_by_name("counting").experiment_id]
+    )
+    assert {found.info.status for found in runs} <= {"RUNNING"}
+    store.put(claim.replace("claim", "beat"), b'{"ended":true}')
+    _, again = run(tmp_path, "supersede 4")
+    assert again.result["metrics"] == {"sum": 10.0}

@@ -7,6 +7,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import parse_qs, urlsplit
@@ -64,15 +65,20 @@ class Proxy:
 class NaiveS3(ThreadingHTTPServer):
     """Just enough of S3 for a store, without conditional writes; can be told to be busy.
 
-    With ``looks_first`` it honours If-None-Match, but looks first and writes later.
+    With ``looks_first`` it honours If-None-Match, but looks first and writes later. ``judge`` gives
+    the error of a write (status, code) or None, from whether it has the header and whether the
+    object exists.
     """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__((HOST, 0), _Answer)
-        self.objects: dict[str, tuple[bytes, str]] = {}
+        self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}  # with their metadata
         self.looks_first = False
+        self.judge: Callable[[bool, bool], tuple[int, str] | None] = lambda asked, there: None
+        self.lock = threading.Lock()
+        self.headers: dict[str, str] = {}  # of refusals
         self.refusals: list[tuple[int, str]] = []
         self.endpoint = f"http://{HOST}:{self.server_port}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -93,9 +99,20 @@ class _Answer(BaseHTTPRequestHandler):
                 self._say(412, b"<Error><Code>PreconditionFailed</Code></Error>")
                 return
             time.sleep(0.05)
-        if not self._refused():
-            self.server.objects[self.path] = data, self.headers["x-amz-meta-sha256"]
+        if self._refused():
+            return
+        asked = self.headers["If-None-Match"] is not None
+        with self.server.lock:
+            refusal = self.server.judge(asked, self.path in self.server.objects)
+            if refusal is None:
+                kept = {
+                    n: v for n, v in self.headers.items() if n.lower().startswith("x-amz-meta-")
+                }
+                self.server.objects[self.path] = data, kept
+        if refusal is None:
             self._say(200)
+        else:
+            self._refuse(*refusal)
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -111,8 +128,7 @@ class _Answer(BaseHTTPRequestHandler):
             ]
             self._say(200, f"<ListBucketResult>{''.join(rows)}</ListBucketResult>".encode())
         elif url.path in self.server.objects:
-            data, sha256 = self.server.objects[url.path]
-            self._say(200, data, {"X-Amz-Meta-Sha256": sha256})
+            self._say(200, *self.server.objects[url.path])
         else:
             self._say(404, b"<Error><Code>NoSuchKey</Code></Error>")
 
@@ -128,9 +144,12 @@ class _Answer(BaseHTTPRequestHandler):
     def _refused(self) -> bool:
         if not self.server.refusals:
             return False
-        status, code = self.server.refusals.pop(0)
-        self._say(status, f"<Error><Code>{code}</Code><Message>-</Message></Error>".encode())
+        self._refuse(*self.server.refusals.pop(0))
         return True
+
+    def _refuse(self, status: int, code: str) -> None:
+        body = f"<Error><Code>{code}</Code><Message>-</Message></Error>"
+        self._say(status, b"" if status == 304 else body.encode(), self.server.headers)
 
     def _say(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
