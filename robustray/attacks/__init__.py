@@ -11,6 +11,7 @@ from robustray.attacks.apgd_adaptive import apgd_mixture
 from robustray.attacks.autoattack import autoattack
 from robustray.attacks.bpda import Bpda, WithSurrogate, soft_round, straight_through
 from robustray.attacks.carlini_wagner import carlini_wagner, cw_l2
+from robustray.attacks.columns import Column
 from robustray.attacks.evaluate import evaluate
 from robustray.attacks.fab import fab, fab_t
 from robustray.attacks.fgsm import fgsm
@@ -23,7 +24,6 @@ from robustray.attacks.square import square
 from robustray.attacks.stadv import stadv
 from robustray.attacks.suite import (
     AttackSpec,
-    Column,
     Suite,
     attack_suite,
     independent_suite,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from robustray.attacks.columns import SUITE_MODES, Column, attack_labels, mode_of
 from robustray.attacks.result import AttackResult
 from robustray.attacks.steppers import ExampleNoise, Stepper
 from robustray.attacks.threat import ThreatModel
@@ -18,8 +19,6 @@ Attack = Callable[..., AttackResult]
 MakeStepper = Callable[..., Stepper[Any]]
 
 Check = Callable[..., object]
-
-SUITE_MODES = ("cascade", "independent")
 
 _NOT_BUDGET = {"model", "x", "y", "threat", "rng", "index"}
 _attacks: dict[str, Attack] = {}
@@ -104,21 +103,6 @@ class AttackSpec:
 
 
 @dataclass(frozen=True)
-class Column:
-    """One column of an independent suite: a cascade that begins with all correct images.
-
-    It holds the suite's attacks at positions ``start <= i < stop``.
-    """
-
-    name: str
-    start: int
-    stop: int
-
-    def __len__(self) -> int:
-        return self.stop - self.start
-
-
-@dataclass(frozen=True)
 class Suite:
     """An ordered list of attacks, and on which images each of them runs.
 
@@ -189,30 +173,6 @@ class Suite:
         if self.columns:
             described["columns"] = [dict(vars(column)) for column in self.columns]
         return described
-
-
-def mode_of(columns: Sequence[Column], *, attack_all: bool) -> str:
-    """Return the word for how a suite's attacks follow each other; see `Suite.mode`."""
-    return "all" if attack_all else "independent" if columns else "cascade"
-
-
-def attack_labels(names: Sequence[str], columns: Sequence[Column]) -> list[str]:
-    """Return what results call attacks: their names; within a longer column, "column/attack".
-
-    Parameters
-    ----------
-    names : sequence of str
-        Of the suite's attacks, in order.
-    columns : sequence of Column
-        Of an independent suite; empty for others.
-    """
-    if not columns:
-        return list(names)
-    return [
-        column.name if len(column) == 1 else f"{column.name}/{names[position]}"
-        for column in columns
-        for position in range(column.start, column.stop)
-    ]
 
 
 def register_attack(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from robustray.attacks.suite import Column
+from robustray.attacks.columns import Column
 
 # Assumed until the clean pass and the first attack have been seen.
 CLEAN_ACCURACY = 0.85

@@ -10,23 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 
-from robustray.attacks.plausibility import CHECKS, check_predictions
-from robustray.evaluation.composed import robust_falls
-from robustray.evaluation.findings import (
-    Finding,
-    beyond_gradients,
-    black_box_finding,
-    graded,
-    is_black_box,
-    plain,
-)
+from robustray.attacks.plausibility import CHECKS
 from robustray.evaluation.intervals import wilson
 from robustray.evaluation.merge import AttackSummary, Merged, as_document
 from robustray.evaluation.suites import MODES
 from robustray.evaluation.task import Task
-from robustray.evaluation.verdicts import BROKEN
+from robustray.evaluation.verdict_findings import findings_after
 from robustray.models import find_model
 
 _INTEGERS = ("index", "label", "clean_prediction", "prediction")
@@ -56,7 +46,7 @@ def result_document(
         Of the audit before the attacks; those that follow from the verdicts are added.
     """
     rows, correct = len(merged.columns["label"]), int(merged.clean_correct.sum())
-    after = [*_companions_after(findings, merged), *_findings_after(task, merged)]
+    after = findings_after(task, merged, findings)
     again = {finding["check"] for finding in after}  # the audit has seen the first images only
     findings = [
         {k: v for k, v in finding.items() if k != "falls"}
@@ -271,88 +261,6 @@ def _column_documents(task: Task, merged: Merged) -> list[dict[str, Any]]:
         rows = last.examples if last.examples == merged.total else 0
         documents.append({"name": column.name, **_accuracy(last.robust, rows)})
     return documents
-
-
-def _companions_after(
-    findings: Sequence[Mapping[str, Any]], merged: Merged
-) -> list[dict[str, Any]]:
-    """Return how many robust images fall when only their batch mates change, where it matters."""
-    if merged.partial:
-        return []
-    robust = [bool(value) for value in merged.columns["robust"]]
-    return [
-        robust_falls(finding, robust, merged.total) for finding in findings if "falls" in finding
-    ]
-
-
-def _black_box(task: Task, merged: Merged) -> Finding | None:
-    """Tell whether black-box attacks broke what no gradient attack did."""
-    if not task.columns:
-        return black_box_finding([as_document(one) for one in merged.attacks], merged.total)
-    black = [label for attack, label in _labelled(task) if is_black_box(attack)]
-    white = [label for attack, label in _labelled(task) if not is_black_box(attack)]
-    if not black or not white or "index" not in merged.columns:
-        return None
-    beyond = _broken_by_any(merged, black) & ~_broken_by_any(merged, white)
-    return beyond_gradients(black, int(beyond.sum()), merged.total)
-
-
-def _labelled(task: Task) -> list[tuple[Mapping[str, Any], str]]:
-    return list(zip(task.attacks, task.labels[1:], strict=True))
-
-
-def _broken_by_any(merged: Merged, labels: Sequence[str]) -> np.ndarray:
-    return np.any([merged.columns[f"status.{label}"] == BROKEN for label in labels], axis=0)
-
-
-def _findings_after(task: Task, merged: Merged) -> list[dict[str, Any]]:
-    """Return what the verdicts themselves say of their worth."""
-    broken = sum(summary.broken for summary in merged.attacks)
-    unconfirmed = sum(summary.unconfirmed for summary in merged.attacks)
-    flawed = sum(summary.flawed for summary in merged.attacks)
-    repaired = sum(summary.repaired for summary in merged.attacks)
-    lost = sum(summary.lost for summary in merged.attacks)
-    share = unconfirmed / broken if broken else 0.0
-    found = [
-        _black_box(task, merged),
-        graded(
-            "unconfirmed",
-            share,
-            0.0,
-            f"{100 * share:.1f} % of the adversarial examples were classified correctly by a "
-            "further forward pass: the model is randomised, and single verdicts are luck",
-            fine="a further forward pass confirmed every adversarial example",
-        ),
-        graded(
-            "flawed_gradients",
-            float(flawed),
-            0.0,
-            f"{flawed} gradients were not finite; attacks went on with zeros in their place",
-            fine="all gradients were finite",
-        ),
-    ]
-    if repaired:
-        found.append(
-            graded(
-                "outside_threat",
-                float(lost),
-                0.0,
-                f"the reference left {repaired} points outside the threat model; {lost} of them "
-                "fooled the model only there, and count as robust",
-                fine=f"the reference left {repaired} points outside the threat model; they were "
-                "moved inside, and verdicts did not change",
-            )
-        )
-    return plain(finding for finding in [*_predicted(task, merged), *found] if finding is not None)
-
-
-def _predicted(task: Task, merged: Merged) -> list[Finding]:
-    """Return what the predictions of all clean images say, where there are any."""
-    labels, predictions = merged.columns["label"], merged.columns["clean_prediction"]
-    if not len(labels):
-        return []
-    classes = task.subject.network.get("num_classes")
-    return check_predictions(torch.from_numpy(labels), torch.from_numpy(predictions), classes)
 
 
 def _total(merged: Merged, name: str) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from robustray.attacks.suite import Column, attack_labels, mode_of
+from robustray.attacks.columns import Column, attack_labels, mode_of
 from robustray.manifest import JudgedData
 from robustray.store import canonical_json, sha256_bytes
 
