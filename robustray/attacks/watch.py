@@ -190,12 +190,12 @@ def check_mixture(answer: object, rows: int) -> None:
 def describe_value(value: object) -> str:
     """Return type and shape of what a model has returned, in a few words."""
     if isinstance(value, Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
+        return f"{_kind(str(value.dtype))} tensor {tuple(value.shape)}"
     name = type(value).__name__
     if value is None:
         return "None"
     if isinstance(value, np.ndarray):
-        return f"a {value.dtype} numpy array {value.shape}"
+        return f"{_kind(str(value.dtype))} numpy array {value.shape}"
     if isinstance(value, Mapping):
         return f"a {name} with the keys {', '.join(map(repr, list(value)[:5])) or 'of nothing'}"
     if isinstance(value, list | tuple) and len(value) <= 5:
@@ -203,6 +203,11 @@ def describe_value(value: object) -> str:
     if hasattr(value, "logits"):
         return f"an object {name} (with the attribute logits)"
     return f"an object {name}"
+
+
+def _kind(dtype: str) -> str:
+    name = dtype.removeprefix("torch.")
+    return f"an {name}" if name.startswith("i") else f"a {name}"
 
 
 def random_state(device: torch.device) -> tuple[Any, ...]:

@@ -311,7 +311,7 @@ def test_networks_without_a_gradient_are_for_attacks_that_ask_none(name):
         (lambda z: z[:, :1], r"float32 tensor \(9, 1\) .*one logit z for two classes"),
         (lambda z: z.T, r"\(5, (9|64)\)"),
         (lambda z: z[:-1], r"\((8|63), 5\)"),
-        (lambda z: z.argmax(1), r"int64 tensor \(9,\)"),
+        (lambda z: z.argmax(1), r"an int64 tensor \(9,\)"),
         (lambda z: z[:, :, None, None], r"\(9, 5, 1, 1\)"),
         (lambda z: z.to(torch.complex64), "complex64"),
         (lambda z: "cat", "an object str"),
