@@ -1,6 +1,7 @@
 """Models that change what they are given, or themselves, and what they may answer."""
 
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -171,6 +172,33 @@ def reset(model):
 def test_models_that_change_themselves_are_refused_by_name(change, name):
     with pytest.raises(ValueError, match=rf"changes its own state in a pass \({name}\)"):
         evaluate(Stateful(change), X, Y, LINF, ["apgd-ce"], compute_shape=16)
+
+
+class Holder:
+    """A callable object that is no module."""
+
+    def __init__(self, net) -> None:
+        self.net = net
+
+    def __call__(self, x):
+        return self.net(x)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda net: lambda x: net(x),
+        lambda net: net.forward,
+        lambda net: partial(lambda model, x: model(x), net),
+        Holder,
+        lambda net: (lambda inner: lambda x: inner(x))(Holder(net)),
+    ],
+)
+def test_modules_within_functions_are_looked_at(wrap):
+    net = Stateful(train_statistics)
+    with pytest.raises(ValueError, match="changes its own state in a pass"):
+        evaluate(wrap(net), X, Y, LINF, ["apgd-ce"], compute_shape=16)
+    fgsm(wrap(Stateful(train_statistics).train()), X, Y, LINF)  # may be part of a training
 
 
 def test_a_model_in_training_mode_may_update_its_statistics():
