@@ -19,6 +19,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from robustray.attacks.context import is_judging
 
@@ -126,11 +127,10 @@ class Watched(Asked):
             if is_judging() or not module.training  # then statistics are meant to change
             for name, tensor in (*module.named_parameters(), *module.named_buffers())
         ]
-        lazy = torch.nn.parameter.UninitializedTensorMixin
         return {
             key: tensor
             for key, tensor in named
-            if not isinstance(tensor, lazy) and tensor.numel() and tensor.layout == torch.strided
+            if not is_lazy(tensor) and tensor.numel() and tensor.layout == torch.strided
         }
 
 
@@ -145,7 +145,7 @@ class _Before:
 
 def watched(model: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
     """Return a model whose passes are watched: itself, where they are."""
-    return model if isinstance(model, Asked) else Watched(model)
+    return cast(Any, model) if isinstance(model, Asked) else Watched(model)
 
 
 def check_answer(answer: object, rows: int) -> None:
@@ -163,12 +163,11 @@ def check_answer(answer: object, rows: int) -> None:
     ValueError
         With the type and shape of what was returned.
     """
-    floats = isinstance(answer, Tensor) and answer.is_floating_point()
-    if floats and answer.ndim == 2 and len(answer) == rows and answer.shape[1] >= 2:
-        return
     hint = "give attacks a function that returns the logits alone"
     if isinstance(answer, Tensor):
-        hint = "a row for each image, a column for each class"
+        hint, floats = "a row for each image, a column for each class", answer.is_floating_point()
+        if floats and answer.ndim == 2 and len(answer) == rows and answer.shape[1] >= 2:
+            return
         if floats and tuple(answer.shape) in ((rows,), (rows, 1)):
             hint = "one logit z for two classes is torch.stack([torch.zeros_like(z), z], dim=1)"
     raise ValueError(
