@@ -9,7 +9,7 @@ from numbers import Integral, Real
 def are_counts(*values: object, least: int = 1) -> bool:
     """Return whether all are whole numbers, and at least ``least``."""
     return all(
-        isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+        isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
         for value in values
     )
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import nn
+
+_judges: ContextVar[bool] = ContextVar("judging", default=False)
 
 
 @contextmanager
@@ -30,7 +33,13 @@ def judging(model: object) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(mode=False))
         for device_type in {"cpu", *_accelerator()}:
             stack.enter_context(torch.autocast(device_type, enabled=False))
+        stack.callback(_judges.reset, _judges.set(True))
         yield
+
+
+def is_judging() -> bool:
+    """Return whether this is within `judging`, where no model is meant to train."""
+    return _judges.get()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -18,6 +19,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from robustray.attacks.context import is_judging
 
 _EVERY = 64  # passes of a kind between two comparisons of everything
 
@@ -34,7 +38,8 @@ class Watched(Asked):
     function : callable
         Images (B, ...) to logits (B, K).
     owner : object, optional
-        The module that it belongs to; found by itself for modules and their methods.
+        The module or function whose parameters and buffers are looked at; ``function`` when not
+        given. Of functions these are the modules that can be seen in them.
     dtype : torch.dtype, optional
         What images are converted to.
     channels_last : bool
@@ -53,7 +58,7 @@ class Watched(Asked):
         check: Callable[[object, int], None] | None = None,
     ) -> None:
         self._function, self._check = function, check or check_answer
-        self._owner = _module_of(function if owner is None else owner)
+        self._modules = _modules_in(function if owner is None else owner, set())
         self._dtype, self._channels_last = dtype, channels_last
         self._passes: Counter[tuple[object, ...]] = Counter()
         # Whether a pass was seen to draw random numbers, or to seed their generators.
@@ -99,31 +104,33 @@ class Watched(Asked):
         self._passes[kind] += 1
         if number % _EVERY or given.is_meta or _capturing(given):
             return None
-        state = {name: tensor.detach().clone() for name, tensor in self._state().items()}
+        state = {key: tensor.detach().clone() for key, tensor in self._state().items()}
         return _Before(given.detach().clone(), state, random_state(given.device))
 
     def _compare(self, before: _Before) -> None:
         """Look at what a pass has left behind."""
         after = self._state()
-        for name, old in before.state.items():
-            if name not in after or not _same(after[name].detach(), old):
+        for key, old in before.state.items():
+            if key not in after or not _same(after[key].detach(), old):
                 raise ValueError(
-                    f"the model changes its own state in a pass ({name}), so its verdicts would "
+                    f"the model changes its own state in a pass ({key[1]}), so its verdicts would "
                     "depend on the passes before them. It is to be a fixed function of its images: "
-                    "use stored statistics, and keep counters and caches out of forward"
+                    "in evaluation mode (model.eval()), without counters and caches in forward"
                 )
         self.draws_random |= random_state(before.given.device) != before.random
 
-    def _state(self) -> dict[str, Tensor]:
-        """Return the owner's parameters and buffers that hold anything."""
-        if not isinstance(self._owner, nn.Module) or self._owner.training:
-            return {}  # in training mode statistics are meant to change
-        named = [*self._owner.named_parameters(), *self._owner.named_buffers()]
-        lazy = torch.nn.parameter.UninitializedTensorMixin
+    def _state(self) -> dict[tuple[int, str], Tensor]:
+        """Return parameters and buffers that hold anything, and are not meant to change."""
+        named = [
+            ((number, name), tensor)
+            for number, module in enumerate(self._modules)
+            if is_judging() or not module.training  # then statistics are meant to change
+            for name, tensor in (*module.named_parameters(), *module.named_buffers())
+        ]
         return {
-            name: tensor
-            for name, tensor in named
-            if not isinstance(tensor, lazy) and tensor.numel() and tensor.layout == torch.strided
+            key: tensor
+            for key, tensor in named
+            if not is_lazy(tensor) and tensor.numel() and tensor.layout == torch.strided
         }
 
 
@@ -132,13 +139,13 @@ class _Before:
     """How things were before a pass."""
 
     given: Tensor
-    state: dict[str, Tensor]
+    state: dict[tuple[int, str], Tensor]
     random: tuple[Any, ...]
 
 
 def watched(model: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
     """Return a model whose passes are watched: itself, where they are."""
-    return model if isinstance(model, Asked) else Watched(model)
+    return cast(Any, model) if isinstance(model, Asked) else Watched(model)
 
 
 def check_answer(answer: object, rows: int) -> None:
@@ -156,12 +163,11 @@ def check_answer(answer: object, rows: int) -> None:
     ValueError
         With the type and shape of what was returned.
     """
-    floats = isinstance(answer, Tensor) and answer.is_floating_point()
-    if floats and answer.ndim == 2 and len(answer) == rows and answer.shape[1] >= 2:
-        return
     hint = "give attacks a function that returns the logits alone"
     if isinstance(answer, Tensor):
-        hint = "a row for each image, a column for each class"
+        hint, floats = "a row for each image, a column for each class", answer.is_floating_point()
+        if floats and answer.ndim == 2 and len(answer) == rows and answer.shape[1] >= 2:
+            return
         if floats and tuple(answer.shape) in ((rows,), (rows, 1)):
             hint = "one logit z for two classes is torch.stack([torch.zeros_like(z), z], dim=1)"
     raise ValueError(
@@ -190,12 +196,12 @@ def check_mixture(answer: object, rows: int) -> None:
 def describe_value(value: object) -> str:
     """Return type and shape of what a model has returned, in a few words."""
     if isinstance(value, Tensor):
-        return f"a {str(value.dtype).removeprefix('torch.')} tensor {tuple(value.shape)}"
+        return f"{_kind(str(value.dtype))} tensor {tuple(value.shape)}"
     name = type(value).__name__
     if value is None:
         return "None"
     if isinstance(value, np.ndarray):
-        return f"a {value.dtype} numpy array {value.shape}"
+        return f"{_kind(str(value.dtype))} numpy array {value.shape}"
     if isinstance(value, Mapping):
         return f"a {name} with the keys {', '.join(map(repr, list(value)[:5])) or 'of nothing'}"
     if isinstance(value, list | tuple) and len(value) <= 5:
@@ -203,6 +209,11 @@ def describe_value(value: object) -> str:
     if hasattr(value, "logits"):
         return f"an object {name} (with the attribute logits)"
     return f"an object {name}"
+
+
+def _kind(dtype: str) -> str:
+    name = dtype.removeprefix("torch.")
+    return f"an {name}" if name.startswith("i") else f"a {name}"
 
 
 def random_state(device: torch.device) -> tuple[Any, ...]:
@@ -213,11 +224,32 @@ def random_state(device: torch.device) -> tuple[Any, ...]:
     return torch.get_rng_state().numpy().tobytes(), cuda, words, rest, random.getstate()
 
 
-def _module_of(function: object) -> object:
-    """Return the module that a function belongs to, as far as that can be seen."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    return function if isinstance(function, nn.Module) else getattr(function, "__self__", None)
+def _modules_in(thing: object, seen: set[int]) -> list[nn.Module]:
+    """Return a module, or those that a function or callable object holds, as far as it shows."""
+    if isinstance(thing, nn.Module):
+        return [thing]
+    if id(thing) in seen:
+        return []
+    seen.add(id(thing))
+    held: list[object] = []
+    if isinstance(thing, functools.partial):
+        held = [thing.func, *thing.args, *thing.keywords.values()]
+    elif inspect.ismethod(thing):
+        held = [thing.__self__]
+    elif inspect.isfunction(thing):
+        cells = [cell.cell_contents for cell in thing.__closure__ or () if _is_filled(cell)]
+        named = [thing.__globals__.get(name) for name in thing.__code__.co_names]
+        held = [*cells, *(one for one in named if isinstance(one, nn.Module))]
+    elif callable(thing) and not inspect.isclass(thing):
+        held = list(getattr(thing, "__dict__", {}).values())
+    return [module for one in held for module in _modules_in(one, seen)]
+
+
+def _is_filled(cell: Any) -> bool:
+    try:
+        return bool([cell.cell_contents])
+    except ValueError:
+        return False
 
 
 def _version(tensor: Tensor) -> int:

@@ -1,6 +1,7 @@
 """Models that change what they are given, or themselves, and what they may answer."""
 
 import warnings
+from functools import partial
 
 import pytest
 import torch
@@ -173,6 +174,33 @@ def test_models_that_change_themselves_are_refused_by_name(change, name):
         evaluate(Stateful(change), X, Y, LINF, ["apgd-ce"], compute_shape=16)
 
 
+class Holder:
+    """A callable object that is no module."""
+
+    def __init__(self, net) -> None:
+        self.net = net
+
+    def __call__(self, x):
+        return self.net(x)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda net: lambda x: net(x),
+        lambda net: net.forward,
+        lambda net: partial(lambda model, x: model(x), net),
+        Holder,
+        lambda net: (lambda inner: lambda x: inner(x))(Holder(net)),
+    ],
+)
+def test_modules_within_functions_are_looked_at(wrap):
+    net = Stateful(train_statistics)
+    with pytest.raises(ValueError, match="changes its own state in a pass"):
+        evaluate(wrap(net), X, Y, LINF, ["apgd-ce"], compute_shape=16)
+    fgsm(wrap(Stateful(train_statistics).train()), X, Y, LINF)  # may be part of a training
+
+
 def test_a_model_in_training_mode_may_update_its_statistics():
     model = Stateful(lambda _: None).train()
     fgsm(model, X, Y, LINF)
@@ -311,7 +339,7 @@ def test_networks_without_a_gradient_are_for_attacks_that_ask_none(name):
         (lambda z: z[:, :1], r"float32 tensor \(9, 1\) .*one logit z for two classes"),
         (lambda z: z.T, r"\(5, (9|64)\)"),
         (lambda z: z[:-1], r"\((8|63), 5\)"),
-        (lambda z: z.argmax(1), r"int64 tensor \(9,\)"),
+        (lambda z: z.argmax(1), r"an int64 tensor \(9,\)"),
         (lambda z: z[:, :, None, None], r"\(9, 5, 1, 1\)"),
         (lambda z: z.to(torch.complex64), "complex64"),
         (lambda z: "cat", "an object str"),

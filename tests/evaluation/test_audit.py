@@ -89,6 +89,20 @@ def test_randomness_is_measured():
     assert findings["randomness"].severity == "error"
     assert findings["randomness"].measured > 1e-4
     assert findings["batch_mates"].severity == "info", "can't be told from the randomness"
+    assert "the model draws random numbers" in findings["randomness"].message
+
+
+def test_what_is_carried_over_is_not_called_chance():
+    passes = []
+
+    def counted(x):
+        passes.append(1)
+        return x + 0.01 * len(passes)
+
+    findings = found(Around(before=counted))
+    assert findings["randomness"].severity == "error"
+    assert "draws no random numbers" in findings["randomness"].message
+    assert "carries something over from one pass to the next" in findings["randomness"].message
     assert refusal(plain(findings.values())) is None
 
 

@@ -213,3 +213,22 @@ def test_networks_that_fail_to_be_built_are_told_in_one_message(
     monkeypatch.syspath_prepend(here)
     told = refused(capsys, "evaluate", "--model", name, "--set", "data.name=digits")
     assert all(word in told for word in words)
+
+
+ODD = """
+import torch
+class Net(torch.nn.Module):
+    def forward(self, x):
+        return {"logits": x.flatten(1)[:, :10]}
+"""
+
+
+def test_a_network_that_returns_no_logits_is_refused_in_one_line(here, capsys, monkeypatch):
+    (here / "odd_net.py").write_text(ODD)
+    monkeypatch.syspath_prepend(here)
+    named = ("--model", "odd_net:Net", "--set", "data.name=digits", "--suite", "pgd-20")
+    for command in (("evaluate", *named, "--dry-run"), ("evaluate", *named), ("audit", *named[:4])):
+        told = refused(capsys, *command)
+        assert "factory: the network fails on images (1, 8, 8) of digits" in told
+        assert "returns a dict with the keys 'logits'" in told
+        assert told.count("\n") == 1

@@ -160,3 +160,59 @@ def test_weights_that_a_function_draws_anew_are_refused(tmp_path):
     with pytest.raises(ManifestError, match="gives other weights on this worker"):
         load_subject(subject, LocalStore(tmp_path / "store"))
     assert isinstance(small_net(), nn.Module)
+
+
+class Odd(nn.Module):
+    """The trained network with another answer, or other manners."""
+
+    def __init__(self, way: str = "") -> None:
+        super().__init__()
+        self.net, self.way = trained_net(), way
+
+    def forward(self, x):
+        if self.way == "rude":
+            x.data.mul_(2)
+        z = self.net(x)
+        return {
+            "tuple": (z, z), "few": z[:, :7], "many": torch.cat([z, z], 1), "flat": z[:, 0],
+            "classes": z.argmax(1),
+        }.get(self.way, z)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("way", "words"),
+    [
+        ("tuple", r"returns a tuple of \(a float32 tensor \(2, 10\)"),
+        ("flat", r"returns a float32 tensor \(2,\)"),
+        ("classes", r"returns an int64 tensor \(2,\)"),
+        ("few", "the network gives logits of 7 classes, and digits has 10"),
+        ("many", "the network gives logits of 20 classes, and digits has 10"),
+        ("rude", "the model changes its input in place"),
+    ],
+)
+def test_a_plan_asks_the_network_about_two_images(tmp_path, way, words):
+    factory = {"function": "tests.evaluation.test_networks:Odd", "arguments": {"way": way}}
+    with pytest.raises(ManifestError, match=rf"^factory: .*{words}"):
+        find(tmp_path, factory=factory)
+
+
+def test_a_network_for_other_images_is_refused_before_anything_starts(tmp_path):
+    with pytest.raises(ManifestError, match=r"the network fails on images \(1, 8, 8\) of digits: "):
+        find(tmp_path, factory="tests.evaluation.test_networks:OfPhotographs")
+    find(tmp_path, factory="tests.evaluation.test_networks:Odd")
+
+
+class OfPhotographs(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 10, 8), nn.Flatten())
+
+
+def test_preprocessing_hides_no_rude_network():
+    class Rude(nn.Module):
+        def forward(self, x):
+            with torch.no_grad():
+                x.mul_(2)
+            return x.flatten(1)[:, :3] * 1
+
+    with pytest.raises(ValueError, match="changes its input in place"):
+        Standardized(Rude(), (0.5,), (0.5,))(torch.rand(2, 1, 8, 8))

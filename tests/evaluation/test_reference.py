@@ -295,3 +295,34 @@ def test_records_tell_what_was_repaired_and_lost(reference_task, tmp_path, monke
     (found,) = [f for f in document["audit"] if f["check"] == "outside_threat"]
     assert found["severity"] == "warning"
     assert found["measured"] == summary.lost
+
+
+def test_rude_models_are_refused_here_too() -> None:
+    model = network()
+    given = examples(model, 8)
+
+    def rude(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x.mul_(2)
+        return model(x)
+
+    x = given.x.clone()
+    with pytest.raises(ValueError, match="the model changes its input in place"):
+        evaluate_reference(rude, x, given.y_N, THREATS["linf"], quick_suite(), batch_size=8)
+    assert torch.equal(x, given.x)
+
+
+def test_a_model_that_seeds_generators_leaves_the_reference_its_own_numbers() -> None:
+    model = network()
+    given = examples(model, 12)
+
+    def seeding(x: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return model(x)
+
+    case = (given, ThreatModel("linf", 0.03), spec("square"))
+    with torch.random.fork_rng(devices=[]):
+        found = run_reference(seeding, *case, seed=5, batch_size=12)
+    plain = run_reference(model, *case, seed=5, batch_size=12)
+    assert 0 < plain.success_B.sum() < len(given)
+    assert torch.equal(found.success_B, plain.success_B)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from robustray.models import create_model, find_model, list_models
+from robustray.models import create_model, find_model, list_models, registry
 
 
 def test_list_models():
@@ -65,3 +67,27 @@ def test_published_weights_can_be_built_for(name):
         assert weights.licence
         assert weights.numbers
         assert weights.sha256 is None or len(weights.sha256) == 64
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_an_option_has_one_default(name, monkeypatch):
+    """It is the entry point's: `create_model` hands on what it was given, and nothing else."""
+    given = []
+    entry = replace(find_model(name), build=lambda **options: given.append(options))
+    monkeypatch.setitem(registry._ENTRIES, name, entry)
+    create_model(name)
+    create_model(name, num_classes=7, **dict.fromkeys(entry.options))
+    create_model(name, in_channels=1)
+    assert given == [{}, {"num_classes": 7}, {"in_channels": 1}]
+
+
+def test_pretrained_bases_have_ten_classes_like_the_others():
+    with torch.device("meta"):
+        assert create_model("bit_r50x1").state_dict()["head.conv.weight"].shape[0] == 10
+
+
+def test_the_network_for_two_spheres_has_one_logit_and_points_of_any_size():
+    with torch.device("meta"):
+        assert create_model("gd_spheres_mlp")(torch.rand(2, 500)).shape == (2, 1)
+        model = create_model("gd_spheres_mlp", num_classes=2, dimensions=7)
+        assert model(torch.rand(2, 7)).shape == (2, 2)

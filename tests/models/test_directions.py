@@ -56,7 +56,7 @@ def test_shapes():
     small = create_model("gd_resnet18", small_images=True)
     assert small.conv1.stride == (1, 1)
     assert small(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-    assert create_model("gd_spheres_mlp")(torch.zeros(2, 500)).shape == (2, 10)
+    assert create_model("gd_spheres_mlp")(torch.zeros(2, 500)).shape == (2, 1)
 
 
 @pytest.mark.parametrize(
