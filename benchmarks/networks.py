@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
-from tests.attacks.networks import CHECKPOINTS, load_images, load_network  # noqa: E402
+from tests.attacks.networks import CHECKPOINTS, TRAINED, load_images, load_network  # noqa: E402
 
 SHARED = Path(os.environ.get("ROBUSTRAY_SHARED", ROOT.parent / "shared" / "data"))
 
@@ -38,6 +38,8 @@ CASES = {
     "resnet4b-8": Case("resnet_4b", 8 / 255, "weak"),
     "cnn-a-adv4": Case("cnn_a_adv4", 8 / 255, "weak"),
     "natural": Case("natural", 8 / 255, "natural"),
+    "digits-conv": Case("digits_conv", 8 / 255, "natural"),
+    "digits-mlp": Case("digits_mlp", 8 / 255, "natural"),
 }
 
 
@@ -48,7 +50,7 @@ def network(name: str) -> nn.Module:
 
 def images(name: str, count: int) -> tuple[Tensor, Tensor]:
     """Return the first test images (N, C, H, W) in [0, 1] for a network, and labels (N,)."""
-    x, y = load_images(SHARED, CHECKPOINTS[name].data)
+    x, y = load_images(SHARED, TRAINED[name] if name in TRAINED else CHECKPOINTS[name].data)
     if count > len(y):
         raise SystemExit(f"there are {len(y)} images, not {count}")
     return x[:count].float() / 255, y[:count]

@@ -11,7 +11,7 @@ from robustray.manifest import JudgedData
 from robustray.store import canonical_json, sha256_bytes
 
 # Raised whenever a change of attacks, engine, architectures or data reading may change a verdict.
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 
 CLEAN = "clean"
 SAMPLES = 8
