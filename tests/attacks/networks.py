@@ -152,7 +152,7 @@ _BUILDERS = {
 
 
 def load_network(shared: Path, name: str) -> nn.Module:
-    """Build one of ``CHECKPOINTS`` with its weights, or train one of ``TRAINED``; for evaluation."""
+    """Build one of ``CHECKPOINTS``, or train one of ``TRAINED``, in evaluation mode."""
     if name in TRAINED:
         return train_digits(name)
     checkpoint = CHECKPOINTS[name]

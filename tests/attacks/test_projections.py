@@ -1,7 +1,6 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from pyautoattack.autopgd_base import L1_projection
 from pyautoattack.fab_projections import projection_l1
 
@@ -90,9 +89,10 @@ def test_sorted_l1_corrections_are_the_reference_s_and_project(size, levels, rad
     found = sorted_l1_correction(delta, x, torch.full((24,), radius))
     expected = L1_projection(x, delta, radius)
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
-    exact = nearest(delta.double(), x.double(), radius)
-    close = (delta + found - exact).abs() < 1e-5 * size**0.5 * max(reach, 1)
-    assert close.all(1).float().mean() > 0.9  # sums over all events lose digits
+    if size >= 64:  # sums over all events lose digits
+        exact = nearest(delta.double(), x.double(), radius)
+        close = (delta + found - exact).abs() < 1e-5 * size**0.5 * max(reach, 1)
+        assert close.all()
 
 
 @settings(max_examples=60, deadline=None)
