@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -203,7 +204,7 @@ def train_digits(name: str) -> nn.Sequential:
 def _digits(rows: slice) -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits  # takes a second, and few tests need it
 
-    digits = load_digits()
+    digits: Any = load_digits()
     order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(0))[rows]
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
     return torch.from_numpy(images)[order], torch.from_numpy(digits.target).long()[order]
