@@ -20,7 +20,7 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
 from robustray.models import create_model  # noqa: E402
-from tests.attacks.networks import CHECKPOINTS, load_images, load_network  # noqa: E402
+from tests.attacks.networks import CHECKPOINTS, TRAINED, load_images, load_network  # noqa: E402
 
 SHARED = Path(os.environ.get("ROBUSTRAY_SHARED", ROOT.parent / "shared" / "data"))
 
@@ -40,6 +40,8 @@ CASES = {
     "resnet4b-8": Case("resnet_4b", 8 / 255, "weak"),
     "cnn-a-adv4": Case("cnn_a_adv4", 8 / 255, "weak"),
     "natural": Case("natural", 8 / 255, "natural"),
+    "digits-conv": Case("digits_conv", 8 / 255, "natural"),
+    "digits-mlp": Case("digits_mlp", 8 / 255, "natural"),
     "random-wrn": Case("random_wrn_28_10", 0.0, "random"),
     "random-small": Case("random_small", 0.0, "random"),
 }
@@ -61,7 +63,7 @@ def images(name: str, count: int) -> tuple[Tensor, Tensor]:
         x = _random_images(count)
         with torch.no_grad():
             return x, network(name)(x).argmax(1)
-    x, y = load_images(SHARED, CHECKPOINTS[name].data)
+    x, y = load_images(SHARED, TRAINED[name] if name in TRAINED else CHECKPOINTS[name].data)
     if count > len(y):
         raise SystemExit(f"there are {len(y)} images, not {count}")
     return x[:count].float() / 255, y[:count]

@@ -98,12 +98,13 @@ class ApgdL1(Budget):
         drawn = drawn.to(x.dtype)
         point = x + drawn
         start = self._placed(x, point, point - x if self.l1_stages else drawn, radius_B)
+        start = start if self.l1_stages else start.clamp_(0, 1)  # stages clamp what they open with
         worst_B = torch.full_like(radius_B, -torch.inf)
         state = ApgdL1State(
             **slot_fields(entrants),
             evaluation_B=zero_B,
             target_B=self.targets(entrants),
-            point=start if self.l1_stages else start.clamp(0, 1),
+            point=start,
             best=start,
             best_grad=torch.zeros_like(x),
             best_loss_B=worst_B,

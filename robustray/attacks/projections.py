@@ -85,7 +85,8 @@ def sorted_l1_correction(delta: Tensor, x: Tensor, radius_B: Tensor) -> Tensor:
     it is beyond the wall, by no more than its whole size, and in between by one number for all. As
     that number grows pixels begin and cease to follow it, and it is solved for between two such
     events, all of them sorted. Sums over the events lose digits, and a step of an attack may hang
-    on the last one; so the upstream mode has to round as the reference does.
+    on the last one; so the upstream mode has to round as the reference does. The first interval
+    gets the second one's slope, which is wrong (it may be NaN) but matters for a few pixels only.
 
     Parameters
     ----------

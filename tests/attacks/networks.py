@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -152,7 +153,9 @@ _BUILDERS = {
 
 
 def load_network(shared: Path, name: str) -> nn.Module:
-    """Build one of ``CHECKPOINTS`` with its weights, in evaluation mode."""
+    """Build one of ``CHECKPOINTS``, or train one of ``TRAINED``, in evaluation mode."""
+    if name in TRAINED:
+        return train_digits(name)
     checkpoint = CHECKPOINTS[name]
     state = torch.load(
         shared / "checkpoints" / checkpoint.file, map_location="cpu", weights_only=True
@@ -165,8 +168,55 @@ def load_network(shared: Path, name: str) -> nn.Module:
     return network.eval()
 
 
+TRAINED = {"digits_conv": "digits", "digits_mlp": "digits"}  # trained here, on which data
+
+
+def digits_conv() -> nn.Sequential:
+    """A small convolutional network for scikit-learn's digits, 8 x 8 pixels."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(),
+        nn.Flatten(), nn.Linear(512, 64), nn.ReLU(), nn.Linear(64, 10),
+    )  # fmt: skip
+
+
+def digits_mlp() -> nn.Sequential:
+    """A network of one hidden layer for the same digits."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+@cache
+def train_digits(name: str) -> nn.Sequential:
+    """Train one of ``TRAINED`` for a second or two, always in the same way."""
+    x, y = _digits(slice(500, None))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = {"digits_conv": digits_conv, "digits_mlp": digits_mlp}[name]()
+        optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+        for _ in range(30):
+            for rows in torch.randperm(len(y)).split(64):
+                loss = F.cross_entropy(network(x[rows].float() / 255), y[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    return network.eval()
+
+
+def _digits(rows: slice) -> tuple[Tensor, Tensor]:
+    from sklearn.datasets import load_digits  # takes a second, and few tests need it
+
+    digits: Any = load_digits()
+    order = torch.randperm(len(digits.target), generator=torch.Generator().manual_seed(0))[rows]
+    images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
+    return torch.from_numpy(images)[order], torch.from_numpy(digits.target).long()[order]
+
+
 @cache
 def load_images(shared: Path, data: str) -> tuple[Tensor, Tensor]:
-    """Return the first 1000 test images of "mnist" or "cifar10": uint8 and labels."""
+    """Return the first 1000 test images of "mnist" or "cifar10", or the 500 held out of "digits".
+
+    They are uint8, with labels.
+    """
+    if data == "digits":
+        return _digits(slice(500))
     with np.load(shared / "subsets" / f"{data}_test_first1000.npz") as archive:
         return torch.from_numpy(archive["x"]), torch.from_numpy(archive["y"]).long()

@@ -1,8 +1,11 @@
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyautoattack.autopgd_base import L1_projection
+from pyautoattack.fab_projections import projection_l1
 
-from robustray.attacks.projections import project_l1, value_of_rank
+from robustray.attacks.hyperplane import sorted_l1_step
+from robustray.attacks.projections import project_l1, sorted_l1_correction, value_of_rank
 
 
 def nearest(delta, x, radius):
@@ -60,3 +63,47 @@ def test_values_are_found_by_rank(dtype, ties, seed):
     rank_B = torch.randint(0, 21, (9,), generator=generator)
     expected = values.flatten(1).sort(1).values.gather(1, rank_B[:, None])[:, 0]
     assert torch.equal(value_of_rank(values, rank_B), expected)
+
+
+def coarse(count, size, levels, seed):
+    """Images of a few grey levels, walls included, and normal numbers of a few sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    x = (levels * torch.rand(count, size, generator=generator)).round() / levels
+    drawn = torch.randn(count, size, generator=generator)
+    drawn[::3] = (drawn[::3] * 4).round() / 4
+    drawn[1] = 0
+    return x, drawn
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.sampled_from([6, 64, 100, 768]),
+    levels=st.sampled_from([1, 16, 255]),
+    radius=st.sampled_from([0.1, 1.5, 12.0]),
+    reach=st.sampled_from([0.01, 1.0, 30.0]),
+    seed=st.integers(0, 1000),
+)
+def test_sorted_l1_corrections_are_the_reference_s_and_project(size, levels, radius, reach, seed):
+    x, delta = coarse(24, size, levels, seed)
+    delta = reach * delta
+    found = sorted_l1_correction(delta, x, torch.full((24,), radius))
+    expected = L1_projection(x, delta, radius)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    if size >= 64:  # sums over all events lose digits
+        exact = nearest(delta.double(), x.double(), radius)
+        close = (delta + found - exact).abs() < 1e-5 * size**0.5 * max(reach, 1)
+        assert close.all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.sampled_from([2, 6, 64, 100, 768]),
+    levels=st.sampled_from([1, 16, 255]),
+    excess=st.sampled_from([0.0, 0.01, 1.0, 10.0]),
+    seed=st.integers(0, 1000),
+)
+def test_sorted_l1_steps_are_the_reference_s(size, levels, excess, seed):
+    x, normal = coarse(24, size, levels, seed)
+    offset_N = (normal * x).sum(1) - excess * torch.linspace(-1, 1, 24)
+    found = sorted_l1_step(x, normal, (normal * x).sum(1) - offset_N)
+    assert torch.equal(found, projection_l1(x, normal, offset_N))

@@ -5,7 +5,7 @@ import torch
 from pyautoattack import AutoAttack
 
 from robustray.attacks import AttackSpec, ThreatModel, evaluate
-from tests.attacks.networks import CHECKPOINTS, load_images, load_network
+from tests.attacks.networks import CHECKPOINTS, TRAINED, load_images, load_network
 
 NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 EPS = {"l2": {"trades_mnist": 1.5, "resnet_4b": 0.25, "cnn_a_adv4": 0.5, "natural": 0.25}}
@@ -16,24 +16,25 @@ def plan_for(attack):
     attack.n_iter_2 = max(int(0.22 * attack.n_iter), 1)
     attack.n_iter_min = max(int(0.06 * attack.n_iter), 1)
     attack.size_decr = max(int(0.03 * attack.n_iter), 1)
+    attack.n_iter_orig = attack.n_iter  # of all the stages of l1
 
 
-def both(shared_data, network, norm, attacks, count, batch, eps=None):
+def both(shared_data, network, norm, attacks, count, batch, eps=None, seed=5):
     """Run a cascade of attacks, with their budgets, in both; return clean and robust flags, x_adv.
 
     ``attacks`` holds for each name the options of ours; the reference has the same names for them
     but for some.
     """
-    checkpoint = CHECKPOINTS[network]
-    x, y = load_images(shared_data, checkpoint.data)
+    data = TRAINED.get(network) or CHECKPOINTS[network].data
+    x, y = load_images(shared_data, data)
     x, y, model = x[:count].float() / 255, y[:count], load_network(shared_data, network)
-    eps = eps or (checkpoint.eps if norm == "linf" else EPS[norm][network])
+    eps = eps or (CHECKPOINTS[network].eps if norm == "linf" else EPS[norm][network])
     reference = AutoAttack(
-        model, attacks=list(attacks), norm=NAMES[norm], eps=eps, seed=5, version="custom"
+        model, attacks=list(attacks), norm=NAMES[norm], eps=eps, seed=seed, version="custom"
     )
     places = {
         "apgd-ce": reference.apgd, "apgd-dlr": reference.apgd, "square": reference.square,
-        "apgd-t": reference.apgd_targeted, "fab-t": reference.fab,
+        "apgd-t": reference.apgd_targeted, "fab-t": reference.fab, "fab": reference.fab,
     }  # fmt: skip
     others = {"n_targets": "n_target_classes", "l1_stages": "use_largereps", "eot": "eot_iter"}
     for name, options in attacks.items():
@@ -45,7 +46,7 @@ def both(shared_data, network, norm, attacks, count, batch, eps=None):
     x_adv, labels = reference.run_standard_evaluation(x, y, batch_size=batch)
     specs = [AttackSpec(name, options=options) for name, options in attacks.items()]
     ours = evaluate(
-        model, x, y, ThreatModel(norm, eps), specs, seed=5, batch_size=batch, mode="upstream"
+        model, x, y, ThreatModel(norm, eps), specs, seed=seed, batch_size=batch, mode="upstream"
     )
     return ours, labels == y, x_adv
 
@@ -83,18 +84,65 @@ def test_averaged_gradients_are_its_own(shared_data):
     assert torch.equal(ours.x_adv, x_adv)
 
 
-def test_l1_without_stages_gives_its_verdicts(shared_data):
-    attacks = {"apgd-ce": {"n_iter": 25}}
-    ours, robust, _ = both(shared_data, "cnn_a_adv4", "l1", attacks, count=64, batch=32, eps=4.0)
-    # Its projection loses digits in cumulative sums: verdicts at the very edge may differ.
-    assert (ours.robust != robust).sum() <= 1
+def assert_equal_to_the_bit(found):
+    ours, robust, x_adv = found
+    assert torch.equal(ours.robust, robust)
+    assert torch.equal(ours.x_adv, x_adv)
     assert 0 < ours.robust_accuracy < ours.clean_accuracy
 
 
-def test_l1_with_stages_is_about_as_strong(shared_data):
-    attacks = {"apgd-ce": {"n_iter": 40, "l1_stages": True}}
-    ours, robust, _ = both(shared_data, "cnn_a_adv4", "l1", attacks, count=96, batch=96, eps=2.0)
-    assert abs(ours.robust.sum() - robust.sum()) <= 4
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("attack", "options"),
+    [
+        ("apgd-ce", {"n_iter": 30, "n_restarts": 2, "l1_stages": True}),
+        ("apgd-ce", {"n_iter": 25}),
+        ("apgd-dlr", {"n_iter": 20, "l1_stages": True}),
+        ("apgd-t", {"n_iter": 20, "n_targets": 3, "l1_stages": True}),
+        ("fab-t", {"n_iter": 20, "n_targets": 2}),
+        ("square", {"n_queries": 60}),
+    ],
+)
+def test_l1_attacks_are_its_own_bit_for_bit(shared_data, attack, options, seed):
+    found = both(shared_data, "digits_mlp", "l1", {attack: options}, 80, 50, eps=1.5, seed=seed)
+    assert_equal_to_the_bit(found)
+
+
+@pytest.mark.parametrize(
+    ("attack", "options"),
+    [
+        ("apgd-t", {"n_iter": 15, "n_targets": 2, "l1_stages": True}),
+        ("fab-t", {"n_iter": 10, "n_targets": 2}),
+        ("square", {"n_queries": 30}),
+    ],
+)
+def test_l1_attacks_on_colour_images_are_its_own_bit_for_bit(shared_data, attack, options):
+    found = both(shared_data, "cnn_a_adv4", "l1", {attack: options}, 40, 32, eps=8.0)
+    assert_equal_to_the_bit(found)
+
+
+def test_l1_cascades_are_its_own_bit_for_bit(shared_data):
+    attacks = {
+        "apgd-ce": {"n_iter": 6, "l1_stages": True},
+        "fab-t": {"n_iter": 5, "n_targets": 1},
+        "square": {"n_queries": 20},
+        "apgd-t": {"n_iter": 20, "n_targets": 4, "l1_stages": True},
+    }
+    found = both(shared_data, "digits_mlp", "l1", attacks, 80, 50, eps=1.2)
+    assert_equal_to_the_bit(found)
+    assert len(set(found[0].broken_by) - {None}) >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["digits_conv", "digits_mlp"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_whole_standard_suite_for_l1_is_its_own(shared_data, network, seed):
+    x, y = load_images(shared_data, "digits")
+    x, y, model = x.float() / 255, y, load_network(shared_data, network)
+    reference = AutoAttack(model, norm="L1", eps=1.5, seed=seed, version="standard")
+    x_adv, labels = reference.run_standard_evaluation(x, y, batch_size=250)
+    ours = evaluate(model, x, y, ThreatModel("l1", 1.5), seed=seed, batch_size=250, mode="upstream")
+    assert_equal_to_the_bit((ours, labels == y, x_adv))
 
 
 def test_it_depends_on_the_batch_size_as_the_reference_does(shared_data):
