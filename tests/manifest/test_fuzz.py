@@ -211,7 +211,7 @@ SMALL = "kind: Sweep\nname: a\ndata: {name: digits}\n"
         (SMALL + "recipe: {epochs: 1000000000000000000000000000000}", "recipe.epochs: must be"),
         (SMALL + "model: {depths: [1000000, 1, 1]}", "model.depths[0]: must be less than"),
         (SMALL + "grid: {depths: {each_stage: [1000000]}}", "less than or equal to 10,000"),
-        (SMALL + "grid: {depths: {each_stage: [9000]}}", "at most 2,000 blocks, not 9000"),
+        (SMALL + "grid: {depths: {each_stage: [9000]}}", "depths of 27,000 blocks; at most 600"),
         (SMALL + f"grid: {{widths: {{each_stage: {list(range(1, 400))}}}}}",
          "grid: 63,521,199 trials; at most 1,000,000"),
         (SMALL + "grid: {widths: {each_stage: [1, 2], stages: 1000000000}}", "grid.widths.stages"),
