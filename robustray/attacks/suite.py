@@ -62,8 +62,8 @@ class AttackSpec:
             if option not in defaults:
                 allowed = ", ".join(defaults) or "none"
                 raise ValueError(
-                    f"attack {self.attack} has no option {option!r}{suggest(option, defaults)}; "
-                    f"it has: {allowed}"
+                    f"attack {self.attack} has no option {option!r}; it has: {allowed}"
+                    f"{suggest(option, defaults)}"
                 )
             _check_kind(self.attack, option, self.options[option], defaults[option])
 
