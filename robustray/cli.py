@@ -347,11 +347,11 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
     add_cluster(commands, common)
 
     status = commands.add_parser("status", parents=[common], help="say how far studies are")
-    status.add_argument("--study", metavar="ID", help="a study's id, or how it begins")
+    status.add_argument("--study", metavar="ID", help="a study's id, its name, or how it begins")
     status.set_defaults(command=_status)
 
     report = commands.add_parser("report", parents=[common], help="write a study's report again")
-    report.add_argument("--study", metavar="ID", help="a study's id, or how it begins")
+    report.add_argument("--study", metavar="ID", help="a study's id, its name, or how it begins")
     report.add_argument(
         "--against",
         nargs="+",

@@ -9,6 +9,9 @@ import pytest
 from robustray.cli import main
 from tests.sweeps.support import REPOSITORY, STUDY, Place
 
+SPHERES = str(REPOSITORY / "manifests/alignment/spheres_pgd.yaml")
+ALIGNMENT = str(REPOSITORY / "manifests/alignment/spheres_generator.yaml")
+MIXING = str(REPOSITORY / "manifests/smoothing/digits.yaml")
 WIDTH = str(REPOSITORY / "manifests/sweeps/width_512.yaml")
 
 
@@ -46,12 +49,88 @@ def test_a_target_is_planned_without_a_manifest(folder, capsys):
     [
         (["--target-gmacs", "0.001"], "no network of three stages"),
         (["--target-gmacs", "-1"], "a number above 0"),
+        (["--target-gmacs", "inf"], "at most 1,000"),
+        (["--target-gmacs", "nan"], "at most 1,000"),
         (["--target-gmacs", "5", "--manifest", "small.yaml"], "stands alone"),
     ],
 )
 def test_a_wrong_target_is_one_message(folder, capsys, arguments, words):
     assert main(["plan", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--manifest", "small.yaml", "--set", "model.block=bottleneck"],
+        ["run", "--manifest", "small.yaml", "--set", "data.validation=5000"],
+        ["run", "--manifest", ALIGNMENT, "--set", "data.first=200"],
+        ["run", "--manifest", MIXING, "--set", "robust={model: {name: wrn_a1}, weights: a.pt}"],
+        ["run", "--manifest", MIXING, "--set", "data.name=mnist"],
+        ["evaluate", "--model", "rrn_a1", "--weights", "missing.pt"],
+        ["evaluate", "--study", "missing"],
+    ],
+)
+def test_a_dry_run_that_fails_prints_its_error_and_nothing_else(folder, capsys, arguments):
+    assert main([*arguments, "--dry-run"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["accurate.model.name=Preact_Resnet"], "accurate.model: unknown model"),
+        (["robust={model: {name: wrn_a1}, weights: a.pt}"], "robust.weights"),
+        (["judging.suite=apgd"], "judging.suite: "),
+        (["judging.adaptive=Smoothing-Adaptive"], "did you mean 'smoothing-adaptive'"),
+        (["recipe={epochs: 100000, batch_size: 2, segment: 1}"], "segments would be committed"),
+    ],
+)
+def test_a_mixing_job_names_its_own_fields(folder, capsys, overrides, words):
+    arguments = [part for override in overrides for part in ("--set", override)]
+    assert main(["plan", "--manifest", MIXING, *arguments]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_dry_run_of_a_mixing_job_tells_what_it_takes(folder, capsys):
+    assert main(["run", "--manifest", MIXING, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    for words in ("kind: Mixing", "77,562 parameters", "passes", "MB of checkpoints"):
+        assert words in out
+
+
+def test_a_dry_run_of_an_alignment_job_looks_at_what_it_refers_to(folder, capsys):
+    assert main(["run", "--manifest", SPHERES, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    for words in ("kind: Alignment", "classifier 1,507,001", "200 judged", "passes", "bytes"):
+        assert words in out
+    for override, words in {
+        "weights=nowhere": "weights: no finished job has the name 'nowhere'",
+        "weights=nowhere.safetensors": "weights.uri: there is no file nowhere.safetensors",
+        "data.name=mnist35": "ROBUSTRAY_DATA",
+        "data={name: digits, first: 100000}": "data.first is 100000",
+    }.items():
+        changes = ["stage=evaluation", "training=null", "weights=nowhere", "delta_x=null", override]
+        changes[3] = "delta_x={source: none}"
+        arguments = [part for change in changes for part in ("--set", change)]
+        assert main(["run", "--manifest", SPHERES, "--dry-run", *arguments]) == 2
+        captured = capsys.readouterr()
+        assert words in captured.err
+        assert captured.out == ""
+
+
+def test_a_study_of_very_many_trials_is_asked_for_by_name(folder, capsys):
+    many = ["--manifest", WIDTH, "--set", "grid.widths.stages=5"]
+    for command in (["plan"], ["run"], ["run", "--yes"], ["run", "--dry-run"]):
+        assert main([*command, *many]) == 2
+        captured = capsys.readouterr()
+        assert "32,768 trials are more than 10,000; if that is meant, say --large" in captured.err
+        assert captured.out == ""
+    assert main(["plan", *many, "--large", "--set", "model.name=nothing"]) == 2
+    assert "unknown model 'nothing'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

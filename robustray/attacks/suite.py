@@ -55,15 +55,16 @@ class AttackSpec:
         object.__setattr__(self, "attack", self.attack or self.name)
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
         if self.attack not in _attacks:
-            names, hint = list_attacks(), suggest(self.attack, [*list_attacks(), *list_suites()])
+            names = list_attacks()
+            hint = suggest(self.attack, names)
             raise ValueError(f"attack is one of {', '.join(names)}, not {self.attack!r}{hint}")
         defaults = _budget(_attacks[self.attack])
         for option in self.options:
             if option not in defaults:
                 allowed = ", ".join(defaults) or "none"
                 raise ValueError(
-                    f"attack {self.attack} has no option {option!r}{suggest(option, defaults)}; "
-                    f"it has: {allowed}"
+                    f"attack {self.attack} has no option {option!r}; it has: {allowed}"
+                    f"{suggest(option, defaults)}"
                 )
             _check_kind(self.attack, option, self.options[option], defaults[option])
 

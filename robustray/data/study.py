@@ -207,7 +207,7 @@ def _first(split: StudySplit, limit: int | None, limit_name: str) -> StudySplit:
         return split
     if limit > len(split):
         raise DataError(
-            f"{limit_name} is {limit}, but {split.label} has only {len(split)} examples"
+            f"{limit_name} is {limit}, but there are {len(split)} examples of {split.label}"
         )
     return replace(split.select(slice(limit)), label=f"{split.label}[:{limit}]")
 

@@ -131,15 +131,12 @@ def _named(finding: _Finding, kinds: Sequence[str]) -> _Finding:
 
 
 def _own_field(section: type[BaseModel] | None, text: str) -> tuple[str, str]:
-    """Split "field.inner: words" of a section's own check into the field and the words."""
+    """Split "field.inner[0]: words" of a section's own check into the field and the words."""
     head, colon, words = text.partition(": ")
-    inner = section
-    for part in head.split("."):
-        field = inner.model_fields.get(part) if inner else None
-        if field is None or not colon:
-            return "", text
-        inner = _section(_members(field.annotation))
-    return head, words
+    first = re.match(r"\w+", head)
+    if colon and first and first[0] in _keys(section) and re.fullmatch(r"[\w.\[\]]+", head):
+        return head, words
+    return "", text
 
 
 def _place(

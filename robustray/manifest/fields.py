@@ -56,8 +56,8 @@ Steps = Annotated[Natural, Field(le=1_000_000)]
 StepsOrZero = Annotated[NaturalOrZero, Field(le=1_000_000)]
 BatchSize = Annotated[Natural, Field(le=1_000_000)]
 Workers = Annotated[Natural, Field(le=100_000)]
-MOST_BLOCKS = 2000
-Depth = Annotated[Natural, Field(le=MOST_BLOCKS)]
+MOST_BLOCKS = 600
+Depth = Annotated[Natural, Field(le=1500)]
 Channels = Annotated[Natural, Field(le=100_000)]
 Width = Annotated[PositiveNumber, Field(le=10_000)]
 Pixels = Annotated[Natural, Field(le=10_000)]

@@ -137,6 +137,12 @@ class ModelConfig(Section):
     policy_graph: bool | None = None
     resize: Pixels | None = None
 
+    @model_validator(mode="after")
+    def _can_be_built(self) -> Self:
+        if sum(self.depths or ()) > MOST_BLOCKS:
+            raise ValueError(f"depths: {sum(self.depths or ()):,} blocks; at most {MOST_BLOCKS:,}")
+        return self
+
     def options(self) -> dict[str, Any]:
         """Return the options that were given, as keyword arguments of ``create_model``."""
         return self.model_dump(exclude={"name"}, exclude_none=True)
@@ -169,6 +175,12 @@ class StageGrid(Section):
         if self.settings is not None:
             return len(self.settings)
         return len(self.each_stage or ()) ** self.stages
+
+    def largest(self) -> list[tuple[float, ...]]:
+        """Return settings that tell of all: the listed ones, or each value in every stage."""
+        if self.settings is not None:
+            return list(self.settings)
+        return [(value,) * self.stages for value in self.each_stage or ()]
 
     def rows(self) -> list[tuple[float, ...]]:
         """Return every setting, one value for each stage."""
@@ -223,13 +235,12 @@ class Grid(Section):
             raise ValueError("the same setting stands there twice")
         if self.count() > _MOST_TRIALS:
             raise ValueError(f"{self.count():,} trials; at most {_MOST_TRIALS:,} make a study")
-        depths = self.depths
-        rows = () if depths is None else depths.settings or [depths.each_stage or ()]
-        for row in rows:
+        listed = (one.depths for one in self.settings or () if one.depths)
+        for row in [*(self.depths.largest() if self.depths else ()), *listed]:
             if any(depth != int(depth) for depth in row):
                 raise ValueError(f"depths are whole numbers of blocks, not {list(row)}")
-            if max(row, default=0) > MOST_BLOCKS:
-                raise ValueError(f"depths are at most {MOST_BLOCKS:,} blocks, not {max(row):g}")
+            if sum(row) > MOST_BLOCKS:
+                raise ValueError(f"depths of {sum(row):,.0f} blocks; at most {MOST_BLOCKS:,}")
         return self
 
     def count(self) -> int:

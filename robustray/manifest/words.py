@@ -27,8 +27,8 @@ def suggest(word: object, allowed: Iterable[str]) -> str:
     names = list(allowed)
     folded = {_folded(name): name for name in reversed(names)}
     ended = [name for name in names if wanted in map(_folded, re.split(r"[^A-Za-z0-9]", name))]
-    close = difflib.get_close_matches(wanted, folded, 1)
-    found = folded.get(wanted) or (ended[0] if ended else folded[close[0]] if close else None)
+    close = difflib.get_close_matches(wanted, folded, 1, 0.7)
+    found = folded.get(wanted) or (folded[close[0]] if close else ended[0] if ended else None)
     return f"; did you mean {found!r}?" if found else ""
 
 

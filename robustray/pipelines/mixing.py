@@ -123,7 +123,15 @@ def check_manifest(manifest: Mixing) -> None:
         Names the field.
     """
     Stages.of(manifest)
+    facts = describe(manifest.data)
+    shape = {"num_classes": facts.num_classes, "in_channels": facts.image_shape[0]}
     with torch.device("meta"):
+        for role in BASES:
+            model = getattr(manifest, role).model
+            try:
+                create_model(model.name, **shape, **model.options())
+            except (ModelError, TypeError) as error:
+                raise ManifestError(str(error), path=f"{role}.model") from error
         build_composite(manifest)
     check_judging(manifest.judging)
     for role in BASES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 
 import torch
@@ -22,6 +21,8 @@ from robustray.models.scaling import (
 
 _HEAD = f"{'':<22}{'depths':>12}{'widths':>12}{'r_D':>7}{'parameters':>14}{'GMACs':>9}{'off':>8}"
 
+_MOST_GMACS = 1000  # fifty times the largest published network
+
 
 def describe_target(gmacs: float) -> str:
     """Return the compound setting for a budget, what was published near it, and its neighbours.
@@ -36,8 +37,10 @@ def describe_target(gmacs: float) -> str:
     UserError
         If the rule has no network for the budget.
     """
-    if not 0 < gmacs < math.inf:
-        raise UserError(f"--target-gmacs {gmacs:g}: a budget is a number above 0")
+    if not 0 < gmacs <= _MOST_GMACS:
+        raise UserError(
+            f"--target-gmacs {gmacs:g}: a budget is a number above 0 and at most {_MOST_GMACS:,}"
+        )
     try:
         chosen = compound(gmacs * 1e9)
     except ModelError as error:

@@ -162,7 +162,7 @@ def _profile(trial: Trial, facts: DataFacts) -> Profile:
         with torch.device("meta"):
             model = build_model(trial, facts)
         return profile(model, facts.image_shape)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise ManifestError(str(error), path="model", value=trial.name) from error
 
 

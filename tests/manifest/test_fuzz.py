@@ -40,6 +40,8 @@ FOREIGN = re.compile(
     r"Traceback|datetime|function-\w+|constrained-\w+)\b(?!\.)|<class|object at 0x"
 )
 
+SLOW_IS_FINE = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
 HOSTILE: list[Any] = [
     None, True, False, 0, -1, 1, 2, 10**6, 10**9, 10**12, 10**30, 2**63, -(10**30),
     0.0, -0.0, 1e-300, 0.5, 8.0, 1e30, 1e308, float("inf"), float("-inf"), float("nan"),
@@ -105,7 +107,7 @@ def judged(act: Any) -> ManifestError | None:
     return found
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500, deadline=None, suppress_health_check=SLOW_IS_FINE)
 @given(st.data())
 def test_any_values_at_any_places(data):
     name = data.draw(st.sampled_from(KINDS))
@@ -134,7 +136,7 @@ def test_any_values_at_any_places(data):
     judged(lambda: build_manifest(copy.deepcopy(document), (), "m.yaml"))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=SLOW_IS_FINE)
 @given(data=st.data())
 def test_any_text(tmp_path_factory, data):
     name = data.draw(st.sampled_from(KINDS))
@@ -155,7 +157,7 @@ def test_any_text(tmp_path_factory, data):
     judged(lambda: load_manifest(path))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=SLOW_IS_FINE)
 @given(st.data())
 def test_any_overrides(data):
     name = data.draw(st.sampled_from(KINDS))
@@ -211,7 +213,7 @@ SMALL = "kind: Sweep\nname: a\ndata: {name: digits}\n"
         (SMALL + "recipe: {epochs: 1000000000000000000000000000000}", "recipe.epochs: must be"),
         (SMALL + "model: {depths: [1000000, 1, 1]}", "model.depths[0]: must be less than"),
         (SMALL + "grid: {depths: {each_stage: [1000000]}}", "less than or equal to 10,000"),
-        (SMALL + "grid: {depths: {each_stage: [9000]}}", "at most 2,000 blocks, not 9000"),
+        (SMALL + "grid: {depths: {each_stage: [9000]}}", "depths of 27,000 blocks; at most 600"),
         (SMALL + f"grid: {{widths: {{each_stage: {list(range(1, 400))}}}}}",
          "grid: 63,521,199 trials; at most 1,000,000"),
         (SMALL + "grid: {widths: {each_stage: [1, 2], stages: 1000000000}}", "grid.widths.stages"),
