@@ -110,6 +110,14 @@ class Lease:
         )
         self.tick()
 
+    def holds(self) -> bool:
+        """Tell whether `check` finds that the lease still holds."""
+        try:
+            self.check(self.store)
+        except LeaseLostError:
+            return False
+        return True
+
     def tick(self) -> None:
         """Raise as `check` does if it is known that the lease is lost; costs nothing."""
         if self._lost:
