@@ -1,24 +1,34 @@
 # make quickstart   set up and run a whole small study on embedded data
 # make test         set up and run the fast tests;   make test-slow   the long ones
+# make durations    all tests, and which took longest;   make cover   which lines the fast ones enter
 # make lint         ruff and pyright
 # make k8s-render   k8s/*.yaml and k8s/jobs/*.yaml from k8s/base; IMAGE=name:tag names the image
 # make k8s-secret   the cluster's random secrets, once;   make compose-secret   those of compose
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# Processes that share the tests; what must stay together does (tests/conftest.py).
+JOBS   ?= 2
+PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow lint clean k8s-render k8s-secret compose-secret
+.PHONY: quickstart test test-slow durations cover lint clean k8s-render k8s-secret compose-secret
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.run
 	$(BIN)/python jobs/sweep_width.py --manifest manifests/quickstart.yaml
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(PYTEST) -m slow
+
+durations: $(VENV)/.dev
+	$(PYTEST) --durations 40 --durations-min 5
+
+cover: $(VENV)/.dev
+	$(PYTEST) -m "not slow" --cov robustray --cov-report term:skip-covered
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/autoattack.py --model resnet4b-2 --n 500
     OMP_NUM_THREADS=1 python benchmarks/autoattack.py --model resnet4b-8 --n 500 --eps 8/255
     python benchmarks/autoattack.py --model resnet4b-2 --n 1000 --device cuda
+    python benchmarks/autoattack.py --model random-wrn --n 64 --device cuda --only "ours, bf16"
 
 The reference runs its own driver, ``run_standard_evaluation``, with its own batch size; ours is
 ``robustray.attacks.evaluate``. Both judge in true float32, with deterministic convolutions; on a
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import multiprocessing as mp
 import statistics
 import sys
@@ -50,6 +52,7 @@ from robustray.manifest.fields import read_fraction
 from robustray.models import profile
 
 SUITE = "autoattack-standard"
+_MOST = 0.6
 NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 REFERENCE = {
     "reference": {},
@@ -80,6 +83,7 @@ class Measured:
 def main() -> None:
     """Measure all contenders, and print a table."""
     options = _options()
+    options.eps = options.eps or CASES[options.model].eps or find_eps(options)
     names = _contenders(options)
     print(_describe(options), flush=True)
     found: dict[str, list[Measured]] = {name: [] for name in names}
@@ -87,8 +91,22 @@ def main() -> None:
         for name in names if turn % 2 == 0 else reversed(names):
             found[name].append(_in_process(name, options))
             print(f"  {name}: {found[name][-1].wall:.2f} s", flush=True)
+            keep(found, options)
     rows = {name: _median(runs) for name, runs in found.items()}
     print_table(rows, options.n)
+
+
+def keep(found: dict[str, list[Measured]], options: argparse.Namespace) -> None:
+    """Write what was measured so far: contender -> seconds, and the share of robust images."""
+    if options.json is not None:
+        rows = {
+            name: {
+                "wall": [run.wall for run in runs], "cpu": [run.cpu for run in runs],
+                "robust": [run.robust / options.n for run in runs],
+            }
+            for name, runs in found.items() if runs
+        }  # fmt: skip
+        options.json.write_text(json.dumps({"rows": rows}))
 
 
 def print_table(rows: dict[str, Measured], count: int) -> None:
@@ -114,6 +132,20 @@ def print_table(rows: dict[str, Measured], count: int) -> None:
             f"{row.floor / row.wall:.1%}", f"{row.net / row.wall:.1%}",
         )  # fmt: skip
         print(f"{name:<27}" + "".join(f"{cell:>10}" for cell in cells))
+
+
+def find_eps(options: argparse.Namespace) -> float:
+    """Return a radius at which a network is robust on most images, as trained ones are."""
+    torch.set_num_threads(options.threads)
+    name, device = CASES[options.model].network, torch.device(options.device)
+    model = network(name).to(device)
+    x, y = (tensor.to(device) for tensor in images(name, options.n))
+    eps = 32 / 255
+    for _ in range(12):
+        eps /= 2
+        if evaluate(model, x, y, ThreatModel(options.norm, eps), "pgd-10").robust_accuracy >= _MOST:
+            break
+    return eps
 
 
 def measure(name: str, options: argparse.Namespace) -> Measured:
@@ -294,7 +326,10 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed of AutoAttack.")
     parser.add_argument("--model", choices=CASES, default="resnet4b-2")
     parser.add_argument("--n", type=int, default=500, help="images")
-    parser.add_argument("--eps", type=read_fraction, help="default: that of the model")
+    parser.add_argument(
+        "--eps", type=read_fraction,
+        help="default: that of the model; with random weights, one that PGD-10 mostly fails at",
+    )  # fmt: skip
     parser.add_argument("--norm", choices=NORMS, default="linf")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu")
@@ -303,10 +338,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--compute-shape", type=int, help="default: 64, on GPUs 128")
     parser.add_argument("--reference-batch", type=int, default=250, help="its own default: 250")
     parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--json", type=Path, help="where to keep what was measured so far")
     parser.add_argument("--only", nargs="+", help="contenders whose names contain one of these")
-    options = parser.parse_args()
-    options.eps = options.eps or CASES[options.model].eps
-    return options
+    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     OMP_NUM_THREADS=1 python benchmarks/training.py
     OMP_NUM_THREADS=1 python benchmarks/training.py --objective mart --block robust --widths 1 1 1
     OMP_NUM_THREADS=1 python benchmarks/training.py --curves --data digits
+    python benchmarks/training.py --model rrn_a1 --device cuda --only published compiled --json FILE
 
 The plain loops are eager float32 with contiguous tensors. For TRADES there are two: one as the
 loop is usually published (the clean prediction is computed again in each of the inner steps), and
@@ -10,12 +11,14 @@ one with the clean prediction computed once. Each contender is a process of its 
 profits from another's memory or caches; they take turns, one step each, and only one runs at a
 time. Medians over the rounds after the first (after five on GPUs); CPU time is the processor time
 of the step, which on a busy machine says more than wall time does. ``--curves`` trains the plain
-loop and ours on the same batches and prints them side by side.
+loop and ours on the same batches and prints them side by side. ``--json`` keeps what was
+measured so far after each round, so that a run that is cut off leaves something.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import multiprocessing as mp
 import platform
 import statistics
@@ -23,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -68,8 +72,14 @@ def print_speeds(options: argparse.Namespace) -> None:
     names = [*plain, *(name for name in OURS if options.precision in ("both", _format(name)))]
     if options.compile:
         names += [f"{name}, compiled" for name in names if name in OURS]
+    if options.only:
+        names = [name for name in names if any(part in name for part in options.only)]
+        plain = [name for name in plain if name in names] or names[:1]
+    rounds: list[dict[str, Cost]] = []
     with _contenders(names, options) as pipes:
-        rounds = [{name: _turn(pipe) for name, pipe in pipes.items()} for _ in _rounds(options)]
+        for _ in _rounds(options):
+            rounds.append({name: _turn(pipe) for name, pipe in pipes.items()})
+            _keep(rounds[_warm(options) :], options.json)
     cost = {name: _median([r[name] for r in rounds[_warm(options) :]]) for name in names}
     clock = "wall" if "cuda" in options.device else "cpu"
     print(
@@ -221,6 +231,16 @@ def _contenders(names: list[str], options: argparse.Namespace) -> Iterator[dict[
             pipe.send(False)
 
 
+def _keep(rounds: list[dict[str, Cost]], path: Path | None) -> None:
+    """Write the rounds that count: contender -> seconds of wall and of processor time."""
+    if path is not None and rounds:
+        rows = {
+            name: {"wall": [r[name].wall for r in rounds], "cpu": [r[name].cpu for r in rounds]}
+            for name in rounds[0]
+        }
+        path.write_text(json.dumps({"rows": rows}))
+
+
 def _turn(pipe: Connection) -> Cost:
     pipe.send(True)
     return pipe.recv()
@@ -338,6 +358,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", choices=("both", "float32", "bfloat16"), default="both")
     parser.add_argument("--compile", action="store_true", help="measure compiled steps as well")
+    parser.add_argument("--only", nargs="+", help="contenders whose names contain one of these")
+    parser.add_argument("--json", type=Path, help="where to keep the seconds of each round")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--curves", action="store_true", help="train, and compare epoch by epoch")
     parser.add_argument("--data", default="digits", choices=("digits", "mnist", "cifar10"))

@@ -14,7 +14,14 @@ from robustray import __version__
 from robustray.cli_cluster import add_cluster, preflight
 from robustray.cli_models import add_models
 from robustray.cli_zoo import add_zoo
-from robustray.errors import MachineError, StoreUnavailableError, UserError
+from robustray.errors import (
+    CorruptObjectError,
+    MachineError,
+    ManifestError,
+    StoreUnavailableError,
+    UserError,
+)
+from robustray.faults import find_fault
 from robustray.manifest import (
     Evaluation,
     Manifest,
@@ -25,7 +32,10 @@ from robustray.manifest import (
     study_id,
 )
 
-EXIT_OK, EXIT_FAILED_TRIALS, EXIT_INTERRUPTED = 0, 1, 130
+EXIT_OK, EXIT_FAILED_TRIALS, EXIT_PROGRAM, EXIT_INTERRUPTED = 0, 1, 1, 130
+
+# Trials of a study that is started without --large.
+LARGE = 10_000
 
 # The kinds of manifest that plan, run and status hand on; a Sweep has commands of its own.
 COMMANDS = {
@@ -59,15 +69,28 @@ def main(
     options = _parser(default_manifest).parse_args(arguments)
     try:
         return options.command(options)
-    except (UserError, MachineError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except Exception:
+    except Exception as error:
+        return _tell(error)
+
+
+def _tell(error: Exception) -> int:
+    """Print an error, in one message unless it is the program's; return its exit code."""
+    fault = None if isinstance(error, MachineError) else find_fault(error)
+    code = MachineError.exit_code if fault else getattr(error, "exit_code", None)
+    if code is None:
         traceback.print_exc()
-        return 1
+        return EXIT_PROGRAM
+    said = str(error) if isinstance(error, UserError | MachineError) else _named(error)
+    print(f"error: {said}{f'; {fault.remedy}' if fault else ''}", file=sys.stderr)
+    return code
+
+
+def _named(error: Exception) -> str:
+    """Return a library's error as one line that tells its class."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -82,8 +105,15 @@ def _plan(options: argparse.Namespace) -> int:
     if not isinstance(manifest, Sweep):
         _commands(manifest).show_plan(manifest, _store().impatient(), _say)
         return EXIT_OK
+    _say(_sweep_plan(manifest, options))
+    return EXIT_OK
+
+
+def _sweep_plan(manifest: Sweep, options: argparse.Namespace) -> str:
+    """Return the plan of a study as text; with --measure this device is measured first."""
     from robustray.sweeps import Study, describe_plan, make_plan
 
+    _check_large(manifest, options)
     study = Study.from_manifest(manifest)
     store = _store().impatient()
     if options.measure:
@@ -95,8 +125,18 @@ def _plan(options: argparse.Namespace) -> int:
     except StoreUnavailableError as error:
         _say(f"warning: {error}; measured speeds are unknown")
         plan = make_plan(study)
-    print(describe_plan(plan, None if options.all else 12))
-    return EXIT_OK
+    return describe_plan(plan, None if options.all else 12)
+
+
+def _check_large(manifest: Sweep, options: argparse.Namespace) -> None:
+    """Refuse what nobody wants by mistake: a number of trials that is no study's."""
+    count = manifest.grid.count() if manifest.grid else 1
+    if count > LARGE and not options.large:
+        raise ManifestError(
+            f"{count:,} trials are more than {LARGE:,}; if that is meant, say --large",
+            options.manifest or str(options.default_manifest),
+            "grid",
+        )
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -104,9 +144,11 @@ def _run(options: argparse.Namespace) -> int:
     if not isinstance(manifest, Sweep):
         return _run_units(manifest, options)
     if options.dry_run:
-        print(dump_manifest(manifest))
-        options.measure, options.all, options.target_gmacs = False, True, None
-        return _plan(options)
+        options.measure, options.all = False, True
+        plan = _sweep_plan(manifest, options)
+        _say(f"{dump_manifest(manifest)}\n{plan}")
+        return EXIT_OK
+    _check_large(manifest, options)
     from robustray.reports import text_table
     from robustray.sweeps import run_study
     from robustray.tracking import default_tracking_uri, ui_command
@@ -151,8 +193,9 @@ def _commands(manifest: Manifest) -> Any:
 def _run_units(manifest: Manifest, options: argparse.Namespace) -> int:
     commands = _commands(manifest)
     if options.dry_run:
-        print(dump_manifest(manifest))
-        commands.show_plan(manifest, _store().impatient(), _say)
+        lines = [dump_manifest(manifest)]
+        commands.show_plan(manifest, _store().impatient(), lines.append)
+        _say("\n".join(lines))  # all of it or, before an error, nothing
         return EXIT_OK
     preflight(manifest, _say)
     whole, interrupted = commands.run(manifest, _store(), _report_root(), yes=options.yes, say=_say)
@@ -201,11 +244,16 @@ def _status(options: argparse.Namespace) -> int:
         wanted = [study_id(_sweep(options))]
     if not wanted and not jobs:
         print(f"no study in {store.uri} yet")
+    code = EXIT_OK
     for name in wanted:
-        print(describe_status(store, load_study(store, name), details=len(wanted) == 1))
+        try:
+            print(describe_status(store, load_study(store, name), details=len(wanted) == 1))
+        except CorruptObjectError as error:  # the others are told all the same
+            print(f"error: {error}", file=sys.stderr)
+            code = error.exit_code
     for line in jobs:
         print(line)
-    return EXIT_OK
+    return code
 
 
 def _report(options: argparse.Namespace) -> int:
@@ -276,6 +324,7 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
     common.set_defaults(default_manifest=default_manifest)
 
     plan = commands.add_parser("plan", parents=[common], help="say what a study will cost")
+    _add_large(plan)
     plan.add_argument("--measure", action="store_true", help="measure this device's speed first")
     plan.add_argument("--all", action="store_true", help="list every trial")
     plan.add_argument(
@@ -288,6 +337,7 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", parents=[common], help="run a study, or continue it")
     run.add_argument("--dry-run", action="store_true", help="print manifest and plan, and stop")
+    _add_large(run)
     run.add_argument("--yes", action="store_true", help="use CPUs where no GPU is")
     run.set_defaults(command=_run)
 
@@ -324,6 +374,12 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_large(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--large", action="store_true", help=f"allow a study of more than {LARGE:,} trials"
+    )
+
+
 def _add_evaluations(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add what takes a network from the command line."""
     network = argparse.ArgumentParser(add_help=False)
@@ -335,7 +391,17 @@ def _add_evaluations(commands: Any, common: argparse.ArgumentParser) -> None:
     evaluate = commands.add_parser(
         "evaluate", parents=[common, network], help="attack a network, or a study's networks"
     )
-    evaluate.add_argument("--suite", metavar="NAME[,NAME]", help="default: autoattack-standard")
+    evaluate.add_argument(
+        "--suite",
+        metavar="NAME[,NAME]",
+        help="default: autoattack-standard; published-table: clean, FGSM, PGD-20, CW-40, AA",
+    )
+    evaluate.add_argument(
+        "--suite-mode",
+        choices=("cascade", "independent"),
+        help="each attack on what those before have left (a list, by default), or each on all "
+        "correctly classified images, as in published tables",
+    )
     evaluate.add_argument("--study", metavar="ID", help="attack every selected checkpoint of it")
     evaluate.add_argument(
         "--dry-run", action="store_true", help="print manifest and plan, and stop"
@@ -345,7 +411,7 @@ def _add_evaluations(commands: Any, common: argparse.ArgumentParser) -> None:
         "audit", parents=[common, network], help="look for what makes a robust accuracy doubtful"
     )
     audit.add_argument("--json", action="store_true", help="print the findings as JSON")
-    audit.set_defaults(command=_audit, suite=None, study=None)
+    audit.set_defaults(command=_audit, suite=None, suite_mode=None, study=None)
 
 
 if __name__ == "__main__":

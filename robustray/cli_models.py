@@ -27,7 +27,12 @@ def add_models(commands: Any) -> None:
     actions = weights.add_subparsers(required=True, metavar="ACTION")
     convert = actions.add_parser("convert", help="write a published file as safetensors")
     convert.add_argument("file", metavar="FILE", help="what torch.save wrote, or safetensors")
-    convert.add_argument("--model", required=True, metavar="NAME", help="of the catalogue")
+    convert.add_argument(
+        "--model",
+        required=True,
+        metavar="NAME",
+        help="of the catalogue, or package.module:function for a network of one's own",
+    )
     convert.add_argument("--output", required=True, metavar="FILE.safetensors")
     convert.add_argument(
         "--published", metavar="SET", help="one of the sets of weights that the catalogue names"
@@ -44,7 +49,8 @@ def add_models(commands: Any) -> None:
         action="append",
         default=[],
         metavar="OPTION=VALUE",
-        help="an option of the model, such as num_classes=100; may be repeated",
+        help="an option of the model, such as num_classes=100, or an argument of the function; "
+        "may be repeated",
     )
     convert.set_defaults(command=_convert)
 
@@ -93,14 +99,18 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
+    from robustray.evaluation.networks import build_function, is_factory
     from robustray.models.convert import convert_weights
 
     given = dict(_assignment(text) for text in options.set)
+    model: Any = options.model
+    if is_factory(model):
+        model, given = build_function(model, given), {}
     try:
         done = convert_weights(
             options.file,
             options.output,
-            options.model,
+            model,
             published=options.published,
             format=options.format,
             sha256=options.sha256,

@@ -75,9 +75,12 @@ def _fetch(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from robustray.zoo import find_record
 
-    found = _cache().verify(find_record(options.name))
+    cache, record = _cache(), find_record(options.name)
+    found = cache.verify(record)
     for file, state in found:
         print(f"{state:<8} {file.name}")
+        for name in cache.changed(record, file) if state == "DAMAGED" else ():
+            print(f"changed  {name}")
     return int(any(state in ("DAMAGED", "missing") for _, state in found))
 
 
@@ -93,7 +96,8 @@ def _import(options: argparse.Namespace) -> int:
             f"{record.name} is not the weights of one model of the catalogue; fetch it, and use "
             "its files as robustray zoo show says"
         )
-    (fetched,) = _cache().fetch(record)
+    cache = _cache()
+    (fetched,) = cache.fetch(record)
     output = Path(options.output or fetched.path.with_suffix(".safetensors"))
     if output == fetched.path:
         output = output.with_name(f"{output.stem}-imported.safetensors")
@@ -105,6 +109,7 @@ def _import(options: argparse.Namespace) -> int:
         drop_objects=options.drop_objects,
         options=record.options,
     )
+    cache.note_import(record, record.files, output)
     print(done)
     return 0
 
@@ -113,12 +118,14 @@ def _import_parts(record: ZooRecord, options: argparse.Namespace) -> int:
     """Put the three files of a mixed classifier together."""
     from robustray.models.assemble import assemble
 
-    parts = {fetched.file.role: fetched.path for fetched in _cache().fetch(record)}
+    cache = _cache()
+    parts = {fetched.file.role: fetched.path for fetched in cache.fetch(record)}
     folder = next(iter(parts.values())).parent
     output = Path(options.output or folder / "composite.safetensors")
     composite = assemble(
         output, record.options, parts["accurate"], parts["robust"], parts["mixing"]
     )
+    cache.note_import(record, record.files, output)
     print(f"constants  {composite.constants}\nwrote      {output}")
     return 0
 

@@ -6,6 +6,9 @@ the last checkpoint; anything else is an error of the program and keeps its trac
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UserError(Exception):
     """Something that the user asked for can't be done as asked. Exit code 2, no traceback."""
@@ -29,9 +32,22 @@ class ManifestError(UserError, ValueError):
     """
 
     def __init__(self, message: str, file: str = "", path: str = "", value: object = None) -> None:
-        self.file, self.path, self.value = file, path, value
+        self.message, self.file, self.path, self.value = message, file, path, value
         place = ": ".join(part for part in (file, path) if part)
         super().__init__(f"{place}: {message}" if place else message)
+
+
+@contextmanager
+def below(section: str) -> Iterator[None]:
+    """Let errors name their fields as the manifest at hand does: below a section of it.
+
+    What is shared by several kinds of manifest knows only its own part: "uri", "threat.eps".
+    """
+    try:
+        yield
+    except ManifestError as error:
+        path = f"{section}.{error.path}" if error.path else section
+        raise ManifestError(error.message, error.file, path, error.value) from error
 
 
 class DataError(UserError):

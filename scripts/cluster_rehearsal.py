@@ -3,15 +3,16 @@
     python scripts/cluster_rehearsal.py --engine podman --image robustray:v0.1.0
     python scripts/cluster_rehearsal.py --engine docker -- --set recipe.epochs=2
 
-On a network without a way out stand an S3 server, MLflow and three Ray nodes: a head that runs no
-trial and two workers with one CPU each, as docker/compose.yaml starts them (MLflow on SQLite). The
+On the networks of docker/compose.yaml stand an S3 server, MLflow and three Ray nodes: a head that
+runs no trial and two workers with one CPU each, as compose starts them (MLflow on SQLite). Head and
+MLflow are on two networks, everything else is on the one without a way out. The
 quickstart sweep is submitted three times, each to a new store: undisturbed; with a worker killed in
 the middle; with the head killed in the middle, and a new cluster that continues. The canonical
 tables have to be equal, byte by byte. Ray's port has to refuse strangers, and no secret may stand
 in logs, files, the store, MLflow, or what the dashboard tells. Words after ``--`` go to the job.
 
 Exit code 0 if all of it holds, 1 if something does not, 2 if it can't be tried. Whatever happens,
-containers, volumes and network are removed.
+containers, volumes and networks are removed.
 """
 
 from __future__ import annotations

@@ -17,8 +17,22 @@ pytest_plugins = ["tests.fixtures_servers"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put tests that share one Ray in this process last: others start clusters of their own."""
-    items.sort(key=lambda item: "local_ray" in getattr(item, "fixturenames", ()))
+    """Say which tests stay together when several processes share the work (pytest-xdist).
+
+    A file's tests do. So do all that concern a Ray of this process: those that start one of their
+    own or expect none come first, then those that share one. That group is the longest, so it
+    is begun first.
+    """
+    items.sort(key=_rank)
+    for item in items:
+        together = "ray" if _rank(item) < 2 else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(together))
+
+
+def _rank(item: pytest.Item) -> int:
+    if item.get_closest_marker("without_ray"):
+        return 0
+    return 1 if "local_ray" in getattr(item, "fixturenames", ()) else 2
 
 
 @pytest.fixture(scope="session", autouse=True)

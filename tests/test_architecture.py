@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "robustray"
 SCIENCE = {"attacks", "data", "models", "training", "smoothing", "alignment", "random"}
 RUNNERS = {"sweeps", "evaluation", "cluster", "reports", "store", "tracking", "pipelines", "zoo"}
-BESIDE = {"manifest", "errors"}
+BESIDE = {"manifest", "errors", "faults"}
 ENGINES = {"ray", "mlflow", "boto3", "botocore"}
 
 
@@ -54,6 +54,17 @@ def test_science_is_free_of_the_engines():
     code = (
         "import sys, robustray.attacks, robustray.models, robustray.data, robustray.training\n"
         "print([m for m in ('ray', 'mlflow', 'boto3', 'torchvision') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_workers_load_nothing_that_only_drivers_need():
+    """Each worker process imports this anew; what it does not need costs it seconds."""
+    code = (
+        "import sys, robustray.sweeps.trial, robustray.evaluation.worker\n"
+        "print([m for m in ('matplotlib', 'mlflow', 'ray.train', 'ray.tune', 'sklearn',"
+        " 'scipy.stats', 'torchvision') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

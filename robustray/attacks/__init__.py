@@ -14,6 +14,7 @@ from robustray.attacks.carlini_wagner import carlini_wagner, cw_l2
 from robustray.attacks.evaluate import evaluate
 from robustray.attacks.fab import fab, fab_t
 from robustray.attacks.fgsm import fgsm
+from robustray.attacks.findings import Finding, JudgementWarning
 from robustray.attacks.gradients import input_gradient
 from robustray.attacks.minimum_norm import MinimumNorm, minimum_norms
 from robustray.attacks.pgd import pgd
@@ -22,8 +23,10 @@ from robustray.attacks.square import square
 from robustray.attacks.stadv import stadv
 from robustray.attacks.suite import (
     AttackSpec,
+    Column,
     Suite,
     attack_suite,
+    independent_suite,
     list_attacks,
     list_suites,
     register_attack,
@@ -37,7 +40,10 @@ __all__ = [
     "AttackResult",
     "AttackSpec",
     "Bpda",
+    "Column",
     "EvaluationResult",
+    "Finding",
+    "JudgementWarning",
     "MinimumNorm",
     "Suite",
     "ThreatModel",
@@ -54,6 +60,7 @@ __all__ = [
     "fab",
     "fab_t",
     "fgsm",
+    "independent_suite",
     "input_gradient",
     "list_attacks",
     "list_suites",

@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustray.attacks.gradients import Model, finite, is_correct, predict_logits
+from robustray.attacks.budgets import are_counts
+from robustray.attacks.gradients import Model, differentiate, finite, is_correct, predict_logits
 from robustray.attacks.losses import cross_entropy, targeted_dlr
+from robustray.attacks.network import as_network
 from robustray.attacks.norms import per_example
 from robustray.attacks.result import AttackResult
 from robustray.attacks.threat import ThreatModel
@@ -91,7 +93,7 @@ def adaptive_ascent(
             logits_BK, gamma_B = answer(point)
             logits_BK, gamma_B = logits_BK.float(), gamma_B.float()
             loss_B = mixture_loss(logits_BK, gamma_B, y_B, weight_B, target_B)
-            (grad,) = torch.autograd.grad(loss_B.sum(), point)
+            (grad,) = differentiate(loss_B.sum(), point)
         grad, flaw_B = finite(grad)
         return grad, loss_B.detach(), is_correct(logits_BK.detach(), y_B), flaw_B
 
@@ -204,13 +206,14 @@ def apgd_mixture(
         For another norm, options out of range, or a model without gamma.
     """
     check_apgd_mixture(threat, n_iter=n_iter, n_targets=n_targets, weight=weight)
-    answer = cast(Any, getattr(model, "forward_with_gamma", None))
+    network = as_network(model, x.device)
+    answer = cast(Any, network.forward_with_gamma)
     if not callable(answer):
         message = "this attack is for mixed classifiers: the model has no gamma"
         raise ValueError(message)  # noqa: TRY004 - users catch one type for all arguments
     rng = ExampleRandom(0, "apgd-mixture") if rng is None else rng
     index = torch.arange(len(x), device=x.device) if index is None else index
-    clean_BK = predict_logits(model, x)
+    clean_BK = predict_logits(network, x)
     order_BK = clean_BK.argsort(1, descending=True)
     eps_B = torch.full_like(clean_BK[:, 0], threat.eps_in(x.dtype))
     weight_B = torch.full_like(eps_B, weight)
@@ -232,7 +235,7 @@ def apgd_mixture(
         )
         best = torch.where(per_example(found.fooled_B, x), found.x_adv, found.x_best)
         best = threat.project(best, x)
-        fooled_B = ~is_correct(predict_logits(model, best), y)
+        fooled_B = ~is_correct(predict_logits(network, best), y)
         x_adv = torch.where(per_example(broken_B, x), x_adv, best)
         done_B, flawed_B = done_B + ~broken_B, flawed_B + found.flawed_B * ~broken_B
         broken_B = broken_B | fooled_B
@@ -251,7 +254,7 @@ def check_apgd_mixture(threat: ThreatModel, *, n_iter: int, n_targets: int, weig
     """
     if threat.norm != "linf":
         raise ValueError(f"this attack is for linf, not {threat.norm}")
-    if n_iter < 1 or n_targets < 0:
+    if not (are_counts(n_iter) and are_counts(n_targets, least=0)):
         raise ValueError("n_iter is at least 1, and n_targets at least 0")
     if not 0 <= weight < 1:
         raise ValueError(f"weight is in [0, 1), not {weight!r}")

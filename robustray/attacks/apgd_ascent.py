@@ -13,11 +13,11 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts
 from robustray.attacks.gradients import is_correct
-from robustray.attacks.losses import dlr, targeted_dlr
+from robustray.attacks.losses import cross_entropy, dlr, targeted_dlr
 from robustray.attacks.norms import norm_per_example, per_example, steepest
 from robustray.attacks.steppers import (
     Entrants,
@@ -82,13 +82,14 @@ class Budget:
     n_targets: int = 9
     eot: int = 1
 
+    uses_gradients = True
     upstream_leaves = False
 
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"loss is one of {', '.join(LOSSES)}, not {self.loss!r}")
         for name in ("n_iter", "n_restarts", "n_targets", "eot"):
-            if getattr(self, name) < 1:
+            if not are_counts(getattr(self, name)):
                 raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
 
     def runs(self, num_classes: int) -> int:
@@ -106,7 +107,7 @@ class Budget:
     def losses(self, logits_bK: Tensor, y_b: Tensor, target_b: Tensor) -> Tensor:
         """Return what is maximised (b,)."""
         if self.loss == "ce":
-            return F.cross_entropy(logits_bK, y_b, reduction="none")
+            return cross_entropy(logits_bK, y_b)
         if self.loss == "dlr":
             return dlr(logits_bK, y_b)
         return targeted_dlr(logits_bK, y_b, target_b)
@@ -266,10 +267,10 @@ class Apgd(Budget):
         if self.upstream:
             return grad / (per_example(_length(grad), grad) + 1e-12)
         length_B = norm_per_example(grad, "l2")
-        vanishing_B = length_B < _VANISHING
+        extreme_B = ~((length_B >= _VANISHING) & length_B.isfinite())  # squares under- or overflow
         direction = grad / per_example(length_B.clamp(min=_VANISHING), grad)
-        if affects(vanishing_B):
-            direction = select(vanishing_B, steepest(grad, "l2"), direction)
+        if affects(extreme_B):
+            direction = select(extreme_B, steepest(grad, "l2"), direction)
         return direction
 
     def _inside(self, moved: Tensor, x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:

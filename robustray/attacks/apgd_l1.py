@@ -17,7 +17,7 @@ from torch import Tensor
 from robustray.attacks.apgd_ascent import Budget
 from robustray.attacks.gradients import is_correct
 from robustray.attacks.norms import add_toward, per_example
-from robustray.attacks.projections import project_l1, value_of_rank
+from robustray.attacks.projections import project_l1, sorted_l1_correction, value_of_rank
 from robustray.attacks.steppers import (
     Entrants,
     Gradient,
@@ -35,7 +35,7 @@ _SHARES = (0.3, 0.3)  # of the iterations, for all stages but the last
 _FIRST_SHARE = 0.2  # of the pixels that the first steps change
 _SPARSER = 1.5  # steps change so many times fewer pixels than the best point; steps shrink by it
 _STEADY = 0.95
-_SMALLEST_STEP = 0.1  # of the radius
+_SHORTENED = 10  # the smallest step is so many times shorter than the radius
 _INSIDE = 1 - 3e-6  # of the radius, so that no rounded sum is larger than eps
 
 
@@ -95,13 +95,15 @@ class ApgdL1(Budget):
         if self.upstream and self.l1_stages:  # each stage draws a start that it does not use
             for _ in _LARGER:
                 self.noise.normal((entrants.index_B, entrants.run_B), tuple(x.shape[1:]), _STAGE)
-        start = self._placed(x, drawn.to(x.dtype), radius_B)
+        drawn = drawn.to(x.dtype)
+        point = x + drawn
+        start = self._placed(x, point, point - x if self.l1_stages else drawn, radius_B)
         worst_B = torch.full_like(radius_B, -torch.inf)
         state = ApgdL1State(
             **slot_fields(entrants),
             evaluation_B=zero_B,
             target_B=self.targets(entrants),
-            point=start,
+            point=start if self.l1_stages else start.clamp(0, 1),
             best=start,
             best_grad=torch.zeros_like(x),
             best_loss_B=worst_B,
@@ -161,7 +163,7 @@ class ApgdL1(Budget):
         changed_B = _changed(state.best, state.x)
         back_B = due_B & (changed_B / state.changed_B < _STEADY)
         step_B = torch.where(back_B, radius_B, state.step_B / _SPARSER)
-        step_B = torch.minimum(torch.maximum(step_B, radius_B * _SMALLEST_STEP), radius_B)
+        step_B = torch.maximum(step_B, plan.least_step[state.evaluation_B]).minimum(radius_B)
         share_B = changed_B / state.x[0].numel() / _SPARSER
         state = replace(
             state,
@@ -179,12 +181,13 @@ class ApgdL1(Budget):
         signs = torch.sign(grad) * (size >= least)
         count = per_example(signs.abs().flatten(1).sum(1) + 1e-10, signs)
         ahead = signs.mul_(per_example(state.step_B, signs)).div_(count).add_(point)
-        return self._placed(state.x, ahead - state.x, radius_B)
+        delta = ahead.sub_(state.x)
+        return self._placed(state.x, state.x + delta, delta, radius_B)
 
     def _opened(self, state: ApgdL1State, opens_B: Tensor) -> ApgdL1State:
         """Return the state where some stages begin, from the best points of those before."""
         radius_B = self._radius(self._plan(state.x).radius[state.evaluation_B])
-        start = self._placed(state.x, state.best - state.x, radius_B)
+        start = self._placed(state.x, state.best, state.best - state.x, radius_B).clamp_(0, 1)
         changed_B = _changed(start, state.x)
         share_B = changed_B / state.x[0].numel() / _SPARSER
         return replace(
@@ -195,12 +198,11 @@ class ApgdL1(Budget):
             changed_B=torch.where(opens_B, changed_B, state.changed_B),
         )
 
-    def _placed(self, x: Tensor, delta: Tensor, radius_B: Tensor) -> Tensor:
-        """Return the images with perturbations projected onto the ball and the box."""
-        inside = project_l1(delta, x, radius_B)
-        if self.upstream:  # its rounding: what the projection takes away is added
-            return (x + delta + (inside - delta)).clamp_(0, 1)
-        return add_toward(x, inside)
+    def _placed(self, x: Tensor, point: Tensor, delta: Tensor, radius_B: Tensor) -> Tensor:
+        """Return points x + delta, rounded to ``point``, projected onto the ball and the box."""
+        if self.upstream:
+            return point + sorted_l1_correction(delta, x, radius_B)
+        return add_toward(x, project_l1(delta, x, radius_B))
 
     def _radius(self, radius_B: Tensor) -> Tensor:
         return radius_B if self.upstream else radius_B * _INSIDE
@@ -214,6 +216,7 @@ class _Plan(NamedTuple):
     """What is to be done at each evaluation, over all stages: (evaluations + 1,) each."""
 
     radius: Tensor
+    least_step: Tensor
     opens: Tensor  # the first evaluation of a stage
     due: Tensor  # a checkpoint follows
     counts: Tensor  # the last stage
@@ -227,14 +230,16 @@ def _plan(n_iter: int, stages: bool, eps: float, dtype: torch.dtype, device: tor
     for stage, (length, factor) in enumerate(
         zip(lengths, _LARGER if stages else (1,), strict=True)
     ):
-        period = max(int(0.04 * length), 1)
+        period, last = max(int(0.04 * length), 1), stage == len(lengths) - 1
+        radius = eps * factor
         for iteration in range(length + 1):
             due = iteration > 0 and iteration % period == 0
-            rows.append((eps * factor, iteration == 0, due, stage == len(lengths) - 1))
+            rows.append((radius, radius / _SHORTENED, iteration == 0, due, last))
     rows.append(rows[-1])
-    radius, *masks = zip(*rows, strict=True)
+    radii, steps, *masks = zip(*rows, strict=True)
     return _Plan(
-        torch.tensor(radius, dtype=dtype, device=device),
+        torch.tensor(radii, dtype=dtype, device=device),
+        torch.tensor(steps, dtype=dtype, device=device),
         *(torch.tensor(mask, device=device) for mask in masks),
     )
 

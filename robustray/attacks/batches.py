@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from robustray.attacks.budgets import are_counts
+from robustray.attacks.rows import move_rows, pad_rows, take_rows
 
 
 @dataclass(frozen=True)
@@ -22,17 +25,16 @@ class Examples:
 
     def take(self, rows: Tensor | slice) -> Examples:
         """Return some of them, in the order of ``rows``."""
-        return Examples(self.x[rows], self.y_N[rows], self.index_N[rows])
+        return take_rows(self, rows)
 
     def to(self, device: torch.device) -> Examples:
         """Return them on a device."""
-        return Examples(self.x.to(device), self.y_N.to(device), self.index_N.to(device))
+        return move_rows(self, device)
 
     def padded(self, count: int) -> Examples:
         """Return ``count`` of them, the last one repeated, in the plain memory layout."""
-        rows = torch.arange(count, device=self.x.device).clamp(max=len(self) - 1)
-        part = self.take(rows)
-        return Examples(part.x.clone(memory_format=torch.contiguous_format), part.y_N, part.index_N)
+        part = pad_rows(self, count)
+        return replace(part, x=part.x.clone(memory_format=torch.contiguous_format))
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,11 @@ class Schedule:
     graphs: bool = True
 
     def __post_init__(self) -> None:
-        if self.compute_shape != 1 and (self.compute_shape < 8 or self.compute_shape % 8):
+        if not are_counts(self.compute_shape) or (
+            self.compute_shape != 1 and self.compute_shape % 8
+        ):
             raise ValueError(f"compute_shape is 1 or a multiple of 8, not {self.compute_shape}")
-        if self.batch_size < 1:
+        if not are_counts(self.batch_size):
             raise ValueError(f"batch_size is at least 1, not {self.batch_size}")
 
     @property

@@ -14,7 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from robustray.attacks.budgets import are_counts, is_size
 from robustray.attacks.gradients import Model
+from robustray.attacks.watch import Watched
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -78,14 +80,15 @@ class Bpda(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.defence, self.approximation = network, defence, approximation
+        self._asked = Watched(network)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits behind the defence."""
-        return self.network(self.defence(x))
+        return self._asked(self.defence(x))
 
     def surrogate(self, x: Tensor) -> Tensor:
         """Return the same logits, with the gradients of the approximation."""
-        return self.network(straight_through(self.defence, self.approximation)(x))
+        return self._asked(straight_through(self.defence, self.approximation)(x))
 
 
 class Attackable(nn.Module):
@@ -155,7 +158,7 @@ def soft_round(levels: int, sharpness: float = 4.0) -> Transform:
     ValueError
         For numbers out of range.
     """
-    if levels < 1 or not sharpness > 0:
+    if not (are_counts(levels) and is_size(sharpness)):
         raise ValueError(
             f"levels is at least 1 and sharpness positive, not {levels!r} and {sharpness!r}"
         )

@@ -81,7 +81,7 @@ class Clipped(Rule):
 
     def __init__(self, low: float | None = None, high: float | None = None) -> None:
         super().__init__()
-        if (low is None) != (high is None) or (None not in (low, high) and not low < high):  # pyright: ignore[reportOperatorIssue]
+        if (low is None) != (high is None) or (low is not None and not low < high):  # type: ignore[operator]
             raise ValueError(f"give low < high, or neither, not {low!r} and {high!r}")
         self.low, self.high = low, high
 

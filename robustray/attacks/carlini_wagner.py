@@ -13,16 +13,19 @@ import math
 import torch
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts, is_size
 from robustray.attacks.context import judging
 from robustray.attacks.gradients import Model, input_gradient, is_correct, predict_logits
 from robustray.attacks.losses import margin
 from robustray.attacks.minimum_norm import MinimumNorm
+from robustray.attacks.network import as_network
 from robustray.attacks.norms import norm_per_example, per_example
 from robustray.attacks.result import AttackResult
 from robustray.attacks.threat import UNIT_BOX, ThreatModel
 from robustray.random import ExampleRandom
 
 _LARGEST = 1e10  # a weight never reached by the search
+_STEEPEST = 1e18  # a slope whose square is finite in float32
 _CHECKS, _BETTER, _FINEST = 20, 0.9999, 5e-3
 _BETAS, _ADAM_EPS = (0.9, 0.999), 1e-8
 
@@ -92,7 +95,7 @@ def cw_l2(
     inside_B = threat.contains(found.nearest, x)
     x_adv = torch.where(per_example(inside_B, x), found.nearest, x)
     with judging(model):
-        success_B = ~is_correct(predict_logits(model, x_adv), y)
+        success_B = ~is_correct(predict_logits(search.network, x_adv), y)
     return AttackResult(
         x_adv, success_B, search.passes_B + 2, search.passes_B.clone(), search.flawed_B
     )
@@ -139,10 +142,10 @@ def check_cw_l2(
     """
     if threat.norm != "l2":
         raise ValueError(f"it finds l2 perturbations, not {threat.norm}")
-    if min(n_iter, search_steps) < 1:
+    if not are_counts(n_iter, search_steps):
         raise ValueError(f"n_iter and search_steps are at least 1, not {n_iter} and {search_steps}")
     for name, value in (("initial_weight", initial_weight), ("lr", lr)):
-        if not (math.isfinite(value) and value > 0):
+        if not is_size(value):
             raise ValueError(f"{name} is a positive number, not {value!r}")
     if not (math.isfinite(confidence) and confidence >= 0):
         raise ValueError(f"confidence is at least 0, not {confidence!r}")
@@ -161,7 +164,8 @@ class _Search:
         lr: float,
         confidence: float,
     ) -> None:
-        self._model, self._x, self._y = model, x, y
+        self._owner, self.network = model, as_network(model, x.device)
+        self._x, self._y = x, y
         self._box = (-math.inf, math.inf) if box is None else box
         self._n_iter, self._lr, self._confidence = n_iter, lr, confidence
         self._best = x.clone()
@@ -170,8 +174,8 @@ class _Search:
 
     def run(self, search_steps: int, initial_weight: float) -> MinimumNorm:
         """Try one weight after another for each example."""
-        with judging(self._model):
-            wrong_B = ~is_correct(predict_logits(self._model, self._x), self._y)
+        with judging(self._owner):
+            wrong_B = ~is_correct(predict_logits(self.network, self._x), self._y)
             self._best_B[wrong_B] = 0
             weight_B = torch.full_like(self._best_B, initial_weight)
             low_B = torch.zeros_like(weight_B)
@@ -220,7 +224,7 @@ class _Search:
         def margins(logits_BK: Tensor) -> Tensor:
             return (-margin(logits_BK, self._y) + self._confidence).clamp(min=0)
 
-        passed = input_gradient(self._model, point, margins)
+        passed = input_gradient(self.network, point, margins)
         self.passes_B += active_B
         whole = passed.grad.isfinite()
         self.flawed_B += ~whole.flatten(1).all(1) & active_B
@@ -233,4 +237,5 @@ class _Search:
         self._best = torch.where(per_example(nearer_B, point), point, self._best)
         self._best_B = torch.where(nearer_B, distance_B, self._best_B)
         pull = torch.where(whole, passed.grad, 0.0) * per_example(weight_B, point)
+        pull = pull.clamp(-_STEEPEST, _STEEPEST)
         return distance_B.square() + weight_B * passed.loss_B, 2 * delta + pull

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks.bpda import Attackable
-from robustray.attacks.gradients import gradient_path
+from robustray.attacks.budgets import are_counts
+from robustray.attacks.gradients import watched_path
 from robustray.random import generator
 
 
@@ -45,11 +46,12 @@ class AmongCompanions(Attackable):
         self, model: nn.Module, pool: Tensor, size: int = 100, draws: int = 5, seed: int = 0
     ) -> None:
         super().__init__(model)
-        if not 2 <= size <= len(pool) + 1 or draws < 1:
+        if not are_counts(size, least=2) or size > len(pool) + 1 or not are_counts(draws):
             raise ValueError(
                 f"size is between 2 and {len(pool) + 1} (one more than the pool), and draws at "
                 f"least 1, not {size!r} and {draws!r}"
             )
+        self._path = watched_path(model)
         self.register_buffer("pool", pool, persistent=False)
         self.chosen = [
             torch.randperm(len(pool), generator=generator("companions", seed, draw))[: size - 1]
@@ -63,10 +65,11 @@ class AmongCompanions(Attackable):
 
     def surrogate(self, x: Tensor) -> Tensor:
         """Return logits (B, K): for each image the mean over its batches."""
-        path = gradient_path(self.model)
         sets = [self.pool[chosen.to(self.pool.device)].to(x) for chosen in self.chosen]
         means = [
-            torch.stack([path(torch.cat([image[None], others]))[0] for others in sets]).mean(0)
+            torch.stack([self._path(torch.cat([image[None], others]))[0] for others in sets]).mean(
+                0
+            )
             for image in x
         ]
         return torch.stack(means)

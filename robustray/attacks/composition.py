@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robustray.attacks.gradients import watched_path
+from robustray.attacks.watch import Watched, watched
 from robustray.random import generator
 
 
@@ -68,11 +70,12 @@ class InComposition(nn.Module):
     def __init__(self, model: nn.Module, companions: Tensor, place: int) -> None:
         super().__init__()
         self.model, self.companions, self.place = model, companions, place
+        self._asked = Watched(model)
         self.loss_from_surrogate = bool(getattr(model, "loss_from_surrogate", False))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return logits (B, K): each image by itself, among the companions."""
-        return self._each(x_BCHW, self.model)
+        return self._each(x_BCHW, self._asked)
 
     def _each(self, x_BCHW: Tensor, model: Callable[[Tensor], Tensor]) -> Tensor:
         before, after = self.companions[: self.place], self.companions[self.place + 1 :]
@@ -83,9 +86,13 @@ class InComposition(nn.Module):
 class _WithSurrogate(InComposition):
     """The same of a network that has a ``surrogate``."""
 
+    def __init__(self, model: nn.Module, companions: Tensor, place: int) -> None:
+        super().__init__(model, companions, place)
+        self._path = watched_path(model)
+
     def surrogate(self, x_BCHW: Tensor) -> Tensor:
         """Return the surrogate's logits (B, K) in the same batch."""
-        return self._each(x_BCHW, self.model.surrogate)  # type: ignore[arg-type]
+        return self._each(x_BCHW, self._path)
 
 
 def in_composition(model: nn.Module, companions: Tensor, place: int) -> InComposition:
@@ -114,10 +121,10 @@ def composed_logits(
     device : torch.device or str
         Where the model is.
     """
-    rows: list[Tensor] = []
+    asked, rows = watched(model), list[Tensor]()
     batches = composition.batches(len(x_NCHW))
     for members in batches:
-        rows.append(model(x_NCHW[members].to(device)).float().cpu())
+        rows.append(asked(x_NCHW[members].to(device)).float().cpu())
     logits = torch.empty(len(x_NCHW), rows[0].shape[1])
     logits[torch.cat(batches)] = torch.cat(rows)
     return logits

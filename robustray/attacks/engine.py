@@ -7,12 +7,12 @@ last ones padded with copies; what remains of the batch is then of no influence.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from robustray.attacks.batches import Examples, Schedule, default_compute_shape
 from robustray.attacks.network import Network
 from robustray.attacks.result import AttackResult
+from robustray.attacks.rows import join_rows, move_rows, take_rows
 from robustray.attacks.steppers import ExampleNoise
 from robustray.attacks.stepping import clean_logits, run_stepper
 from robustray.attacks.suite import AttackSpec
@@ -76,8 +76,8 @@ def run_attack(
     results = []
     for parts in schedule.rounds(examples, network.device):
         done = [_attack_part(network, part, threat, spec, schedule, rng) for part in parts]
-        results.append(_joined(done, examples.x.device))
-    return _joined(results, examples.x.device)
+        results.append(move_rows(join_rows(done), examples.x.device))
+    return join_rows(results)
 
 
 def _attack_part(
@@ -91,16 +91,4 @@ def _attack_part(
     full = part.padded(schedule.compute_shape)
     options = dict(spec.options)
     found = spec.function(network, full.x, full.y_N, threat, rng=rng, index=full.index_N, **options)
-    kept = slice(len(part))
-    return AttackResult(
-        found.x_adv[kept], found.success_B[kept], found.forwards_B[kept], found.backwards_B[kept]
-    )
-
-
-def _joined(results: list[AttackResult], device: torch.device) -> AttackResult:
-    return AttackResult(
-        torch.cat([r.x_adv for r in results]).to(device),
-        torch.cat([r.success_B for r in results]).to(device),
-        torch.cat([r.forwards_B for r in results]).to(device),
-        torch.cat([r.backwards_B for r in results]).to(device),
-    )
+    return take_rows(found, slice(len(part)))

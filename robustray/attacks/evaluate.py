@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from robustray.attacks.context import judging
 from robustray.attacks.engine import (
-    Examples,
     Network,
     Schedule,
     clean_logits,
@@ -18,8 +17,10 @@ from robustray.attacks.engine import (
 )
 from robustray.attacks.gradients import Model, is_correct
 from robustray.attacks.inputs import check_inside, check_logits, checked_examples
-from robustray.attacks.result import AttackResult, EvaluationResult
+from robustray.attacks.plausibility import look, warn_of
+from robustray.attacks.result import EvaluationResult
 from robustray.attacks.suite import AttackSpec, Suite, attack_suite
+from robustray.attacks.tally import Tally
 from robustray.attacks.threat import ThreatModel
 from robustray.attacks.upstream import clean_logits_upstream, run_attack_upstream
 
@@ -31,7 +32,7 @@ def evaluate(
     x: Tensor,
     y: Tensor,
     threat: ThreatModel,
-    suite: str | Suite | Iterable[str | AttackSpec] = "autoattack-standard",
+    suite: str | Suite | Iterable[str | AttackSpec | Suite] = "autoattack-standard",
     seed: int = 0,
     batch_size: int = 128,
     index: Tensor | None = None,
@@ -41,6 +42,8 @@ def evaluate(
     channels_last: bool = False,
     graphs: bool = True,
     mode: str = "robustray",
+    suite_mode: str | None = None,
+    check: bool = True,
 ) -> EvaluationResult:
     """Attack a model with a suite and give a verdict on each example.
 
@@ -62,8 +65,9 @@ def evaluate(
         Labels (N,), integers in 0..K-1.
     threat : ThreatModel
         What is allowed.
-    suite : str, Suite, or iterable of str and AttackSpec
-        See ``attack_suite``.
+    suite : str, Suite, or iterable of str, AttackSpec and Suite
+        See ``attack_suite``. A list is a cascade, in which each attack runs on what those before
+        have left, unless ``suite_mode`` says otherwise.
     seed : int
         The experiment's seed.
     batch_size : int
@@ -87,6 +91,13 @@ def evaluate(
         its random order: batches of exactly ``batch_size`` in lockstep. It is there to be compared
         with the reference; verdicts depend on batch size and order, and points may be outside the
         threat model by a rounding error.
+    suite_mode : {"cascade", "independent"}, optional
+        "independent": every attack of the suite begins with all correctly classified images, so
+        that each has an accuracy of its own, as in published tables (``robust_under``).
+    check : bool
+        Look for signs that the number means nothing: a clean accuracy near chance, one answer for
+        all images, pixels in other units than the network expects. They are ``findings`` of the
+        result, and a `JudgementWarning` each.
 
     Returns
     -------
@@ -99,7 +110,7 @@ def evaluate(
     """
     if mode not in MODES:
         raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
-    suite, upstream = attack_suite(suite, threat.norm), mode == "upstream"
+    suite, upstream = attack_suite(suite, threat.norm, suite_mode), mode == "upstream"
     examples = checked_examples(x, y, index, threat)
     network = Network(model, examples.x.device, search_dtype, channels_last)
     shape = default_compute_shape(network.device) if compute_shape is None else compute_shape
@@ -110,64 +121,29 @@ def evaluate(
         else:
             logits = clean_logits(network, examples, schedule)
         check_logits(logits, examples)
-        verdicts = _Verdicts(examples, is_correct(logits, examples.y_N), suite.attack_all)
-        for spec in suite.attacks:
-            rows = verdicts.open_rows()
-            if len(rows) == 0:
-                continue
+        tally = Tally(examples, logits, is_correct(logits, examples.y_N), suite)
+        for spec, rows in tally.due():
             case = (network, examples.take(rows), threat, spec)
             if upstream:
                 found = run_attack_upstream(*case, batch_size, seed=seed)
             else:
                 found = run_attack(*case, schedule, seed=seed, logits=logits[rows])
                 check_inside(found.x_adv, case[1].x, threat, spec.name)
-            verdicts.update(rows, found, spec.name)
-    return verdicts.result(threat, suite.name, seed, batch_size if upstream else shape)
+            tally.update(rows, found)
+        findings = look(model, network, examples, logits, threat, schedule) if check else []
+    if network.draws_random:
+        _warn_of_luck(suite)
+    warn_of(findings)
+    return tally.result(threat, seed, batch_size if upstream else shape, findings)
 
 
-class _Verdicts:
-    """What is known of each example so far."""
-
-    def __init__(self, examples: Examples, clean_correct: Tensor, attack_all: bool) -> None:
-        self._attack_all = attack_all
-        self._clean_correct = clean_correct
-        self._robust = torch.ones_like(clean_correct) if attack_all else clean_correct.clone()
-        self._broken_by: list[str | None] = [None] * len(examples)
-        self._x_adv = examples.x.clone()
-        self._forwards = torch.ones_like(examples.y_N)
-        self._backwards = torch.zeros_like(examples.y_N)
-
-    def open_rows(self) -> Tensor:
-        """Return the rows that the next attack runs on."""
-        wanted = torch.ones_like(self._robust) if self._attack_all else self._robust
-        return wanted.nonzero()[:, 0]
-
-    def update(self, rows: Tensor, found: AttackResult, name: str) -> None:
-        """Enter what an attack found on these rows."""
-        was_robust = self._robust[rows]
-        self._x_adv[rows[was_robust]] = found.x_adv[was_robust]
-        self._robust[rows] = was_robust & ~found.success_B
-        self._forwards[rows] += found.forwards_B
-        self._backwards[rows] += found.backwards_B
-        broken = rows[was_robust & found.success_B]
-        for row in broken[self._clean_correct[broken]].tolist():
-            self._broken_by[row] = name
-
-    def result(
-        self, threat: ThreatModel, suite: str, seed: int, compute_shape: int
-    ) -> EvaluationResult:
-        """Return everything."""
-        return EvaluationResult(
-            clean_accuracy=self._clean_correct.double().mean().item(),
-            robust_accuracy=self._robust.double().mean().item(),
-            clean_correct=self._clean_correct,
-            robust=self._robust,
-            broken_by=self._broken_by,
-            x_adv=self._x_adv,
-            forwards=self._forwards,
-            backwards=self._backwards,
-            threat=threat,
-            suite=suite,
-            seed=seed,
-            compute_shape=compute_shape,
+def _warn_of_luck(suite: Suite) -> None:
+    """Say of attacks that ask a random model once that their verdicts are single draws."""
+    once = [spec.name for spec in suite.attacks if spec.describe()["options"].get("eot", 1) == 1]
+    if once:
+        warnings.warn(
+            "the model draws random numbers in its passes (torch, numpy or Python), and "
+            f"{', '.join(once)} asked it once for each gradient: its verdicts are single draws. "
+            "Use a suite with expectation over transformations, such as autoattack-rand",
+            stacklevel=3,
         )

@@ -9,13 +9,16 @@ of the paper is left out, as in AutoAttack.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts
 from robustray.attacks.gradients import is_correct
-from robustray.attacks.hyperplane import step_to_hyperplane
+from robustray.attacks.hyperplane import sorted_l1_step, step_to_hyperplane
+from robustray.attacks.losses import bounded
 from robustray.attacks.norms import norm_per_example
 from robustray.attacks.steppers import (
     Entrants,
@@ -112,16 +115,17 @@ class Fab:
     pull: float = 0.9
 
     eot = 1
+    uses_gradients = True
     upstream_leaves = False
 
     def __post_init__(self) -> None:
         self.threat.require_unit_box("FAB")
-        if self.n_iter < 1 or self.n_restarts < 1 or self.n_targets < 0:
+        if not (are_counts(self.n_iter, self.n_restarts) and are_counts(self.n_targets, least=0)):
             raise ValueError(
                 "n_iter and n_restarts are at least 1 and n_targets at least 0, not "
                 f"{self.n_iter}, {self.n_restarts} and {self.n_targets}"
             )
-        if not (0 <= self.alpha_max <= 1 and self.overshoot >= 1 and 0 < self.pull < 1):
+        if not (0 <= self.alpha_max <= 1 and 1 <= self.overshoot < math.inf and 0 < self.pull < 1):
             raise ValueError(
                 "alpha_max is in [0, 1], overshoot at least 1 and pull in (0, 1), not "
                 f"{self.alpha_max!r}, {self.overshoot!r} and {self.pull!r}"
@@ -215,6 +219,8 @@ class Fab:
 
     def _candidate(self, state: FabState, plane: Gradient) -> Tensor:
         """Mix the steps to the plane from the point and from the image, both overshooting."""
+        if self.upstream and self.threat.norm == "l1":
+            return self._sorted_candidate(state, plane)
         normal_BD = plane.grad.flatten(1)
         excess_B = plane.loss_B.to(normal_BD.dtype).nan_to_num()
         start_2BD = torch.stack([state.point.flatten(1), state.x.flatten(1)])
@@ -226,6 +232,21 @@ class Fab:
         alpha_B = (size_2B[0] / size_2B.sum(0)).clamp(max=self.alpha_max)
         end_2BD = start_2BD.add_(step_2BD, alpha=self.overshoot)
         mixed_BD = end_2BD[0].lerp_(end_2BD[1], alpha_B[:, None])
+        return mixed_BD.clamp_(0, 1).view_as(state.x)
+
+    def _sorted_candidate(self, state: FabState, plane: Gradient) -> Tensor:
+        """Do the same for l1 as the reference implementation does, rounding for rounding."""
+        normal_BD, count = plane.grad.flatten(1), len(state.x)
+        start_ND = torch.cat([state.point.flatten(1), state.x.flatten(1)])
+        offset_B = (normal_BD * start_ND[:count]).sum(1) - plane.loss_B
+        normal_ND = torch.cat([normal_BD, normal_BD])
+        excess_N = (normal_ND * start_ND).sum(1) - torch.cat([offset_B, offset_B])
+        step_ND = sorted_l1_step(start_ND, normal_ND, excess_N)
+        size_N1 = step_ND.abs().sum(1, keepdim=True).clamp_(min=1e-8)
+        alpha_B1 = size_N1[:count] / (size_N1[:count] + size_N1[count:])
+        alpha_B1 = alpha_B1.clamp_(min=0, max=self.alpha_max)
+        end_ND = start_ND + self.overshoot * step_ND
+        mixed_BD = end_ND[:count] * (1 - alpha_B1) + end_ND[count:] * alpha_B1
         return mixed_BD.clamp_(0, 1).view_as(state.x)
 
     def _noted(
@@ -254,5 +275,5 @@ class Fab:
 
 def _lead(logits_BK: Tensor, y_B: Tensor, other_B: Tensor) -> Tensor:
     """Return z_other - z_y."""
-    pair_B2 = logits_BK.gather(1, torch.stack([other_B, y_B], dim=1))
+    pair_B2 = bounded(logits_BK).gather(1, torch.stack([other_B, y_B], dim=1))
     return pair_B2[:, 0] - pair_B2[:, 1]

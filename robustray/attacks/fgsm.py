@@ -8,8 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts
 from robustray.attacks.gradients import Model, averaged_gradient, is_fooled
 from robustray.attacks.losses import cross_entropy
+from robustray.attacks.network import as_network
 from robustray.attacks.norms import ascent_step
 from robustray.attacks.result import AttackResult
 from robustray.attacks.threat import ThreatModel
@@ -58,10 +60,13 @@ def fgsm(
         For ``eot`` below 1.
     """
     check_fgsm(threat, eot=eot)
-    grad, flawed_B = averaged_gradient(model, x, lambda logits_BK: cross_entropy(logits_BK, y), eot)
+    network = as_network(model, x.device)
+    grad, flawed_B = averaged_gradient(
+        network, x, lambda logits_BK: cross_entropy(logits_BK, y), eot
+    )
     x_adv = threat.project(x + ascent_step(x, grad, threat.eps, threat.norm), x)
     passes_B = torch.full_like(y, eot)
-    return AttackResult(x_adv, is_fooled(model, x_adv, y, eot), 2 * passes_B, passes_B, flawed_B)
+    return AttackResult(x_adv, is_fooled(network, x_adv, y, eot), 2 * passes_B, passes_B, flawed_B)
 
 
 def check_fgsm(threat: ThreatModel, *, eot: int) -> None:
@@ -73,5 +78,5 @@ def check_fgsm(threat: ThreatModel, *, eot: int) -> None:
         For ``eot`` below 1.
     """
     del threat
-    if eot < 1:
+    if not are_counts(eot):
         raise ValueError(f"eot is at least 1, not {eot}")

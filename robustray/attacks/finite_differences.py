@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from robustray.attacks.bpda import Attackable
+from robustray.attacks.budgets import are_counts, is_size
 from robustray.attacks.gradients import Model
+from robustray.attacks.watch import Watched
 from robustray.random import ExampleRandom
 
 DIRECTIONS = {"spsa": "signs", "nes": "normal"}
@@ -57,10 +59,11 @@ class FiniteDifferences(Attackable):
         super().__init__(model)
         if kind not in DIRECTIONS:
             raise ValueError(f"kind is one of {', '.join(DIRECTIONS)}, not {kind!r}")
-        if samples < 1 or not radius > 0:
+        if not (are_counts(samples) and is_size(radius)):
             raise ValueError(
                 f"samples is at least 1 and radius positive, not {samples!r} and {radius!r}"
             )
+        self.asked = Watched(model)
         self.kind, self.samples, self.radius, self.seed = kind, samples, radius, seed
 
     @property
@@ -89,7 +92,7 @@ class _Estimated(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.owner = owner
         with torch.no_grad():
-            return owner.model(x)
+            return owner.asked(x)
 
     @staticmethod
     def backward(ctx: Any, grad_BK: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -98,7 +101,7 @@ class _Estimated(torch.autograd.Function):
         with torch.no_grad():
             for u in owner.directions(x):
                 step = owner.radius * u
-                change_BK = owner.model(x + step) - owner.model(x - step)
+                change_BK = owner.asked(x + step) - owner.asked(x - step)
                 slope_B = (grad_BK * change_BK).sum(1) / (2 * owner.radius)
                 total += slope_B.reshape(-1, *(1,) * (x.ndim - 1)).to(x) * u
         return total / owner.samples, None

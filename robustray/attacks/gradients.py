@@ -8,13 +8,29 @@ of security", 2018, section 4.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
+from robustray.attacks.watch import Watched, watched
+
 Model = Callable[[Tensor], Tensor]
+
+REMEDY = (
+    "use an attack that needs none (square), or give the model a differentiable surrogate(x) "
+    "(Bpda, WithSurrogate; in a manifest `surrogate`, such as spsa)"
+)
+# What autograd says of models that it can't differentiate.
+_REFUSALS = (
+    "requires grad",
+    "modified by an inplace operation",
+    "in-place operation",
+    "Inference tensors cannot be saved",
+    "derivative for",
+)
 
 
 class InputGradient(NamedTuple):
@@ -56,17 +72,53 @@ def input_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tensor]) ->
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        logits_BK = _at_least_float32(gradient_path(model)(x))
+        with explained():
+            logits_BK = _at_least_float32(watched_path(model)(x))
         loss_B = loss(logits_BK)
-        grad = None
-        if loss_B.requires_grad:
-            (grad,) = torch.autograd.grad(loss_B.sum(), x, allow_unused=True)
-    if grad is None:
-        raise ValueError(
-            "the model's output has no gradient with respect to its input; give the model a "
-            "differentiable surrogate(x), or use an attack that needs no gradient"
-        )
+        (grad,) = differentiate(loss_B.sum(), x)
     return InputGradient(grad, loss_B.detach(), logits_BK.detach())
+
+
+def watched_path(model: Model) -> Model:
+    """Return ``gradient_path(model)``, its passes watched (see ``watch``)."""
+    path = gradient_path(model)
+    return watched(model) if path is model else Watched(path, model)
+
+
+def differentiate(total: Tensor, x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Return the derivatives of a number with respect to images, and other tensors.
+
+    Raises
+    ------
+    ValueError
+        If it does not depend on the images ``x`` through differentiable operations.
+    """
+    grads: tuple[Tensor | None, ...] = (None,)
+    if total.requires_grad:
+        with explained():
+            grads = torch.autograd.grad(total, (x, *others), allow_unused=True)
+    if grads[0] is None:
+        raise ValueError(f"the model's output has no gradient with respect to its input; {REMEDY}")
+    return cast(tuple[Tensor, ...], grads)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say of what autograd refuses that the model is not to be differentiated.
+
+    Raises
+    ------
+    ValueError
+        In place of its error, and with a remedy.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _REFUSALS):
+            raise
+        raise ValueError(
+            f"the model has no gradient with respect to its input ({error}); {REMEDY}"
+        ) from error
 
 
 def averaged_gradient(
@@ -115,7 +167,7 @@ def gradient_shares(
 @torch.no_grad()
 def predict_logits(model: Model, x: Tensor) -> Tensor:
     """Return the logits (B, K) of ``model(x)``, in float32 or better, without a graph."""
-    return _at_least_float32(model(x))
+    return _at_least_float32(watched(model)(x))
 
 
 def is_correct(logits_BK: Tensor, y_B: Tensor) -> Tensor:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from robustray.attacks.rows import columns
 from robustray.attacks.steppers import SlotState
 
 Step = Callable[[Any], Any]
@@ -56,7 +57,7 @@ class _Graph:
     """A captured step that reads and overwrites a state of its own."""
 
     def __init__(self, step: Step, state: SlotState, pool: Any) -> None:
-        self._state = replace(state, **{name: held.clone() for name, held in _tensors(state)})
+        self._state = replace(state, **{name: held.clone() for name, held in columns(state)})
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries set themselves up outside the capture
@@ -73,8 +74,8 @@ class _Graph:
         return self._state
 
     def _write(self, state: SlotState) -> None:
-        held = dict(_tensors(self._state))
-        changed = {name: new for name, new in _tensors(state) if new is not held[name]}
+        held = dict(columns(self._state))
+        changed = {name: new for name, new in columns(state) if new is not held[name]}
         addresses = {tensor.data_ptr() for tensor in held.values()}
         # What sits in a field that is about to be overwritten is put aside first.
         safe = {
@@ -89,17 +90,13 @@ def _captured(step: Step, state: SlotState, pool: Any) -> _Graph | None:
     """Capture a step; None where it can't be, or does not give the same bits."""
     try:
         graph = _Graph(step, state, pool)
-        found = dict(_tensors(graph.replay(state)))
+        found = dict(columns(graph.replay(state)))
     except RuntimeError:  # the network asks the host, or allocates where it must not
         torch.cuda.synchronize()
         return None
-    same = all(_equal(new, found[name]) for name, new in _tensors(step(state)))
+    same = all(_equal(new, found[name]) for name, new in columns(step(state)))
     return graph if same else None
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     return bool(((one == other) | (one != one) & (other != other)).all())
-
-
-def _tensors(state: SlotState) -> list[tuple[str, Tensor]]:
-    return [(field.name, getattr(state, field.name)) for field in fields(state)]

@@ -26,7 +26,7 @@ def checked_examples(
     index : Tensor, optional
         The examples' official indices (N,), integers; 0..N-1 when not given.
     threat : ThreatModel, optional
-        Whose box it is; [0, 1] when not given.
+        Whose box it is; [0, 1] when not given. Its eps must not be longer than the box.
 
     Raises
     ------
@@ -44,12 +44,21 @@ def checked_examples(
     if not (lowest >= low and highest <= high):
         raise ValueError(
             f"x ranges over [{lowest:g}, {highest:g}] instead of [{low:g}, {high:g}]; "
-            "normalisation belongs inside the model"
+            + _remedy(lowest, highest)
         )
+    if threat is not None:
+        threat.require_length("eps", threat.eps, x[0].numel())
     y = _integers("y", y, len(x)).to(x.device)
     if index is None:
         index = torch.arange(len(x))
     return Examples(x, y, _integers("index", index, len(x)).to(x.device))
+
+
+def _remedy(lowest: float, highest: float) -> str:
+    """Say what to do about pixels outside their box."""
+    if lowest >= 0 and 16 < highest <= 255:
+        return "these look like 0..255: give uint8, or divide by 255"
+    return "normalisation belongs inside the model"
 
 
 def check_logits(logits: Tensor, examples: Examples) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -11,11 +10,12 @@ from torch import Tensor, nn
 
 from robustray.attacks.gradients import Model, gradient_path
 from robustray.attacks.shapes import Shapes
+from robustray.attacks.watch import Asked, Watched, check_mixture
 
 SEARCH_DTYPES = ("float32", "bfloat16")
 
 
-class Network:
+class Network(Asked):
     """A model on its device, fed in its own floating-point type.
 
     Images and perturbations stay float32 whatever the model computes in. Calling the network asks
@@ -52,7 +52,7 @@ class Network:
         tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
         dtypes = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
         self.device = tensors[0].device if tensors else device
-        self._judge = _fed(model, dtypes[0] if dtypes else None, False)
+        self._judge = Watched(model, model, dtypes[0] if dtypes else None)
         searched = dtypes[0] if dtypes else None
         copied = search_dtype != "float32" or channels_last
         if copied:
@@ -63,31 +63,39 @@ class Network:
         self.loss_from_surrogate = bool(getattr(model, "loss_from_surrogate", False))
         # How many passes of the model one of the surrogate is worth (finite differences: many).
         self.surrogate_forwards = int(getattr(model, "surrogate_forwards", 1))
-        self.search_path = _fed(path, searched, channels_last)
+        self.search_logits = (
+            Watched(model, model, searched, channels_last) if copied else self._judge
+        )
+        self.search_path = (
+            Watched(path, model, searched, channels_last)
+            if self.has_surrogate
+            else self.search_logits
+        )
         # What attacks that know no search path take gradients from (``gradients.gradient_path``).
         self.surrogate = self.search_path if self.has_surrogate or copied else None
-        self.search_logits = _fed(model, searched, channels_last) if copied else self._judge
         # What attacks on mixed classifiers need (``apgd_adaptive``).
         gamma = cast(Any, getattr(model, "forward_with_gamma", None))
-        self.forward_with_gamma = _fed(gamma, searched, channels_last) if callable(gamma) else None
+        self.forward_with_gamma = (
+            Watched(gamma, model, searched, channels_last, check_mixture)
+            if callable(gamma)
+            else None
+        )
         self.found_shapes: dict[tuple[object, ...], Shapes] = {}  # see ``oracle.find_shapes``
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the logits (B, K) of the model itself."""
         return self._judge(x)
 
+    @property
+    def draws_random(self) -> bool:
+        """Whether the model was seen to draw random numbers in a pass."""
+        paths = (self._judge, self.search_path, self.search_logits)
+        return any(path.draws_random for path in paths)
 
-def _fed(
-    function: Callable[[Tensor], Any], dtype: torch.dtype | None, channels_last: bool
-) -> Callable[[Tensor], Any]:
-    def feed(x: Tensor) -> Any:
-        if dtype is not None:
-            x = x.to(dtype)
-        if channels_last and x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
-        return function(x)
 
-    return feed
+def as_network(model: Model, device: torch.device) -> Network:
+    """Return a model as attacks see it: itself, where it is a `Network`."""
+    return model if isinstance(model, Network) else Network(model, device)
 
 
 def _search_copy(model: Model, search_dtype: str, channels_last: bool) -> nn.Module:

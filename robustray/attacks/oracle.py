@@ -108,7 +108,9 @@ def judge(network: Network, x_adv: Tensor, y_B: Tensor, shapes: Shapes, votes: i
     return 2 * wrong > votes
 
 
-def find_shapes(network: Network, full: int, image: Tensor, classes: int) -> Shapes:
+def find_shapes(
+    network: Network, full: int, image: Tensor, classes: int, *, gradients: bool = True
+) -> Shapes:
     """Find the physical batches that give a network's answers the same bits; asked once.
 
     Models that are random, or depend on the rest of the batch, get the full shape alone.
@@ -123,22 +125,28 @@ def find_shapes(network: Network, full: int, image: Tensor, classes: int) -> Sha
         One image, for its shape and type.
     classes : int
         How many classes there are.
+    gradients : bool
+        Whether gradients are asked for, and have to be the same too.
     """
-    key = (full, tuple(image.shape), image.dtype, classes)
+    key = (full, tuple(image.shape), image.dtype, classes, gradients)
     if key not in network.found_shapes:
-        network.found_shapes[key] = _find_shapes(network, full, image, classes)
+        network.found_shapes[key] = _find_shapes(network, full, image, classes, gradients)
     return network.found_shapes[key]
 
 
-def _find_shapes(network: Network, full: int, image: Tensor, classes: int) -> Shapes:
+def _find_shapes(
+    network: Network, full: int, image: Tensor, classes: int, gradients: bool
+) -> Shapes:
     rng, index_B = ExampleRandom(0, "probe"), torch.arange(full)
     x = rng.uniform(index_B, tuple(image.shape)).to(network.device, image.dtype)
     weight_K = rng.normal(index_B[:1], (classes,))[0].to(network.device)
 
     def evaluate(part: Tensor) -> list[Tensor]:
         oracle = SearchOracle(network, Shapes(len(part)))
-        found = oracle.gradient(part, lambda logits, _: (logits * weight_K).sum(1))
-        judged = predict_logits(network, part)
-        return [found.grad, found.logits_BK, oracle.logits(part), judged]
+        answers = [oracle.logits(part), predict_logits(network, part)]
+        if gradients:
+            found = oracle.gradient(part, lambda logits, _: (logits * weight_K).sum(1))
+            answers += [found.grad, found.logits_BK]
+        return answers
 
     return equal_shapes(full, evaluate, x)

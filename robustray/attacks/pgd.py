@@ -6,14 +6,15 @@ attacks" (2018), section 2.1.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts, is_size
 from robustray.attacks.gradients import Model, averaged_gradient, is_fooled, predict_logits
 from robustray.attacks.losses import LOSSES, objective
+from robustray.attacks.network import as_network
 from robustray.attacks.norms import ascent_step, per_example
 from robustray.attacks.result import AttackResult
 from robustray.attacks.threat import ThreatModel
@@ -84,10 +85,11 @@ def pgd(
     check_pgd(
         threat, steps=steps, step_size=step_size, loss=loss, start=start, restarts=restarts, eot=eot
     )
+    network = as_network(model, x.device)
     step_size = threat.eps / 10 if step_size is None else step_size
     rng = ExampleRandom(0, "pgd") if rng is None else rng
     index = torch.arange(len(x), device=x.device) if index is None else index
-    loss_of = objective(loss, y, lambda: predict_logits(model, x))
+    loss_of = objective(loss, y, lambda: predict_logits(network, x))
 
     x_adv, broken_B = x, torch.zeros_like(y, dtype=torch.bool)
     runs_B, flawed_B = torch.zeros_like(y), torch.zeros_like(y)
@@ -96,10 +98,10 @@ def pgd(
             break
         runs_B += ~broken_B
         point = _start(x, threat, start, rng, index, restart)
-        point, flaws_B = _ascend(model, point, loss_of, threat, x, steps, step_size, eot)
+        point, flaws_B = _ascend(network, point, loss_of, threat, x, steps, step_size, eot)
         flawed_B += flaws_B * ~broken_B
         x_adv = torch.where(per_example(broken_B, x), x_adv, point)
-        broken_B = broken_B | is_fooled(model, point, y, eot)
+        broken_B = broken_B | is_fooled(network, point, y, eot)
     passes_B = runs_B * eot
     forwards_B = passes_B * (steps + 1) + int(loss == "kl")
     return AttackResult(x_adv, broken_B, forwards_B, passes_B * steps, flawed_B)
@@ -150,11 +152,11 @@ def check_pgd(
         For the first option that is.
     """
     del threat
-    if min(steps, restarts, eot) < 1:
+    if not are_counts(steps, restarts, eot):
         raise ValueError(
             f"steps, restarts and eot are at least 1, not {steps}, {restarts} and {eot}"
         )
-    if step_size is not None and not (math.isfinite(step_size) and step_size > 0):
+    if step_size is not None and not is_size(step_size):
         raise ValueError(f"step_size is a positive number, not {step_size!r}")
     if loss not in LOSSES:
         raise ValueError(f"loss is one of {', '.join(LOSSES)}, not {loss!r}")

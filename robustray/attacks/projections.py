@@ -1,6 +1,7 @@
 """Projection onto the intersection of an l1 ball and the pixel box, and selection by rank.
 
-Both avoid sorting: a sort of all pixels costs more than the rest of an attack's step.
+Ours avoid sorting: a sort of all pixels costs more than the rest of an attack's step. What the
+reference implementation adds to perturbations is here too, rounded as there.
 """
 
 from __future__ import annotations
@@ -75,6 +76,41 @@ def _least_cut(size_BD: Tensor, room_BD: Tensor, radius_B: Tensor) -> Tensor:
         settled_B = settled_B | (found_B.abs() <= tolerance_B)
         was_over_B = over_B
     return cut_B
+
+
+def sorted_l1_correction(delta: Tensor, x: Tensor, radius_B: Tensor) -> Tensor:
+    """Return what the reference implementation adds to perturbations to project them.
+
+    The projection is that of ``project_l1``, written as a reduction of each pixel: by no less than
+    it is beyond the wall, by no more than its whole size, and in between by one number for all. As
+    that number grows pixels begin and cease to follow it, and it is solved for between two such
+    events, all of them sorted. Sums over the events lose digits, and a step of an attack may hang
+    on the last one; so the upstream mode has to round as the reference does.
+
+    Parameters
+    ----------
+    delta, x, radius_B
+        As in ``project_l1``.
+
+    Returns
+    -------
+    Tensor
+        Corrections (B, ...): with ``delta`` they add up to the projection, up to rounding.
+    """
+    delta_BD, x_BD = delta.flatten(1), x.flatten(1)
+    most_BD = delta_BD.abs()
+    least_BD = torch.minimum(1 - x_BD - delta_BD, x_BD + delta_BD).neg_().clamp_(min=0)
+    least_B, excess_B = least_BD.sum(1), most_BD.sum(1) - radius_B
+    event_BE, order_BE = torch.cat([least_BD, most_BD], dim=1).sort(dim=1)
+    begins_BE = (order_BE < delta_BD.shape[1]).to(delta.dtype)
+    follow_BE = (2 * begins_BE - 1).cumsum(1)
+    reduced_BE = least_B[:, None] + (event_BE.diff(dim=1) * follow_BE[:, :-1]).cumsum(1)
+    last_B1 = (reduced_BE < excess_B[:, None]).sum(1, keepdim=True).sub_(1).clamp_(min=0)
+    missing_B1 = excess_B[:, None] - reduced_BE.gather(1, last_B1)
+    cut_B1 = missing_B1 / follow_BE.gather(1, last_B1 + 1) + event_BE.gather(1, last_B1 + 1)
+    cut_BD = torch.minimum(torch.maximum(cut_B1, least_BD), most_BD)
+    reduction_BD = torch.where((least_B < excess_B)[:, None], cut_BD, least_BD)
+    return (torch.sign(delta_BD) * reduction_BD).neg_().view_as(delta)
 
 
 def _clipped_norm(size_BD: Tensor, room_BD: Tensor, cut_B: Tensor) -> Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from robustray.attacks.findings import Finding
     from robustray.attacks.threat import ThreatModel
 
 
@@ -25,19 +26,16 @@ class AttackResult:
     forwards_B, backwards_B : Tensor
         Int64 (B,): passes spent on each example, the verdict's forward pass included.
     flawed_B : Tensor
-        Int64 (B,): gradients that were not finite, and were taken as zero there; all zero for
-        attacks that do not count them.
+        Int64 (B,): gradients that were not finite, and were taken as zero there.
+
+    Results are joined, cut and moved by the functions of ``rows``, which forget no field.
     """
 
     x_adv: Tensor
     success_B: Tensor
     forwards_B: Tensor
     backwards_B: Tensor
-    flawed_B: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-
-    def __post_init__(self) -> None:
-        if self.flawed_B.numel() != self.forwards_B.numel():
-            object.__setattr__(self, "flawed_B", torch.zeros_like(self.forwards_B))
+    flawed_B: Tensor
 
 
 @dataclass(frozen=True)
@@ -59,11 +57,20 @@ class EvaluationResult:
         of the last one that was run on it, else the image itself.
     forwards, backwards : Tensor
         Int64 (N,): passes spent on each example, the clean forward pass included.
+    flawed : Tensor
+        Int64 (N,): gradients that were not finite, and were taken as zero there.
     threat : ThreatModel
     suite : str
     seed : int
     compute_shape : int
         The physical batch of every pass; part of what the verdicts depend on.
+    mode : {"cascade", "independent", "all"}
+        How the suite's attacks followed each other; see ``Suite.mode``.
+    robust_under : mapping of str to Tensor
+        Bool (N,) for each column of an independent suite: which images that column's attacks
+        alone left robust. Otherwise one column, named like the suite.
+    findings : tuple of Finding
+        What was looked for that would make the number meaningless, found or not.
     """
 
     clean_accuracy: float
@@ -74,7 +81,16 @@ class EvaluationResult:
     x_adv: Tensor
     forwards: Tensor
     backwards: Tensor
+    flawed: Tensor
     threat: ThreatModel
     suite: str
     seed: int
     compute_shape: int
+    mode: str
+    robust_under: Mapping[str, Tensor]
+    findings: tuple[Finding, ...]
+
+    @property
+    def accuracy_under(self) -> dict[str, float]:
+        """The robust accuracy of each column, in [0, 1]; misclassified images count as broken."""
+        return {name: flags.double().mean().item() for name, flags in self.robust_under.items()}

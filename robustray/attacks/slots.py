@@ -24,6 +24,7 @@ from robustray.attacks.memory import keep_freed_memory
 from robustray.attacks.network import Network
 from robustray.attacks.oracle import SearchOracle, judge
 from robustray.attacks.result import AttackResult
+from robustray.attacks.rows import columns, join_rows, put_rows, take_rows
 from robustray.attacks.runs import Run, RunBook, Spent, Verdict
 from robustray.attacks.shapes import Shapes
 from robustray.attacks.steppers import (
@@ -31,10 +32,7 @@ from robustray.attacks.steppers import (
     Leaper,
     SlotState,
     Stepper,
-    join_rows,
     keep_rows,
-    put_rows,
-    take_rows,
 )
 
 _PATIENCE = 8  # steps after which a run is likely to last, and between tidyings of the batch
@@ -99,7 +97,7 @@ class SlotEngine:
         self._seated = 0
         self._judging: list[tuple[list[Run], SlotState]] = []
         self._returning: list[tuple[list[Run], SlotState]] = []
-        self._result = _Sheet.empty(examples)
+        self._result = _nothing_found(examples)
         self._steps = self._changed = 0  # steps made, and when a run last left or came
 
     def run(self) -> AttackResult:
@@ -110,7 +108,7 @@ class SlotEngine:
             self._fill()
             if not self._seated:
                 if not self._judging:
-                    return self._result.attack_result()
+                    return self._result
                 self._judge()
                 continue
             for _ in range(self._stretch()):
@@ -187,7 +185,7 @@ class SlotEngine:
         for at, (run, passes) in enumerate(zip(runs, spent, strict=True)):
             if over[at]:
                 verdicts.append(self._book.enter(run, broken[at], Spent(*passes), x_adv[at]))
-        self._result.enter([verdict for verdict in verdicts if verdict is not None])
+        _enter(self._result, [verdict for verdict in verdicts if verdict is not None])
         back = [at for at in range(len(runs)) if not over[at]]
         if back:
             rows = torch.tensor(back, device=state.y_B.device)
@@ -274,35 +272,22 @@ class SlotEngine:
         self._sitting = [self._sitting[slot] for slot in kept] + runs + [None] * padding
 
 
-@dataclass(frozen=True)
-class _Sheet:
-    """The results so far."""
+def _nothing_found(examples: Attackable) -> AttackResult:
+    zero_N = torch.zeros_like(examples.y_N)
+    counts = [zero_N.clone() for _ in range(3)]
+    return AttackResult(examples.x.clone(), torch.zeros_like(zero_N, dtype=torch.bool), *counts)
 
-    x_adv: Tensor
-    success_N: Tensor
-    forwards_N: Tensor
-    backwards_N: Tensor
-    flawed_N: Tensor
 
-    @classmethod
-    def empty(cls, examples: Attackable) -> _Sheet:
-        zero_N = torch.zeros_like(examples.y_N)
-        no_N = torch.zeros_like(zero_N, dtype=torch.bool)
-        return cls(examples.x.clone(), no_N, zero_N, zero_N.clone(), zero_N.clone())
-
-    def enter(self, verdicts: list[Verdict[Tensor]]) -> None:
-        if not verdicts:
-            return
-        rows = torch.tensor([verdict.row for verdict in verdicts], device=self.success_N.device)
-        self.x_adv[rows] = torch.stack([verdict.proof for verdict in verdicts])
-        self.success_N[rows] = torch.tensor(
-            [verdict.broken for verdict in verdicts], device=rows.device
-        )
-        spent = torch.tensor([verdict.spent for verdict in verdicts], device=rows.device)
-        for column, kept_N in enumerate((self.forwards_N, self.backwards_N, self.flawed_N)):
-            kept_N[rows] = spent[:, column]
-
-    def attack_result(self) -> AttackResult:
-        return AttackResult(
-            self.x_adv, self.success_N, self.forwards_N, self.backwards_N, self.flawed_N
-        )
+def _enter(result: AttackResult, verdicts: list[Verdict[Tensor]]) -> None:
+    """Write verdicts into the rows of their examples."""
+    if not verdicts:
+        return
+    device = result.success_B.device
+    rows = torch.tensor([verdict.row for verdict in verdicts], device=device)
+    broken_B = torch.tensor([verdict.broken for verdict in verdicts], device=device)
+    spent = torch.tensor([verdict.spent for verdict in verdicts], device=device)
+    fresh = AttackResult(
+        torch.stack([verdict.proof for verdict in verdicts]), broken_B, *spent.unbind(1)
+    )
+    for (_, kept), (_, new) in zip(columns(result), columns(fresh), strict=True):
+        kept[rows] = new

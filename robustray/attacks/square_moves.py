@@ -140,7 +140,12 @@ def stripes(x: Tensor, u_BC1W: Tensor, eps: float) -> Tensor:
 
 
 def tiles(x: Tensor, u_BTQ: Tensor, norm: str, eps: float) -> Tensor:
-    """Return the start for l2 and l1, not clipped: patterns on a grid of 5 x 5 tiles.
+    """Return the start for l2 and l1, not clipped: ``tile_patterns``, brought to eps."""
+    return x + _resized(tile_patterns(x, u_BTQ, norm), x, norm, eps)
+
+
+def tile_patterns(x: Tensor, u_BTQ: Tensor, norm: str) -> Tensor:
+    """Return patterns on a grid of 5 x 5 tiles (B, C, H, W).
 
     ``u_BTQ`` has for each tile a number for its orientation and C for its signs.
     """
@@ -156,7 +161,7 @@ def tiles(x: Tensor, u_BTQ: Tensor, norm: str, eps: float) -> Tensor:
         sign_BC11 = signs(u_BTQ[:, tile, 1:]).to(x.dtype)[:, :, None, None]
         part = delta[:, :, top : top + side, left : left + side]
         part += (drawn * sign_BC11)[:, :, : part.shape[2], : part.shape[3]]
-    return x + _resized(delta, x, norm, eps)
+    return delta
 
 
 def tile_grid(height: int, width: int) -> list[tuple[int, int]]:

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts
 from robustray.attacks.losses import margin
 from robustray.attacks.norms import per_example
+from robustray.attacks.rows import take_rows
 from robustray.attacks.square_moves import (
     TILES,
     colour_squares,
@@ -23,9 +25,11 @@ from robustray.attacks.square_moves import (
     plan_squares,
     stripes,
     tile_grid,
+    tile_patterns,
     tiles,
 )
 from robustray.attacks.square_patterns import Windows, side_table
+from robustray.attacks.square_upstream import add_projected, move_mass_together
 from robustray.attacks.steppers import (
     Entrants,
     Noise,
@@ -34,7 +38,6 @@ from robustray.attacks.steppers import (
     affects,
     select,
     slot_fields,
-    take_rows,
 )
 from robustray.attacks.threat import ThreatModel
 
@@ -103,10 +106,11 @@ class Square:
     n_restarts: int = 1
 
     eot = 1
+    uses_gradients = False
     upstream_leaves = True
 
     def __post_init__(self) -> None:
-        if self.n_queries < 1 or self.n_restarts < 1:
+        if not are_counts(self.n_queries, self.n_restarts):
             raise ValueError(
                 "n_queries and n_restarts are at least 1, not "
                 f"{self.n_queries} and {self.n_restarts}"
@@ -200,7 +204,14 @@ class Square:
         """Return points in the pixel box, and for linf in the ball; in other norms they are."""
         if self.threat.norm == "linf":
             return moved.clamp_(state.lower, state.upper)
+        if self._sorts:  # its points may be outside by a rounding error
+            return moved
         return moved.clamp_(self.threat.low, self.threat.high)
+
+    @property
+    def _sorts(self) -> bool:
+        """Whether to round as the reference does, whose l1 projection sorts."""
+        return self.upstream and self.threat.norm == "l1"
 
     def _eps(self) -> float:
         """Return the radius aimed at in l2 and l1, a little smaller for roundings to fit in."""
@@ -221,7 +232,10 @@ class Square:
             drawn.append(
                 torch.cat([turn_B1, self.noise.uniform(tile_keys, (channels,), _SIGNS)], dim=1)
             )
-        return tiles(x, torch.stack(drawn, dim=1), self.threat.norm, self._eps())
+        drawn_BTQ = torch.stack(drawn, dim=1)
+        if self._sorts:
+            return add_projected(x, tile_patterns(x, drawn_BTQ, "l1"), self._eps())
+        return tiles(x, drawn_BTQ, self.threat.norm, self._eps())
 
     def _proposal(self, state: SquareState) -> Tensor:
         """Return what to evaluate now: the start, or the best point with a window changed."""
@@ -231,6 +245,10 @@ class Square:
         plan_BQ = state.plan_BTQ[slot_B, place_B]
         if norm == "linf":
             return self._inside(colour_squares(state.x_adv, plan_BQ), state)
+        if self._sorts:
+            if bool((state.query_B == 0).all()):
+                return state.x_adv
+            return move_mass_together(x, state.x_adv, plan_BQ, self.threat.eps, self._eps())
         moved = move_mass(x, state.x_adv, plan_BQ, self._windows(x), self._eps())
         moved = self._inside(moved, state)
         start_B = state.query_B == 0

@@ -14,15 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustray.attacks.budgets import are_counts, is_size
 from robustray.attacks.context import judging
 from robustray.attacks.gradients import (
     Model,
+    differentiate,
+    explained,
     finite,
-    gradient_path,
     is_correct,
     predict_logits,
+    watched_path,
 )
 from robustray.attacks.losses import margin
+from robustray.attacks.network import as_network
 from robustray.attacks.norms import per_example
 from robustray.attacks.result import AttackResult
 from robustray.attacks.threat import ThreatModel
@@ -89,7 +93,16 @@ def stadv(
     if x.ndim != 4 or min(x.shape[-2:]) < 2:
         raise ValueError(f"stadv takes images (B, C, H, W), not {tuple(x.shape)}")
     with judging(model):
-        return _bend(model, x.detach(), y, threat, smoothness, n_iter, lr, align_corners)
+        return _bend(
+            as_network(model, x.device),
+            x.detach(),
+            y,
+            threat,
+            smoothness,
+            n_iter,
+            lr,
+            align_corners,
+        )
 
 
 def check_stadv(
@@ -103,11 +116,11 @@ def check_stadv(
         For the first option that is.
     """
     del threat, align_corners
-    if n_iter < 1:
+    if not are_counts(n_iter):
         raise ValueError(f"n_iter is at least 1, not {n_iter}")
     if not (math.isfinite(smoothness) and smoothness >= 0):
         raise ValueError(f"smoothness is at least 0, not {smoothness!r}")
-    if not (math.isfinite(lr) and lr > 0):
+    if not is_size(lr):
         raise ValueError(f"lr is a positive number, not {lr!r}")
 
 
@@ -147,7 +160,7 @@ def _bend(
     lr: float,
     align_corners: bool,
 ) -> AttackResult:
-    project, path = threat.projector(x), gradient_path(model)
+    project, path = threat.projector(x), watched_path(model)
     flow = torch.zeros(len(x), *x.shape[2:], 2, dtype=x.dtype, device=x.device, requires_grad=True)
     optimizer = torch.optim.Adam([flow], lr=lr)
     wrong_B = ~is_correct(predict_logits(model, x), y)
@@ -157,7 +170,8 @@ def _bend(
         with torch.enable_grad():
             bent = project(warp(x, flow, align_corners=align_corners))
             rough_B = roughness(flow)
-            logits_BK = path(bent)
+            with explained():
+                logits_BK = path(bent)
             loss_B = (-margin(logits_BK, y)).clamp(min=0) + smoothness * rough_B
         with torch.no_grad():
             unbent_B = loss_B.detach() if step == 0 else unbent_B
@@ -165,7 +179,8 @@ def _bend(
             best = torch.where(per_example(better_B, bent), bent.detach(), best)
             least_B = torch.where(better_B, rough_B.detach(), least_B)
         if step < n_iter:
-            (grad,) = torch.autograd.grad(loss_B.sum(), flow)
+            # Roughness has a gradient also where the model has none.
+            _, grad = differentiate(loss_B.sum(), bent, flow)
             flow.grad, bad_B = finite(grad)
             flawed_B += bad_B
             optimizer.step()

@@ -39,12 +39,13 @@ iteration, and ``upstream=True`` asks a stepper for the reference's quirks.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from robustray.attacks.rows import columns
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 
@@ -170,6 +171,11 @@ class Stepper(Protocol[StateT]):
     @property
     def eot(self) -> int:
         """Passes that the oracle averages each gradient over, 1 for deterministic models."""
+        ...
+
+    @property
+    def uses_gradients(self) -> bool:
+        """Whether steps ask for gradients (Square's do not: any function of images will do)."""
         ...
 
     @property
@@ -303,34 +309,14 @@ def affects(mask_B: Tensor) -> bool:
     return mask_B.device.type != "cpu" or bool(mask_B.any())
 
 
-def take_rows(state: StateT, rows: Tensor) -> StateT:
-    """Return the state of some slots, int64 ``rows``, in that order."""
-    return replace(state, **{f.name: getattr(state, f.name)[rows] for f in fields(state)})
-
-
-def put_rows(state: StateT, rows: Tensor, fresh: StateT) -> StateT:
-    """Return the state with ``fresh`` in the slots ``rows``."""
-    return replace(
-        state,
-        **{f.name: getattr(state, f.name).index_copy(0, rows, getattr(fresh, f.name))
-           for f in fields(state)},
-    )  # fmt: skip
-
-
 def keep_rows(mask_B: Tensor, before: StateT, after: StateT) -> StateT:
     """Return ``after`` with the rows of ``mask_B`` as they were ``before``."""
-    changes = {}
-    for field in fields(before):
-        old, new = getattr(before, field.name), getattr(after, field.name)
-        changes[field.name] = new if new is old else select(mask_B, old, new)
+    new = dict(columns(after))
+    changes = {
+        name: old if new[name] is old else select(mask_B, old, new[name])
+        for name, old in columns(before)
+    }
     return replace(after, **changes)
-
-
-def join_rows(states: list[StateT]) -> StateT:
-    """Return the slots of several states in one."""
-    first = states[0]
-    joined = {f.name: torch.cat([getattr(s, f.name) for s in states]) for f in fields(first)}
-    return replace(first, **joined)
 
 
 def target_of_rank(logits_BK: Tensor, y_B: Tensor, rank_B: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from robustray.attacks.gradients import Model, is_correct, predict_logits
 from robustray.attacks.network import Network
 from robustray.attacks.oracle import find_shapes
 from robustray.attacks.result import AttackResult
+from robustray.attacks.rows import put_rows
 from robustray.attacks.slots import Attackable, SlotEngine
 from robustray.attacks.steppers import ExampleNoise, Stepper
 from robustray.attacks.threat import ThreatModel
@@ -68,14 +69,18 @@ def run_stepper(
     rows = correct_N.nonzero()[:, 0]
     if len(rows) == 0:
         return result
-    shapes = find_shapes(network, schedule.compute_shape, examples.x[0], logits_NK.shape[1])
+    shapes = find_shapes(
+        network,
+        schedule.compute_shape,
+        examples.x[0],
+        logits_NK.shape[1],
+        gradients=stepper.uses_gradients,
+    )
     chosen = examples.take(rows)
     attackable = Attackable(chosen.x, chosen.y_N, chosen.index_N, logits_NK[rows])
     engine = SlotEngine(stepper, network, attackable, shapes, schedule.slots, schedule.graphs)
     found = engine.run()
-    for name, whole in vars(result).items():
-        whole[rows] = getattr(found, name)
-    return result
+    return put_rows(result, rows, found)
 
 
 def attack_batch(

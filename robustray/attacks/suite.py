@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 from robustray.attacks.result import AttackResult
 from robustray.attacks.steppers import ExampleNoise, Stepper
 from robustray.attacks.threat import ThreatModel
+from robustray.manifest.words import suggest
 from robustray.random import ExampleRandom
 
 Attack = Callable[..., AttackResult]
 MakeStepper = Callable[..., Stepper[Any]]
 
 Check = Callable[..., object]
+
+SUITE_MODES = ("cascade", "independent")
 
 _NOT_BUDGET = {"model", "x", "y", "threat", "rng", "index"}
 _attacks: dict[str, Attack] = {}
@@ -53,13 +56,15 @@ class AttackSpec:
         object.__setattr__(self, "attack", self.attack or self.name)
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
         if self.attack not in _attacks:
-            raise ValueError(f"attack is one of {', '.join(list_attacks())}, not {self.attack!r}")
+            names, hint = list_attacks(), suggest(self.attack, [*list_attacks(), *list_suites()])
+            raise ValueError(f"attack is one of {', '.join(names)}, not {self.attack!r}{hint}")
         defaults = _budget(_attacks[self.attack])
         for option in self.options:
             if option not in defaults:
                 allowed = ", ".join(defaults) or "none"
                 raise ValueError(
-                    f"attack {self.attack} has no option {option!r}; it has: {allowed}"
+                    f"attack {self.attack} has no option {option!r}{suggest(option, defaults)}; "
+                    f"it has: {allowed}"
                 )
             _check_kind(self.attack, option, self.options[option], defaults[option])
 
@@ -73,6 +78,8 @@ class AttackSpec:
         """
         options = _budget(self.function) | dict(self.options)
         try:
+            if options.get("step_size") is not None:
+                threat.require_length("step_size", options["step_size"])
             if self.stepper is not None:
                 self.stepper(threat, ExampleNoise(ExampleRandom(0, self.name)), **options)
             elif self.attack in _checks:
@@ -97,34 +104,115 @@ class AttackSpec:
 
 
 @dataclass(frozen=True)
+class Column:
+    """One column of an independent suite: a cascade that begins with all correct images.
+
+    It holds the suite's attacks at positions ``start <= i < stop``.
+    """
+
+    name: str
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
 class Suite:
-    """An ordered list of attacks.
+    """An ordered list of attacks, and on which images each of them runs.
 
     Parameters
     ----------
     name : str
         What results call it.
     attacks : tuple of AttackSpec
-        In order, with different names.
+        In order, with different names (in an independent suite: within each column).
     attack_all : bool
-        ``False``: a cascade. Misclassified clean images count as broken and each attack runs on
-        what is still robust. ``True``: every attack runs on all images, misclassified clean ones
-        included, and an image is robust if each attack's final point is classified correctly.
+        Every attack runs on all images, misclassified clean ones included, and an image is robust
+        if each attack's final point is classified correctly. Otherwise misclassified clean images
+        count as broken.
+    columns : tuple of Column
+        None: a cascade, in which each attack runs on what those before have left. Else the suite
+        is independent: every column begins with all correctly classified images, and has an
+        accuracy of its own. The columns have different names and lie one after another. In both
+        cases an image is robust if no attack has broken it.
+
+    Raises
+    ------
+    ValueError
+        For names that are not different, or columns that do not fit.
     """
 
     name: str
     attacks: tuple[AttackSpec, ...]
     attack_all: bool = False
+    columns: tuple[Column, ...] = ()
 
     def __post_init__(self) -> None:
-        names = [spec.name for spec in self.attacks]
-        if not names or len(set(names)) != len(names):
-            raise ValueError(f"suite {self.name}: give attacks with different names, not {names}")
+        for column in self.cascades:
+            names = [spec.name for spec in self.attacks[column.start : column.stop]]
+            if not names or len(set(names)) != len(names):
+                raise ValueError(
+                    f"suite {column.name}: give attacks with different names, not {names}"
+                )
+        names = [column.name for column in self.columns]
+        if len(set(names)) != len(names):
+            raise ValueError(f"suite {self.name}: give columns with different names, not {names}")
+        ends = [column.stop for column in self.cascades]
+        if [column.start for column in self.cascades] != [0, *ends[:-1]] or (
+            ends[-1] != len(self.attacks)
+        ):
+            raise ValueError(f"suite {self.name}: its columns do not lie one after another")
+        if self.attack_all and self.columns:
+            raise ValueError(f"suite {self.name}: attack_all is for suites without columns")
+
+    @property
+    def mode(self) -> str:
+        """Return "cascade" or "independent"; "all" for a suite with ``attack_all``."""
+        return mode_of(self.columns, attack_all=self.attack_all)
+
+    @property
+    def cascades(self) -> tuple[Column, ...]:
+        """The columns; those of a suite without any: all its attacks as one."""
+        return self.columns or (Column(self.name, 0, len(self.attacks)),)
+
+    @property
+    def labels(self) -> list[str]:
+        """What results call each attack: see `attack_labels`."""
+        return attack_labels([spec.name for spec in self.attacks], self.columns)
 
     def describe(self) -> dict[str, Any]:
         """Return all that the suite asks for, as plain data (to print, to hash)."""
         attacks = [spec.describe() for spec in self.attacks]
-        return {"name": self.name, "attack_all": self.attack_all, "attacks": attacks}
+        described = {"name": self.name, "attack_all": self.attack_all, "attacks": attacks}
+        if self.columns:
+            described["columns"] = [dict(vars(column)) for column in self.columns]
+        return described
+
+
+def mode_of(columns: Sequence[Column], *, attack_all: bool) -> str:
+    """Return the word for how a suite's attacks follow each other; see `Suite.mode`."""
+    return "all" if attack_all else "independent" if columns else "cascade"
+
+
+def attack_labels(names: Sequence[str], columns: Sequence[Column]) -> list[str]:
+    """Return what results call attacks: their names; within a longer column, "column/attack".
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the suite's attacks, in order.
+    columns : sequence of Column
+        Of an independent suite; empty for others.
+    """
+    if not columns:
+        return list(names)
+    return [
+        column.name if len(column) == 1 else f"{column.name}/{names[position]}"
+        for column in columns
+        for position in range(column.start, column.stop)
+    ]
 
 
 def register_attack(
@@ -187,37 +275,78 @@ def list_suites() -> list[str]:
     return sorted(_suites)
 
 
-def attack_suite(suite: str | Suite | Iterable[str | AttackSpec], norm: str = "linf") -> Suite:
+def attack_suite(
+    suite: str | Suite | Iterable[str | AttackSpec | Suite],
+    norm: str = "linf",
+    suite_mode: str | None = None,
+) -> Suite:
     """Resolve a suite.
 
     Parameters
     ----------
-    suite : str, Suite, or iterable of str and AttackSpec
-        A registered name; a suite, which is returned; or a list of attacks (a name stands for
-        the attacks of that suite, or for one attack with its default budget), which becomes a
-        cascade named "custom".
+    suite : str, Suite, or iterable of str, AttackSpec and Suite
+        A registered name; a suite; or a list, which becomes a suite named "custom". A name in a
+        list stands for the suite of that name, or for one attack with its default budget.
     norm : str
         The threat model's norm: some suites have other budgets for l1.
+    suite_mode : {"cascade", "independent"}, optional
+        "cascade": each attack runs on what those before have left. "independent": each runs on
+        all correctly classified images; a suite within a list stays a cascade, and is one column.
+        Without it a list is a cascade, and a suite what it was made as.
 
     Raises
     ------
     ValueError
-        For an unknown name.
+        For an unknown name or mode, or attacks that do not have different names.
     """
-    if isinstance(suite, Suite):
-        return suite
+    if suite_mode not in (None, *SUITE_MODES):
+        raise ValueError(f"suite_mode is one of {', '.join(SUITE_MODES)}, not {suite_mode!r}")
     if isinstance(suite, str):
-        if suite not in _suites:
-            raise ValueError(f"suite is one of {', '.join(list_suites())}, not {suite!r}")
-        return _l1_suites.get(suite, _suites[suite]) if norm == "l1" else _suites[suite]
-    specs: list[AttackSpec] = []
-    for item in suite:
-        if isinstance(item, str):
-            known = item in _suites or item not in _attacks
-            specs += attack_suite(item, norm).attacks if known else [AttackSpec(item)]
-        else:
-            specs.append(item)
-    return Suite("custom", tuple(specs))
+        suite = _known_suite(suite, norm)
+    if isinstance(suite, Suite):
+        return _in_mode(suite, suite_mode)
+    members = [_member(item, norm) for item in suite]
+    if suite_mode == "independent":
+        return independent_suite("custom", members)
+    return Suite("custom", tuple(spec for member in members for spec in member.attacks))
+
+
+def independent_suite(name: str, members: Iterable[Suite]) -> Suite:
+    """Return an independent suite: each member is a column, or brings its own columns."""
+    attacks: list[AttackSpec] = []
+    columns: list[Column] = []
+    for member in members:
+        start = len(attacks)
+        columns += [Column(c.name, start + c.start, start + c.stop) for c in member.cascades]
+        attacks += member.attacks
+    return Suite(name, tuple(attacks), columns=tuple(columns))
+
+
+def _known_suite(name: str, norm: str) -> Suite:
+    if name not in _suites:
+        hint = suggest(name, [*list_suites(), *list_attacks()])
+        raise ValueError(f"suite is one of {', '.join(list_suites())}, not {name!r}{hint}")
+    return _l1_suites.get(name, _suites[name]) if norm == "l1" else _suites[name]
+
+
+def _in_mode(suite: Suite, mode: str | None) -> Suite:
+    """Return a suite whose attacks follow each other as wanted."""
+    if mode in (None, suite.mode):
+        return suite
+    if mode == "cascade":
+        return replace(suite, attack_all=False, columns=())
+    columns = tuple(Column(spec.name, k, k + 1) for k, spec in enumerate(suite.attacks))
+    return replace(suite, attack_all=False, columns=columns)
+
+
+def _member(item: str | AttackSpec | Suite, norm: str) -> Suite:
+    """Return an item of a list as a suite: of one attack, if it is one."""
+    if isinstance(item, Suite):
+        return item
+    if isinstance(item, str) and (item in _suites or item not in _attacks):
+        return _known_suite(item, norm)
+    spec = AttackSpec(item) if isinstance(item, str) else item
+    return Suite(spec.name, (spec,))
 
 
 def _budget(attack: Attack) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from robustray.attacks.norms import add_toward, norm_per_example, per_example
 from robustray.attacks.projections import project_l1
+from robustray.manifest.lengths import Extent, Length, check_length
+from robustray.manifest.words import suggest
 from robustray.random import ExampleRandom
 
 NORMS = ("linf", "l2", "l1")
@@ -41,7 +43,8 @@ class ThreatModel:
     ------
     ValueError
         For an unknown norm, an eps that is not a positive number (linf: at most the width of the
-        box), or a box that is empty or that the norm does not know.
+        box; attacks, which know the images, hold l2 and l1 to its diameter), or a box that is
+        empty or that the norm does not know.
     """
 
     norm: str
@@ -50,14 +53,13 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
-            raise ValueError(f"threat model: norm is one of {', '.join(NORMS)}, not {self.norm!r}")
+            hint = suggest(self.norm, NORMS)
+            raise ValueError(
+                f"threat model: norm is one of {', '.join(NORMS)}, not {self.norm!r}{hint}"
+            )
         object.__setattr__(self, "eps", _positive("eps", self.eps))
         object.__setattr__(self, "box", _box(self.box))
-        if self.norm == "linf" and self.eps > self.high - self.low:
-            raise ValueError(
-                f"threat model: eps={self.eps:g} is wider than the pixel box "
-                f"[{self.low:g}, {self.high:g}]; eps is in those units (8/255, not 8, in [0, 1])"
-            )
+        self.require_length("eps", self.eps)
         if self.norm == "l1":
             self.require_unit_box("l1")
 
@@ -70,6 +72,26 @@ class ThreatModel:
     def high(self) -> float:
         """The largest value of a pixel; inf where there is no box."""
         return math.inf if self.box is None else self.box[1]
+
+    def require_length(self, what: str, value: float, size: int | None = None) -> None:
+        """Refuse a length, such as eps or a step, that is longer than the box in this norm.
+
+        Parameters
+        ----------
+        what : str
+            What it is called.
+        value : float
+            In the units of the box.
+        size : int, optional
+            Numbers in an image; without it l2 and l1 have no limit.
+
+        Raises
+        ------
+        ValueError
+            If no two points of the box are that far apart.
+        """
+        length = Length(f"threat model: {what}", value, self.norm)
+        check_length(length, Extent(self.low, self.high, size))
 
     def require_unit_box(self, what: str) -> None:
         """Refuse another box than (0, 1) for what knows no other.

@@ -19,8 +19,9 @@ from robustray.attacks.gradients import predict_logits
 from robustray.attacks.network import Network
 from robustray.attacks.oracle import SearchOracle
 from robustray.attacks.result import AttackResult
+from robustray.attacks.rows import join_rows, move_rows, take_rows
 from robustray.attacks.shapes import Shapes
-from robustray.attacks.steppers import BatchNoise, Entrants, SlotState, Stepper, take_rows
+from robustray.attacks.steppers import BatchNoise, Entrants, SlotState, Stepper
 from robustray.attacks.suite import AttackSpec
 from robustray.attacks.threat import ThreatModel
 
@@ -69,8 +70,7 @@ def run_attack_upstream(
         noise = BatchNoise(torch.Generator().manual_seed(seed))
         stepper = spec.stepper(threat, noise, upstream=True, **spec.options)
         results.append(_run_batch(stepper, network, part))
-    columns = zip(*(vars(result).values() for result in results), strict=True)
-    return AttackResult(*(torch.cat(column).to(examples.x.device) for column in columns))
+    return move_rows(join_rows(results), examples.x.device)
 
 
 def clean_logits_upstream(network: Network, examples: Examples, batch_size: int) -> Tensor:

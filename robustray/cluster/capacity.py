@@ -1,12 +1,12 @@
-"""What a cluster can offer to one trial: its live nodes, and node types that it may still start."""
+"""What a cluster can offer to one trial: its live nodes, and perhaps nodes that are to come."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import ray
-from ray._private.state import state as ray_state
 
+from robustray.cluster.autoscaler import may_grow
 from robustray.errors import UserError
 from robustray.manifest import Resources
 
@@ -15,18 +15,17 @@ _ROUNDING = 1e-9  # 0.3 / 0.1 is a little less than 3 in binary
 
 @dataclass(frozen=True)
 class Capacity:
-    """Resources of single nodes, as (CPUs, GPUs): live ones, and declared autoscaler types."""
+    """Resources of the live nodes, each as (CPUs, GPUs), and whether more may come.
+
+    Which nodes an autoscaler may start is not known: under KubeRay nobody in the cluster says it.
+    """
 
     live: tuple[tuple[float, float], ...]
-    declared: tuple[tuple[float, float], ...]
+    grows: bool = False
 
     def fits_live(self, resources: Resources) -> bool:
         """Whether the live nodes could hold one trial, were they empty."""
         return self.slots(resources) >= (resources.min_workers or resources.workers)
-
-    def fits_declared(self, resources: Resources) -> bool:
-        """Whether a node that the autoscaler may start could hold one of a trial's workers."""
-        return any(_slots(node, resources) for node in self.declared)
 
     def trials_at_once(self, resources: Resources) -> int:
         """Return how many trials the live nodes could hold, at least 1."""
@@ -43,49 +42,41 @@ class Capacity:
 
 
 def read_capacity() -> Capacity:
-    """Ask the connected cluster for its nodes and for its autoscaler's node types."""
+    """Ask the connected cluster for its nodes, and whether it may get more."""
     live = tuple(
         (node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
         for node in ray.nodes()
         if node["Alive"]
     )
-    config = ray_state.get_cluster_config()
-    groups = config.node_group_configs if config else ()
-    declared = tuple(
-        (float(group.resources.get("CPU", 0)), float(group.resources.get("GPU", 0)))
-        for group in groups
-        if group.max_count != 0
-    )
-    return Capacity(live, declared)
+    return Capacity(live, may_grow())
 
 
 def has_gpu(capacity: Capacity) -> bool:
-    """Whether any node, live or declared, has a GPU."""
-    return any(gpus > 0 for _, gpus in (*capacity.live, *capacity.declared))
+    """Whether any live node has a GPU."""
+    return any(gpus > 0 for _, gpus in capacity.live)
 
 
 def check_fits(resources: Resources, capacity: Capacity) -> bool:
-    """Refuse a trial that no node can ever hold.
+    """Refuse a trial for which there is no room on a cluster that does not grow.
 
     Returns
     -------
     bool
-        True if a live node can hold it, False if one must be started first.
+        True if live nodes can hold it, False if some must be started first.
 
     Raises
     ------
     UserError
-        If neither a live node nor a declared node type is large enough.
+        If no live nodes are large enough, and no others can come.
     """
     if capacity.fits_live(resources):
         return True
-    if capacity.fits_declared(resources):
+    if capacity.grows:
         return False
     raise UserError(
         f"resources: a trial asks for {describe(resources)}, and there is no room for it. Live "
-        f"nodes: {list_nodes(capacity.live)}. Node types that the autoscaler may start: "
-        f"{list_nodes(capacity.declared)}. Ask for less with --set resources.gpus=..., "
-        "resources.cpus=... or resources.workers=..."
+        f"nodes: {list_nodes(capacity.live)}; there is no autoscaler that could start others. "
+        "Ask for less with --set resources.gpus=..., resources.cpus=... or resources.workers=..."
     )
 
 

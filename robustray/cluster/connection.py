@@ -5,12 +5,17 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 
 from robustray.errors import MachineError
+from robustray.faults import find_fault
 
 # Tune must not retry, snapshot often, write result files or print: the store holds the state.
 _TUNE_SETTINGS = {
@@ -19,6 +24,10 @@ _TUNE_SETTINGS = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+
+_LOOK_S = 2.0
+_GCS_TIMEOUT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own patience with its head
+_GCS_SHARE = 0.75  # of it, before Ray ends the process
 
 
 @contextmanager
@@ -41,14 +50,64 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address := os.environ.get("RAY_ADDRESS"):
         _check_answers(address)
-        ray.init(**quiet)
+        _start(f"the Ray cluster at RAY_ADDRESS={address} can't be used", **quiet)
     else:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray.init(address="local", include_dashboard=False, num_cpus=num_cpus, **quiet)
+        local = {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
+        _start("Ray can't be started on this machine", **local, **quiet)
+    try:
+        with _watched(ray.get_runtime_context().gcs_address):
+            yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _watched(address: str) -> Iterator[None]:
+    """End this process with one line and exit code 3 where Ray's head (its GCS) is lost.
+
+    Ray itself would end it a little later, from its own threads, with a page of C++ and exit
+    code 1; nothing that is called here could catch that. The store has all that was committed.
+    """
+    ended = threading.Event()
+    patience_s = _GCS_SHARE * float(os.environ.get(_GCS_TIMEOUT, 60))
+    threading.Thread(target=_watch, args=(address, patience_s, ended), daemon=True).start()
     try:
         yield
     finally:
-        ray.shutdown()
+        ended.set()
+
+
+def _watch(address: str, patience_s: float, ended: threading.Event) -> None:
+    host, _, port = address.rpartition(":")
+    seen = time.monotonic()
+    while not ended.wait(_LOOK_S):
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S).close()
+            seen = time.monotonic()
+        except OSError as error:
+            if time.monotonic() - seen > patience_s and not ended.is_set():
+                sys.stdout.flush()
+                words = f"error: Ray's head at {address} is lost ({error.strerror or error}). "
+                os.write(2, f"{words}Nothing is lost; give the same command again\n".encode())
+                os._exit(MachineError.exit_code)
+
+
+def _start(words: str, **settings: Any) -> None:
+    """Call ``ray.init``, whose errors are of many classes and all the machine's.
+
+    Raises
+    ------
+    MachineError
+        With one line on what Ray said.
+    """
+    try:
+        ray.init(**settings)
+    except Exception as error:
+        said = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
+        fault = find_fault(error)
+        remedy = f"; {fault.remedy}" if fault and fault.kind != "preemption" else ""
+        raise MachineError(f"{words}: {said.strip()[:400]}{remedy}") from error
 
 
 def _check_answers(address: str) -> None:

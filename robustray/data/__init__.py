@@ -2,7 +2,14 @@
 
 from robustray.data.batches import Batch, EpochBatches, eval_batches, steps_per_epoch
 from robustray.data.dataset import ROLES, Dataset, Split, digest_of
-from robustray.data.load import DataFacts, data_root, describe, load_dataset, needed_files
+from robustray.data.load import (
+    DataFacts,
+    data_root,
+    describe,
+    load_dataset,
+    needed_files,
+    needed_forms,
+)
 
 __all__ = [
     "ROLES",
@@ -17,5 +24,6 @@ __all__ = [
     "eval_batches",
     "load_dataset",
     "needed_files",
+    "needed_forms",
     "steps_per_epoch",
 ]

@@ -8,15 +8,16 @@ a dict with ``data`` and ``extrapolated_targets``.
 from __future__ import annotations
 
 import hashlib
-import zipfile
+import mmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from robustray.data.arrays import ArrayError, read_npz
 from robustray.data.dataset import Split
-from robustray.data.readers import unpickle_stream
+from robustray.data.readers import unpickle_arrays
 from robustray.errors import DataError
 from robustray.manifest.schema import ExtraData
 
@@ -75,25 +76,27 @@ def _columns(path: Path) -> tuple[np.ndarray, np.ndarray]:
     missing = [name for name in names if name not in record]
     if missing:
         raise DataError(f"data.extra: {path} has no {' and no '.join(missing)}")
-    x, y = (np.asarray(record[name]) for name in names)
+    try:
+        x, y = (np.asarray(record[name]) for name in names)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise DataError(f"data.extra: {path} holds lists that are no arrays: {error}") from error
     return x, y
 
 
 def _read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names if name in archive}
-    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        return read_npz(path, names)
+    except ArrayError as error:
         raise DataError(f"data.extra: {path} is not an npz of plain arrays: {error}") from error
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
-    with path.open("rb") as stream:
-        try:
-            record = unpickle_stream(stream)
-        except DataError as error:
-            advice = f"write it as npz with {' and '.join(_KEYS['.npz'])}"
-            raise DataError(f"data.extra: {path}: {error}. Nothing was run; {advice}") from error
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            record = unpickle_arrays(data)
+    except (DataError, ValueError) as error:  # an empty file can't be mapped
+        advice = f"write it as npz with {' and '.join(_KEYS['.npz'])}"
+        raise DataError(f"data.extra: {path}: {error}. Nothing was run; {advice}") from error
     return {k.decode("latin1") if isinstance(k, bytes) else str(k): v for k, v in record.items()}
 
 

@@ -9,11 +9,15 @@ from pathlib import Path
 
 from robustray.data.download import download
 from robustray.data.sources import OfficialFile, Part
+from robustray.data.streams import open_tar, read_tar_member
 from robustray.errors import DataError
+
+_LARGEST = 512 << 20
+_MEMBERS = 100
 
 
 def read_part(name: str, part: Part, root: Path, *, fetch: bool) -> list[bytes]:
-    """Return the verified bytes of a part's files.
+    """Return the verified bytes of a part's files, which may lie there unpacked or in an archive.
 
     Parameters
     ----------
@@ -48,23 +52,59 @@ def read_part(name: str, part: Part, root: Path, *, fetch: bool) -> list[bytes]:
 
 
 def _read(name: str, file: OfficialFile, root: Path) -> bytes:
-    path = root / file.path
+    """Return a file's bytes from the first of its forms that is intact."""
+    reasons = []
+    for path, md5 in file.forms:
+        if not (root / path).exists():
+            continue
+        try:
+            return _verified(root / path, file.path, md5, file)
+        except DataError as error:
+            reasons.append(str(error))
     advice = (
         "Put the official file there, name another folder in ROBUSTRAY_DATA, "
         "stage it in the store (robustray data push), or set data.download: true"
     )
+    if reasons:
+        raise DataError(f"{name}: {'; '.join(reasons)}. {advice}")
+    others = " or ".join(path for path, _ in file.forms[1:])
+    also = f", and so is {others}" if others else ""
+    raise DataError(
+        f"{name}: {root / file.path} is missing (expected md5 {file.md5}){also}. {advice}"
+    )
+
+
+def _verified(path: Path, member: str, md5: str, file: OfficialFile) -> bytes:
+    """Return the bytes of one form, or of the member of an archive that is one."""
     try:
-        blob = path.read_bytes()
-    except FileNotFoundError:
-        message = f"{name}: {path} is missing (expected md5 {file.md5}). {advice}"
-        raise DataError(message) from None
+        if file.archive is not None and md5 == file.archive[1]:
+            blob, md5 = _from_archive(path, member), file.md5
+        elif (size := path.stat().st_size) > _LARGEST:
+            raise DataError(f"{path} has {size} bytes; no official file has more than {_LARGEST}")
+        else:
+            blob = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{name}: {path} can't be read: {error.strerror}") from error
+        raise DataError(f"{path} can't be read: {error.strerror or error}") from error
     found = hashlib.md5(blob, usedforsecurity=False).hexdigest()
-    if found != file.md5:
-        wrong = f"is damaged: {len(blob)} bytes with md5 {found}, expected md5 {file.md5}"
-        raise DataError(f"{name}: {path} {wrong}. {advice}")
+    if found != md5:
+        wrong = f"is damaged: {len(blob)} bytes with md5 {found}, expected md5 {md5}"
+        raise DataError(f"{path} {wrong}")
     return blob
+
+
+def _from_archive(path: Path, name: str) -> bytes:
+    try:
+        with open_tar(path, 2 * _LARGEST) as archive:
+            for number, member in enumerate(archive):
+                if number >= _MEMBERS:
+                    break
+                if member.name == name and member.isreg() and member.size <= _LARGEST:
+                    return read_tar_member(archive, member)
+    except OSError:
+        raise
+    except Exception as error:  # damaged archives lead the decompressors into many kinds
+        raise DataError(f"{path} is damaged: {error or type(error).__name__}") from error
+    raise DataError(f"{path} is damaged: it holds no {name}")
 
 
 @contextmanager

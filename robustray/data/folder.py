@@ -54,6 +54,29 @@ def read_folder(
     DataError
         If the table, a column, a number or an image is missing, or the split is empty.
     """
+    rows_N, y_N, paths = _listed(config, split, root)
+    parameters = _parameters(config, split, paths)
+    made = cached(cache, "folder", parameters, lambda: {"x": _images(paths, config.size)})
+    return made["x"], torch.from_numpy(y_N.astype(np.int64)), torch.from_numpy(rows_N)
+
+
+def count_folder(config: FolderData, split: str, root: Path) -> int:
+    """Return how many images a split has; all must be there, and none is opened.
+
+    Raises
+    ------
+    DataError
+        As `read_folder`, but for images that can't be read.
+    """
+    paths = _listed(config, split, root)[2]
+    _parameters(config, split, paths)
+    return len(paths)
+
+
+def _listed(
+    config: FolderData, split: str, root: Path
+) -> tuple[np.ndarray, np.ndarray, list[Path]]:
+    """Return rows of the table, classes and files of a split."""
     folder = root / config.root
     table = _table(config, folder)
     rows_N = _rows(config, split, folder, table)
@@ -62,10 +85,7 @@ def read_folder(
         row = int(rows_N[~np.isfinite(target_N)][0])
         raise DataError(f"{config.table}: row {row + 1} has no number in {config.target!r}")
     y_N = (target_N < config.threshold) if config.below else (target_N > config.threshold)
-    paths = [folder / str(path) for path in table[config.path].iloc[rows_N]]
-    parameters = _parameters(config, split, paths)
-    made = cached(cache, "folder", parameters, lambda: {"x": _images(paths, config.size)})
-    return made["x"], torch.from_numpy(y_N.astype(np.int64)), torch.from_numpy(rows_N)
+    return rows_N, y_N, [folder / str(path) for path in table[config.path].iloc[rows_N]]
 
 
 def preprocess(pixels_HW: np.ndarray, size: int) -> np.ndarray:

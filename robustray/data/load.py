@@ -136,15 +136,23 @@ def needed_files(
     DataError
         If the configuration asks for what is not there.
     """
+    return tuple(forms[0] for forms in needed_forms(config, splits))
+
+
+def needed_forms(
+    config: DataConfig, splits: Collection[str] = ROLES
+) -> tuple[tuple[tuple[str, str | None], ...], ...]:
+    """Return `needed_files`, each with what may lie there in its place: unpacked, or an archive."""
     facts, source = describe(config), SOURCES[config.name]
     parts: list[Part] = []
     if "train" in splits or "validation" in splits:
         parts += _first_parts(_training_parts(source, config), facts.train + facts.validation)
     if "test" in splits:
         parts += _first_parts(source.test, facts.test)
-    files: list[tuple[str, str | None]] = [(f.path, f.md5) for part in parts for f in part.files]
+    files: list[tuple[tuple[str, str | None], ...]] = []
+    files += [file.forms for part in parts for file in part.files]
     if config.extra and "train" in splits:
-        files.append((config.extra.file, config.extra.sha256))
+        files.append(((config.extra.file, config.extra.sha256),))
     return tuple(files)
 
 

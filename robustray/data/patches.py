@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from scipy.special import betaincinv
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -86,6 +85,8 @@ def _sides(
     """Return height and width of each rectangle before it is cut off: int64 (N, 2)."""
     if augmentation.cutmix_window is not None:
         return torch.full((count, 2), augmentation.cutmix_window)
+    from scipy.special import betaincinv  # takes a while to import, and only CutMix needs it
+
     uniform_N = torch.rand(count, generator=source, dtype=torch.float64).numpy()
     share_N = torch.from_numpy(betaincinv(augmentation.cutmix, augmentation.cutmix, uniform_N))
     return (torch.sqrt(1 - share_N)[:, None] * torch.tensor(size)).long()

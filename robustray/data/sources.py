@@ -17,10 +17,24 @@ from robustray.data.readers import Arrays, read_cifar, read_digits, read_mnist
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """A file below the data root, and the MD5 that its publisher gives."""
+    """A file below the data root, and the MD5 that its publisher gives.
+
+    ``unpacked_md5`` is that of a gzipped file's content, which may lie there in its place (without
+    ".gz"); ``archive`` is the tar archive, with its MD5, that publishes the file under its path.
+    """
 
     path: str
     md5: str
+    unpacked_md5: str | None = None
+    archive: tuple[str, str] | None = None
+
+    @property
+    def forms(self) -> tuple[tuple[str, str], ...]:
+        """Paths and digests of what holds this content, the preferred one first."""
+        found = [(self.path, self.md5)]
+        if self.unpacked_md5 is not None:
+            found.append((self.path.removesuffix(".gz"), self.unpacked_md5))
+        return (*found, self.archive) if self.archive is not None else tuple(found)
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,9 @@ class Source:
     test: tuple[Part, ...]
 
 
+_CIFAR10_ARCHIVE = ("cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a")
+
+
 def _cifar10() -> Source:
     folder, read = "cifar-10-batches-py", partial(read_cifar, label_key=b"labels")
     digests = (
@@ -59,11 +76,14 @@ def _cifar10() -> Source:
         "482c414d41f54cd18b22e5b47cb7c3cb",
     )
     train = tuple(
-        Part(f"data_batch_{k + 1}", (OfficialFile(f"{folder}/data_batch_{k + 1}", md5),),
+        Part(f"data_batch_{k + 1}",
+             (OfficialFile(f"{folder}/data_batch_{k + 1}", md5, archive=_CIFAR10_ARCHIVE),),
              10_000 * k, 10_000, read)
         for k, md5 in enumerate(digests)
     )  # fmt: skip
-    test_file = OfficialFile(f"{folder}/test_batch", "40351d587109b95175f43aff81a1287e")
+    test_file = OfficialFile(
+        f"{folder}/test_batch", "40351d587109b95175f43aff81a1287e", archive=_CIFAR10_ARCHIVE
+    )
     names = "airplane automobile bird cat deer dog frog horse ship truck"
     test = Part("test_batch", (test_file,), 0, 10_000, read)
     return Source("cifar10", (3, 32, 32), tuple(names.split()), train, (test,))
@@ -83,8 +103,9 @@ wardrobe whale willow_tree wolf woman worm
 
 def _cifar100() -> Source:
     folder, read = "cifar-100-python", partial(read_cifar, label_key=b"fine_labels")
-    train = OfficialFile(f"{folder}/train", "16019d7e3df5f24257cddd939b257f8d")
-    test = OfficialFile(f"{folder}/test", "f0ef6b0ae62326f3e7ffdfab6717acfc")
+    archive = ("cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85")
+    train = OfficialFile(f"{folder}/train", "16019d7e3df5f24257cddd939b257f8d", archive=archive)
+    test = OfficialFile(f"{folder}/test", "f0ef6b0ae62326f3e7ffdfab6717acfc", archive=archive)
     return Source(
         "cifar100",
         (3, 32, 32),
@@ -94,16 +115,27 @@ def _cifar100() -> Source:
     )
 
 
-def _mnist() -> Source:
-    def part(name: str, prefix: str, size: int, images_md5: str, labels_md5: str) -> Part:
-        images = OfficialFile(f"MNIST/raw/{prefix}-images-idx3-ubyte.gz", images_md5)
-        labels = OfficialFile(f"MNIST/raw/{prefix}-labels-idx1-ubyte.gz", labels_md5)
-        return Part(name, (images, labels), 0, size, read_mnist)
+_Md5s = tuple[str, str]  # of the gzipped file, and of its content
 
-    train_md5s = ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432")
-    test_md5s = ("9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c")
-    train = part("train", "train", 60_000, *train_md5s)
-    test = part("test", "t10k", 10_000, *test_md5s)
+
+def _mnist() -> Source:
+    def part(name: str, prefix: str, size: int, images: _Md5s, labels: _Md5s) -> Part:
+        files = (
+            OfficialFile(f"MNIST/raw/{prefix}-images-idx3-ubyte.gz", *images),
+            OfficialFile(f"MNIST/raw/{prefix}-labels-idx1-ubyte.gz", *labels),
+        )
+        return Part(name, files, 0, size, read_mnist)
+
+    train = part(
+        "train", "train", 60_000,
+        ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "6bbc9ace898e44ae57da46a324031adb"),
+        ("d53e105ee54ea40749a09fcbcd1e9432", "a25bea736e30d166cdddb491f175f624"),
+    )  # fmt: skip
+    test = part(
+        "test", "t10k", 10_000,
+        ("9fb629c4189551a2d022fa330f9573f3", "2646ac647ad5339dbf082846283269ea"),
+        ("ec29112dd5afa0611ce80d1b7f02629c", "27ae3e4e09519cfbb04c329615203637"),
+    )  # fmt: skip
     return Source("mnist", (1, 28, 28), tuple("0123456789"), (train,), (test,))
 
 

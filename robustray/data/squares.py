@@ -19,7 +19,7 @@ from torch import Tensor
 from robustray.data.cached import cached
 
 _SEEDS = {"train": 7, "validation": 8, "test": 9}
-_COUNTS = {"train": 10_000, "validation": 200, "test": 1000}
+COUNTS = {"train": 10_000, "validation": 200, "test": 1000}
 _FIRST = {"train": 0, "validation": 10_000, "test": 10_200}
 _FACTORS = (0.5, 0.8)  # of class 1 and class 0
 _DARK, _BRIGHT = -0.5, 0.5
@@ -80,7 +80,7 @@ def square_images(
         float32 (N,), 0.5 or 0.8.
     """
     source = np.random.RandomState(_SEEDS[split])
-    factor_N = source.choice(_FACTORS, _COUNTS[split])[:limit]
+    factor_N = source.choice(_FACTORS, COUNTS[split])[:limit]
     y_N = (factor_N < 0.7).astype(np.int64)
     clean = [clean_square(setting, label) for label in (0, 1)]
     shape = (setting.size, setting.size)
@@ -104,9 +104,9 @@ def make_squares(
     written to it otherwise. Global indices count training images from 0, validation images from
     10,000 and test images from 10,200.
     """
-    count = min(limit or _COUNTS[split], _COUNTS[split])
+    count = min(limit or COUNTS[split], COUNTS[split])
     parameters = {"generator": "squares", **asdict(setting), "split": split, "count": count}
     parameters |= {"seed": _SEEDS[split], "factors": list(_FACTORS)}
     made = cached(cache, "squares", parameters, lambda: square_images(setting, split, count))
     index_N = torch.arange(count) + _FIRST[split]
-    return made["x"], made["y"], index_N, _COUNTS[split]
+    return made["x"], made["y"], index_N, COUNTS[split]

@@ -129,6 +129,7 @@ def load_study(
     root: Path | None = None,
     cache: Path | None = None,
     limit: int | None = None,
+    limit_name: str = "limit",
     folder: FolderData | None = None,
     preprocessing: str = "Res256Crop224",
     seed: int = 0,
@@ -150,6 +151,8 @@ def load_study(
         Where sets that take long to make are kept, with what they were made from.
     limit : int, optional
         Only the first of them.
+    limit_name : str
+        What the limit is called where it was given, for messages.
     folder : FolderData, optional
         For "folder": which files.
     preprocessing : {"Res256Crop224", "Crop288"}
@@ -178,7 +181,7 @@ def load_study(
         found = _folder(folder, split, data_root(root), cache)
     else:
         raise DataError(f"no data set {name!r} of the study, or its section folder is missing")
-    return _first(found, limit)
+    return _first(found, limit, limit_name)
 
 
 def to_signed(x: Tensor) -> Tensor:
@@ -199,11 +202,13 @@ def shuffled_split(count: int, split: str) -> np.ndarray:
     return order_N[:held] if split == "validation" else order_N[held:]
 
 
-def _first(split: StudySplit, limit: int | None) -> StudySplit:
+def _first(split: StudySplit, limit: int | None, limit_name: str) -> StudySplit:
     if limit is None or limit == len(split):
         return split
     if limit > len(split):
-        raise DataError(f"{split.label}: {limit} examples are asked for, there are {len(split)}")
+        raise DataError(
+            f"{limit_name} is {limit}, but {split.label} has only {len(split)} examples"
+        )
     return replace(split.select(slice(limit)), label=f"{split.label}[:{limit}]")
 
 

@@ -80,14 +80,13 @@ def valid_records(task: Task, units: UnitStore) -> dict[str, UnitRecord]:
     there = units.committed(task.subject.digest)
     found = units.records(unit for unit in task.units() if unit.prefix in there)
     for range_ in task.ranges:
-        before: UnitRecord | None = None
-        for unit in task.chain(range_):
+        chain = task.chain(range_)
+        for unit in chain[1:]:
             record = found.get(unit.prefix)
+            before = found.get(chain[task.before(unit.position)].prefix)
             if record and before and record.previous != before.digest:
                 units.discard(unit)
                 del found[unit.prefix]
-                record = None
-            before = record
     return found
 
 
@@ -104,11 +103,12 @@ def _add_chain(
     agenda: Agenda, item: Work, chain: list[Unit], records: Mapping[str, UnitRecord]
 ) -> None:
     """Add the units of a range; those that another task has brought are left as they are."""
-    task, before = item.task, None
+    task = item.task
     for unit in chain:
+        before = chain[task.before(unit.position)] if unit.position else None
         if unit.prefix not in agenda.nodes:
             after = (before.prefix,) if before else ()
-            if item.audit_key and unit.position == 1:
+            if item.audit_key and unit.position and task.begins(unit.position):
                 after += (item.audit_key,)
             agenda.orders[unit.prefix] = (unit, before)
             agenda.nodes[unit.prefix] = Node(
@@ -119,7 +119,6 @@ def _add_chain(
                 examples=_examples(task, unit, before, records),
                 cost=(item.macs or 1) * _passes(task, unit.position),
             )
-        before = unit
 
 
 def _passes(task: Task, position: int) -> float:
@@ -135,4 +134,4 @@ def _examples(
         return size
     if before.prefix in records:
         return records[before.prefix].counts["robust"]
-    return size * CLEAN_ACCURACY * (1.0 if unit.position == 1 else ROBUST_SHARE)
+    return size * CLEAN_ACCURACY * (1.0 if task.begins(unit.position) else ROBUST_SHARE)

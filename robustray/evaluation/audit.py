@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustray.attacks import ThreatModel
+from robustray.attacks import ThreatModel, plausibility
 from robustray.attacks.context import judging
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
 from robustray.attacks.inputs import check_logits
 from robustray.evaluation import masking, stability
 from robustray.evaluation.findings import Finding
 
-AUDIT_VERSION = 2
+AUDIT_VERSION = 3
 IMAGES = 64
 
 
@@ -65,7 +65,8 @@ def audit(
     few = examples.take(slice(0, min(IMAGES, compute_shape)))
     full = few.padded(compute_shape).to(network.device)
     with judging(model):
-        check_logits(clean_logits(network, few, schedule), few)
+        logits = clean_logits(network, few, schedule)
+        check_logits(logits, few)
         with torch.no_grad():
             random_ = stability.randomness(network, full)
             mates = stability.batch_mates(network, full, random_.measured)
@@ -76,6 +77,7 @@ def audit(
                 mates,
                 stability.probabilities(network, full),
                 stability.logit_scale(network, full),
+                *plausibility.look(model, network, few, logits, threat, schedule, always=True),
             ]
         findings.append(stability.optimisation(network, full))
         gradients = masking.gradients(network, full)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from torch import nn
@@ -11,28 +10,36 @@ from robustray.attacks import ThreatModel
 from robustray.attacks.context import judging
 from robustray.attacks.inputs import checked_examples
 from robustray.data import Split
+from robustray.errors import CorruptObjectError
 from robustray.evaluation.audit import AUDIT_VERSION, IMAGES, audit
 from robustray.evaluation.composed import companions_finding
 from robustray.evaluation.findings import plain
 from robustray.evaluation.task import ENGINE_VERSION, Task
-from robustray.store import NotFoundError, ObjectStore, canonical_json, sha256_bytes
+from robustray.store import (
+    NotFoundError,
+    ObjectStore,
+    canonical_json,
+    read_sealed,
+    seal,
+    sha256_bytes,
+)
 
 Documents = list[dict[str, Any]]
 
 
 def audit_key(task: Task, images: Split) -> str:
     """Return where a task's audit is kept: a key that holds the digest of all it depends on."""
-    return f"audits/{sha256_bytes(canonical_json(_identity(task, images)))}.json"
+    return _key(_identity(task, images))
 
 
 def read_audit(store: ObjectStore, key: str) -> list[dict[str, Any]] | None:
     """Return the findings of an audit, or None where it was not made (or is damaged)."""
     try:
-        content = json.loads(store.get(key))
-        digest = content.pop("sha256")
-    except (NotFoundError, ValueError, KeyError, AttributeError):
+        content, verified = read_sealed(store, key)
+    except (NotFoundError, CorruptObjectError):
         return None
-    return content["findings"] if digest == sha256_bytes(canonical_json(content)) else None
+    is_this_one = verified and key == _key(content["identity"])
+    return content["findings"] if is_this_one else None
 
 
 def make_audit(store: ObjectStore, task: Task, images: Split, model: nn.Module) -> Documents:
@@ -58,10 +65,12 @@ def make_audit(store: ObjectStore, task: Task, images: Split, model: nn.Module) 
 
 
 def _keep(store: ObjectStore, key: str, identity: dict[str, Any], findings: Documents) -> None:
-    content = {"identity": identity, "findings": findings}
-    whole = content | {"sha256": sha256_bytes(canonical_json(content))}
     if read_audit(store, key) is None:
-        store.put(key, canonical_json(whole))
+        store.put(key, seal({"identity": identity, "findings": findings}))
+
+
+def _key(identity: dict[str, Any]) -> str:
+    return f"audits/{sha256_bytes(canonical_json(identity))}.json"
 
 
 def _identity(task: Task, images: Split) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from robustray.evaluation.plan import describe_plan
 from robustray.evaluation.status import describe_status
 from robustray.evaluation.study import describe_study, evaluate_study
 from robustray.manifest import Evaluation
+from robustray.models import find_model
 from robustray.reports import text_table
 from robustray.store import ObjectStore
 from robustray.tracking import default_tracking_uri, ui_command
@@ -23,11 +24,13 @@ Say = Callable[[str], None]
 
 
 def overrides(options: Namespace) -> list[str]:
-    """Return what --model, --weights, --suite and --study mean, as ``field=value``; then --set."""
+    """Return what the options for network, suite and study mean as ``field=value``; then --set."""
     found: list[str] = []
     if options.study:
         found += ["model=null", "factory=null", "weights=null", _assign("study", options.study)]
     if options.model:
+        if ":" not in options.model:
+            find_model(options.model)  # an unknown name is told before what else is missing
         names = ("factory", "model") if is_factory(options.model) else ("model", "factory")
         inner = "function" if names[0] == "factory" else "name"
         found += [_assign(names[0], {inner: options.model}), f"{names[1]}=null"]
@@ -35,6 +38,8 @@ def overrides(options: Namespace) -> list[str]:
         found.append(_assign("weights", {"uri": options.weights}))
     if options.suite:
         found.append(_assign("suite", options.suite.split(",")))
+    if options.suite_mode:
+        found.append(_assign("suite_mode", options.suite_mode))
     return [*found, *options.set]
 
 
@@ -76,7 +81,11 @@ def run(
             "\ncomputed     nothing: everything was there")  # fmt: skip
         say(f"record       {done.folder}")
     _say_tracking(done.untracked, uri, say)
-    return True, done.interrupted
+    for reason in done.failed:
+        say(f"failed: {reason}")
+    if done.failed:
+        say("the result is PARTIAL; the same command tries again what failed")
+    return not done.failed, done.interrupted
 
 
 def audit(manifest: Evaluation, store: ObjectStore, *, yes: bool, as_json: bool, say: Say) -> None:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from robustray.errors import UserError
+from robustray.errors import CorruptObjectError, UserError
 from robustray.reports import render
 from robustray.reports.files import write_atomically
 from robustray.reports.html import Picture
 from robustray.reports.judgements import Judgement, curves_figure, page, table_csv, table_text
-from robustray.store import NotFoundError, ObjectStore, sha256_bytes
+from robustray.store import NotFoundError, ObjectStore, read_sealed, sha256_bytes
+from robustray.store.naming import choose_id, newest_attempt
 from robustray.tracking import MetricPoint, RunRecord, Uploader
 
 Say = Callable[[str], None]
@@ -27,7 +28,7 @@ def publish_judgements(
     Parameters
     ----------
     names : sequence of str
-        Ids of evaluations, or how they begin; in the order of the table.
+        Ids of evaluations, their names, or how they begin; in the order of the table.
     store, report_root, tracking_uri
         Where they are, where the files go, and where they are shown.
     say : callable
@@ -40,7 +41,7 @@ def publish_judgements(
         models.
     """
     ids = [_find(store, name) for name in names]
-    results = {id_: json.loads(store.get(f"evaluations/{id_}/result.json")) for id_ in ids}
+    results = {id_: read_result(store, id_) for id_ in ids}
     for id_, result in results.items():
         if result["partial"]:
             raise UserError(
@@ -73,14 +74,29 @@ def publish_judgements(
     return folder
 
 
+def read_result(store: ObjectStore, id_: str) -> dict[str, Any]:
+    """Return the result of a finished evaluation.
+
+    Raises
+    ------
+    CorruptObjectError
+        If it is damaged; giving its command again writes it anew.
+    """
+    try:
+        return read_sealed(store, f"evaluations/{id_}/result.json").content
+    except CorruptObjectError as error:
+        raise CorruptObjectError(f"{error}. Give the evaluation's command again") from error
+
+
 def _find(store: ObjectStore, name: str) -> str:
     keys = store.list("evaluations/")
     done = {k.key.split("/")[1] for k in keys if k.key.endswith("/result.json")}
-    found = [name] if name in done else sorted(id_ for id_ in done if id_.startswith(name))
-    if len(found) != 1:
-        known = ", ".join(sorted(done)) or "none"
-        raise UserError(f"{name!r} names {len(found)} finished evaluations. Known: {known}")
-    return found[0]
+    return choose_id(
+        name,
+        sorted(done),
+        "finished evaluations",
+        lambda one: newest_attempt(store, f"evaluations/{one}"),
+    )
 
 
 def _check_equal(results: Mapping[str, Mapping[str, Any]]) -> None:
@@ -103,14 +119,14 @@ def _check_equal(results: Mapping[str, Mapping[str, Any]]) -> None:
 def _judgement(store: ObjectStore, id_: str, result: Mapping[str, Any], label: str) -> Judgement:
     curve = []
     try:
-        points = json.loads(store.get(f"evaluations/{id_}/report/curve.json"))["points"]
+        points = read_sealed(store, f"evaluations/{id_}/report/curve.json").content["points"]
         curve = [(p["eps"], p["accuracy"], *p["interval_95"]) for p in points]
     except NotFoundError:
         pass
     composition = result.get("composition")
     return Judgement(
         label=label,
-        suite=result["suite"]["name"],
+        suite=_suite(result["suite"]),
         surrogate=_surrogate(result["subject"]["network"].get("surrogate")),
         batches=f"{composition['size']}, {composition['order']}" if composition else "",
         images=result["data"]["count"],
@@ -119,7 +135,13 @@ def _judgement(store: ObjectStore, id_: str, result: Mapping[str, Any], label: s
         interval=tuple(result["robust"]["interval_95"]),
         findings=result["audit"],
         curve=curve,
+        columns=[(c["name"], c["accuracy"]) for c in result.get("columns", ())],
     )
+
+
+def _suite(suite: Mapping[str, Any]) -> str:
+    """Return a suite's name, and that it is independent: results from before can't be."""
+    return f"{suite['name']} (independent)" if suite.get("mode") == "independent" else suite["name"]
 
 
 def _surrogate(found: Any) -> str:

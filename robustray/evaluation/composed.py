@@ -19,6 +19,7 @@ from robustray.attacks.composition import (
 from robustray.attacks.engine import Examples
 from robustray.attacks.gradients import is_correct
 from robustray.attacks.network import Network
+from robustray.attacks.rows import join_rows
 from robustray.evaluation.engines import Engine
 from robustray.evaluation.findings import graded, plain
 from robustray.evaluation.task import Conditions
@@ -53,12 +54,7 @@ def attack_each(
     for row, inside in enumerate(_inside(model, everyone, chosen, conditions)):
         one = chosen.take(slice(row, row + 1))
         results.append(engine.attack(inside, one, threat, spec, single, 1))
-    return AttackResult(
-        *(
-            torch.cat([getattr(result, name) for result in results])
-            for name in ("x_adv", "success_B", "forwards_B", "backwards_B", "flawed_B")
-        )
-    )
+    return join_rows(results)
 
 
 def logits_in_composition(

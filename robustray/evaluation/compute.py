@@ -19,6 +19,7 @@ from robustray.attacks.context import judging
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
 from robustray.attacks.gradients import is_correct
 from robustray.attacks.inputs import check_inside, check_logits
+from robustray.attacks.rows import join_rows, take_rows
 from robustray.evaluation.composed import attack_each, logits_in_composition
 from robustray.evaluation.engines import is_independent, load_engine
 from robustray.evaluation.task import SAMPLES, Task
@@ -115,7 +116,7 @@ def _clean(
     batch_size: int,
     everyone: Examples | None,
 ) -> list[Computed]:
-    examples = _joined([part.examples for part in parts])
+    examples = join_rows([part.examples for part in parts])
     logits = _logits(task, model, examples, batch_size, everyone)
     check_logits(logits, examples)
     prediction, correct = logits.argmax(dim=1).numpy(), is_correct(logits, examples.y_N).numpy()
@@ -172,7 +173,7 @@ def _group(
     result, prediction, notes = None, np.zeros(0, np.int64), {}
     if any(len(open_) for open_ in rows):
         engine = load_engine(task.conditions.engine["name"])
-        joined = _joined(chosen)
+        joined = join_rows(chosen)
         conditions = task.conditions
         if everyone is not None:
             result = attack_each(model, everyone, joined, engine, threat, spec, conditions)
@@ -182,10 +183,14 @@ def _group(
         prediction = _predictions(task, model, joined, result, batch_size, everyone)
         notes = engine.notes(result)
     bounds = np.cumsum([0, *map(len, rows)])
+
+    def part_of(start: int, stop: int) -> AttackResult | None:
+        return None if result is None else take_rows(result, slice(start, stop))
+
     return [
         replace(
             _computed(
-                task, position, part, open_, examples, _slice(result, a, b), threat, prediction[a:b]
+                task, position, part, open_, examples, part_of(a, b), threat, prediction[a:b]
             ),
             notes={name: int(flags_B[a:b].sum()) for name, flags_B in notes.items()},
         )
@@ -241,7 +246,7 @@ def _predictions(
     prediction = np.full(len(examples), -1, np.int64)
     rows = result.success_B.nonzero()[:, 0]
     if len(rows):
-        broken = Examples(result.x_adv[rows], examples.y_N[rows], examples.index_N[rows])
+        broken = replace(examples, x=result.x_adv).take(rows)
         logits = _logits(task, model, broken, batch_size, everyone)
         prediction[rows.numpy()] = logits.argmax(dim=1).numpy()
     return prediction
@@ -257,23 +262,3 @@ def _kept(
     if not len(rows):
         return {}
     return {"x": result.x_adv[rows], "index": examples.index_N[rows]}
-
-
-def _slice(result: AttackResult | None, start: int, stop: int) -> AttackResult | None:
-    if result is None:
-        return None
-    return AttackResult(
-        result.x_adv[start:stop],
-        result.success_B[start:stop],
-        result.forwards_B[start:stop],
-        result.backwards_B[start:stop],
-        result.flawed_B[start:stop],
-    )
-
-
-def _joined(parts: Sequence[Examples]) -> Examples:
-    return Examples(
-        torch.cat([part.x for part in parts]),
-        torch.cat([part.y_N for part in parts]),
-        torch.cat([part.index_N for part in parts]),
-    )

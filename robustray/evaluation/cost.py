@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from robustray.attacks.suite import Column
+
 # Assumed until the clean pass and the first attack have been seen.
 CLEAN_ACCURACY = 0.85
 ROBUST_SHARE = 0.5
@@ -58,13 +60,15 @@ def task_passes(
     count: int,
     *,
     attack_all: bool,
+    columns: Sequence[Column] = (),
     clean: float = CLEAN_ACCURACY,
     robust: float | None = None,
 ) -> Passes:
     """Estimate the passes of a suite on ``count`` images.
 
-    The first attack is charged in full for all images that are classified correctly, each later
-    one for those that stay robust: with slots that are refilled, what breaks early costs little.
+    The first attack (of each column) is charged in full for all images that are classified
+    correctly, each later one for those that stay robust: with slots that are refilled, what breaks
+    early costs little.
 
     Parameters
     ----------
@@ -74,12 +78,14 @@ def task_passes(
         Number of images.
     attack_all : bool
         Whether every attack runs on all images.
+    columns : sequence of Column
+        Of an independent suite.
     clean, robust : float
         Accuracies that are assumed; ``robust`` is half of ``clean`` where it is not given.
     """
     robust = clean * ROBUST_SHARE if robust is None else robust
-    total = Passes(count, 0)
+    total, firsts = Passes(count, 0), {0, *(column.start for column in columns)}
     for number, attack in enumerate(attacks):
-        share = 1.0 if attack_all else clean if number == 0 else robust
+        share = 1.0 if attack_all else clean if number in firsts else robust
         total = total.plus(attack_passes(attack).times(share * count))
     return total

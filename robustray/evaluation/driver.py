@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from robustray.evaluation.merge import Merged, MergeError, merge
 from robustray.evaluation.pool import Pool
 from robustray.evaluation.progress import Progress
 from robustray.evaluation.queue import Call, UnitQueue
+from robustray.evaluation.task import Task, Unit
 from robustray.evaluation.units import LoadedUnit, UnitStore
 from robustray.evaluation.worker import Order, Place, Reply
 from robustray.manifest import Resources
@@ -25,6 +28,7 @@ from robustray.sweeps.lease import Lease
 from robustray.sweeps.queue import Failure
 
 _ROUNDS = 4
+_SYSTEMATIC = 3  # units of one attack that fail, with none that works: it is not the images
 
 
 class UnitError(MachineError):
@@ -83,11 +87,17 @@ class Driver:
         self._agenda = Agenda()
         self._progress: Progress | None = None
         self.computed = 0
+        self.failures: dict[str, str] = {}
+        self._failed: dict[tuple[str, int], int] = Counter()
 
     def run(
         self, place: Place, size: Callable[[int], int], resources: Resources, bundle: int
     ) -> bool:
-        """Complete every task.
+        """Complete every task, but for units that fail again and again: see ``failures``.
+
+        A unit that fails by itself is given up, and with it the later attacks on its images; all
+        the others are completed. An attack that fails on one range after the other, and works on
+        none, ends the run.
 
         Parameters
         ----------
@@ -122,6 +132,7 @@ class Driver:
                     self._progress.close()
             for name in sorted(self._open):
                 self._conclude(name)
+            self._open = {name for name in self._open if not self._lacks(name)}
             if not self._open:
                 return True
         raise UnitError("what is written to the store comes back damaged, again and again")
@@ -235,9 +246,29 @@ class Driver:
         message = f"{self._named(reply.prefix)}: {reply.message}"
         error = final_error(reply, kind, message)
         item = self._agenda.audits.get(reply.prefix)
-        if item is None:
-            item = self._work[self._agenda.orders[reply.prefix][0].task]
-        self._drop(item, message, error)
+        if item is not None:
+            return self._drop(item, message, error)
+        unit = self._agenda.orders[reply.prefix][0]
+        item = self._work[unit.task]
+        if self._on_failure or kind is Failure.STORAGE or self._fails_everywhere(item.task, unit):
+            return self._drop(item, message, error)
+        self.failures[reply.prefix] = message
+        return self._say(f"{message}; given up, the rest goes on")
+
+    def _fails_everywhere(self, task: Task, unit: Unit) -> bool:
+        """Count a unit that is given up; tell whether its attack has failed wherever it was tried.
+
+        One failure is no evidence, unless there is no other range.
+        """
+        self._failed[unit.task, unit.position] += 1
+        if self._failed[unit.task, unit.position] < min(_SYSTEMATIC, len(task.ranges)):
+            return False
+        same = [task.unit(range_, unit.position).prefix for range_ in task.ranges]
+        return not any(self._queue.is_done(prefix) for prefix in same)
+
+    def _lacks(self, name: str) -> bool:
+        """Whether a unit of a task, or one that it continues from, was given up."""
+        return any(u.prefix in self._queue.given_up for u in self._work[name].task.units())
 
     def _drop(self, item: Work, reason: str, error: Exception) -> None:
         """Give all tasks of a subject up, or everything where nobody wants to hear of failures."""
@@ -261,14 +292,15 @@ class Driver:
             "traceback": reply.traceback,
             "time_ms": int(time.time() * 1000),
         }
-        self._store.put(f"{self._prefix}/failures/{time.time_ns()}.json", canonical_json(story))
+        with suppress(MachineError):  # a story must not end what goes on
+            self._store.put(f"{self._prefix}/failures/{time.time_ns()}.json", canonical_json(story))
 
     def _named(self, prefix: str) -> str:
         if prefix in self._agenda.audits:
             return " ".join(["audit", self._agenda.audits[prefix].task.name]).strip()
         unit, _ = self._agenda.orders[prefix]
         task = self._work[unit.task].task
-        words = " ".join(word for word in (task.name, task.attack_name(unit.position)) if word)
+        words = " ".join(word for word in (task.name, task.labels[unit.position]) if word)
         return f"{words} on images {unit.range.start} to {unit.range.stop - 1}"
 
     def _say(self, text: str) -> None:

@@ -13,6 +13,7 @@ from robustray.cluster import connect
 from robustray.evaluation.agenda import Work
 from robustray.evaluation.audits import audit_key, read_audit
 from robustray.evaluation.driver import Conclusion, Driver
+from robustray.evaluation.merge import Merged
 from robustray.evaluation.networks import import_from
 from robustray.evaluation.outputs import (
     describe_result,
@@ -22,7 +23,7 @@ from robustray.evaluation.outputs import (
     result_files,
 )
 from robustray.evaluation.plan import Plan, describe_plan, make_plan, prepare
-from robustray.evaluation.record import result_document, summary_text
+from robustray.evaluation.record import result_document, summary_text, write_csv
 from robustray.evaluation.units import UnitStore
 from robustray.evaluation.workers import (
     expected_on_gpu,
@@ -39,6 +40,9 @@ from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.study import check_store, start_tracking
 from robustray.tracking import RunRecord, Uploader, ui_command
 from robustray.tracking.records import Status
+
+# What is written where units were given up; it goes when the result is whole.
+_PARTIAL = ("partial.json", "partial.csv")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Evaluated:
         Runs that are not in MLflow yet.
     text : str
         The result for a terminal.
+    failed : tuple of str
+        What could not be computed, and why; the result is partial then.
     """
 
     id: str
@@ -70,6 +76,7 @@ class Evaluated:
     interrupted: bool
     untracked: list[str]
     text: str
+    failed: tuple[str, ...] = ()
 
 
 def plan_evaluation(manifest: Evaluation, store: ObjectStore, data_root: str | None) -> Plan:
@@ -139,7 +146,9 @@ def run_evaluation(
                         place, pool_size(resources), resources, manifest.bundle
                     )
                 )
-                return run.stop() if interrupted else run.conclude(report_root)
+                if interrupted:
+                    return run.stop()
+                return run.conclude_part(report_root) if run.failed else run.conclude(report_root)
             finally:
                 uploader.close()
 
@@ -177,21 +186,50 @@ class _Run:
         self._end_session("finished" if whole else "interrupted")
         return whole
 
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """What was given up, and why."""
+        return tuple(self._driver.failures.values())
+
     def stop(self) -> Evaluated:
         """Say how far an interrupted run came."""
-        task = self._plan.tasks[0]
-        key = audit_key(task, self._plan.images.split)
-        result = result_document(
-            task,
-            self._driver.partial(""),
-            suite=self._plan.suite.name,
-            data=self._plan.images.describe(),
-            findings=read_audit(self._store, key) or [],
-        )
+        result = self._partial_result(self._driver.partial(""))
         self._track("KILLED")
         untracked = self._uploader.drain(min(20, self._patience_s))
         text = summary_text(result)
         return Evaluated(self._plan.id, result, None, self._driver.computed, True, untracked, text)
+
+    def conclude_part(self, report_root: Path) -> Evaluated:
+        """Write what could be computed, labelled partial, where the rest was given up."""
+        merged, folder = self._driver.partial(""), report_root / self._plan.id
+        result = self._partial_result(merged)
+        document = {"failed": list(self.failed), "result": result}
+        files = {"partial.json": canonical_json(document), "partial.csv": write_csv(merged)}
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+            self._store.put(f"{self._plan.prefix}/report/{name}", content)
+        self._submit("FAILED", files=files)
+        return Evaluated(
+            self._plan.id,
+            result,
+            folder,
+            self._driver.computed,
+            False,
+            self._uploader.drain(self._patience_s),
+            summary_text(result),
+            self.failed,
+        )
+
+    def _partial_result(self, merged: Merged) -> dict[str, Any]:
+        task = self._plan.tasks[0]
+        key = audit_key(task, self._plan.images.split)
+        return result_document(
+            task,
+            merged,
+            suite=self._plan.suite.name,
+            data=self._plan.images.describe(),
+            findings=read_audit(self._store, key) or [],
+        )
 
     def conclude(self, report_root: Path) -> Evaluated:
         """Write everything that the evaluation leaves behind."""
@@ -203,6 +241,9 @@ class _Run:
         record = {"evaluation": plan.id, "result": result, "provenance": provenance}
         files["record.json"] = canonical_json(record)
         folder = report_root / plan.id
+        for name in _PARTIAL:
+            (folder / name).unlink(missing_ok=True)
+            self._store.delete(f"{plan.prefix}/report/{name}")
         for name, content in files.items():
             write_atomically(folder / name, content)
             self._store.put(f"{plan.prefix}/report/{name}", content)

@@ -3,58 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import asdict
+from typing import Any, get_args
 
-Severity = Literal["ok", "info", "warning", "error"]
+from robustray.attacks.findings import Finding, Severity, graded
+
+__all__ = [
+    "Finding",
+    "beyond_gradients",
+    "black_box_finding",
+    "graded",
+    "is_black_box",
+    "plain",
+    "worst",
+]
 
 # Attacks that ask for logits only; what they break on top of the others speaks of masked gradients.
 _BLACK_BOX = ("square",)
 _BLACK_BOX_SHARE = 0.002
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check has measured.
-
-    Attributes
-    ----------
-    check : str
-        Its name.
-    severity : {"ok", "info", "warning", "error"}
-        "error": the robust accuracy can't be believed; "warning": it may be too high; "info":
-        the check could not be made.
-    measured, threshold : float
-        ``measured`` above ``threshold`` is a finding.
-    message : str
-        What it means, and what to do.
-    """
-
-    check: str
-    severity: Severity
-    measured: float
-    threshold: float
-    message: str
-
-    def __post_init__(self) -> None:
-        assert self.severity in get_args(Severity)
-
-
-def graded(
-    check: str,
-    measured: float,
-    threshold: float,
-    message: str,
-    *,
-    fine: str,
-    grave: float | None = None,
-) -> Finding:
-    """Return a finding: "ok" up to the threshold, "error" above ``grave``, else "warning"."""
-    severity: Severity = "ok"
-    if measured > threshold:
-        severity = "error" if grave is not None and measured > grave else "warning"
-    words = fine if severity == "ok" else message
-    return Finding(check, severity, float(measured), float(threshold), words)
 
 
 def plain(findings: Iterable[Finding]) -> list[dict[str, Any]]:
@@ -88,11 +54,21 @@ def black_box_finding(attacks: Sequence[Mapping[str, Any]], count: int) -> Findi
     Finding or None
         None where the suite has no black-box attack after a white-box one.
     """
-    black = [attack for attack in attacks[1:] if attack["attack"] in _BLACK_BOX]
+    black = [attack for attack in attacks[1:] if is_black_box(attack)]
     if not black or count == 0:
         return None
-    share = sum(attack["broken"] for attack in black) / count
-    names = ", ".join(attack["name"] for attack in black)
+    broken = sum(attack["broken"] for attack in black)
+    return beyond_gradients([attack["name"] for attack in black], broken, count)
+
+
+def is_black_box(attack: Mapping[str, Any]) -> bool:
+    """Whether an attack asks for logits only."""
+    return attack["attack"] in _BLACK_BOX
+
+
+def beyond_gradients(black: Sequence[str], broken: int, count: int) -> Finding:
+    """Return `black_box_finding` for attacks that broke ``broken`` more of ``count`` images."""
+    share, names = broken / count, ", ".join(black)
     return graded(
         "black_box",
         share,

@@ -14,8 +14,19 @@ from robustray.store.staged_data import load_staged_dataset
 
 
 def facts_of(data: JudgedData) -> DataFacts:
-    """Return shape, classes and sizes of the data set, without reading a file."""
-    return describe(config_of(data))
+    """Return shape, classes and sizes of the data set, without reading a file.
+
+    Raises
+    ------
+    DataError
+        If there are not that many images, or no such parts.
+    """
+    config = config_of(data)
+    whole = describe(config.model_copy(update={"test_limit": None}))
+    count = getattr(whole, data.split)
+    if data.first is not None and data.first > count:
+        raise DataError(f"data.first is {data.first}, but there are only {count} images")
+    return describe(config)
 
 
 def label_of(data: JudgedData) -> str:
@@ -61,11 +72,8 @@ def config_of(data: JudgedData) -> DataConfig:
 @lru_cache(maxsize=2)
 def _load(text: str, root: str | None, store_uri: str | None) -> Split:
     data = JudgedData.model_validate_json(text)
+    facts_of(data)
     folder, store = data_root(Path(root) if root else None), open_store(store_uri)
     splits = load_staged_dataset(config_of(data), folder, store, (data.split,))
     images: Split = getattr(splits, data.split)
-    if data.first is None:
-        return images
-    if data.first > len(images):
-        raise DataError(f"data.first is {data.first}, but there are only {len(images)} images")
-    return images.select(slice(0, data.first))
+    return images if data.first is None else images.select(slice(0, data.first))

@@ -29,13 +29,14 @@ class AttackSummary:
     Attributes
     ----------
     name, attack : str
-        As in the suite.
+        As in the suite. ``label`` is what tables call it: the name, but for attacks within a longer
+        column of an independent suite.
     examples : int
         Images in the units that are committed.
     attacked, broken : int
         Of these, how many it ran on, and how many of those that were robust it broke.
     robust : int
-        How many are robust after it.
+        How many are robust after it, and those before it in its column.
     unconfirmed : int
         How many of the broken ones a further pass classified correctly: the model is randomised.
     forwards, backwards, flawed : int
@@ -57,6 +58,7 @@ class AttackSummary:
     flawed: int
     repaired: int = 0
     lost: int = 0
+    label: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +69,9 @@ class Merged:
     ----------
     columns : mapping of str to array
         "index", "label", "clean_prediction", "robust", "broken_by", "prediction", "distance",
-        "forwards", "backwards" (in all), and for each attack "status.<name>", "forwards.<name>" and
-        "backwards.<name>". In a partial table "robust" is None where nothing is decided, and a
-        status is "pending" where its unit is not committed.
+        "forwards", "backwards" (in all), and for each attack "status.<label>", "forwards.<label>"
+        and "backwards.<label>". In a partial table "robust" is None where nothing is decided, and
+        a status is "pending" where its unit is not committed.
     attacks : tuple of AttackSummary
         In the suite's order.
     total : int
@@ -112,40 +114,39 @@ def merge(task: Task, units: Iterable[LoadedUnit], *, allow_partial: bool = Fals
         For units of another evaluation (names the field), ranges that overlap, an attack that
         continued from other verdicts than those given; and for gaps unless they are allowed.
     """
-    chains = _sorted_chains(task, units)
+    chains = _by_range(task, units)
     starts = sorted(chains)
-    _check_ranges(task, [chains[start][0] for start in starts])
-    parts = [_whole_chain(task, chains[start]) for start in starts]
-    missing = _missing(
-        task, {start: len(chain) for start, chain in zip(starts, parts, strict=True)}
-    )
+    _check_ranges(task, [next(iter(chains[start].values())) for start in starts])
+    parts = [_reached(task, chains[start]) for start in starts]
+    missing = _missing(task, dict(zip(starts, parts, strict=True)))
     if missing and not allow_partial:
         raise MergeError(f"the evaluation is not complete: {_listed(missing)}")
     columns = _columns(task, parts)
     return Merged(columns, _summaries(task, parts), task.count, tuple(missing))
 
 
-def _sorted_chains(task: Task, units: Iterable[LoadedUnit]) -> dict[int, list[LoadedUnit]]:
-    """Group units by range, and order them by their place in the suite."""
-    chains: dict[int, list[LoadedUnit]] = defaultdict(list)
-    for unit in units:
+# The units of one range, by their positions.
+Chain = Mapping[int, LoadedUnit]
+
+
+def _by_range(task: Task, units: Iterable[LoadedUnit]) -> dict[int, Chain]:
+    """Group units by range, in the order of their positions."""
+    chains: dict[int, dict[int, LoadedUnit]] = defaultdict(dict)
+    for unit in sorted(units, key=lambda unit: unit.unit.position):
         _check_identity(task, unit)
         start = unit.record.identity["range"]["start"]
         if len(unit.verdicts) != unit.record.identity["range"]["stop"] - start:
             raise MergeError(f"{unit.unit.prefix}: not a row for each image of its range")
-        chains[start].append(unit)
-    for start, chain in chains.items():
-        chain.sort(key=lambda unit: len(unit.record.identity["attacks"]))
-        positions = [len(unit.record.identity["attacks"]) for unit in chain]
-        if len(set(positions)) < len(positions):
+        if unit.unit.position in chains[start]:
             raise MergeError(f"two units hold the range from {start} under the same attack")
-    return chains
+        chains[start][unit.unit.position] = unit
+    return dict(chains)
 
 
 def _check_identity(task: Task, unit: LoadedUnit) -> None:
     """Refuse a unit of another model, other images, another threat model, suite or seed."""
     found = unit.record.identity
-    wanted = task.identity(unit.unit.range, len(found["attacks"]))
+    wanted = task.identity(unit.unit.range, unit.unit.position)
     for field in sorted(wanted.keys() | found.keys()):
         if field != "range" and found.get(field) != wanted.get(field):
             raise MergeError(
@@ -173,29 +174,30 @@ def _check_ranges(task: Task, firsts: Sequence[LoadedUnit]) -> None:
             raise MergeError(f"{words} others than this evaluation's")
 
 
-def _whole_chain(task: Task, chain: Sequence[LoadedUnit]) -> list[LoadedUnit]:
-    """Return the units of a range up to the first one missing; each must continue the last."""
-    whole: list[LoadedUnit] = []
-    for position, unit in enumerate(chain):
-        if len(unit.record.identity["attacks"]) != position:
-            break
-        if unit.record.identity["range"] != chain[0].record.identity["range"]:
+def _reached(task: Task, chain: Chain) -> Chain:
+    """Return the units that nothing before them lacks; each must continue the one before."""
+    whole: dict[int, LoadedUnit] = {}
+    for position, unit in chain.items():
+        if unit.record.identity["range"] != next(iter(chain.values())).record.identity["range"]:
             raise MergeError(f"ranges overlap: two end differently from {unit.unit.range.start} on")
-        if whole and unit.record.previous != whole[-1].record.digest:
-            name = task.attack_name(position)
+        before = task.before(position) if position else None
+        if before is not None and before not in whole:
+            continue
+        if before is not None and unit.record.previous != whole[before].record.digest:
+            name = task.labels[position]
             raise MergeError(f"{name} continued from other verdicts than those of the unit before")
-        whole.append(unit)
+        whole[position] = unit
     return whole
 
 
-def _missing(task: Task, done: Mapping[int, int]) -> list[str]:
+def _missing(task: Task, done: Mapping[int, Chain]) -> list[str]:
     """Say in words which images lack which attacks."""
-    steps, words = len(task.attacks) + 1, []
+    words = []
     for part in task.ranges:
-        have = done.get(part.start, 0)
-        if have < steps:
-            names = ", ".join(task.attack_name(k) for k in range(have, steps))
-            words.append(f"images {part.start} to {part.stop - 1} lack {names}")
+        have = done.get(part.start, {})
+        lacking = [label for position, label in enumerate(task.labels) if position not in have]
+        if lacking:
+            words.append(f"images {part.start} to {part.stop - 1} lack {', '.join(lacking)}")
     return words
 
 
@@ -204,86 +206,89 @@ def _listed(missing: Sequence[str]) -> str:
     return "; ".join(missing[:3]) + rest
 
 
-def _columns(task: Task, parts: Sequence[Sequence[LoadedUnit]]) -> dict[str, np.ndarray]:
+def _columns(task: Task, parts: Sequence[Chain]) -> dict[str, np.ndarray]:
     """Return the table's columns over all ranges."""
-    tables = [_range_columns(task, [unit.verdicts for unit in part]) for part in parts if part]
+    tables = [
+        _range_columns(task, {position: unit.verdicts for position, unit in part.items()})
+        for part in parts
+        if part
+    ]
     if not tables:
         return {"label": np.zeros(0, np.int64), "clean_prediction": np.zeros(0, np.int64)}
     return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
-def _range_columns(task: Task, chain: Sequence[Verdicts]) -> dict[str, np.ndarray]:
-    first, last = chain[0], chain[-1]
-    whole = len(chain) == len(task.attacks) + 1
+def _range_columns(task: Task, chain: Mapping[int, Verdicts]) -> dict[str, np.ndarray]:
+    first = chain[0]
+    none = np.zeros(len(first), np.int64)
     columns = {
         "index": first.index,
         "label": first.label,
         "clean_prediction": first.clean_prediction,
-        "robust": _robust(task, last, whole, started=len(chain) > 1),
-        "broken_by": last.broken_by,
-        **_broken(first, chain),
-        "forwards": sum((verdicts.forwards for verdicts in chain), np.zeros(len(first), np.int64)),
-        "backwards": sum(
-            (verdicts.backwards for verdicts in chain), np.zeros(len(first), np.int64)
-        ),
+        "robust": _robust(task, chain),
+        **_broken(task, chain),
+        "forwards": sum((verdicts.forwards for verdicts in chain.values()), none),
+        "backwards": sum((verdicts.backwards for verdicts in chain.values()), none),
     }
-    for position in range(1, len(task.attacks) + 1):
-        name = task.attack_name(position)
-        there = position < len(chain)
-        none = np.zeros(len(first), np.int64)
+    for position, label in list(enumerate(task.labels))[1:]:
+        there = position in chain
         pending = np.full(len(first), PENDING, object)
-        columns[f"status.{name}"] = chain[position].status if there else pending
-        columns[f"forwards.{name}"] = chain[position].forwards if there else none
-        columns[f"backwards.{name}"] = chain[position].backwards if there else none
+        columns[f"status.{label}"] = chain[position].status if there else pending
+        columns[f"forwards.{label}"] = chain[position].forwards if there else none
+        columns[f"backwards.{label}"] = chain[position].backwards if there else none
     return columns
 
 
-def _robust(task: Task, last: Verdicts, whole: bool, *, started: bool) -> np.ndarray:
-    """Return who is robust; None where that is not decided yet."""
-    if whole:
-        return last.robust.astype(object)
-    decided = ~last.robust if started or not task.attack_all else np.zeros(len(last), bool)
-    robust = np.full(len(last), None, object)
-    robust[decided] = False
+def _robust(task: Task, chain: Mapping[int, Verdicts]) -> np.ndarray:
+    """Return who is robust under every attack; None where that is not decided yet."""
+    attacked = [verdicts for position, verdicts in chain.items() if position]
+    standing = np.ones(len(chain[0]), bool) if task.attack_all else chain[0].robust.copy()
+    for verdicts in attacked:
+        standing &= verdicts.robust
+    robust = standing.astype(object)
+    if len(attacked) < len(task.attacks):
+        robust[standing] = None
     return robust
 
 
-def _broken(first: Verdicts, chain: Sequence[Verdicts]) -> dict[str, np.ndarray]:
-    """Return class and distance of what first broke each image; -1 and NaN where nothing did."""
-    prediction = np.full(len(first), -1, np.int64)
-    distance, open_ = np.full(len(first), np.nan, np.float32), np.ones(len(first), bool)
-    for verdicts in chain[1:]:
+def _broken(task: Task, chain: Mapping[int, Verdicts]) -> dict[str, np.ndarray]:
+    """Return what first broke each image: its label, the class and the distance it led to.
+
+    None, -1 and NaN where nothing did; misclassified images have no label.
+    """
+    first = chain[0]
+    columns = {
+        "broken_by": np.full(len(first), None, object),
+        "prediction": np.full(len(first), -1, np.int64),
+        "distance": np.full(len(first), np.nan, np.float32),
+    }
+    open_ = np.ones(len(first), bool)
+    for position, verdicts in sorted(chain.items())[1:]:
         broken = open_ & (verdicts.status == BROKEN)
-        prediction[broken] = verdicts.prediction[broken]
-        distance[broken] = verdicts.distance[broken]
+        columns["broken_by"][broken & first.clean_correct] = task.labels[position]
+        columns["prediction"][broken] = verdicts.prediction[broken]
+        columns["distance"][broken] = verdicts.distance[broken]
         open_ &= ~broken
-    return {"prediction": prediction, "distance": distance}
+    return columns
 
 
-def _summaries(task: Task, parts: Sequence[Sequence[LoadedUnit]]) -> tuple[AttackSummary, ...]:
+def _summaries(task: Task, parts: Sequence[Chain]) -> tuple[AttackSummary, ...]:
     summaries = []
+    names = ("attacked", "broken", "robust", "unconfirmed", "forwards", "backwards", "flawed")
     for position, attack in enumerate(task.attacks, start=1):
-        tables = [part[position].verdicts for part in parts if position < len(part)]
-        before = [part[position - 1].verdicts for part in parts if position < len(part)]
-        totals: dict[str, int] = defaultdict(int)
-        for verdicts, earlier in zip(tables, before, strict=True):
-            was = np.ones(len(earlier), bool) if _fresh(task, position) else earlier.robust
-            totals["broken"] += int((was & ~verdicts.robust).sum())
-            counts = verdicts.counts()
-            for name in ("attacked", "robust", "unconfirmed", "forwards", "backwards", "flawed"):
-                totals[name] += counts[name]
+        totals: dict[str, int] = dict.fromkeys((*names, *NOTES, "examples"), 0)
         for part in parts:
-            for name in NOTES if position < len(part) else ():
+            if position not in part:
+                continue
+            verdicts, earlier = part[position].verdicts, part[task.before(position)].verdicts
+            was = np.ones(len(earlier), bool) if _fresh(task, position) else earlier.robust
+            counts = verdicts.counts() | {"broken": int((was & ~verdicts.robust).sum())}
+            for name in (*names, "examples"):
+                totals[name] += counts[name]
+            for name in NOTES:
                 totals[name] += part[position].record.counts.get(name, 0)
-        names = ("attacked", "broken", "robust", "unconfirmed", "forwards", "backwards", "flawed")
-        summaries.append(
-            AttackSummary(
-                name=str(attack["name"]),
-                attack=str(attack["attack"]),
-                examples=sum(map(len, tables)),
-                **{name: totals[name] for name in (*names, *NOTES)},
-            )
-        )
+        name, kind = str(attack["name"]), str(attack["attack"])
+        summaries.append(AttackSummary(name, kind, label=task.labels[position], **totals))
     return tuple(summaries)
 
 

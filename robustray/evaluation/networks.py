@@ -15,7 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks.bpda import Attackable, WithSurrogate
+from robustray.attacks.context import judging
+from robustray.attacks.gradients import watched_path
+from robustray.attacks.network import Network
 from robustray.attacks.surrogates import put_surrogate
+from robustray.attacks.watch import Watched
 from robustray.data import DataFacts
 from robustray.errors import ManifestError, UserError
 from robustray.manifest import (
@@ -25,6 +29,7 @@ from robustray.manifest import (
     SurrogateConfig,
 )
 from robustray.models import create_model
+from robustray.models.constants import check_recorded, constants_of
 from robustray.store import canonical_json, sha256_bytes
 
 _LIBRARIES = ("torch", "torchvision", "robustray")
@@ -46,21 +51,25 @@ class Standardized(nn.Module):
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.network = network
+        self.network, self._asked = network, Watched(network)
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's logits for pixels in [0, 1]."""
-        return self.network((x - self.mean) / self.std)
+        return self._asked((x - self.mean) / self.std)
 
 
 class _WithSurrogate(Standardized):
     """The same around a network that offers ``surrogate``."""
 
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__(network, mean, std)
+        self._path = watched_path(network)
+
     def surrogate(self, x: Tensor) -> Tensor:
         """Return the surrogate's logits for pixels in [0, 1]."""
-        return self.network.surrogate((x - self.mean) / self.std)  # type: ignore[operator]
+        return self._path((x - self.mean) / self.std)
 
 
 def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:
@@ -82,6 +91,7 @@ def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:
     }
     built = build_network(network)
     network["code_sha256"] = _code_digest(factory.function, built)
+    network |= _standardisation(inner_network(built))
     return network | {"surrogate": _describe_surrogate(manifest.surrogate, built)}
 
 
@@ -106,7 +116,15 @@ def describe_model(
     }
     on_meta = surrogate is None or surrogate.function is None  # users' code may load weights
     with torch.device("meta") if on_meta else torch.random.fork_rng(devices=[]):
-        return network | {"surrogate": _describe_surrogate(surrogate, build_network(network))}
+        built = build_network(network)
+        network |= _standardisation(inner_network(built))
+        return network | {"surrogate": _describe_surrogate(surrogate, built)}
+
+
+def _standardisation(network: nn.Module) -> dict[str, Any]:
+    """Return the constants that are in no state dict, as a part of what a network is."""
+    found = constants_of(network)
+    return {"standardisation": found} if found else {}
 
 
 def _describe_surrogate(
@@ -155,12 +173,68 @@ def build_network(network: Mapping[str, Any]) -> nn.Module:
             )
         except (ValueError, TypeError) as error:
             raise ManifestError(str(error), path="model") from error
+    if "standardisation" in network:
+        check_recorded(network["standardisation"], constants_of(built), "another robustray's plan")
     around = network["preprocessing"]
     if around is not None:
         wrapper = _WithSurrogate if callable(getattr(built, "surrogate", None)) else Standardized
         built = wrapper(built, around["mean"], around["std"])
     surrogate = network.get("surrogate")
     return _attackable(built, surrogate) if isinstance(surrogate, Mapping) else built
+
+
+def try_network(
+    model: nn.Module, facts: DataFacts, name: str, device: torch.device | str = "cpu"
+) -> None:
+    """Ask a network about two images, and refuse it if it does not give logits of their classes.
+
+    Parameters
+    ----------
+    model : nn.Module
+        With its weights; left as it was.
+    facts : DataFacts
+        Shape and classes of the images that it is to judge.
+    name : str
+        What these are called.
+    device : torch.device or str
+        Where images go to a network without parameters.
+
+    Raises
+    ------
+    UserError
+        If it fails, changes what it is given or itself, or returns anything else.
+    """
+    network = Network(model, torch.device(device))
+    source = torch.Generator().manual_seed(0)
+    images = torch.rand(2, *facts.image_shape, generator=source).to(network.device)
+    words = f"the network fails on images {facts.image_shape} of {name}"
+    try:
+        with judging(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            classes = network(images).shape[1]
+    except (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError):
+        raise
+    except ValueError as error:
+        raise UserError(f"{words}: {error}") from error
+    except Exception as error:  # a user's code
+        raise UserError(f"{words}: {_told(error)}") from error
+    if classes != facts.num_classes:
+        raise UserError(
+            f"the network gives logits of {classes} classes, and {name} has {facts.num_classes}"
+        )
+
+
+def build_function(function: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Return the network that a user's ``package.module:function`` makes.
+
+    It may lie in the working folder.
+
+    Raises
+    ------
+    UserError
+        If it can't be found, does not take the arguments, fails, or makes no network.
+    """
+    import_from((str(Path.cwd()),))
+    return _call(function, arguments, "model")
 
 
 def inner_network(model: nn.Module) -> nn.Module:

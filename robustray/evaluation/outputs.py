@@ -29,7 +29,7 @@ from robustray.evaluation.task import SAMPLES, Task
 from robustray.evaluation.units import LoadedUnit, UnitStore
 from robustray.manifest import dump_manifest
 from robustray.reports import render
-from robustray.store import canonical_json
+from robustray.store import canonical_json, seal
 from robustray.sweeps.attempts import Attempt
 from robustray.sweeps.records import flatten
 from robustray.tracking import MetricPoint, RunRecord
@@ -53,7 +53,7 @@ def result_files(
     main = conclusions[""]
     result = main_result(plan, main)
     files = {
-        "result.json": canonical_json(result),
+        "result.json": seal(result),
         "table.parquet": write_parquet(main.merged),
         "table.csv": write_csv(main.merged),
         "model_info.json": canonical_json(model_info(result, plan.manifest.name)),
@@ -116,7 +116,7 @@ def find_exhibits(
     rows = [row for row, name in enumerate(broken_by) if name is not None][:SAMPLES]
     exhibits = []
     for row in rows:
-        position = [task.attack_name(k) for k in range(len(task.attacks) + 1)].index(broken_by[row])
+        position = task.labels.index(broken_by[row])
         unit = next(
             u
             for u in loaded
@@ -202,7 +202,7 @@ def _curve_files(
     caption = f"{plan.images.label}, {plan.tasks[0].count} images; bars: 95 % intervals"
     figure = robustness_curve(drawn, norm=norm, label=label, caption=caption)
     document = {"norm": norm, "points": points}
-    return {"curve.json": canonical_json(document), "curve.png": render(figure)}
+    return {"curve.json": seal(document), "curve.png": render(figure)}
 
 
 def _exhibit(

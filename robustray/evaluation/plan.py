@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,18 +11,25 @@ import torch
 from robustray.attacks import Suite, ThreatModel
 from robustray.attacks.engine import default_compute_shape
 from robustray.data import Split
-from robustray.errors import ManifestError, StoreUnavailableError
+from robustray.errors import CorruptObjectError, ManifestError, StoreUnavailableError
 from robustray.evaluation.cost import CLEAN_ACCURACY, ROBUST_SHARE, Passes, task_passes
 from robustray.evaluation.engines import is_independent, load_engine
 from robustray.evaluation.images import facts_of, label_of, load_images, ranges_of
 from robustray.evaluation.networks import build_network
 from robustray.evaluation.record import eps_text
 from robustray.evaluation.subjects import find_subject
-from robustray.evaluation.suites import resolve_suite, resolve_threat
+from robustray.evaluation.suites import curve_suite_of, resolve_threat, suite_of, suite_text
 from robustray.evaluation.task import SAMPLES, Conditions, Subject, Task
 from robustray.manifest import Evaluation, JudgedData
 from robustray.models import ModelError, profile
-from robustray.store import NotFoundError, ObjectStore, canonical_json, sha256_bytes
+from robustray.store import (
+    NotFoundError,
+    ObjectStore,
+    canonical_json,
+    create_sealed,
+    read_sealed,
+    sha256_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -102,14 +108,12 @@ def find_wanted(manifest: Evaluation) -> tuple[Wanted, ...]:
     assert manifest.threat is not None
     engine = load_engine(manifest.engine)
     threat = resolve_threat(manifest.threat)
-    suite = resolve_suite(manifest.suite, threat, engine, manifest.search_dtype)
+    suite = suite_of(manifest, threat, engine)
     wanted = [Wanted("", threat, suite)]
     if manifest.curve:
-        items = manifest.curve.suite or manifest.suite
         for eps in manifest.curve.eps:
             other = resolve_threat(manifest.threat.model_copy(update={"eps": eps}))
-            drawn = resolve_suite(items, other, engine, manifest.search_dtype)
-            wanted.append(Wanted(f"eps={eps!r}", other, drawn))
+            wanted.append(Wanted(f"eps={eps!r}", other, curve_suite_of(manifest, other, engine)))
     return tuple(wanted)
 
 
@@ -141,6 +145,7 @@ def make_task(
         attacks=tuple(spec.describe() for spec in wanted.suite.attacks),
         attack_all=wanted.suite.attack_all,
         conditions=conditions,
+        columns=wanted.suite.columns,
     )
 
 
@@ -196,10 +201,10 @@ def agreed_size(store: ObjectStore, prefix: str, size: int, *, dry: bool = False
     """
     key = f"{prefix}/layout.json"
     if not dry:
-        store.create(key, canonical_json({"shard_size": size}))
+        create_sealed(store, key, {"shard_size": size})
     try:
-        return int(json.loads(store.get(key))["shard_size"])
-    except (NotFoundError, StoreUnavailableError):
+        return int(read_sealed(store, key).content["shard_size"])
+    except (NotFoundError, StoreUnavailableError, CorruptObjectError):
         if dry:
             return size
         raise
@@ -230,7 +235,9 @@ def estimated_passes(plan: Plan) -> Passes:
     """Return the passes of all tasks, for accuracies that are assumed."""
     total = Passes(0, 0)
     for task in plan.tasks:
-        total = total.plus(task_passes(task.attacks, task.count, attack_all=task.attack_all))
+        total = total.plus(
+            task_passes(task.attacks, task.count, attack_all=task.attack_all, columns=task.columns)
+        )
     return total
 
 
@@ -253,14 +260,15 @@ def describe_plan(plan: Plan) -> str:
             f"network      {network}, weights sha256 {subject.weights_sha256}",
             f"images       {plan.images.label}: {main.count}",
             f"threat       {main.norm}, eps = {eps_text(main.eps)}",
-            f"suite        {plan.suite.name}: {', '.join(a['name'] for a in main.attacks)}",
+            f"suite        {suite_text(plan.suite)}",
             *([f"curve        eps = {', '.join(curve)}"] if curve else []),
             f"conditions   seed {conditions.seed}, compute shape {conditions.compute_shape}, "
             f"search in {conditions.search_dtype}, engine {conditions.engine['name']}",
             *([f"batches      {composition}"] if (composition := conditions.composition) else []),
             f"units        {units}, of at most {len(main.ranges[0])} images and one attack each",
-            f"cost         about {cost}, at {100 * CLEAN_ACCURACY:.0f} % clean accuracy and "
-            f"{100 * CLEAN_ACCURACY * ROBUST_SHARE:.0f} % robust accuracy",
+            f"cost         about {cost}; that assumes {100 * CLEAN_ACCURACY:.0f} % clean accuracy "
+            f"and {100 * CLEAN_ACCURACY * ROBUST_SHARE:.0f} % robust accuracy, which nobody has "
+            "measured yet",
         ]
     )
 
@@ -279,6 +287,7 @@ def _identity(manifest: Evaluation, images: Images, tasks: list[Task]) -> str:
                 "threat": {"norm": task.norm, "eps": task.eps},
                 "attacks": [dict(attack) for attack in task.attacks],
                 "attack_all": task.attack_all,
+                **({"columns": [vars(c) for c in task.columns]} if task.columns else {}),
             }
             for task in tasks
         ],

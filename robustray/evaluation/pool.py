@@ -25,6 +25,7 @@ from robustray.sweeps.queue import Failure
 from robustray.sweeps.runner import stopping_politely
 
 _TICK_S = 0.5
+_DEADLY = 3  # units may each cost their whole budget of workers; more losses in a row are no units'
 
 
 class Listener(Protocol):
@@ -187,13 +188,12 @@ class Pool:
                 listener.stale(reply)
             else:
                 kind = Failure(reply.outcome)
+                if len(call.names) > 1 and queue.isolate(reply.prefix, kind):
+                    continue  # its own failure is told when it fails by itself
                 listener.failed(reply, kind, queue.fail(reply.prefix, kind, time.monotonic()))
 
     def _lost(self, queue: UnitQueue, listener: Listener, seat: _Seat, error: RayError) -> None:
         """Enter that an actor is gone; another one takes its seat."""
-        self._losses += 1
-        if self._losses > max(self._resources.retries.preemption, 1):
-            raise MachineError(f"workers are lost one after the other: {error}") from error
         out_of_memory = isinstance(error, OutOfMemoryError) or "out of memory" in str(error).lower()
         kind = Failure.OUT_OF_MEMORY if out_of_memory else Failure.PREEMPTION
         with suppress(RayError):
@@ -201,7 +201,14 @@ class Pool:
         if seat.call is not None:
             words = "its worker was lost" if isinstance(error, RayActorError) else str(error)
             replies = [Reply(name, kind.value, message=words) for name in seat.call.names]
+            given_up = len(queue.given_up)
             self._settle(queue, listener, seat, replies)
+            if len(queue.given_up) > given_up:  # that was to blame, and comes no more
+                self._losses = 0
+                return
+        self._losses += 1
+        if self._losses > _DEADLY * max(self._resources.retries.preemption, 1):
+            raise MachineError(f"workers are lost one after the other: {error}") from error
 
     def _check_patience(self) -> None:
         now, patience = time.monotonic(), self._resources.wait_minutes * 60

@@ -40,6 +40,7 @@ class _State:
     running: int = 0
     done: bool = False
     redone: int = 0
+    alone: bool = False
     failures: dict[Failure, int] = field(default_factory=dict)
 
 
@@ -181,6 +182,28 @@ class UnitQueue:
         wait = min(self._retries.backoff_seconds * 2 ** min(earlier, 60), longest)
         heapq.heappush(self._waiting, (now + wait, name))
         return wait
+
+    def isolate(self, name: str, kind: Failure) -> bool:
+        """Have a unit that failed together with others done again by itself, uncharged.
+
+        One of them may have failed for all. A lost worker is lost for them all, too, so it is the
+        second loss that counts; a store that is away has nothing to do with company.
+
+        Returns
+        -------
+        bool
+            False where that tells nothing.
+        """
+        state = self._states[name]
+        if kind is Failure.STORAGE or state.done or state.running or state.alone:
+            return False
+        is_first = not state.failures.get(kind)
+        if kind is Failure.PREEMPTION and is_first and self._retries.preemption:
+            return False
+        state.alone = True
+        state.node.batch = name
+        self._make_ready(state)
+        return True
 
     def redo(self, name: str) -> bool:
         """Have a unit that was committed computed again: what the store holds is damaged.

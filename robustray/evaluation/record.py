@@ -10,12 +10,23 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
+from robustray.attacks.plausibility import CHECKS, check_predictions
 from robustray.evaluation.composed import robust_falls
-from robustray.evaluation.findings import black_box_finding, graded, plain
+from robustray.evaluation.findings import (
+    Finding,
+    beyond_gradients,
+    black_box_finding,
+    graded,
+    is_black_box,
+    plain,
+)
 from robustray.evaluation.intervals import wilson
 from robustray.evaluation.merge import AttackSummary, Merged, as_document
+from robustray.evaluation.suites import MODES
 from robustray.evaluation.task import Task
+from robustray.evaluation.verdicts import BROKEN
 from robustray.models import find_model
 
 _INTEGERS = ("index", "label", "clean_prediction", "prediction")
@@ -45,8 +56,13 @@ def result_document(
         Of the audit before the attacks; those that follow from the verdicts are added.
     """
     rows, correct = len(merged.columns["label"]), int(merged.clean_correct.sum())
-    after = [*_companions_after(findings, merged), *_findings_after(merged)]
-    findings = [{k: v for k, v in finding.items() if k != "falls"} for finding in findings]
+    after = [*_companions_after(findings, merged), *_findings_after(task, merged)]
+    again = {finding["check"] for finding in after}  # the audit has seen the first images only
+    findings = [
+        {k: v for k, v in finding.items() if k != "falls"}
+        for finding in findings
+        if finding["check"] not in again
+    ]
     return {
         "format": 1,
         "partial": merged.partial,
@@ -56,6 +72,7 @@ def result_document(
         "threat": {"norm": task.norm, "eps": task.eps},
         "suite": {
             "name": suite,
+            "mode": task.mode,
             "attack_all": task.attack_all,
             "attacks": [dict(attack) for attack in task.attacks],
         },
@@ -70,6 +87,7 @@ def result_document(
         "robust": None if merged.partial else _accuracy(_robust(merged), rows),
         "bounds": _bounds(merged) if merged.partial else None,
         "attacks": [_attack_document(summary, merged) for summary in merged.attacks],
+        **({"columns": _column_documents(task, merged)} if task.columns else {}),
         "forwards": _total(merged, "forwards"),
         "backwards": _total(merged, "backwards"),
         "audit": [*findings, *after],
@@ -88,7 +106,9 @@ def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
         "backwards": float(result["backwards"]),
     }
     for attack in result["attacks"]:
-        numbers[f"after.{attack['name']}"] = attack["accuracy_after"]
+        numbers[f"after.{attack['label']}"] = attack["accuracy_after"]
+    for column in result.get("columns", ()):
+        numbers[f"under.{column['name']}"] = column["accuracy"]
     return numbers
 
 
@@ -122,7 +142,12 @@ def model_info(result: Mapping[str, Any], name: str) -> dict[str, Any]:
     paper = _paper(network)
     is_autoattack = result["suite"]["name"].startswith("autoattack-")
     robust = f"{100 * result['robust']['accuracy']:.2f}"
-    bad = [finding for finding in result["audit"] if finding["severity"] == "error"]
+    bad = [
+        finding
+        for finding in result["audit"]
+        if finding["severity"] == "error"
+        or (finding["severity"] == "warning" and finding["check"] in CHECKS)
+    ]
     notes = [] if is_autoattack else [f"Robust accuracy by {result['suite']['name']}."]
     notes.append(f"Measured on {result['data']['count']} images: {result['data']['label']}.")
     return {
@@ -157,6 +182,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
     lines += [
         f"{result['data']['label']}, {result['data']['count']} images; "
         f"{threat['norm']}, eps = {eps_text(threat['eps'])}; {result['suite']['name']}",
+        MODES[result["suite"]["mode"]],
         f"{'attack':<20} {'attacked':>9} {'broken':>7} {'accuracy after':>15} "
         f"{'forwards':>12} {'backwards':>12}",
         f"{'clean':<20} {'':>9} {'':>7} {_percent(result['clean']):>15}",
@@ -165,14 +191,30 @@ def summary_text(result: Mapping[str, Any]) -> str:
         after = attack["accuracy_after"]
         accuracy = "-" if after is None else f"{100 * after:.2f} %"
         lines.append(
-            f"{attack['name']:<20} {attack['attacked']:>9} {attack['broken']:>7} {accuracy:>15} "
+            f"{attack['label']:<20} {attack['attacked']:>9} {attack['broken']:>7} {accuracy:>15} "
             f"{attack['forwards']:>12,} {attack['backwards']:>12,}"
         )
+    lines += _row_lines(result)
     lines.append(_verdict_line(result))
     for finding in result["audit"]:
         if finding["severity"] in ("warning", "error"):
             lines.append(f"{finding['severity']}: {finding['check']}: {finding['message']}")
+        elif finding["severity"] == "info" and finding["check"] in CHECKS:
+            lines.append(f"note: {finding['check']}: {finding['message']}")
     return "\n".join(lines)
+
+
+def _row_lines(result: Mapping[str, Any]) -> list[str]:
+    """Return an independent suite's row, as tables of papers have it: a head and the numbers."""
+    if "columns" not in result:
+        return []
+    cells = [("clean", _percent(result["clean"]))]
+    cells += [(column["name"], _percent(column)) for column in result["columns"]]
+    widths = [max(len(name), len(number)) for name, number in cells]
+    return [
+        "  ".join(cell[k].rjust(width) for cell, width in zip(cells, widths, strict=True))
+        for k in (0, 1)
+    ]
 
 
 def _verdict_line(result: Mapping[str, Any]) -> str:
@@ -221,6 +263,16 @@ def _attack_document(summary: AttackSummary, merged: Merged) -> dict[str, Any]:
     }
 
 
+def _column_documents(task: Task, merged: Merged) -> list[dict[str, Any]]:
+    """Return the accuracy under each column alone; none where its units are not all there."""
+    documents = []
+    for column in task.columns:
+        last = merged.attacks[column.stop - 1]
+        rows = last.examples if last.examples == merged.total else 0
+        documents.append({"name": column.name, **_accuracy(last.robust, rows)})
+    return documents
+
+
 def _companions_after(
     findings: Sequence[Mapping[str, Any]], merged: Merged
 ) -> list[dict[str, Any]]:
@@ -233,9 +285,28 @@ def _companions_after(
     ]
 
 
-def _findings_after(merged: Merged) -> list[dict[str, Any]]:
+def _black_box(task: Task, merged: Merged) -> Finding | None:
+    """Tell whether black-box attacks broke what no gradient attack did."""
+    if not task.columns:
+        return black_box_finding([as_document(one) for one in merged.attacks], merged.total)
+    black = [label for attack, label in _labelled(task) if is_black_box(attack)]
+    white = [label for attack, label in _labelled(task) if not is_black_box(attack)]
+    if not black or not white or "index" not in merged.columns:
+        return None
+    beyond = _broken_by_any(merged, black) & ~_broken_by_any(merged, white)
+    return beyond_gradients(black, int(beyond.sum()), merged.total)
+
+
+def _labelled(task: Task) -> list[tuple[Mapping[str, Any], str]]:
+    return list(zip(task.attacks, task.labels[1:], strict=True))
+
+
+def _broken_by_any(merged: Merged, labels: Sequence[str]) -> np.ndarray:
+    return np.any([merged.columns[f"status.{label}"] == BROKEN for label in labels], axis=0)
+
+
+def _findings_after(task: Task, merged: Merged) -> list[dict[str, Any]]:
     """Return what the verdicts themselves say of their worth."""
-    attacks = [as_document(summary) for summary in merged.attacks]
     broken = sum(summary.broken for summary in merged.attacks)
     unconfirmed = sum(summary.unconfirmed for summary in merged.attacks)
     flawed = sum(summary.flawed for summary in merged.attacks)
@@ -243,7 +314,7 @@ def _findings_after(merged: Merged) -> list[dict[str, Any]]:
     lost = sum(summary.lost for summary in merged.attacks)
     share = unconfirmed / broken if broken else 0.0
     found = [
-        black_box_finding(attacks, merged.total),
+        _black_box(task, merged),
         graded(
             "unconfirmed",
             share,
@@ -272,7 +343,16 @@ def _findings_after(merged: Merged) -> list[dict[str, Any]]:
                 "moved inside, and verdicts did not change",
             )
         )
-    return plain(finding for finding in found if finding is not None)
+    return plain(finding for finding in [*_predicted(task, merged), *found] if finding is not None)
+
+
+def _predicted(task: Task, merged: Merged) -> list[Finding]:
+    """Return what the predictions of all clean images say, where there are any."""
+    labels, predictions = merged.columns["label"], merged.columns["clean_prediction"]
+    if not len(labels):
+        return []
+    classes = task.subject.network.get("num_classes")
+    return check_predictions(torch.from_numpy(labels), torch.from_numpy(predictions), classes)
 
 
 def _total(merged: Merged, name: str) -> int:

@@ -14,8 +14,8 @@ the batches and on the order of the images.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -39,14 +39,12 @@ from robustray.attacks.engine import (
 )
 from robustray.attacks.gradients import Model, is_correct
 from robustray.attacks.inputs import check_logits, checked_examples
+from robustray.attacks.plausibility import look, warn_of
 from robustray.attacks.steppers import select
+from robustray.attacks.tally import Tally
 from robustray.errors import UserError
 from robustray.evaluation.reference_attacks import Call, Metered, find_package, undisturbed
 from robustray.evaluation.task import Conditions
-
-
-def _none() -> Tensor:
-    return torch.zeros(0, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,8 @@ class ReferenceResult(AttackResult):
         Bool (B,): that point fooled the model, and what it was projected to does not.
     """
 
-    repaired_B: Tensor = field(default_factory=_none)
-    lost_B: Tensor = field(default_factory=_none)
+    repaired_B: Tensor
+    lost_B: Tensor
 
 
 def run_reference(
@@ -140,17 +138,19 @@ def evaluate_reference(
     x: Tensor,
     y: Tensor,
     threat: ThreatModel,
-    suite: str | Suite = "autoattack-standard",
+    suite: str | Suite | Iterable[str | AttackSpec | Suite] = "autoattack-standard",
     seed: int = 0,
     batch_size: int = 250,
     index: Tensor | None = None,
+    *,
+    suite_mode: str | None = None,
 ) -> EvaluationResult:
     """Judge a model as ``robustray.attacks.evaluate`` does, by the reference's attacks.
 
     Parameters
     ----------
-    model, x, y, threat, suite, seed, index
-        As there; ``suite`` is a cascade.
+    model, x, y, threat, suite, seed, index, suite_mode
+        As there; not for a suite with ``attack_all``.
     batch_size : int
         Images in a batch of the reference. Verdicts depend on it, and on the order of the images.
 
@@ -166,42 +166,23 @@ def evaluate_reference(
     ValueError
         For images, labels or models that are not as described.
     """
-    suite, examples = attack_suite(suite, threat.norm), checked_examples(x, y, index)
+    suite = attack_suite(suite, threat.norm, suite_mode)
+    examples = checked_examples(x, y, index)
     ENGINE.check(suite, threat, "float32")
     network = Network(model, examples.x.device)
     shape = default_compute_shape(network.device)
     with judging(model):
         logits = clean_logits(network, examples, Schedule(shape, batch_size))
         check_logits(logits, examples)
-        correct = is_correct(logits, examples.y_N)
-        robust, x_adv = correct.clone(), examples.x.clone()
-        broken_by: list[str | None] = [None] * len(examples)
-        forwards, backwards = torch.ones_like(examples.y_N), torch.zeros_like(examples.y_N)
-        for spec in suite.attacks:
-            rows = robust.nonzero()[:, 0]
-            if len(rows) == 0:
-                break
+        tally = Tally(examples, logits, is_correct(logits, examples.y_N), suite)
+        for spec, rows in tally.due():
             chosen = examples.take(rows)
             found = run_reference(model, chosen, threat, spec, seed=seed, batch_size=batch_size)
-            x_adv[rows], robust[rows] = found.x_adv, ~found.success_B
-            forwards[rows] += found.forwards_B
-            backwards[rows] += found.backwards_B
-            for row in rows[found.success_B].tolist():
-                broken_by[row] = spec.name
-    return EvaluationResult(
-        clean_accuracy=correct.double().mean().item(),
-        robust_accuracy=robust.double().mean().item(),
-        clean_correct=correct,
-        robust=robust,
-        broken_by=broken_by,
-        x_adv=x_adv,
-        forwards=forwards,
-        backwards=backwards,
-        threat=threat,
-        suite=suite.name,
-        seed=seed,
-        compute_shape=shape,
-    )
+            tally.update(rows, found)
+        schedule = Schedule(shape, batch_size)
+        findings = look(model, network, examples, logits, threat, schedule)
+    warn_of(findings)
+    return tally.result(threat, seed, shape, findings)
 
 
 class ReferenceEngine:
@@ -222,7 +203,10 @@ class ReferenceEngine:
         for spec in suite.attacks:
             Call.of(spec, threat)
         if suite.attack_all:
-            raise UserError(f"suite: the reference runs cascades, and {suite.name} is none")
+            raise UserError(
+                f"suite: the reference runs cascades on correctly classified images, and "
+                f"{suite.name} attacks all images; say suite_mode: cascade or independent"
+            )
 
     def attack(
         self,
@@ -263,7 +247,7 @@ def _repaired(x_adv: Tensor, x: Tensor, threat: ThreatModel) -> tuple[Tensor, Te
 
 
 def _fooled(network: Network, examples: Examples, x_adv: Tensor, schedule: Schedule) -> Tensor:
-    candidates = Examples(x_adv, examples.y_N, examples.index_N)
+    candidates = replace(examples, x=x_adv)
     return ~is_correct(clean_logits(network, candidates, schedule), examples.y_N)
 
 

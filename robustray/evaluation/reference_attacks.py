@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from robustray.attacks import AttackSpec, ThreatModel
 from robustray.attacks.engine import Examples
 from robustray.attacks.gradients import Model
 from robustray.attacks.losses import dlr, targeted_dlr
+from robustray.attacks.watch import Watched
 from robustray.errors import UserError
 
 _PACKAGES = ("autoattack", "pyautoattack")
@@ -148,9 +149,9 @@ class Metered:
     """
 
     def __init__(self, model: Model) -> None:
-        self._model = model
         surrogate = getattr(model, "surrogate", None)
-        self._surrogate = cast(Model, surrogate) if callable(surrogate) else None
+        self._model = _Apart(Watched(model))
+        self._surrogate = _Apart(Watched(surrogate, model)) if callable(surrogate) else None
         self._own_loss = not getattr(model, "loss_from_surrogate", False)
         self._extra = int(getattr(model, "surrogate_forwards", 1)) if self._surrogate else 0
         self.forwards = self.backwards = 0
@@ -180,6 +181,39 @@ class Metered:
         finite = grad.isfinite()
         self._flawed = self._flawed.to(grad.device) + (~finite.flatten(1).all(1)).sum()
         return torch.where(finite, grad, 0.0)
+
+
+class _Apart:
+    """A model whose random numbers come from a stream of their own, once it draws any.
+
+    The reference draws from torch's own generator. A model that seeds it in forward would give
+    the attack the same proposal again and again.
+    """
+
+    def __init__(self, watched: Watched) -> None:
+        self._watched = watched
+        self._stream: list[Tensor] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        before = _generators(x.device)
+        if self._stream is not None:
+            _set_generators(x.device, self._stream)
+        answer = self._watched(x)
+        if self._watched.draws_random:
+            self._stream = _generators(x.device)
+            _set_generators(x.device, before)
+        return answer
+
+
+def _generators(device: torch.device) -> list[Tensor]:
+    cuda = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return [torch.get_rng_state(), *cuda]
+
+
+def _set_generators(device: torch.device, states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    if len(states) > 1:
+        torch.cuda.set_rng_state(states[1], device)
 
 
 @contextmanager

@@ -29,13 +29,23 @@ def randomness(network: Network, full: Examples) -> Finding:
     first, second = (predict_logits(network, full.x) for _ in range(2))
     apart = _distance(first, second)
     changed = int((first.argmax(1) != second.argmax(1)).sum())
+    if network.draws_random:
+        cause = (
+            "the model draws random numbers, and single verdicts are luck. Use a suite with "
+            "expectation over transformations, such as autoattack-rand"
+        )
+    else:
+        cause = (
+            "yet the model draws no random numbers from torch, numpy or Python: it has a generator "
+            "of its own (then use a suite such as autoattack-rand), or it carries something over "
+            "from one pass to the next, such as a counter or a cache, and has no verdict at all"
+        )
     return graded(
         "randomness",
         apart,
         0.0,
         f"two forward passes differ by {apart:.2g} (normalised logits), {changed} of {len(full)} "
-        "predictions change: single verdicts are luck. Use a suite with expectation over "
-        "transformations, such as autoattack-rand",
+        f"predictions change: {cause}",
         fine="two forward passes agree bit for bit",
         grave=_SAME,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from robustray.cluster import connect
-from robustray.errors import UserError
+from robustray.errors import CorruptObjectError, UserError
 from robustray.evaluation.agenda import Work
 from robustray.evaluation.driver import Conclusion, Driver
 from robustray.evaluation.plan import (
@@ -28,6 +27,7 @@ from robustray.evaluation.study_setting import (
     selected_subject,
     task_digest,
 )
+from robustray.evaluation.suites import suite_text
 from robustray.evaluation.task import Conditions, Task
 from robustray.evaluation.units import UnitStore
 from robustray.evaluation.workers import make_place, on_gpu, pick_resources, pool_size
@@ -37,7 +37,8 @@ from robustray.store import (
     NotFoundError,
     ObjectStore,
     canonical_json,
-    sha256_bytes,
+    read_sealed,
+    seal,
 )
 from robustray.sweeps import Study, Trial, attempts, make_plan, publish
 from robustray.sweeps.lease import Lease, LeaseLostError, lease
@@ -132,7 +133,7 @@ def describe_study(manifest: Evaluation, store: ObjectStore, data_root: str | No
             f"study        {study.id}: {len(done)} of {len(study.trials)} trials are finished",
             f"column       {setting.label}: {there} trials have it",
             f"images       {images.label}: {len(images.split)}",
-            f"suite        {', '.join(spec.name for spec in setting.wanted.suite.attacks)}",
+            f"suite        {suite_text(setting.wanted.suite)}",
         ]
     )
 
@@ -219,12 +220,11 @@ class _Run:
     def _is_done(self, task: Task) -> bool:
         """Whether the store holds the result of this very task."""
         try:
-            record = json.loads(self._store.get(f"{self._setting.prefix(task.name)}/record.json"))
-            digest = record.pop("sha256")
-        except (NotFoundError, ValueError, KeyError, AttributeError):
+            key = f"{self._setting.prefix(task.name)}/record.json"
+            record, verified = read_sealed(self._store, key)
+        except (NotFoundError, CorruptObjectError):
             return False
-        intact = digest == sha256_bytes(canonical_json(record))
-        return intact and record["task"] == task_digest(task, self._setting)
+        return verified and record["task"] == task_digest(task, self._setting)
 
     def _keep(self, item: Work, conclusion: Conclusion) -> None:
         """Keep a trial's result, and show it."""
@@ -243,13 +243,16 @@ class _Run:
             "result": result,
             "ended_ms": max(ended, default=self._session.started_ms),
         }
-        record["sha256"] = sha256_bytes(canonical_json(record))
         prefix = setting.prefix(task.name)
         self._store.put(f"{prefix}/table.parquet", write_parquet(conclusion.merged))
         self._store.put(f"{prefix}/result.json", canonical_json(result))
-        self._store.put(f"{prefix}/record.json", canonical_json(record))
+        self._store.put(f"{prefix}/record.json", seal(record))
         clean, robust = result["clean"]["accuracy"], result["robust"]["accuracy"]
         self._say(f"{task.name}: clean {100 * clean:.2f} %, robust {100 * robust:.2f} %")
+        for finding in result["audit"]:
+            if finding["severity"] in ("warning", "error"):
+                what = f"{finding['severity']}: {finding['check']}: {finding['message']}"
+                self._say(f"{task.name}: {what}")
         self._track(task.name)
 
     def _give_up(self, item: Work, reason: str) -> None:

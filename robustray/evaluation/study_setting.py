@@ -11,10 +11,18 @@ from robustray.evaluation.engines import load_engine
 from robustray.evaluation.images import facts_of
 from robustray.evaluation.networks import describe_model
 from robustray.evaluation.plan import Images, Wanted, read_images
-from robustray.evaluation.suites import resolve_suite, resolve_threat
+from robustray.evaluation.suites import resolve_threat, suite_of
 from robustray.evaluation.task import Subject, Task
 from robustray.manifest import Evaluation, JudgedData, JudgedThreat, SurrogateConfig
-from robustray.store import CheckpointStore, ObjectStore, canonical_json, sha256_bytes
+from robustray.manifest.lengths import Extent, check_lengths
+from robustray.models.constants import check_recorded
+from robustray.store import (
+    CheckpointStore,
+    NotFoundError,
+    ObjectStore,
+    canonical_json,
+    sha256_bytes,
+)
 from robustray.sweeps import Study, Trial, load_study
 from robustray.sweeps.trial import read_result
 
@@ -55,8 +63,12 @@ def resolve_study(manifest: Evaluation, store: ObjectStore, data_root: str | Non
     )
     sweep = study.manifest.evaluation.threat or study.manifest.recipe.threat
     threat_config = manifest.threat or JudgedThreat(norm=sweep.norm, eps=sweep.eps)
+    try:
+        check_lengths(manifest.lengths(threat_config), Extent.of(own.name))
+    except ValueError as error:
+        raise ManifestError(str(error)) from error
     threat, engine = resolve_threat(threat_config), load_engine(manifest.engine)
-    suite = resolve_suite(manifest.suite, threat, engine, manifest.search_dtype)
+    suite = suite_of(manifest, threat, engine)
     same_threat = (threat.norm, threat.eps) == (sweep.norm, sweep.eps)
     label = _label(manifest, study, data, suite.name, None if same_threat else threat_config)
     images = read_images(data, data_root, store)
@@ -68,6 +80,7 @@ def _label(
 ) -> str:
     """Name the column: the suite, and everything in which it differs from the study's own."""
     words = [suite]
+    words += [manifest.suite_mode] if manifest.suite_mode else []
     words += [f"{other.norm}-{other.eps:.6g}"] if other else []
     words += [data.split] if data.split != "test" else []
     own = study.manifest.data.test_limit if data.split == "test" else None
@@ -93,13 +106,17 @@ def selected_subject(store: ObjectStore, setting: Setting, trial: Trial) -> Subj
     Raises
     ------
     UserError
-        If the bytes of its weights were not kept.
+        If the bytes of its weights were not kept or are not known to be the selected ones, or it
+        was trained behind another standardisation of its input than this robustray gives it.
     """
     prefix = setting.study.trial_prefix(trial.name)
     result = read_result(store, prefix)
     assert result is not None
     checkpoints = CheckpointStore(store, prefix, Path(tempfile.gettempdir()))
-    record = checkpoints.record(result["selected_epoch"])
+    try:
+        record = checkpoints.record(result["selected_epoch"])
+    except NotFoundError as error:
+        raise UserError("the record of its selected checkpoint is damaged") from error
     wanted = result["weights_sha256"]
     entry = next((e for e in record.files.values() if e["sha256"] == wanted), None)
     if record.state == "pruned" or entry is None:
@@ -107,6 +124,8 @@ def selected_subject(store: ObjectStore, setting: Setting, trial: Trial) -> Subj
     network = describe_model(
         trial.model, None, facts_of(setting.images.config), setting.manifest.surrogate
     )
+    recorded = record.info.get("training", {}).get("standardisation")
+    check_recorded(recorded, network.get("standardisation", {}), trial.name)
     return Subject(network, wanted, "safetensors", entry["key"])
 
 
@@ -114,4 +133,7 @@ def task_digest(task: Task, setting: Setting) -> str:
     """Hash all that a task's result depends on; shards are not among it."""
     last = task.identity(task.ranges[0], len(task.attacks)) | {"range": None}
     rest = {"images": setting.images.split.digest, "audit": setting.manifest.audit}
+    if task.columns:  # the last attack's identity names those of its own column only
+        rest["attacks"] = [dict(attack) for attack in task.attacks]
+        rest["columns"] = [vars(column) for column in task.columns]
     return sha256_bytes(canonical_json(last | rest))

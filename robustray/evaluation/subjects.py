@@ -11,18 +11,19 @@ import torch
 from torch import nn
 
 from robustray.data import DataFacts
-from robustray.errors import CorruptObjectError, ManifestError
+from robustray.errors import CorruptObjectError, ManifestError, UserError
 from robustray.evaluation.networks import (
     build_network,
     describe_network,
     inner_network,
     state_digest,
+    try_network,
 )
 from robustray.evaluation.task import Subject
 from robustray.manifest import Evaluation, WeightsConfig
 from robustray.models import WeightsError, load_weights
 from robustray.models.tensor_bundle import index_of
-from robustray.store import NotFoundError, ObjectStore, open_store, sha256_file
+from robustray.store import NotFoundError, ObjectStore, holds, open_store, sha256_file
 
 
 def find_subject(
@@ -35,12 +36,15 @@ def find_subject(
     Raises
     ------
     UserError
-        If the network can't be built, or the weights are not there, have another digest than the
-        manifest says, or don't fit the network.
+        If the network can't be built, the weights are not there, have another digest than the
+        manifest says, or don't fit the network; or if that does not take these images to logits
+        of their classes.
     """
     network = describe_network(manifest, facts)
     if manifest.weights is None:
-        return Subject(network, state_digest(build_network(network)))
+        model = build_network(network)
+        _try(model, facts, manifest)
+        return Subject(network, state_digest(model))
     with local_copy(manifest.weights, store) as path:
         digest = sha256_file(path)
         wanted = manifest.weights.sha256
@@ -49,9 +53,9 @@ def find_subject(
                 f"the SHA-256 of {manifest.weights.uri} is {digest}, not {wanted}",
                 path="weights.sha256",
             )
-        _load(network, path, manifest.weights.format)
+        _try(_load(network, path, manifest.weights.format), facts, manifest)
         key = f"weights/{digest}"
-        if keep and not store.exists(key):
+        if keep and not holds(store, key, digest):
             store.put_file(key, path)
     return Subject(network, digest, manifest.weights.format, key)
 
@@ -95,20 +99,36 @@ def _load(network: dict | object, path: Path, format: str) -> nn.Module:
     return model
 
 
+def _try(model: nn.Module, facts: DataFacts, manifest: Evaluation) -> None:
+    try:
+        try_network(model, facts, str(manifest.data.name))
+    except UserError as error:
+        path = "model" if manifest.factory is None else "factory"
+        raise ManifestError(str(error), path=path) from error
+
+
 @contextmanager
-def local_copy(weights: WeightsConfig, store: ObjectStore) -> Iterator[Path]:
-    """Give the file of weights as a local file, wherever it lies."""
-    uri = weights.uri
+def local_copy(
+    weights: WeightsConfig, store: ObjectStore, field: str = "weights"
+) -> Iterator[Path]:
+    """Give the file of weights as a local file, wherever it lies.
+
+    Raises
+    ------
+    ManifestError
+        If there is none; names the ``field`` of the manifest that says where it is.
+    """
+    uri, place = weights.uri, f"{field}.uri" if field else "uri"
     if "://" not in uri:
         path = Path(uri).expanduser()
         if index_of(path) is not None:
             raise ManifestError(
                 f"{uri} is a TensorFlow checkpoint, which is several files; make one of it with "
                 "`robustray weights convert` (or, for mode frozen, `robustray weights freeze`)",
-                path="weights.uri",
+                path=place,
             )
         if not path.is_file():
-            raise ManifestError(f"there is no file {uri}", path="weights.uri")
+            raise ManifestError(f"there is no file {uri}", path=place)
         yield path
         return
     place, _, name = uri.rpartition("/")
@@ -119,5 +139,5 @@ def local_copy(weights: WeightsConfig, store: ObjectStore) -> Iterator[Path]:
         try:
             (source or open_store(place)).get_file(key, path)
         except (NotFoundError, ValueError) as error:
-            raise ManifestError(f"there is no object {uri}", path="weights.uri") from error
+            raise ManifestError(f"there is no object {uri}", path=place) from error
         yield path

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from robustray.attacks.suite import Column, attack_labels, mode_of
 from robustray.manifest import JudgedData
 from robustray.store import canonical_json, sha256_bytes
 
 # Raised whenever a change of attacks, engine, architectures or data reading may change a verdict.
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 
 CLEAN = "clean"
 SAMPLES = 8
@@ -98,7 +99,7 @@ class Task:
         Unique within an evaluation: "" for its main task, a trial's name, or "eps=...".
     attacks : tuple of mapping
         ``AttackSpec.describe()`` of each attack, in order.
-    attack_all : bool
+    attack_all, columns : bool, tuple of Column
         As in ``robustray.attacks.Suite``.
     """
 
@@ -111,21 +112,51 @@ class Task:
     attacks: tuple[Mapping[str, Any], ...]
     attack_all: bool
     conditions: Conditions
+    columns: tuple[Column, ...] = ()
 
     @property
     def count(self) -> int:
         """Number of images."""
         return self.ranges[-1].stop
 
+    @property
+    def mode(self) -> str:
+        """How attacks follow each other; see ``robustray.attacks.Suite.mode``."""
+        return mode_of(self.columns, attack_all=self.attack_all)
+
+    @property
+    def cascades(self) -> tuple[Column, ...]:
+        """The columns; without any, all attacks as one."""
+        return self.columns or (Column("", 0, len(self.attacks)),)
+
+    @property
+    def attack_names(self) -> list[str]:
+        """The attacks' own names, in order."""
+        return [str(attack["name"]) for attack in self.attacks]
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """What tables call the clean pass (position 0) and each attack; all different."""
+        return [CLEAN, *attack_labels(self.attack_names, self.columns)]
+
     def attack_name(self, position: int) -> str:
-        """Return the name of the attack at a position of the chain; 0 is the clean pass."""
-        return CLEAN if position == 0 else str(self.attacks[position - 1]["name"])
+        """Return the attack's own name at a position of the chain; 0 is the clean pass."""
+        return CLEAN if position == 0 else self.attack_names[position - 1]
+
+    def before(self, position: int) -> int:
+        """Return the position that an attack continues from: 0 where its column begins."""
+        return 0 if self.begins(position) else position - 1
+
+    def begins(self, position: int) -> bool:
+        """Whether a column begins with the attack at a position."""
+        return any(position == column.start + 1 for column in self.cascades)
 
     def identity(self, range_: Range, position: int) -> dict[str, Any]:
         """Return everything that the verdicts of a unit depend on, as plain data.
 
         The clean pass depends on no threat model and no seed, so suites share it. An attack works
-        on the survivors of those before it, so its identity names them all.
+        on the survivors of those before it in its column, so its identity names them all; a column
+        of an independent suite is what a cascade of its attacks would be, and shares its units.
         """
         identity: dict[str, Any] = {
             "format": 1,
@@ -141,7 +172,7 @@ class Task:
         if position == 0:
             return identity
         return identity | {
-            "attacks": [dict(attack) for attack in self.attacks[:position]],
+            "attacks": [dict(attack) for attack in self.attacks[self._start(position) : position]],
             "attack_all": self.attack_all,
             "threat": {"norm": self.norm, "eps": self.eps},
             "seed": self.conditions.seed,
@@ -156,6 +187,10 @@ class Task:
         identity = self.identity(range_, position)
         name = f"{self.subject.digest[:16]}/{sha256_bytes(canonical_json(identity))}"
         return Unit(self.name, range_, position, f"units/{name}")
+
+    def _start(self, position: int) -> int:
+        """Return where the column of the attack at a position starts, counted from 0."""
+        return next(c.start for c in self.cascades if c.start < position <= c.stop)
 
     def chain(self, range_: Range) -> list[Unit]:
         """Return all units of a range: the clean pass, then each attack."""

@@ -12,7 +12,6 @@ one wins, and a unit exists if and only if its record does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -26,9 +25,19 @@ from torch import Tensor
 from robustray.errors import CorruptObjectError
 from robustray.evaluation.task import Unit
 from robustray.evaluation.verdicts import Verdicts
-from robustray.store import FileEntry, NotFoundError, ObjectStore, canonical_json, sha256_bytes
+from robustray.store import (
+    FileEntry,
+    NotFoundError,
+    ObjectStore,
+    canonical_json,
+    read_sealed,
+    seal,
+    sha256_bytes,
+    unseal,
+)
 
 _THREADS = 16
+_PROVENANCE = {"attempt", "started_ms", "ended_ms", "seconds", "environment"}
 
 
 @dataclass(frozen=True)
@@ -59,8 +68,7 @@ class UnitRecord:
 
     def to_bytes(self) -> bytes:
         """Write it as canonical JSON that carries its own digest."""
-        content = asdict(self)
-        return canonical_json(content | {"sha256": sha256_bytes(canonical_json(content))})
+        return seal(asdict(self))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -72,13 +80,13 @@ class UnitRecord:
             When it is something else.
         """
         try:
-            content = json.loads(data)
-            digest = content.pop("sha256")
-            if digest != sha256_bytes(canonical_json(content)):
-                raise CorruptObjectError("a unit's record does not have the digest that it names")
-            return cls(**content)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            content, verified = unseal(data, "a unit's record")
+            record = cls(**content)
+        except TypeError as error:
             raise CorruptObjectError(f"not the record of a unit: {error}") from error
+        if not verified:
+            raise CorruptObjectError("a unit's record does not carry its digest")
+        return record
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ class UnitStore:
         counts = outcome.verdicts.counts() | dict(outcome.notes)
         record = UnitRecord(outcome.identity, outcome.previous, files, counts)
         if self.store.create(_record_key(unit), record.to_bytes()):
-            self.store.put(f"{unit.prefix}/provenance.json", canonical_json(dict(provenance)))
+            self.store.put(f"{unit.prefix}/provenance.json", seal(provenance))
             return record
         winner = self.record(unit)
         for entry in files.values():
@@ -184,11 +192,12 @@ class UnitStore:
             raise CorruptObjectError(f"not adversarial examples: {error}") from error
 
     def provenance(self, unit: Unit) -> dict[str, Any] | None:
-        """Return when and where a unit was computed; None where its worker died too early."""
+        """Return when and where a unit was computed; None where that is lost or damaged."""
         try:
-            return json.loads(self.store.get(f"{unit.prefix}/provenance.json"))
-        except (NotFoundError, ValueError):
+            found, verified = read_sealed(self.store, f"{unit.prefix}/provenance.json")
+        except (NotFoundError, CorruptObjectError):
             return None
+        return found if verified or found.keys() >= _PROVENANCE else None
 
     def committed(self, subject: str) -> set[str]:
         """Return the prefixes of all committed units of a subject, with one listing."""

@@ -12,16 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustray.attacks.context import judging
-from robustray.attacks.engine import Network
 from robustray.attacks.inputs import checked_examples
 from robustray.cluster import pick_device
 from robustray.data import Split
 from robustray.errors import CorruptObjectError, UserError
 from robustray.evaluation.audits import make_audit
 from robustray.evaluation.compute import Part, compute
-from robustray.evaluation.images import load_images
-from robustray.evaluation.networks import import_from
+from robustray.evaluation.images import facts_of, load_images
+from robustray.evaluation.networks import import_from, try_network
 from robustray.evaluation.provenance import environment
 from robustray.evaluation.subjects import load_subject
 from robustray.evaluation.task import Subject, Task, Unit
@@ -103,7 +101,7 @@ class Worker:
         units = UnitStore(store)
         model, device = self._load(task.subject)
         images = load_images(task.data, self._place.data_root, store)
-        self._try(model, device, images, task)
+        self._try(model, device, task)
         ready, replies = [], []
         for order in orders:
             try:
@@ -139,7 +137,7 @@ class Worker:
             model, device = self._load(task.subject)
             store = open_store(self._place.store_uri)
             images = load_images(task.data, self._place.data_root, store)
-            self._try(model, device, images, task)
+            self._try(model, device, task)
             make_audit(store, task, images, model)
         except Exception as error:
             return [failure(name, error)]
@@ -156,32 +154,21 @@ class Worker:
             self._loaded = (subject.digest, model, device)
         return self._loaded[1], self._loaded[2]
 
-    def _try(self, model: nn.Module, device: torch.device, images: Split, task: Task) -> None:
+    def _try(self, model: nn.Module, device: torch.device, task: Task) -> None:
         """Refuse a network that does not take these images; looked at once."""
         if self._tried:
             return
-        try:
-            with judging(model), torch.no_grad():
-                Network(model, device)((images.x_NCHW[:2].float() / 255).to(device))
-        except (torch.OutOfMemoryError, torch.AcceleratorError):
-            raise
-        except Exception as error:  # a user's code
-            raise UserError(
-                f"the network fails on images {images.image_shape} of {task.data.name}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+        try_network(model, facts_of(task.data), str(task.data.name), device)
         self._tried = True
 
 
 def failure(prefix: str, error: BaseException) -> Reply:
     """Return the reply that tells of an exception; ``user``: its message is enough."""
-    user = isinstance(error, UserError | ValueError)
-    if user:
-        kind, message = "user_error", str(error)
-    else:
-        from robustray.sweeps.attempts import classify, one_line  # Ray Tune and more: seconds
+    from robustray.sweeps.attempts import classify, one_line  # Ray Tune and more: seconds
 
-        kind, message = classify(error).value, one_line(error)
+    kind = classify(error).value
+    user = kind == "user_error" and isinstance(error, UserError | ValueError)
+    message = str(error) if user else one_line(error)
     trace = "".join(traceback.format_exception(error))
     return Reply(prefix, kind, message=message, traceback=trace, user=user)
 

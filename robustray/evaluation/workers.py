@@ -8,16 +8,15 @@ from pathlib import Path
 
 import torch
 
-from robustray.cluster import Capacity, check_fits, has_gpu, read_capacity
+from robustray.cluster import find_room, read_capacity
 from robustray.data import data_root
-from robustray.errors import UserError
 from robustray.evaluation.worker import Place
 from robustray.manifest import Resources
 from robustray.store import ObjectStore
 from robustray.sweeps.study import check_shared
 
 NO_GPU = (
-    "this evaluation asks for GPUs and there is none, neither here nor declared by a cluster. "
+    "this evaluation asks for GPUs and there is none, neither here nor on a cluster. "
     "Attack on CPUs, however long it takes, with --yes or --set resources.gpus=0"
 )
 
@@ -35,19 +34,9 @@ def pick_resources(
         If no node is large enough, GPUs were asked for where there are none, or the store is a
         folder that the nodes don't share.
     """
-    capacity = read_capacity()
-    check_shared(store, capacity, say)
-    if resources.gpus > 0 and not has_gpu(capacity):
-        if "gpus" in resources.model_fields_set and not assume_yes:
-            raise UserError(NO_GPU)
-        resources = resources.model_copy(update={"gpus": 0.0})
-        say("no GPU anywhere: attacking on CPUs")
-    if not check_fits(resources, capacity):
-        say(
-            f"no live node has {resources.gpus:g} GPUs and {resources.cpus:g} CPUs yet; the "
-            f"autoscaler may start one. Waiting at most {resources.wait_minutes:g} minutes"
-        )
-    return resources
+    check_shared(store, read_capacity(), say)
+    cpus_do = assume_yes or "gpus" not in resources.model_fields_set
+    return find_room(resources, say, cpus_do=cpus_do, work="attacking", no_gpu=NO_GPU)
 
 
 def pool_size(resources: Resources) -> Callable[[int], int]:
@@ -55,7 +44,7 @@ def pool_size(resources: Resources) -> Callable[[int], int]:
 
     ``max_concurrent`` is taken instead where it is given; so an autoscaler can be asked for more.
     """
-    fitting = resources.max_concurrent or max(1, _fitting(resources, read_capacity()))
+    fitting = resources.max_concurrent or max(1, read_capacity().slots(resources))
     return lambda units: max(1, min(fitting, units))
 
 
@@ -87,10 +76,3 @@ def expected_on_gpu(resources: Resources) -> bool:
     """
     somewhere = bool(os.environ.get("RAY_ADDRESS")) or torch.cuda.is_available()
     return on_gpu(resources) and somewhere
-
-
-def _fitting(resources: Resources, capacity: Capacity) -> int:
-    return sum(
-        int(min(cpus / resources.cpus, gpus / resources.gpus if resources.gpus else cpus * 1e9))
-        for cpus, gpus in capacity.live
-    )

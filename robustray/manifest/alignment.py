@@ -6,6 +6,7 @@ coordinates for the spheres.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -21,11 +22,8 @@ from robustray.manifest.alignment_stages import (
     Projection,
     Projections,
 )
-from robustray.manifest.fields import (
-    Natural,
-    Number,
-    Section,
-)
+from robustray.manifest.fields import Natural, Number, Pixels, Section, Seed
+from robustray.manifest.lengths import IMAGE_SHAPES, Extent, check_lengths
 from robustray.manifest.schema import ModelConfig, Resources
 
 Stage = Literal[
@@ -46,6 +44,14 @@ STAGE_SECTION: dict[str, str] = {
     "comparison": "comparison",
     "probe": "probe",
 }
+# Of the sets that are made, or cut out of another; points of the outer sphere have length 1.3.
+_SHAPES = {
+    **IMAGE_SHAPES,
+    "mnist35": IMAGE_SHAPES["mnist"],
+    "squares": (1, 224, 224),
+    "squares32": (1, 32, 32),
+}
+_SPHERES_DIAMETER = 2.6
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
 
@@ -65,8 +71,8 @@ class FolderData(Section):
     subject: str | None = None
     threshold: Number = 0.7
     below: bool = True
-    size: Natural = 256
-    crop: Natural = 224
+    size: Pixels = 256
+    crop: Pixels = 224
     validation: str | None = None
     test: str | None = None
 
@@ -96,6 +102,16 @@ class AlignmentData(Section):
     folder: FolderData | None = None
     preprocessing: Literal["Res256Crop224", "Crop288"] = "Res256Crop224"
     download: bool = False
+
+    def extent(self) -> Extent:
+        """Return where its examples lie: images in [-1, 1], points within the outer sphere."""
+        if self.name == "spheres":
+            return Extent(-math.inf, math.inf, diameter=_SPHERES_DIAMETER)
+        if self.folder is not None:
+            return Extent(-1, 1, self.folder.crop**2)
+        if self.name == "imagenet":
+            return Extent(-1, 1, 3 * (288 if self.preprocessing == "Crop288" else 224) ** 2)
+        return Extent(-1, 1, math.prod(_SHAPES[self.name]))
 
     @model_validator(mode="after")
     def _settings_of_the_set(self) -> Self:
@@ -142,7 +158,7 @@ class Alignment(Section):
     kind: Literal["Alignment"]
     name: Name
     description: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    seed: Seed = 0
     stage: Stage
     data: AlignmentData
     model: ModelConfig | None = None
@@ -185,6 +201,16 @@ class Alignment(Section):
                 raise ValueError(f"{section}: not a section of stage {self.stage}")
         if getattr(self, STAGE_SECTION[self.stage]) is None:
             raise ValueError(f"{STAGE_SECTION[self.stage]} is missing: stage {self.stage} needs it")
+        return self
+
+    @model_validator(mode="after")
+    def _lengths_fit_the_data(self) -> Self:
+        extent = self.data.extent()
+        if self.training is not None:
+            check_lengths(self.training.attack.lengths(), extent, "training.attack.")
+            check_lengths(self.training.validation.lengths(), extent, "training.validation.")
+        for number, attack in enumerate(self.evaluation.attacks if self.evaluation else ()):
+            check_lengths(attack.lengths(), extent, f"evaluation.attacks[{number}].")
         return self
 
     @model_validator(mode="after")

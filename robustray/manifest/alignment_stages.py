@@ -7,7 +7,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from robustray.manifest.fields import Natural, NaturalOrZero, Number, PositiveNumber, Section
+from robustray.manifest.fields import (
+    BatchSize,
+    Channels,
+    Epochs,
+    Natural,
+    NaturalOrZero,
+    Number,
+    PositiveNumber,
+    Section,
+    Steps,
+    StepsOrZero,
+)
+from robustray.manifest.lengths import Length
 from robustray.manifest.recipe import Momentum
 
 
@@ -48,9 +60,9 @@ class Projection(Section):
     ``penalty`` times the mean square of z.
     """
 
-    initial_steps: Natural = 600
+    initial_steps: Steps = 600
     initial_lr: PositiveNumber = 0.2
-    steps: NaturalOrZero = 150
+    steps: StepsOrZero = 150
     lr: PositiveNumber = 0.2
     penalty: Annotated[Number, Field(ge=0)] = 0.03
 
@@ -75,7 +87,12 @@ class PgdTraining(Section):
     norm: Literal["linf", "l2"] = "linf"
     eps: PositiveNumber = 0.3
     step_size: PositiveNumber = 0.02
-    steps: Natural = 40
+    steps: Steps = 40
+
+    def lengths(self) -> tuple[Length, ...]:
+        """Return what must not be longer than the images are wide."""
+        norm = self.norm
+        return Length("eps", self.eps, norm), Length("step_size", self.step_size, norm)
 
 
 class CurveAttack(Section):
@@ -89,8 +106,8 @@ class CurveAttack(Section):
     norm: Literal["linf", "l2"] = "linf"
     eps: tuple[PositiveNumber, ...] = ()
     step_size: PositiveNumber = 0.02
-    steps: Natural = 40
-    queries: Natural = 5000
+    steps: Steps = 40
+    queries: Steps = 5000
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
@@ -108,6 +125,12 @@ class CurveAttack(Section):
             raise ValueError("eps: the same strength stands there twice")
         return self
 
+    def lengths(self) -> tuple[Length, ...]:
+        """Return what must not be longer than the images are wide; a flow's weight is none."""
+        sizes = () if self.attack == "stadv" else self.eps
+        eps = (Length(f"eps[{number}]", size, self.norm) for number, size in enumerate(sizes))
+        return (*eps, Length("step_size", self.step_size, self.norm))
+
     @property
     def label(self) -> str:
         """What it is called in tables: "pgd-linf"."""
@@ -119,7 +142,7 @@ class AlignmentEvaluation(Section):
 
     attacks: tuple[CurveAttack, ...] = ()
     linearity: bool = False
-    batch_size: Natural = 100
+    batch_size: BatchSize = 100
 
     @model_validator(mode="after")
     def _different_attacks(self) -> Self:
@@ -143,16 +166,16 @@ class ClassifierTraining(Section):
 
     method: Literal["baseline", "pgd", "l_alpha"] = "baseline"
     optimizer: AlignmentOptimizer = AlignmentOptimizer()
-    batch_size: Natural = 12
-    epochs: Natural = 30
-    steps_per_epoch: Natural | None = 200
+    batch_size: BatchSize = 12
+    epochs: Epochs = 30
+    steps_per_epoch: Steps | None = 200
     batch_norm: Literal["frozen", "updated"] = "frozen"
     attack: PgdTraining = PgdTraining()
     penalty: PositiveNumber = 0.1
     validation: CurveAttack = CurveAttack(eps=(0.02, 0.06, 0.1, 0.2))
     validation_first: Natural | None = None
     selection: Literal["guarded", "published"] = "guarded"
-    selection_start: Natural = 1
+    selection_start: Epochs = 1
     guard: Annotated[Number, Field(gt=0, lt=1)] = 0.05
 
     @model_validator(mode="after")
@@ -187,14 +210,14 @@ class GeneratorTraining(Section):
     lr: PositiveNumber = 1e-4
     critic_lr: PositiveNumber | None = None
     betas: tuple[Momentum, Momentum] = (0.0, 0.9)
-    batch_size: Natural = 12
-    epochs: Natural = 30
-    steps_per_epoch: Natural = 200
+    batch_size: BatchSize = 12
+    epochs: Epochs = 30
+    steps_per_epoch: Steps = 200
     adversarial: PositiveNumber = 0.3
     length: Annotated[Number, Field(ge=0)] = 0.5
     real: PositiveNumber = 1.0
     fake: Annotated[Number, Field(ge=0)] = 0.01
-    downsamplings: Natural = 4
+    downsamplings: Annotated[Natural, Field(le=16)] = 4
     average: Momentum = 0.0
     selection: Literal["validation", "published", "last"] = "validation"
 
@@ -202,12 +225,12 @@ class GeneratorTraining(Section):
 class ConditionalGeneratorTraining(Section):
     """How a class-conditional generator is trained (multi-hinge BigGAN at 32 pixels)."""
 
-    channels: Natural = 64
-    latent: Natural = 128
-    batch_size: Natural = 50
-    critic_steps: Natural = 4
-    iterations: Natural = 125_000
-    every: Natural = 1000
+    channels: Channels = 64
+    latent: Channels = 128
+    batch_size: BatchSize = 50
+    critic_steps: Steps = 4
+    iterations: Annotated[Natural, Field(le=100_000_000)] = 125_000
+    every: Annotated[Natural, Field(le=100_000_000)] = 1000
     lr: PositiveNumber = 2e-4
     betas: tuple[Momentum, Momentum] = (0.0, 0.999)
     feature_matching: Annotated[Number, Field(ge=0)] = 1.0
@@ -222,7 +245,7 @@ class Probe(Section):
     """
 
     studies: tuple[str, ...] = ()
-    batch_size: Natural = 100
+    batch_size: BatchSize = 100
 
 
 class Projections(Section):

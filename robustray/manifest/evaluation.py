@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from robustray.manifest.schema import (
-    ModelConfig,
+from robustray.manifest.fields import (
+    BatchSize,
     Natural,
     Number,
     PositiveNumber,
-    Resources,
     Section,
-    read_fraction,
+    Seed,
+    Workers,
+    read_number,
 )
+from robustray.manifest.lengths import UNIT, Extent, Length, check_lengths
+from robustray.manifest.schema import ModelConfig, Resources
 
 
 class WeightsConfig(Section):
@@ -43,8 +47,9 @@ class FactoryConfig(Section):
 
 def _option(value: object) -> object:
     """Read an attack's option "2/255" as a number; leave other strings."""
-    if isinstance(value, str) and re.fullmatch(r"[\d. ]+/[\d. ]+", value):
-        return read_fraction(value)
+    number = isinstance(value, float | int) and not isinstance(value, bool)
+    if number or (isinstance(value, str) and re.fullmatch(r"[\d. ]+/[\d. ]+", value)):
+        return read_number(value)
     return value
 
 
@@ -101,6 +106,15 @@ class JudgedThreat(Section):
     norm: Literal["linf", "l2", "l1"] = "linf"
     eps: PositiveNumber = 8 / 255
 
+    @model_validator(mode="after")
+    def _within_the_box(self) -> Self:
+        check_lengths(self.lengths(), UNIT)
+        return self
+
+    def lengths(self, path: str = "eps") -> tuple[Length, ...]:
+        """Return what must not be longer than the box is wide."""
+        return (Length(path, self.eps, self.norm),)
+
 
 class SuiteItem(Section):
     """One entry of a suite: a registered suite by its name, or an attack with its budget.
@@ -112,6 +126,15 @@ class SuiteItem(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$")]
     attack: str | None = None
     options: dict[str, Option] = Field(default_factory=dict)
+
+
+def suite_lengths(items: Sequence[SuiteItem], norm: str, path: str) -> tuple[Length, ...]:
+    """Return the steps of a suite's attacks, which must not be longer than the box is wide."""
+    return tuple(
+        Length(f"{path}[{number}].options.step_size", float(size), norm)
+        for number, item in enumerate(items)
+        if isinstance(size := item.options.get("step_size"), int | float)
+    )
 
 
 def _suite(value: object) -> object:
@@ -138,9 +161,9 @@ class Composition(Section):
     a pass over one image costs a pass over its batch.
     """
 
-    size: Natural = 100
+    size: BatchSize = 100
     order: Literal["file", "random"] = "file"
-    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _seed_of_an_order(self) -> Self:
@@ -157,6 +180,10 @@ class Evaluation(Section):
     ``shard_size`` (images in a unit of work; the first run decides), ``bundle`` (units that one
     worker takes at once, at most) and ``batch_size`` (images on a device at a time).
     ``compute_shape`` (the physical batch of every pass) is 64 on CPUs and 128 on GPUs.
+    ``suite_mode`` says on which images the attacks of ``suite`` run: in a ``cascade`` (what a list
+    is without it) on those that the attacks before have left; ``independent`` ones each on all
+    correctly classified images, so that each has an accuracy of its own. A suite within a list is
+    then one column.
     ``composition`` declares the batches of a network whose output depends on its batch; without
     it such a network is refused.
     """
@@ -164,7 +191,7 @@ class Evaluation(Section):
     kind: Literal["Evaluation"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "evaluation"
     description: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    seed: Seed = 0
     study: str | None = None
     model: ModelConfig | None = None
     factory: FactoryConfig | None = None
@@ -174,14 +201,15 @@ class Evaluation(Section):
     data: JudgedData = JudgedData()
     threat: JudgedThreat | None = None
     suite: SuiteItems = (SuiteItem(name="autoattack-standard"),)
+    suite_mode: Literal["cascade", "independent"] | None = None
     engine: Literal["robustray", "reference"] = "robustray"
     search_dtype: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
     composition: Composition | None = None
-    compute_shape: Annotated[int, Field(ge=8, multiple_of=8, strict=True)] | None = None
-    batch_size: Natural = 256
-    shard_size: Natural = 100
-    bundle: Natural = 16
+    compute_shape: Annotated[BatchSize, Field(ge=8, multiple_of=8)] | None = None
+    batch_size: BatchSize = 256
+    shard_size: BatchSize = 100
+    bundle: Workers = 16
     save_adversarial: bool = False
     audit: bool = True
     curve: Curve | None = None
@@ -200,6 +228,24 @@ class Evaluation(Section):
                 full["data"] = {**data, "name": data.get("name") or "cifar10"}
             full["threat"] = full.get("threat") or {}
         return full
+
+    @model_validator(mode="after")
+    def _lengths_fit_the_images(self) -> Self:
+        if self.threat is not None:
+            check_lengths(self.lengths(self.threat), Extent.of(self.data.name))
+        return self
+
+    def lengths(self, threat: JudgedThreat) -> tuple[Length, ...]:
+        """Return what must not be longer than the box is wide, under a threat model."""
+        curve, found = self.curve, threat.lengths("threat.eps")
+        found += suite_lengths(self.suite, threat.norm, "suite")
+        if curve is not None:
+            found += suite_lengths(curve.suite or (), threat.norm, "curve.suite")
+            found += tuple(
+                Length(f"curve.eps[{number}]", eps, threat.norm)
+                for number, eps in enumerate(curve.eps)
+            )
+        return found
 
     @model_validator(mode="after")
     def _one_subject(self) -> Self:

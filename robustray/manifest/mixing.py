@@ -10,8 +10,25 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robustray.manifest.evaluation import JudgedThreat, SuiteItems, WeightsConfig
-from robustray.manifest.fields import Natural, NaturalOrZero, Number, PositiveNumber, Section
+from robustray.manifest.evaluation import (
+    JudgedThreat,
+    SuiteItems,
+    WeightsConfig,
+    suite_lengths,
+)
+from robustray.manifest.fields import (
+    BatchSize,
+    Epochs,
+    Natural,
+    Number,
+    Pixels,
+    PositiveNumber,
+    Section,
+    Seed,
+    Steps,
+    StepsOrZero,
+)
+from robustray.manifest.lengths import Extent, Length, check_length, check_lengths
 from robustray.manifest.recipe import Augmentation, Recipe
 from robustray.manifest.schema import (
     DataConfig,
@@ -59,20 +76,22 @@ class TrainingAttack(Section):
     eps: Annotated[Number, Field(gt=0, le=1)] = 8 / 255
     eps_low: NotNegative = 0.4
     eps_span: NotNegative = 0.7
-    iterations_df: NaturalOrZero = 75
-    iterations_extra: NaturalOrZero = 0
+    iterations_df: StepsOrZero = 75
+    iterations_extra: StepsOrZero = 0
     weight_max: Weight = 0.4
-    n_targets: NaturalOrZero = 9
+    n_targets: StepsOrZero = 9
     step_factor: PositiveNumber = 5.0
     momentum_low: Weight = 0.0
     momentum_span: Weight = 0.9
     never_fooled: Literal["best", "start"] = "best"
-    chunk: Natural = 50
+    chunk: BatchSize = 50
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.eps_low + self.eps_span <= 0:
             raise ValueError("eps_low and eps_span are not both 0")
+        largest = self.eps * (self.eps_low + self.eps_span)
+        check_length(Length("eps_span", largest, "linf"))
         if self.method == "apgd":
             reason = "is of method pgd"
             self.refuse(reason, "step_factor", "momentum_low", "momentum_span")
@@ -96,9 +115,9 @@ class MixingSettings(Section):
     ``segment`` rounds came to is kept together, and the look ahead begins anew after it.
     """
 
-    epochs: Natural = 3
-    batch_size: Annotated[int, Field(ge=2, strict=True)] = 200
-    accumulation: Natural = 4
+    epochs: Epochs = 3
+    batch_size: Annotated[BatchSize, Field(ge=2)] = 200
+    accumulation: Steps = 4
     lr: PositiveNumber = 5e-5
     weight_decay: NotNegative = 1e-5
     bce: NotNegative = 1.5
@@ -109,8 +128,8 @@ class MixingSettings(Section):
     clip: PositiveNumber = 10.0
     gamma_scale: PositiveNumber = 2.0
     gamma_bias: Number = 0.4
-    ahead: NaturalOrZero = 0
-    segment: Natural = 50
+    ahead: StepsOrZero = 0
+    segment: Steps = 50
     attack: TrainingAttack = TrainingAttack()
     augmentation: Augmentation = Augmentation()
 
@@ -128,9 +147,9 @@ class Certified(Section):
     probability, each bound wrong with probability ``error``. ``first`` images are certified.
     """
 
-    sigma: PositiveNumber = 0.25
-    selection: Natural = 100
-    samples: Natural = 1000
+    sigma: Annotated[PositiveNumber, Field(le=1)] = 0.25
+    selection: Steps = 100
+    samples: Annotated[Natural, Field(le=100_000_000)] = 1000
     error: Annotated[Number, Field(gt=0, lt=1)] = 0.001
     alphas: Annotated[tuple[Weight, ...], Field(min_length=1)] = (0.67, 0.76, 1.0)
     first: Natural = 100
@@ -163,9 +182,18 @@ class Judging(Section):
     suite: SuiteItems = ({"name": "autoattack-standard"},)  # type: ignore[assignment]
     adaptive: SuiteItems | None = ({"name": "smoothing-adaptive"},)  # type: ignore[assignment]
     alphas: Annotated[tuple[Weight, ...], Field(min_length=1)] = (0.5, 0.75, 0.9)
-    batch_size: Natural = 128
+    batch_size: BatchSize = 128
     certified: Certified | None = None
     multipliers: Multipliers | None = None
+
+    def lengths(self) -> tuple[Length, ...]:
+        """Return what must not be longer than the box is wide."""
+        found = self.threat.lengths("threat.eps")
+        suites = {"suite": self.suite, "adaptive": self.adaptive or ()}
+        suites |= {"multipliers.suite": self.multipliers.suite} if self.multipliers else {}
+        for path, items in suites.items():
+            found += suite_lengths(items, self.threat.norm, path)
+        return found
 
     @model_validator(mode="after")
     def _inner_weights(self) -> Self:
@@ -188,17 +216,26 @@ class Mixing(Section):
     kind: Literal["Mixing"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     description: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    seed: Seed = 0
     data: DataConfig
     accurate: BaseConfig
     robust: BaseConfig
     mixing: MixingNetworkConfig = MixingNetworkConfig()
     constants: MixtureConstants = MixtureConstants()
     policy_graph: bool = True
-    resize: Natural | None = None
+    resize: Pixels | None = None
     recipe: MixingSettings = MixingSettings()
     judging: Judging = Judging()
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _lengths_fit_the_images(self) -> Self:
+        extent, judging = Extent.of(self.data.name), self.judging
+        for role in ("accurate", "robust"):
+            recipe = getattr(self, role).recipe
+            check_lengths(recipe.lengths() if recipe else (), extent, f"{role}.recipe.")
+        check_lengths(judging.lengths(), extent, "judging.")
+        return self
 
     @model_validator(mode="after")
     def _weights_change(self) -> Self:

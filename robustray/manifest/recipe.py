@@ -11,7 +11,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robustray.manifest.fields import Natural, NaturalOrZero, Number, PositiveNumber, Section
+from robustray.manifest.fields import (
+    BatchSize,
+    Epochs,
+    Natural,
+    Number,
+    Pixels,
+    PixelsOrZero,
+    PositiveNumber,
+    Section,
+    Steps,
+    StepsOrZero,
+)
+from robustray.manifest.lengths import UNIT, Length, check_lengths
 
 Momentum = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
@@ -22,6 +34,15 @@ class ThreatConfig(Section):
 
     norm: Literal["linf", "l2"] = "linf"
     eps: PositiveNumber = 8 / 255
+
+    @model_validator(mode="after")
+    def _within_the_box(self) -> Self:
+        check_lengths(self.lengths(), UNIT)
+        return self
+
+    def lengths(self, path: str = "eps") -> tuple[Length, ...]:
+        """Return what must not be longer than the box is wide."""
+        return (Length(path, self.eps, self.norm),)
 
 
 class InnerAttack(Section):
@@ -37,13 +58,13 @@ class InnerAttack(Section):
     with the running ones. Steps after the first ``tenth_after`` are a tenth as long.
     """
 
-    steps: Natural = 10
+    steps: Steps = 10
     step_size: PositiveNumber = 2 / 255
     start: Literal["normal", "uniform"] = "normal"
     start_scale: PositiveNumber = 0.001
     ascent: Literal["kl", "ce"] | None = None
     statistics: Literal["running", "batch"] = "running"
-    tenth_after: Natural | None = None
+    tenth_after: Steps | None = None
 
     @model_validator(mode="after")
     def _some_are_shorter(self) -> Self:
@@ -103,7 +124,7 @@ class Schedule(Section):
     rise: Share = 0.025
     divisors: tuple[PositiveNumber, PositiveNumber] = (25.0, 25e4)
     momentum: tuple[Momentum, Momentum] | None = (0.95, 0.85)
-    over: Natural | None = None
+    over: Epochs | None = None
     per: Literal["epoch", "step"] = "epoch"
     warmup_epochs: Annotated[Number, Field(ge=0)] = 0.0
 
@@ -127,7 +148,7 @@ class Ema(Section):
 
     decay: Share = 0.995
     ramp: bool = True
-    warmup_epochs: NaturalOrZero = 0
+    warmup_epochs: StepsOrZero = 0
 
 
 class Awp(Section):
@@ -138,7 +159,7 @@ class Awp(Section):
     """
 
     gamma: PositiveNumber = 0.005
-    warmup_epochs: NaturalOrZero = 0
+    warmup_epochs: StepsOrZero = 0
 
 
 class BatchNormConfig(Section):
@@ -193,12 +214,12 @@ class Augmentation(Section):
     kept is drawn from Beta(cutmix, cutmix), or with ``cutmix_window`` a square of that side.
     """
 
-    crop_padding: NaturalOrZero = 4
+    crop_padding: PixelsOrZero = 4
     flip: bool = True
     rotation: Annotated[Number, Field(ge=0, le=180)] = 0.0
-    cutout: NaturalOrZero = 0
+    cutout: PixelsOrZero = 0
     cutmix: PositiveNumber | None = None
-    cutmix_window: Natural | None = None
+    cutmix_window: Pixels | None = None
 
     @model_validator(mode="after")
     def _one_kind_of_cutmix(self) -> Self:
@@ -241,9 +262,9 @@ class Recipe(Section):
     threat: ThreatConfig = ThreatConfig()
     inner: InnerAttack = InnerAttack()
     awp: Awp | None = None
-    epochs: Natural = 100
-    batch_size: Natural = 128
-    micro_batches: Natural = 1
+    epochs: Epochs = 100
+    batch_size: BatchSize = 128
+    micro_batches: BatchSize = 1
     mixture: Mixture | None = None
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -255,6 +276,19 @@ class Recipe(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
     compile: bool = False
+
+    @model_validator(mode="after")
+    def _steps_stay_in_the_box(self) -> Self:
+        check_lengths(self.lengths(), UNIT)
+        return self
+
+    def lengths(self) -> tuple[Length, ...]:
+        """Return what must not be longer than the box is wide."""
+        return (
+            *self.threat.lengths("threat.eps"),
+            Length("inner.step_size", self.inner.step_size, self.threat.norm),
+            Length("inner.start_scale", self.inner.start_scale, "linf"),
+        )
 
     @model_validator(mode="after")
     def _attack_and_passes_fit(self) -> Self:

@@ -6,19 +6,33 @@ that names a study. Numbers such as ``8/255`` may be written as fractions.
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from robustray.manifest.fields import (
+    MOST_BLOCKS,
+    MOST_STAGES,
+    BatchSize,
+    Channels,
+    Depth,
+    Depths,
+    Epochs,
     Natural,
     Number,
     PerStage,
+    Pixels,
     PositiveNumber,
     Section,
-    read_fraction,
+    Seed,
+    Width,
+    Widths,
+    Workers,
+    read_number,
 )
+from robustray.manifest.lengths import Extent, check_lengths
 from robustray.manifest.recipe import (
     Augmentation,
     Awp,
@@ -62,7 +76,7 @@ __all__ = [
     "StageGrid",
     "Sweep",
     "ThreatConfig",
-    "read_fraction",
+    "read_number",
 ]
 
 
@@ -70,8 +84,8 @@ class MixingNetworkConfig(Section):
     """A mixing network: how second features come in, and four channels for each base."""
 
     version: Literal[3, 4] = 4
-    accurate: Annotated[tuple[Natural, ...], Field(min_length=4, max_length=4)] | None = None
-    robust: Annotated[tuple[Natural, ...], Field(min_length=4, max_length=4)] | None = None
+    accurate: Annotated[tuple[Channels, ...], Field(min_length=4, max_length=4)] | None = None
+    robust: Annotated[tuple[Channels, ...], Field(min_length=4, max_length=4)] | None = None
 
 
 class MixtureConstants(Section):
@@ -93,27 +107,27 @@ class ModelConfig(Section):
     """
 
     name: str = "preact_resnet"
-    depths: PerStage | None = None
-    widths: tuple[PositiveNumber, ...] | None = None
+    depths: Depths | None = None
+    widths: Widths | None = None
     channels: PerStage | None = None
     strides: PerStage | None = None
-    stem_stride: Natural | None = None
+    stem_stride: Pixels | None = None
     block: str | tuple[str, ...] | None = None
     activations: str | tuple[str, ...] | None = None
     normalizations: str | tuple[str, ...] | None = None
-    kernel_sizes: Natural | PerStage | None = None
-    scales: Natural | None = None
-    base_width: Natural | None = None
-    cardinality: Natural | None = None
-    se_reduction: Natural | None = None
+    kernel_sizes: Pixels | PerStage | None = None
+    scales: Depth | None = None
+    base_width: Channels | None = None
+    cardinality: Channels | None = None
+    se_reduction: Channels | None = None
     se: str | None = None
     pre_process: bool | None = None
     use_init: bool | None = None
     mode: str | None = None
     quantise: bool | None = None
     alpha: PositiveNumber | None = None
-    width: Natural | None = None
-    depth: Natural | None = None
+    width: Channels | None = None
+    depth: Depth | None = None
     preset: str | None = None
     accurate: ModelConfig | None = None
     robust: ModelConfig | None = None
@@ -121,11 +135,14 @@ class ModelConfig(Section):
     use_policy: bool | None = None
     constants: MixtureConstants | None = None
     policy_graph: bool | None = None
-    resize: Natural | None = None
+    resize: Pixels | None = None
 
     def options(self) -> dict[str, Any]:
         """Return the options that were given, as keyword arguments of ``create_model``."""
         return self.model_dump(exclude={"name"}, exclude_none=True)
+
+
+_MOST_TRIALS = 1_000_000
 
 
 class StageGrid(Section):
@@ -134,18 +151,24 @@ class StageGrid(Section):
     ``each_stage: [4, 8], stages: 3`` gives the 8 combinations; ``settings`` lists them instead.
     """
 
-    each_stage: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)] | None = None
-    stages: Natural = 3
-    settings: Annotated[tuple[tuple[PositiveNumber, ...], ...], Field(min_length=1)] | None = None
+    each_stage: Annotated[tuple[Width, ...], Field(min_length=1)] | None = None
+    stages: Annotated[Natural, Field(le=MOST_STAGES)] = 3
+    settings: Annotated[tuple[Widths, ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _one_form(self) -> Self:
         if (self.each_stage is None) == (self.settings is None):
             raise ValueError("give either each_stage or settings, and not an empty one")
-        rows = self.rows()
-        if len(set(rows)) != len(rows):
+        given = self.each_stage if self.settings is None else self.settings
+        if given is not None and len(set(given)) != len(given):
             raise ValueError("the same setting stands there twice")
         return self
+
+    def count(self) -> int:
+        """Return how many settings there are, without listing them."""
+        if self.settings is not None:
+            return len(self.settings)
+        return len(self.each_stage or ()) ** self.stages
 
     def rows(self) -> list[tuple[float, ...]]:
         """Return every setting, one value for each stage."""
@@ -163,8 +186,8 @@ class GridSetting(Section):
 
     name: str | None = None
     block: str | None = None
-    depths: PerStage | None = None
-    widths: Annotated[tuple[PositiveNumber, ...], Field(min_length=1)] | None = None
+    depths: Depths | None = None
+    widths: Annotated[Widths, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
@@ -198,10 +221,23 @@ class Grid(Section):
             raise ValueError("give settings, or widths and depths, not both")
         if self.settings and len(set(self.settings)) != len(self.settings):
             raise ValueError("the same setting stands there twice")
-        for row in self.depths.rows() if self.depths else []:
+        if self.count() > _MOST_TRIALS:
+            raise ValueError(f"{self.count():,} trials; at most {_MOST_TRIALS:,} make a study")
+        depths = self.depths
+        rows = () if depths is None else depths.settings or [depths.each_stage or ()]
+        for row in rows:
             if any(depth != int(depth) for depth in row):
                 raise ValueError(f"depths are whole numbers of blocks, not {list(row)}")
+            if max(row, default=0) > MOST_BLOCKS:
+                raise ValueError(f"depths are at most {MOST_BLOCKS:,} blocks, not {max(row):g}")
         return self
+
+    def count(self) -> int:
+        """Return how many trials there are, without listing them."""
+        if self.settings is not None:
+            return len(self.settings)
+        parts = [part.count() for part in (self.widths, self.depths) if part is not None]
+        return math.prod(parts)
 
 
 class ExtraData(Section):
@@ -242,7 +278,7 @@ class EvaluationConfig(Section):
         tuple[Literal["fgsm", "pgd-10", "pgd-20", "cw-40"], ...], Field(min_length=1)
     ] = ("fgsm", "pgd-20", "cw-40")
     threat: ThreatConfig | None = None
-    batch_size: Natural = 250
+    batch_size: BatchSize = 250
 
 
 class Retention(Section):
@@ -253,7 +289,11 @@ class Retention(Section):
     """
 
     keep: Literal["best-last", "last", "all"] = "best-last"
-    every: Natural | None = None
+    every: Epochs | None = None
+
+
+Retry = Annotated[int, Field(ge=0, le=1000)]
+Patience = Annotated[PositiveNumber, Field(le=1_000_000)]
 
 
 class Retries(Section):
@@ -264,12 +304,12 @@ class Retries(Section):
     ``user_error`` says so.
     """
 
-    preemption: Annotated[int, Field(ge=0)] = 20
-    out_of_memory: Annotated[int, Field(ge=0)] = 1
-    storage: Annotated[int, Field(ge=0)] = 5
-    user_error: Annotated[int, Field(ge=0)] = 0
-    backoff_seconds: PositiveNumber = 5.0
-    backoff_limit_seconds: PositiveNumber = 300.0
+    preemption: Retry = 20
+    out_of_memory: Retry = 1
+    storage: Retry = 5
+    user_error: Retry = 0
+    backoff_seconds: Patience = 5.0
+    backoff_limit_seconds: Patience = 300.0
 
 
 def _whole_or_share(value: float) -> float:
@@ -288,13 +328,13 @@ class Resources(Section):
     every sum.
     """
 
-    workers: Natural = 1
-    min_workers: Natural | None = None
+    workers: Workers = 1
+    min_workers: Workers | None = None
 
     gpus: Annotated[Number, Field(ge=0), AfterValidator(_whole_or_share)] = 1.0
     cpus: Annotated[PositiveNumber, AfterValidator(_whole_or_share)] = 1.0
-    max_concurrent: Natural | None = None
-    wait_minutes: PositiveNumber = 30.0
+    max_concurrent: Workers | None = None
+    wait_minutes: Patience = 30.0
     retries: Retries = Retries()
 
     @model_validator(mode="after")
@@ -319,8 +359,8 @@ class Search(Section):
     """
 
     name: Literal["asha"] = "asha"
-    grace_epochs: Natural = 1
-    reduction: Annotated[int, Field(ge=2, strict=True)] = 3
+    grace_epochs: Epochs = 1
+    reduction: Annotated[Epochs, Field(ge=2)] = 3
     budget_epochs: Natural | None = None
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
@@ -341,7 +381,7 @@ class Sweep(Section):
     kind: Literal["Sweep"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     description: str = ""
-    seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
+    seed: Seed = 0
     model: ModelConfig = ModelConfig()
     grid: Grid | None = None
     search: Search | None = None
@@ -351,6 +391,14 @@ class Sweep(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     retention: Retention = Retention()
     resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _lengths_fit_the_images(self) -> Self:
+        extent = Extent.of(self.data.name)
+        check_lengths(self.recipe.lengths(), extent, "recipe.")
+        if self.evaluation.threat is not None:
+            check_lengths(self.evaluation.threat.lengths("evaluation.threat.eps"), extent)
+        return self
 
     @model_validator(mode="after")
     def _shareable(self) -> Self:

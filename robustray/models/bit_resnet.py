@@ -65,7 +65,7 @@ class BitResNet(nn.Module):
         depths: tuple[int, ...],
         width: int,
         *,
-        num_classes: int = 1000,
+        num_classes: int = 10,
         in_channels: int = 3,
     ) -> None:
         super().__init__()

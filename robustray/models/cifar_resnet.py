@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustray.models.errors import ModelError
-from robustray.models.layers import Standardize
+from robustray.models.layers import Standardize, published_constants
+
+_CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+_CIFAR100 = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 
 
 class PostActBlock(nn.Module):
@@ -72,7 +75,8 @@ class CifarResNet(nn.Module):
     num_classes, in_channels : int
         Logits, and channels of the images.
     pre_process : bool
-        Standardise with CIFAR-10's constants.
+        Standardise with the constants of the composites' code: those of CIFAR-100 for 100 classes,
+        else those of CIFAR-10. They differ a little from the ones of the wide networks.
     """
 
     def __init__(
@@ -89,7 +93,10 @@ class CifarResNet(nn.Module):
         if len(depths) != 4 or min(depths) < 1 or width < 1:
             raise ModelError("depths are four numbers of blocks, and width is at least 1")
         self.width = width
-        self.pre_process = Standardize() if pre_process else None
+        self.pre_process = None
+        if pre_process:
+            chosen = published_constants(num_classes, _CIFAR10, _CIFAR100, in_channels)
+            self.pre_process = Standardize(*chosen)
         make = PostActBlock if block == "postact" else PreActBlock
         self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)

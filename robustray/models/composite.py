@@ -51,7 +51,8 @@ class Constants:
     Raises
     ------
     ModelError
-        If alpha could leave [0, 1], or a factor is not positive (a ``ValueError``).
+        If alpha could leave [0, 1], a factor is not positive, or a number but gamma is not finite
+        (a ``ValueError``).
     """
 
     gamma: float = -math.inf
@@ -63,6 +64,9 @@ class Constants:
     rob_scale: float = 1.0
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if math.isnan(value) or (name != "gamma" and math.isinf(value)):
+                raise ModelError(f"{name} is a finite number, not {value!r}")
         if self.alpha_bias < 0 or self.alpha_scale < 0:
             raise ModelError("alpha_scale and alpha_bias are at least 0")
         if self.alpha_scale + self.alpha_bias > 1 + _NOTHING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from robustray.models.errors import choice_error
+from robustray.models.errors import ModelError, choice_error
 from robustray.models.registry import (
     Entry,
     PublishedWeights,
@@ -54,6 +56,10 @@ class Conversion:
             lines.append(f"renamed    {len(report.renamed)}, such as {old} to {new}")
         if report.constants:
             lines.append(f"compared   {', '.join(report.constants)}: equal to the network's own")
+        if report.filled:
+            lines.append(f"set to 0   {len(report.filled)} counters that the file lacks")
+        if report.ignored:
+            lines.append(f"ignored    {', '.join(report.ignored[:6])}")
         if report.dropped:
             lines.append(f"left out   objects of {', '.join(report.dropped)}")
         return "\n".join([*lines, f"wrote      {self.output}, sha256 {self.sha256}"])
@@ -62,7 +68,7 @@ class Conversion:
 def convert_weights(
     path: str | Path,
     output: str | Path,
-    model: str,
+    model: str | nn.Module,
     *,
     published: str | None = None,
     format: str = "auto",
@@ -76,8 +82,8 @@ def convert_weights(
     ----------
     path, output : str or Path
         The file as published, and the safetensors file to write (replaced if there is one).
-    model : str
-        Name in the catalogue.
+    model : str or nn.Module
+        Name in the catalogue; or a network of one's own, which is left as it was.
     published : str, optional
         Name of one of the model's sets of weights; gives options and, if known, the digest.
     format : str
@@ -87,7 +93,8 @@ def convert_weights(
     drop_objects : bool
         As in `robustray.models.reading.read_file`.
     options : mapping, optional
-        Of ``create_model``; where both name one, this wins over ``published``.
+        Of ``create_model``; where both name one, this wins over ``published``. Of no use for a
+        network of one's own.
 
     Returns
     -------
@@ -103,12 +110,17 @@ def convert_weights(
     OSError
         If the file is not there, or the other can't be written.
     """
-    record = None if published is None else _find(find_model(model), published)
-    if record is not None:
-        options = {**dict(record.options), **(options or {})}
-        sha256 = sha256 or record.sha256
-    with torch.device("meta"):
-        network = create_model(model, **(options or {}))
+    if isinstance(model, str):
+        record = None if published is None else _find(find_model(model), published)
+        if record is not None:
+            options = {**dict(record.options), **(options or {})}
+            sha256 = sha256 or record.sha256
+        with torch.device("meta"):
+            network = create_model(model, **(options or {}))
+    else:
+        if published is not None or options:
+            raise ModelError("published and options are those of a model of the catalogue")
+        network = copy.deepcopy(model)
     expected = network.state_dict()
     report, tensors = select_weights(
         network, path, format, sha256=sha256, drop_objects=drop_objects

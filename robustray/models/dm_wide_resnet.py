@@ -11,10 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustray.models.errors import ModelError
-from robustray.models.layers import CIFAR10_MEAN, CIFAR10_STD, Standardize, activation
+from robustray.models.layers import (
+    CIFAR10_MEAN,
+    CIFAR10_STD,
+    Standardize,
+    activation,
+    published_constants,
+)
 
-CIFAR100_MEAN = (0.5071, 0.4865, 0.4409)
-CIFAR100_STD = (0.2673, 0.2564, 0.2762)
+_CIFAR10 = CIFAR10_MEAN, CIFAR10_STD
+_CIFAR100 = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 
 class DmBlock(nn.Module):
@@ -66,10 +72,9 @@ class DmWideResNet(nn.Module):
     ) -> None:
         super().__init__()
         count = _blocks(depth)
-        mean, std = (
-            (CIFAR100_MEAN, CIFAR100_STD) if num_classes == 100 else (CIFAR10_MEAN, CIFAR10_STD)
-        )
-        self.pre_process = Standardize(mean, std) if in_channels == 3 else None
+        self.pre_process = None
+        if in_channels == 3:
+            self.pre_process = Standardize(*published_constants(num_classes, _CIFAR10, _CIFAR100))
         self.width = width
         self.init_conv = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
         channels, groups = 16, []

@@ -26,6 +26,27 @@ CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2471, 0.2435, 0.2616)
 
 
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def published_constants(
+    num_classes: int, cifar10: Constants, cifar100: Constants, in_channels: int = 3
+) -> Constants:
+    """Return mean and deviation of the data set that a number of classes stands for.
+
+    Where the published code has constants for both sets, 100 classes stand for CIFAR-100 and all
+    other numbers for CIFAR-10.
+
+    Raises
+    ------
+    ModelError
+        For images of other than 3 channels (a ``ValueError``).
+    """
+    if in_channels != 3:
+        raise ModelError(f"pre_process: its constants are those of 3 channels, not {in_channels}")
+    return cifar100 if num_classes == 100 else cifar10
+
+
 class PixelLayerNorm(nn.LayerNorm):
     """Layer normalization over the channels of each pixel, for (B, C, H, W) tensors.
 
@@ -45,7 +66,19 @@ class PixelLayerNorm(nn.LayerNorm):
         return y_BHWC.movedim(-1, 1)
 
 
-class Standardize(nn.Module):
+class StandardizesInput:
+    """Marks modules whose ``standardisation`` says what they do to their input.
+
+    Attributes
+    ----------
+    standardisation : tuple of two tuples of float, or None
+        Mean and deviation in the units of the input, one value for each channel; None: nothing.
+    """
+
+    standardisation: Constants | None
+
+
+class Standardize(StandardizesInput, nn.Module):
     """Subtract a mean and divide by a standard deviation, channel by channel.
 
     The constants are buffers, so that they move with the model, but no part of its state dict:
@@ -64,7 +97,7 @@ class Standardize(nn.Module):
         self, mean: tuple[float, ...] = CIFAR10_MEAN, std: tuple[float, ...] = CIFAR10_STD
     ) -> None:
         super().__init__()
-        self.constants = (mean, std)
+        self.standardisation = (tuple(mean), tuple(std))
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 

@@ -7,6 +7,7 @@ rest of its batch; two other modes make them ordinary classifiers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -242,7 +243,7 @@ class QuantisedNetwork(nn.Module):
         super().__init__()
         if mode not in MODES:
             raise choice_error("mode", mode, MODES)
-        if width < 1 or len(depths) != 3 or min(depths) < 1 or not alpha > 0:
+        if width < 1 or len(depths) != 3 or min(depths) < 1 or not 0 < alpha < math.inf:
             raise ModelError("width and each of three depths are at least 1, and alpha positive")
         self.mode: Mode = mode
         w = width

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import pickle
+import re
 import zipfile
-import zlib
 from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
+from safetensors import safe_open
 
+from robustray.data.arrays import ArrayError, read_npz
 from robustray.models.errors import WeightsError
 from robustray.models.layouts import Kind
 from robustray.models.tensor_bundle import index_of, read_bundle
+from robustray.models.torch_files import read_torch
 
 
 @dataclass(frozen=True)
@@ -34,26 +32,30 @@ class Content:
         Its content.
     dropped : tuple of str
         Classes and functions whose objects were left out.
+    metadata : mapping of str to str
+        What the head of a safetensors file says.
     """
 
     container: Kind
     values: Mapping[str, Any]
     dropped: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_file(path: Path, *, drop_objects: bool = False) -> Content:
     """Read safetensors, a TensorFlow checkpoint, NumPy arrays, or what ``torch.save`` wrote.
 
-    The latter with restricted unpickling. A TensorFlow checkpoint may be named by its ``.index``
-    file, by its prefix, or by a folder that holds no other.
+    Nothing that a file names is ever imported or called, and no size that it claims is used before
+    it was compared with the bytes that are there. A TensorFlow checkpoint may be named by its
+    ``.index`` file, by its prefix, or by a folder that holds no other.
 
     Parameters
     ----------
     path : Path
         The file.
     drop_objects : bool
-        Put inert objects in the place of those that restricted unpickling refuses, such as the
-        schedules in files of advanced training. Nothing that the file names is imported or called.
+        Put inert objects in the place of those that are neither tensors nor plain containers, such
+        as the schedules in files of advanced training.
 
     Raises
     ------
@@ -63,34 +65,86 @@ def read_file(path: Path, *, drop_objects: bool = False) -> Content:
     """
     if (index := index_of(path)) is not None:
         return Content("tensorflow", read_bundle(index))
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder; name a file in it ({_names_in(path)})")
     with path.open("rb") as file:
-        start = file.read(9)
+        start = file.read(512)
     if start[8:9] == b"{":
-        try:
-            return Content("safetensors", safetensors.torch.load_file(path))
-        except SafetensorError as error:
-            raise WeightsError(f"{path} is damaged: {error}") from error
+        return _read_safetensors(path)
     if start[:2] == b"PK" and _is_npz(path):
         return Content("npz", _read_npz(path))
-    names = _foreign_names(path) if drop_objects else ()
-    stand_ins: list[Any] = [(_stand_in(name), name) for name in names]
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        return _read_torch(path, drop_objects)
+    raise WeightsError(f"{path} is damaged or no file of weights: it {_describe(path, start)}")
+
+
+def _names_in(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "it is empty"
+
+
+def _describe(path: Path, start: bytes) -> str:
+    """Say what a file is that holds no weights."""
+    if not start:
+        return "is empty"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a pointer of Git LFS; `git lfs pull` brings the file itself"
+    if (match := _PAGE.match(start)) is not None:
+        title = b" ".join((match["title"] or b"").split()).decode("utf-8", "replace")
+        return f"is a web page{f' ({title[:80]!r})' if title else ''}"
+    for magic, place, words in _OTHERS:
+        if start[place : place + len(magic)] == magic:
+            return words
+    return f"begins with {start[:16]!r}"
+
+
+_PAGE = re.compile(rb"(?is)\s*(?:<!doctype html|<html)(?:.*?<title[^>]*>(?P<title>[^<]*))?")
+_OTHERS = (
+    (b"\x89HDF", 0, "is an HDF5 file, such as Keras writes, which is not read"),
+    (b"\x1f\x8b", 0, "is compressed by gzip; unpack it first"),
+    (b"ustar", 257, "is a tar archive; unpack it first"),
+    (b"\x93NUMPY", 0, "is a single array of NumPy; name them in an .npz file"),
+)
+
+
+def _read_safetensors(path: Path) -> Content:
     try:
-        with safe_globals(stand_ins) if stand_ins else nullcontext():
-            values = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise WeightsError(_refusal(path, drop_objects)) from error
-    except Exception as error:  # damaged bytes lead the unpickler into errors of any kind
-        raise WeightsError(f"{path} is damaged: {str(error).partition('. ')[0]}") from error
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return Content("safetensors", safetensors.torch.load_file(path), metadata=metadata)
+    except OSError:
+        raise
+    except Exception as error:  # an unknown type is a KeyError, and more
+        raise WeightsError(f"{path} is damaged: {error or type(error).__name__}") from error
+
+
+def _read_torch(path: Path, drop_objects: bool) -> Content:
+    try:
+        values, foreign = read_torch(path)
+    except OSError:
+        raise
+    except Exception as error:  # damaged archives lead zipfile into errors of many kinds
+        reason = f"{error or type(error).__name__}"
+        raise WeightsError(f"{path} is damaged or no file of weights: {reason}") from error
+    if foreign and not drop_objects:
+        names = f"{', '.join(foreign[:6])}{', ...' if len(foreign) > 6 else ''}"
+        raise WeightsError(
+            f"{path} can't be read as weights: it contains objects other than tensors, numbers, "
+            f"strings and containers of them ({names}); `robustray weights convert "
+            "--drop-objects` leaves them out, and runs none of them"
+        )
+    if isinstance(values, list | tuple):
+        values = {str(number): value for number, value in enumerate(values)}
     if not isinstance(values, Mapping):
         raise WeightsError(f"{path} contains a {type(values).__name__}, not a state dict")
-    return Content("torch", values, names)
+    return Content("torch", values, foreign)
 
 
 def _is_npz(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except Exception:  # damaged: reading it says what is wrong
         return False
     return bool(names) and all(name.endswith(".npy") for name in names)
 
@@ -98,54 +152,8 @@ def _is_npz(path: Path) -> bool:
 def _read_npz(path: Path) -> dict[str, torch.Tensor]:
     """Read arrays of numbers; arrays of objects, which are pickles, are refused."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        return {name: torch.from_numpy(array) for name, array in read_npz(path).items()}
+    except (ArrayError, TypeError) as error:
         raise WeightsError(
             f"{path} is damaged, or holds other things than arrays: {error}"
         ) from error
-
-
-def _foreign_names(path: Path) -> tuple[str, ...]:
-    """Return what restricted unpickling would refuse; nothing where the file can't be searched."""
-    try:
-        return tuple(sorted(get_unsafe_globals_in_checkpoint(path)))
-    except Exception:
-        # Files from before PyTorch 1.6, and damaged ones: reading them says what is wrong.
-        return ()
-
-
-class _Inert:
-    """Takes the place of an object: accepts what builds it, and keeps none of it."""
-
-    def __new__(cls, *_: Any, **__: Any) -> _Inert:
-        return object.__new__(cls)
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
-def _plain_dict(*_: Any) -> dict[Any, Any]:
-    return {}
-
-
-def _stand_in(name: str) -> Any:
-    # A defaultdict gets items put in, which the restricted unpickler does to plain dicts only.
-    return _plain_dict if name == "collections.defaultdict" else type("Inert", (_Inert,), {})
-
-
-def _refusal(path: Path, drop_objects: bool) -> str:
-    names = _foreign_names(path)
-    which = f" ({', '.join(names[:6])}{', ...' if len(names) > 6 else ''})" if names else ""
-    text = (
-        f"{path} can't be read as weights: it is damaged, no file of weights at all, or contains "
-        f"objects other than tensors, numbers, strings and containers of them{which}"
-    )
-    if names and not drop_objects:
-        text += (
-            "; `robustray weights convert --drop-objects` leaves them out, and runs none of them"
-        )
-    return text

@@ -163,7 +163,7 @@ def find_model(name: str) -> Entry:
 
 
 def create_model(
-    name: str, *, num_classes: int = 10, in_channels: int = 3, **options: Any
+    name: str, *, num_classes: int | None = None, in_channels: int | None = None, **options: Any
 ) -> nn.Module:
     """Build a model by name, with initial weights drawn from PyTorch's global generator.
 
@@ -172,7 +172,8 @@ def create_model(
     name : str
         One of `list_models`.
     num_classes, in_channels : int
-        Number of logits, and channels of the image.
+        Number of logits, and channels of the image; when not given, the entry's own defaults,
+        which are 10 and 3 for classifiers of photographs.
     **options
         What the entry allows (``find_model(name).options``); None means not given.
 
@@ -192,11 +193,12 @@ def create_model(
     >>> model = create_model("preact_resnet", depths=(4, 4, 4), widths=(10, 10, 10))
     """
     entry = find_model(name)
-    given = {key: value for key, value in options.items() if value is not None}
+    sizes = {"num_classes": num_classes, "in_channels": in_channels}
+    given = {key: value for key, value in {**sizes, **options}.items() if value is not None}
     for key in given:
-        if key not in entry.options:
+        if key not in sizes and key not in entry.options:
             raise _option_error(entry, key)
-    return entry.build(num_classes=num_classes, in_channels=in_channels, **given)
+    return entry.build(**given)
 
 
 def _option_error(entry: Entry, option: str) -> ModelError:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustray.models.errors import ModelError, choice_error
+from robustray.models.layers import Constants, StandardizesInput
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -51,7 +52,7 @@ class ResidualBlock(nn.Module):
         return functional.relu(out_BCHW + skip_BCHW)
 
 
-class ResNet18(nn.Module):
+class ResNet18(StandardizesInput, nn.Module):
     """ResNet-18 with the study's normalisation of its input built in.
 
     Parameters
@@ -112,6 +113,15 @@ class ResNet18(nn.Module):
                 nn.init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             elif isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def standardisation(self) -> Constants | None:  # type: ignore[override]
+        """Mean and deviation of what ``normalise`` does to x in [-1, 1]."""
+        if self.normalisation == "none":
+            return None
+        if self.normalisation == "direct":
+            return IMAGENET_MEAN, IMAGENET_STD
+        return tuple(2 * m - 1 for m in IMAGENET_MEAN), tuple(2 * s for s in IMAGENET_STD)
 
     def normalise(self, x_BCHW: Tensor) -> Tensor:
         """Return what the first convolution sees: (B, 3, H, W)."""

@@ -62,6 +62,7 @@ class _Stage:
             root=self.root,
             cache=self.root / "study",
             limit=limit,
+            limit_name="data.train_limit" if role == "train" else "data.first",
             folder=data.folder,
             preprocessing=data.preprocessing,
             seed=self.manifest.seed,
@@ -100,7 +101,7 @@ class _Stage:
         wanted, store = self.manifest.delta_x.generator, self.context.store
         assert wanted is not None
         generator = build_conditional(self.split("validation", 1), made_of(store, wanted))
-        load_made(store, wanted, "generator.safetensors", generator)
+        load_made(store, wanted, "generator.safetensors", generator, "delta_x.generator")
         return generator.to(self.device).eval()
 
     def source(
@@ -127,7 +128,8 @@ class _Stage:
         assert wanted.generator is not None
         made = made_of(self.context.store, wanted.generator)
         residual = build_generator(self.manifest.data, made)
-        load_made(self.context.store, wanted.generator, "generator.safetensors", residual)
+        store, name = self.context.store, "generator.safetensors"
+        load_made(store, wanted.generator, name, residual, "delta_x.generator")
         return Direct(residual.to(self.device).eval())
 
     def commit(self) -> Callable[[int, Any, Mapping[str, Any], Mapping[str, float]], None]:
@@ -178,7 +180,8 @@ def _train_generator(stage: _Stage) -> Product:
         generator = build_generator(manifest.data, {"downsamplings": settings.downsamplings})
         critic = build_classifier(manifest, train)
     if settings.critic is not None:
-        load_made(stage.context.store, settings.critic, "classifier.safetensors", critic)
+        store, name = stage.context.store, "classifier.safetensors"
+        load_made(store, settings.critic, name, critic, "generator.critic")
     fitted = fit_direct_generator(
         generator, critic, train, stage.split("validation"), settings,
         seed=manifest.seed, device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit(),
@@ -214,7 +217,8 @@ def _evaluate(stage: _Stage) -> Product:
         judged = judge_delta_x(source, split, manifest)
         return Product({"metrics": judged.metrics}, judged.files)
     model, inner = stage.classifier(split)
-    load_made(stage.context.store, manifest.weights, "classifier.safetensors", inner)
+    store = stage.context.store
+    load_made(store, manifest.weights, "classifier.safetensors", inner, "weights")
     judged = judge_classifier(model.to(stage.device), split, manifest, source, box_of(manifest))
     return Product({"metrics": judged.metrics}, judged.files)
 

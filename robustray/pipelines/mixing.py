@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.data import data_root, describe
-from robustray.errors import CorruptObjectError, ManifestError
+from robustray.errors import CorruptObjectError, ManifestError, below
 from robustray.evaluation.subjects import local_copy
 from robustray.manifest import Mixing, WeightsConfig
 from robustray.models import ModelError, create_model, load_weights, save_weights
@@ -31,6 +31,7 @@ from robustray.store.staged_data import load_staged_dataset
 from robustray.training import TrainingState, fit
 
 BASES = ("accurate", "robust")
+_MOST_STEPS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class Stages:
     def of(cls, manifest: Mixing) -> Stages:
         """Lay out a manifest's steps; nothing is read."""
         rounds = describe(manifest.data).train // manifest.recipe.batch_size
+        commits = manifest.recipe.epochs * -(-rounds // manifest.recipe.segment)
+        if commits > _MOST_STEPS:
+            raise ManifestError(
+                f"{commits:,} segments would be committed; at most {_MOST_STEPS:,}: make "
+                "recipe.segment longer",
+                path="recipe.epochs",
+            )
         if rounds < 1:
             raise ManifestError(
                 f"{describe(manifest.data).train} training images are fewer than a batch",
@@ -122,6 +130,25 @@ def check_manifest(manifest: Mixing) -> None:
         weights = getattr(manifest, role).weights
         if weights is not None and "://" not in weights.uri and not Path(weights.uri).is_file():
             raise ManifestError(f"there is no file {weights.uri}", path=f"{role}.weights.uri")
+
+
+def check_references(manifest: Mixing, store: ObjectStore, root: Path | None = None) -> None:
+    """Refuse weights that are not there or don't fit, and data that are missing or damaged.
+
+    Raises
+    ------
+    UserError
+        Names the field, or the file.
+    """
+    load_staged_dataset(manifest.data, data_root(root), store)
+    if all(getattr(manifest, role).weights is None for role in BASES):
+        return
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn, and thrown away
+        composite = build_composite(manifest)
+    for role, base in zip(BASES, composite.models, strict=True):
+        weights = getattr(manifest, role).weights
+        if weights is not None:
+            _load_base(role, base, weights, store)
 
 
 def train_mixing(context: Context) -> Product:
@@ -207,15 +234,16 @@ class _Run:
                 {f"{role}_{name}": value for name, value in report.timing.items()},
             )
 
-        fit(
-            model,
-            self.data,
-            recipe,
-            seed=derive_seed(self.manifest.seed, f"training-{role}"),
-            device=self.context.device,
-            resume=resume,
-            on_epoch=commit,
-        )
+        with below(role):
+            fit(
+                model,
+                self.data,
+                recipe,
+                seed=derive_seed(self.manifest.seed, f"training-{role}"),
+                device=self.context.device,
+                resume=resume,
+                on_epoch=commit,
+            )
         model.requires_grad_(False).eval()
 
     def mix(self, composite: Composite) -> None:
@@ -301,7 +329,7 @@ def _epochs(manifest: Mixing, role: str) -> int:
 
 
 def _load_base(role: str, model: nn.Module, weights: WeightsConfig, store: ObjectStore) -> str:
-    with local_copy(weights, store) as path:
+    with local_copy(weights, store, f"{role}.weights") as path:
         digest = sha256_file(path)
         if weights.sha256 not in (None, digest):
             raise ManifestError(

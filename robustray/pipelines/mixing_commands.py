@@ -16,19 +16,21 @@ from robustray.pipelines.mixing import (
     Stages,
     build_composite,
     check_manifest,
+    check_references,
     train_mixing,
 )
-from robustray.pipelines.mixing_judging import judged_names
+from robustray.pipelines.mixing_judging import judged_names, judging_passes
 from robustray.pipelines.run import describe_progress
 from robustray.store import ObjectStore
-from robustray.training import epoch_images, recipe_passes
+from robustray.training import checkpoint_bytes, epoch_images, recipe_passes
 
 KIND = "mixing"
 
 
 def show_plan(manifest: Mixing, store: ObjectStore, say: Say) -> None:
-    """Print what the job would do, and what that costs."""
+    """Print what the job would do, and what that costs; refuse what refers to nothing."""
     check_manifest(manifest)
+    check_references(manifest, store)
     say(describe_plan(manifest))
     say(describe_progress(manifest, KIND, Stages.of(manifest).steps, store))
 
@@ -52,28 +54,39 @@ def describe_plan(manifest: Mixing) -> str:
     with torch.device("meta"):
         composite = build_composite(manifest)
     shape = facts.image_shape
-    macs = [float(profile(base, shape).macs) for base in composite.models]
-    whole = float(profile(composite, shape).macs)
+    profiles = [profile(base, shape) for base in composite.models]
+    macs = [float(one.macs) for one in profiles]
+    mixture = profile(composite, shape)
+    whole = float(mixture.macs)
     lines = [f"job        {study_id(manifest)}: {stages.steps} steps to commit"]
     for role, one in zip(BASES, macs, strict=True):
         recipe = getattr(manifest, role).recipe
-        words = f"{role:<10} {_macs(one)} per image; "
+        size = profiles[BASES.index(role)].parameters
+        words = f"{role:<10} {size:,} parameters, {_macs(one)} per image; "
         if recipe is None:
             lines.append(words + "weights are there")
             continue
         images = recipe.epochs * epoch_images(recipe, facts.train)
-        cost = images * one * recipe_passes(recipe)
-        lines.append(words + f"{recipe.epochs} epochs, {_macs(cost)}")
+        passes = images * recipe_passes(recipe)
+        kept = 2 * checkpoint_bytes(size, recipe) / 1e6
+        lines.append(
+            f"{words}{recipe.epochs} epochs, {passes:.3g} passes, {_macs(passes * one)}; "
+            f"{kept:.4g} MB of checkpoints kept"
+        )
     recipe = manifest.recipe
     attacks = 1 + min(recipe.attack.n_targets, facts.num_classes - 1)
     rounds = sum(len(rounds) for _, rounds in stages.segments)
     iterations = recipe.attack.iterations_df + recipe.attack.iterations_extra
     made = rounds * recipe.batch_size * attacks
-    cost = made * whole * (2 * iterations + 2 * 2)
+    passes = made * (2 * iterations + 2 * 2)
+    size = mixture.parameters
+    images, names = min(manifest.judging.first, facts.test), judged_names(manifest.judging)
     lines += [
-        f"mixture    {_macs(whole)} per image; {rounds} rounds of {recipe.batch_size} images and "
-        f"{attacks} attacks of about {iterations} iterations, {_macs(cost)}",
-        f"judging    {manifest.judging.first} images: {', '.join(judged_names(manifest.judging))}",
+        f"mixture    {size:,} parameters, {_macs(whole)} per image; {rounds} rounds of "
+        f"{recipe.batch_size} images and {attacks} attacks of about {iterations} iterations, "
+        f"{passes:.3g} passes, {_macs(passes * whole)}; {4e-6 * size:.4g} MB as a file",
+        f"judging    {images} images: {', '.join(names)}; about "
+        f"{judging_passes(manifest.judging, images):.3g} passes",
     ]
     return "\n".join(lines)
 
@@ -89,6 +102,7 @@ def run(
         Whether it is finished; whether it was stopped by hand.
     """
     check_manifest(manifest)
+    check_references(manifest, store)
     return carry_out(
         manifest,
         KIND,

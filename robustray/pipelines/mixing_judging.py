@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from robustray.attacks import evaluate
 from robustray.data import Split
+from robustray.errors import below
+from robustray.evaluation.cost import task_passes
 from robustray.evaluation.engines import load_engine
 from robustray.evaluation.suites import resolve_suite, resolve_threat
 from robustray.manifest import Judging, Mixing, SuiteItem
@@ -47,12 +49,32 @@ def check_judging(judging: Judging) -> None:
     UserError
         If they can't be used.
     """
+    with below("judging"):
+        threat, engine = resolve_threat(judging.threat), load_engine("robustray")
+        wanted = {"suite": judging.suite, "adaptive": judging.adaptive}
+        if judging.multipliers is not None:
+            wanted["multipliers.suite"] = judging.multipliers.suite
+        for field, items in wanted.items():
+            if items is not None:
+                resolve_suite(items, threat, engine, "float32", field)
+
+
+def judging_passes(judging: Judging, available: int) -> float:
+    """Return about how many forward and backward passes of one image judging takes.
+
+    At the accuracies that `robustray.evaluation.cost` assumes; multipliers are not counted.
+    """
     threat, engine = resolve_threat(judging.threat), load_engine("robustray")
-    wanted = [judging.suite, judging.adaptive]
-    wanted.append(judging.multipliers.suite if judging.multipliers else None)
-    for items in wanted:
-        if items is not None:
-            resolve_suite(items, threat, engine, "float32")
+    items = [judging.suite] * (3 + len(judging.alphas))
+    items += [judging.adaptive] if judging.adaptive is not None else []
+    count, total = min(judging.first, available), 0.0
+    for one in items:
+        suite = resolve_suite(one, threat, engine, "float32")
+        attacks = [spec.describe() for spec in suite.attacks]
+        total += task_passes(attacks, count, attack_all=suite.attack_all).equivalents
+    if (certified := judging.certified) is not None:
+        total += min(certified.first, count) * (certified.selection + certified.samples)
+    return total
 
 
 @dataclass

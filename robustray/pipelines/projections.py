@@ -2,7 +2,7 @@
 
     projections/generators/<sha256>.safetensors      the generator's weights
     projections/units/<key>/<sha256>.safetensors     x_prime (N, C, H, W) and z (N, Z) of one unit
-    projections/units/<key>/record.json              commits the unit: digest and identity
+    projections/units/<key>/record.json              commits the unit: payload's digest, identity
 
 A unit is a range of images and one class. ``<key>`` is the SHA-256 of its identity: the
 generator's digest and sizes, the projection's settings, the shape of batches, the class, and the
@@ -11,7 +11,6 @@ images' digest. So whatever was computed is found again, by any run, and nothing
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -39,8 +38,17 @@ from robustray.evaluation.worker import FINISHED, Place, Reply, failure
 from robustray.evaluation.workers import make_place, pool_size
 from robustray.manifest import Resources
 from robustray.manifest.alignment import Projection
-from robustray.store import ObjectStore, canonical_json, open_store, sha256_bytes
+from robustray.pipelines.projection_units import commit_payload, committed_units, read_payload
+from robustray.store import (
+    ObjectStore,
+    canonical_json,
+    holds,
+    open_store,
+    sha256_bytes,
+)
 from robustray.sweeps.queue import Failure
+
+_SYSTEMATIC = 3  # units that fail, with none that works: it is not the images
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,8 @@ def plan_projections(
     """
     content = save_safetensors(copied_weights(generator))
     digest = sha256_bytes(content)
-    store.create(_generator_key(digest), content)
+    if not holds(store, _generator_key(digest), digest):
+        store.put(_generator_key(digest), content)
     sizes = (
         generator.num_classes,
         generator.image_channels,
@@ -154,12 +163,12 @@ def compute_projections(
     Raises
     ------
     UserError
-        If the work itself fails.
+        If the work itself fails; where it fails on some units only, after the others are done.
     MachineError
         If machines failed too often.
     """
     names = {unit.prefix: unit for unit in plan.units}
-    there = [name for name in names if store.exists(f"{name}/record.json")]
+    there = committed_units(store, names)
     nodes = [
         Node(name, plan.setting.generator, "projection", examples=unit.stop - unit.start)
         for name, unit in names.items()
@@ -174,7 +183,10 @@ def compute_projections(
     size = pool_size(resources)(len(names) - len(there))
     place = make_place(store, None, resources, plan.setting.compute_shape)
     pool = Pool(place, size, resources, dispatch, worker=ProjectionWorker)
-    return pool.run(queue, _Listener(len(there), len(names), on_unit))
+    listener = _Listener(len(there), len(names), on_unit)
+    whole = pool.run(queue, listener)
+    listener.check()
+    return whole
 
 
 def open_projections(plan: ProjectionPlan, store: ObjectStore, folder: Path) -> np.ndarray:
@@ -205,11 +217,7 @@ def open_projections(plan: ProjectionPlan, store: ObjectStore, folder: Path) -> 
 
 def read_unit(store: ObjectStore, unit: ProjectionUnit) -> dict[str, Tensor]:
     """Return "x_prime" and "z" of a committed unit, checked against its digest."""
-    digest = json.loads(store.get(f"{unit.prefix}/record.json"))["sha256"]
-    content = store.get(f"{unit.prefix}/{digest}.safetensors")
-    if sha256_bytes(content) != digest:
-        raise CorruptObjectError(f"{unit.prefix}: its projections differ from their digest")
-    return load_safetensors(content)
+    return load_safetensors(read_payload(store, unit.prefix))
 
 
 class ProjectionWorker:
@@ -264,11 +272,13 @@ class _Listener:
 
     def __init__(self, done: int, total: int, on_unit: Callable[[int, int], None]) -> None:
         self._done, self._total, self._on_unit = done, total, on_unit
+        self._fresh, self._failed = 0, list[Exception]()
 
     def finished(self, reply: Reply, fresh: bool) -> None:
         """Count it, and tell."""
         del reply
         if fresh:
+            self._fresh += 1
             self._done += 1
             self._on_unit(self._done, self._total)
 
@@ -276,9 +286,22 @@ class _Listener:
         """Do nothing: no unit continues from another."""
 
     def failed(self, reply: Reply, kind: Failure, wait: float | None) -> None:
-        """Raise what can't be tried again."""
-        if wait is None:
-            raise final_error(reply, kind, f"projection: {reply.message}")
+        """Note what can't be tried again; raise it where nothing works."""
+        if wait is not None:
+            return
+        words = f"projection: {reply.message}"
+        self._failed.append(final_error(reply, kind, words))
+        if kind is Failure.STORAGE or (not self._fresh and len(self._failed) >= _SYSTEMATIC):
+            raise self._failed[0]
+
+    def check(self) -> None:
+        """Raise the first failure, where some units failed and the others are committed."""
+        if self._failed:
+            first = self._failed[0]
+            raise type(first)(
+                f"{len(self._failed)} of {self._total} units failed, {self._done} are committed; "
+                f"{first}"
+            )
 
     def tick(self, workers: int) -> None:
         """Do nothing."""
@@ -297,13 +320,9 @@ def _commit(
     x_NCHW: Tensor,
     found: dict[str, Tensor],
 ) -> None:
-    content = save_safetensors(found)
-    digest = sha256_bytes(content)
-    store.create(f"{unit.prefix}/{digest}.safetensors", content)
     images = sha256_bytes(x_NCHW.contiguous().numpy().tobytes())
     identity = _identity(setting, images, len(x_NCHW), unit.target)
-    record = {"identity": identity, "sha256": digest}
-    store.create(f"{unit.prefix}/record.json", canonical_json(record))
+    commit_payload(store, unit.prefix, identity, save_safetensors(found))
 
 
 def _generator_key(digest: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import threading
 import time
@@ -15,14 +14,14 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
 
-from robustray.cluster import check_fits, connect, describe, has_gpu, read_capacity
+from robustray.cluster import connect, find_room, read_capacity
 from robustray.data import data_root
-from robustray.errors import MachineError, UserError
+from robustray.errors import MachineError
 from robustray.manifest import Manifest, dump_manifest, study_id
 from robustray.pipelines.tracked import job_run
-from robustray.pipelines.work import Context, Job, Product, attempt_job, read_file
+from robustray.pipelines.work import Context, Job, Product, attempt_job, read_file, read_result
 from robustray.reports.files import write_atomically
-from robustray.store import CheckpointStore, ObjectStore, canonical_json
+from robustray.store import CheckpointStore, ObjectStore, canonical_json, is_damaged
 from robustray.sweeps import attempts
 from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.progress import Telling
@@ -34,6 +33,10 @@ from robustray.tracking.records import Status
 
 _LOOK_S = 0.5
 _HEARTBEAT_S = 15.0
+_NO_GPU = (
+    "this job asks for a GPU and there is none, neither here nor on a cluster. Work on a CPU, "
+    "however long it takes, with --yes"
+)
 
 
 @dataclass(frozen=True)
@@ -113,18 +116,10 @@ def run_job(
     check_store(store)
     ui_command(tracking_uri)  # refuses what is no tracking URI
     with connect():
-        capacity = read_capacity()
-        check_shared(store, capacity, say)
-        resources = manifest.resources
-        if resources.gpus > 0 and not has_gpu(capacity):
-            if not assume_yes:
-                raise UserError(
-                    "this job asks for a GPU and there is none, neither here nor declared by a "
-                    "cluster. Work on a CPU, however long it takes, with --yes"
-                )
-            resources = resources.model_copy(update={"gpus": 0.0})
-        if not check_fits(resources, capacity):
-            say(f"no live node has {describe(resources)} yet; waiting for one")
+        check_shared(store, read_capacity(), say)
+        resources = find_room(
+            manifest.resources, say, cpus_do=assume_yes, work="working", no_gpu=_NO_GPU
+        )
         prefix = prefix_of(manifest, kind)
         with lease(store, prefix, say) as held:
             held.store.put(f"{prefix}/manifest.yaml", dump_manifest(manifest).encode())
@@ -269,17 +264,16 @@ class _Driver:
         self._uploader.submit(job.prefix, lambda: job_run(job, store, status, params))
 
 
-def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
-    """Return a job's committed result, or None while it has none."""
-    if not store.exists(f"{prefix}/result.json"):
-        return None
-    return json.loads(store.get(f"{prefix}/result.json"))
-
-
 def describe_progress(manifest: Manifest, kind: str, steps: int, store: ObjectStore) -> str:
-    """Return a line on how far a job is, and why its last attempt ended."""
+    """Return a line on how far a job is, and why its last attempt ended.
+
+    Raises
+    ------
+    CorruptObjectError
+        If its result is damaged; running it again makes it anew.
+    """
     prefix = prefix_of(manifest, kind)
-    if store.exists(f"{prefix}/result.json"):
+    if read_result(store, prefix) is not None:
         return f"{study_id(manifest)}: finished"
     done = max(CheckpointStore(store, prefix, Path(tempfile.gettempdir())).steps(), default=0)
     line = f"{study_id(manifest)}: {done} of {steps} steps are committed"
@@ -300,6 +294,9 @@ def describe_jobs(store: ObjectStore, kinds: Sequence[str]) -> list[str]:
         for job, names in sorted(files.items()):
             steps = {name.split("/")[1] for name in names if name.startswith("checkpoints/")}
             newest = max(map(int, steps), default=0)
-            state = "finished" if "result.json" in names else f"{newest} steps are committed"
+            state = f"{newest} steps are committed"
+            if "result.json" in names:
+                damaged = is_damaged(store, f"{kind}/{job}/result.json")
+                state = "DAMAGED; run it again" if damaged else "finished"
             lines.append(f"{kind} {job}: {state}")
     return lines

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from robustray.manifest import dump_manifest, manifest_hash
-from robustray.pipelines.work import Job, read_file
+from robustray.pipelines.work import Job, read_file, read_result
 from robustray.store import CheckpointStore, ObjectStore, canonical_json
 from robustray.sweeps.attempts import list_attempts
-from robustray.sweeps.records import flatten
+from robustray.sweeps.records import flatten, read_finished
 from robustray.tracking import MetricPoint, RunRecord
 from robustray.tracking.records import Status
 
@@ -28,17 +27,17 @@ def job_run(job: Job, store: ObjectStore, status: Status, params: Mapping[str, s
     artifacts: dict[str, bytes] = {"manifest.yaml": dump_manifest(manifest).encode()}
     points = _points(store, prefix)
     end_ms = tries[-1].ended_ms if tries and status != "RUNNING" else None
-    if store.exists(f"{prefix}/result.json"):
-        content = store.get(f"{prefix}/result.json")
-        result, finished = json.loads(content), json.loads(store.get(f"{prefix}/finished.json"))
-        end_ms = finished["finished_ms"]
+    result = read_result(store, prefix)
+    if result is not None:
+        finished = read_finished(store, prefix)
+        end_ms = finished["finished_ms"] if finished else end_ms or 0
         last = max((point.step for point in points), default=0)
         points += [
             MetricPoint(name, value, last, end_ms)
             for name, value in result.get("metrics", {}).items()
             if isinstance(value, int | float)
         ]
-        artifacts["result.json"] = content
+        artifacts["result.json"] = canonical_json(result)
         artifacts |= _files(store, prefix, result)
     if status != "RUNNING":
         artifacts["attempts.json"] = canonical_json([vars(entry) for entry in tries])

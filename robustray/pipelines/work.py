@@ -13,6 +13,7 @@ The truth about a job is what its prefix in the store holds, as for a trial of a
 from __future__ import annotations
 
 import contextlib
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -30,13 +31,16 @@ from robustray.store import (
     CheckpointStore,
     NotFoundError,
     ObjectStore,
-    canonical_json,
+    create_sealed,
+    find_sealed,
     open_store,
     sha256_bytes,
 )
 from robustray.sweeps import attempts
 from robustray.tracking import Journal
 from robustray.training import PreemptedError
+
+logger = logging.getLogger("robustray.pipelines")
 
 
 @dataclass(frozen=True)
@@ -175,7 +179,7 @@ def _attempted(job: Job) -> tuple[str, str]:
     attempt = store = None
     try:
         store = open_store(job.store_uri)
-        if store.exists(f"{job.prefix}/result.json"):
+        if is_whole(store, job.prefix):
             return "finished", ""
         device = pick_device(*job.share)
         attempt = attempts.register(store, job.prefix, device)
@@ -194,11 +198,41 @@ def _attempted(job: Job) -> tuple[str, str]:
         return attempts.PREEMPTED, str(error)
     except Exception as error:
         kind = attempts.classify(error)
-        if store is not None and attempt is not None and kind is not attempts.Failure.STORAGE:
+        if store is not None and attempt is not None and not attempts.is_store_away(error):
             with contextlib.suppress(Exception):
                 attempts.conclude(store, job.prefix, attempt, kind.value, error)
         return kind.value, attempts.one_line(error)
     return "finished", ""
+
+
+def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
+    """Return a job's committed result, or None while it has none.
+
+    Raises
+    ------
+    CorruptObjectError
+        If it is damaged.
+    """
+    result = find_sealed(store, f"{prefix}/result.json")
+    if result is not None and not isinstance(result.get("files"), dict):
+        raise CorruptObjectError(f"{prefix}/result.json is damaged: it is no job's result")
+    return result
+
+
+def is_whole(store: ObjectStore, prefix: str) -> bool:
+    """Tell whether a job is done, and its result and all its files are what was committed.
+
+    A result that is not, or whose files are not, is deleted: the job must make it again.
+    """
+    try:
+        result = read_result(store, prefix)
+        for name in result["files"] if result else ():
+            read_file(store, prefix, result or {}, name)
+    except (CorruptObjectError, NotFoundError) as error:
+        logger.warning("%s; it is made again", error)
+        store.delete(f"{prefix}/result.json")
+        return False
+    return result is not None
 
 
 def read_file(store: ObjectStore, prefix: str, result: Mapping[str, Any], name: str) -> bytes:
@@ -234,8 +268,8 @@ def _commit_product(
         "finished_ms": int(time.time() * 1000),
         "environment": attempt.environment,
     }
-    store.create(f"{job.prefix}/finished.json", canonical_json(provenance))
-    store.create(f"{job.prefix}/result.json", canonical_json({**product.result, "files": digests}))
+    create_sealed(store, f"{job.prefix}/finished.json", provenance)
+    create_sealed(store, f"{job.prefix}/result.json", {**product.result, "files": digests})
 
 
 def _file_key(prefix: str, name: str, sha256: str) -> str:

@@ -38,6 +38,8 @@ class Judgement:
         Of the audit, with "check", "severity", "measured" and "message".
     curve : list of (float, float, float, float)
         eps, accuracy and the ends of its interval; may be empty.
+    columns : list of (str, float)
+        Of an independent suite: each column with the robust accuracy under it alone.
     """
 
     label: str
@@ -50,6 +52,7 @@ class Judgement:
     interval: tuple[float, float]
     findings: Sequence[Mapping[str, Any]] = ()
     curve: Sequence[tuple[float, float, float, float]] = field(default_factory=list)
+    columns: Sequence[tuple[str, float]] = ()
 
     @property
     def alarms(self) -> list[Mapping[str, Any]]:
@@ -85,7 +88,8 @@ def table_csv(rows: Sequence[Judgement]) -> bytes:
         low, high = row.interval
         shares = (row.share("zero_gradient"), row.share("nan_gradient"))
         alarms = " ".join(finding["check"] for finding in row.alarms)
-        words = (row.label, row.suite, row.surrogate, row.batches, row.images)
+        suite = " ".join([row.suite, *(f"{name}={under}" for name, under in row.columns)])
+        words = (row.label, suite, row.surrogate, row.batches, row.images)
         numbers = (row.clean, row.robust, low, high, *("" if s is None else s for s in shares))
         writer.writerow([*words, *numbers, alarms])
     return buffer.getvalue().encode()
@@ -186,7 +190,7 @@ def _words(row: Judgement) -> tuple[str, ...]:
     shares = (row.share("zero_gradient"), row.share("nan_gradient"))
     return (
         row.label,
-        row.suite,
+        row.suite + "".join(f", {name} {100 * under:.2f} %" for name, under in row.columns),
         row.surrogate,
         row.batches or "-",
         f"{100 * row.clean:.2f}",

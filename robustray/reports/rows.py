@@ -193,10 +193,14 @@ class StudyReport:
 
 
 def metric_names(rows: Iterable[TrialRow]) -> tuple[str, ...]:
-    """Return the metrics of all rows: clean accuracy first, then attacks, weakest first."""
+    """Return the metrics of all rows: clean accuracy first, then attacks, weakest first.
+
+    The columns of a suite ("suite:column") stand before the worst case over them ("suite").
+    """
     names = {name for row in rows for name in row.metrics}
     known = [name for name in _METRIC_ORDER if name in names]
-    return (*known, *sorted(names.difference(known)))
+    rest = names.difference(known)
+    return (*known, *sorted(rest, key=lambda name: (name.partition(":")[0], ":" not in name, name)))
 
 
 def headline(rows: Iterable[TrialRow]) -> str | None:

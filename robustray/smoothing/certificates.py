@@ -96,6 +96,8 @@ def clopper_pearson(selection_NK: ArrayLike, counts_NK: ArrayLike, error: float 
     Bounds
         The second probability is bounded by 1 - p1. Abstains where p1 is at most 1/2.
     """
+    if not 0 < error < 1:
+        raise ValueError(f"error is in (0, 1), not {error!r}")
     chosen = np.asarray(selection_NK).argmax(1)
     counts = np.asarray(counts_NK, dtype=np.int64)
     hits, total = counts[np.arange(len(counts)), chosen], counts.sum(1)
@@ -142,6 +144,10 @@ def noisy_counts(
     batch_size : int
         Noisy images at a time.
     """
+    if not 0 <= sigma < math.inf or samples < 1:
+        raise ValueError(
+            f"sigma is at least 0 and finite, and samples at least 1, not {sigma!r} and {samples!r}"
+        )
     counts: Tensor | None = None
     shape, rows = tuple(x_BCHW.shape[1:]), max(1, batch_size // max(len(x_BCHW), 1))
     for start in range(first, first + samples, rows):
@@ -159,9 +165,9 @@ def _checked(p1: ArrayLike, p2: ArrayLike, alpha: float, sigma: float) -> tuple[
     first, second = np.asarray(p1, dtype=np.float64), np.asarray(p2, dtype=np.float64)
     if not 0 <= alpha <= 1:
         raise ValueError(f"alpha is in [0, 1], not {alpha!r}")
-    if not sigma > 0:
-        raise ValueError(f"sigma is positive, not {sigma!r}")
-    outside = (first < 0) | (first > 1) | (second < 0) | (second > 1)
-    if outside.any():
+    if not 0 < sigma < math.inf:
+        raise ValueError(f"sigma is positive and finite, not {sigma!r}")
+    inside = (first >= 0) & (first <= 1) & (second >= 0) & (second <= 1)  # NaN is outside
+    if not inside.all():
         raise ValueError("probabilities are in [0, 1]")
     return first, second

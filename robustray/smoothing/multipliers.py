@@ -6,6 +6,7 @@ and added to the accurate one's. R is a trade-off a, alone or with norms of both
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -27,7 +28,7 @@ class RuleMixture(nn.Module):
         R = a on logits, or on probabilities; or on probabilities a times the norm of the gradient
         of g's largest probability, or that norm divided by the one of h's.
     trade_off : float
-        a, at least 0; 0 leaves g alone.
+        a, at least 0 and finite; 0 leaves g alone.
     norm : {"linf", "l2"}
         Of the perturbations: gradients are measured in the dual norm, l1 or l2.
     """
@@ -43,8 +44,8 @@ class RuleMixture(nn.Module):
         super().__init__()
         if rule not in RULES:
             raise ValueError(f"rule is one of {', '.join(RULES)}, not {rule!r}")
-        if trade_off < 0:
-            raise ValueError(f"trade_off is at least 0, not {trade_off!r}")
+        if not 0 <= trade_off < math.inf:
+            raise ValueError(f"trade_off is at least 0 and finite, not {trade_off!r}")
         self.models = nn.ModuleList([accurate, robust])
         self.rule, self.trade_off, self.norm = rule, trade_off, norm
 

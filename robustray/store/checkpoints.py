@@ -22,7 +22,7 @@ from torch import Tensor
 
 from robustray.errors import CorruptObjectError, MachineError
 from robustray.store.canonical import canonical_json
-from robustray.store.digests import sha256_file
+from robustray.store.contents import holds
 from robustray.store.objects import NotFoundError, ObjectStore, check_key
 from robustray.store.records import CheckpointRecord, FileEntry
 from robustray.store.tensors import load_tensors, save_tensors
@@ -210,12 +210,8 @@ class CheckpointStore:
         sizes = dict(self.store.list(entry["key"]))
         if sizes.get(entry["key"]) != entry["bytes"]:
             return False
-        with self._scratch_file() as path:
-            try:
-                self.store.get_file(entry["key"], path)
-            except (CorruptObjectError, NotFoundError):
-                return False
-            return sha256_file(path) == entry["sha256"]
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        return holds(self.store, entry["key"], entry["sha256"], self.scratch)
 
     def _find(self, step: int) -> CheckpointRecord | None:
         """Return the step's record; None when there is none, or none that can be read."""

@@ -26,7 +26,9 @@ _RACES = 4  # of which one may miss a server that is not atomic
 
 
 class NotFoundError(KeyError):
-    """There is no object with this key."""
+    """There is no object with this key; where one should be, the store is damaged."""
+
+    exit_code = 3
 
     def __init__(self, key: str, uri: str = "") -> None:
         self.key, self.uri = key, uri

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Self, TypedDict
 
 from robustray.errors import CorruptObjectError
-from robustray.store.canonical import canonical_json
+from robustray.store.sealed import seal, unseal
 
 
 class FileEntry(TypedDict):
@@ -52,8 +51,8 @@ class CheckpointRecord:
         return {entry["key"] for entry in self.files.values()}
 
     def to_bytes(self) -> bytes:
-        """Write it as canonical JSON."""
-        return canonical_json(asdict(self))
+        """Write it as canonical JSON that carries its own digest."""
+        return seal(asdict(self))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
@@ -62,12 +61,12 @@ class CheckpointRecord:
         Raises
         ------
         CorruptObjectError
-            When it is not a record.
+            When it is not a record, or not the one that was written.
         """
         try:
-            record = cls(**json.loads(data))
+            record = cls(**unseal(data, "a checkpoint's record").content)
             entries = list(record.files.values())
-        except (ValueError, TypeError, AttributeError) as error:
+        except (TypeError, AttributeError) as error:
             raise CorruptObjectError(f"not the record of a checkpoint: {error}") from error
         if record.state not in ("kept", "pruned") or not all(
             isinstance(entry, dict) and set(entry) == {"key", "sha256", "bytes"}

@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from robustray.data import ROLES, Dataset, load_dataset, needed_files
+from robustray.data import ROLES, Dataset, load_dataset, needed_forms
 from robustray.data.files import alone
 from robustray.errors import CorruptObjectError, DataError, MachineError
 from robustray.manifest import DataConfig
 from robustray.store.objects import ObjectStore
+
+Forms = tuple[tuple[str, str | None], ...]
 
 
 def push_data(
@@ -43,14 +45,16 @@ def push_data(
     """
     if config.download:
         load_dataset(config, root)
-    for path, digest in needed_files(config):
+    for path, digest in dict.fromkeys(
+        _here(forms, root) or forms[0] for forms in needed_forms(config)
+    ):
         if digest is None:
             raise DataError(
                 f"data.extra.sha256 must be stated, so that nodes know what to fetch; {path} has "
                 f"{_digest(root / path, 64)}"
             )
         _check(root / path, digest)
-        there = store.exists(_key(digest))
+        there = _is_staged(digest, store)
         if not there:
             store.put_file(_key(digest), root / path)
         say(f"{'there already' if there else 'staged':<13} {path}  {_key(digest)}")
@@ -78,9 +82,8 @@ def fetch_data(
     Processes that share the folder wait for one fetch. What is neither here nor staged is left to
     `load_dataset`, which knows what to advise.
     """
-    files = [(path, digest) for path, digest in needed_files(config, splits) if digest]
-    lacking = [(path, digest) for path, digest in files if not (root / path).exists()]
-    staged = [(path, digest) for path, digest in lacking if store.exists(_key(digest))]
+    lacking = [forms for forms in needed_forms(config, splits) if _here(forms, root) is None]
+    staged = dict.fromkeys(found for forms in lacking if (found := _staged(forms, store)))
     if not staged:
         return
     with alone(root):
@@ -100,14 +103,25 @@ def where_is(
         If a file of ``root`` is damaged.
     """
     place: Literal["here", "staged"] = "here"
-    for path, digest in needed_files(config):
-        if (root / path).exists():
-            _check(root / path, digest)
-        elif digest and store and store.exists(_key(digest)):
+    for forms in needed_forms(config):
+        if (found := _here(forms, root)) is not None:
+            _check(root / found[0], found[1])
+        elif store and _staged(forms, store):
             place = "staged"
         else:
             return "missing"
     return place
+
+
+def _here(forms: Forms, root: Path) -> tuple[str, str | None] | None:
+    """Return the form of a file that lies below a root, or None."""
+    return next((form for form in forms if (root / form[0]).exists()), None)
+
+
+def _staged(forms: Forms, store: ObjectStore) -> tuple[str, str] | None:
+    """Return the form of a file that the store has, or None."""
+    known = ((path, digest) for path, digest in forms if digest)
+    return next((form for form in known if store.exists(_key(form[1]))), None)
 
 
 def _fetch(path: str, digest: str, root: Path, store: ObjectStore) -> None:
@@ -122,6 +136,16 @@ def _fetch(path: str, digest: str, root: Path, store: ObjectStore) -> None:
             copy.replace(root / path)
     except OSError as error:
         raise MachineError(f"fetching {path} to {root} failed: {error.strerror}") from error
+
+
+def _is_staged(digest: str, store: ObjectStore) -> bool:
+    """Tell whether the store holds a file of this digest; a damaged one is staged again."""
+    if not store.exists(_key(digest)):
+        return False
+    with tempfile.TemporaryDirectory(prefix="robustray-") as folder:
+        copy = Path(folder, "file")
+        store.get_file(_key(digest), copy)
+        return _digest(copy, len(digest)) == digest
 
 
 def _check(path: Path, digest: str | None) -> None:

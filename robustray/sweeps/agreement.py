@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustray.data import describe
-from robustray.errors import UserError
+from robustray.errors import CorruptObjectError, UserError
 from robustray.reports import render
 from robustray.reports.agreement import Pairing, agreement_figure, pairs_csv, summary_csv
 from robustray.reports.files import write_atomically
@@ -69,6 +69,12 @@ class Side:
 def read_side(store: ObjectStore, study: Study) -> Side:
     """Read a study for a comparison."""
     states = read_trials(store, study)
+    lost = [f"{s.trial.name} at epoch {s.damaged[0]}" for s in states if s.damaged]
+    if lost:
+        raise CorruptObjectError(
+            f"{study.id} can't be compared: records of epochs are damaged, and their scores lost "
+            f"({', '.join(lost[:3])})"
+        )
     return Side(make_plan(study), {state.trial.name: state for state in states})
 
 

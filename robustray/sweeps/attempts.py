@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
 import os
 import platform
 import socket
@@ -16,9 +16,12 @@ from typing import Any
 
 import torch
 
-from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError
-from robustray.store import NotFoundError, ObjectStore, canonical_json
+from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError, UserError
+from robustray.faults import causes, find_fault
+from robustray.store import NotFoundError, ObjectStore, read_sealed, seal
 from robustray.sweeps.queue import Failure
+
+logger = logging.getLogger("robustray.sweeps")
 
 # The outcome of an attempt that was asked to go and kept what it had: no failure.
 PREEMPTED = "preempted"
@@ -65,7 +68,7 @@ def conclude_lost(store: ObjectStore, prefix: str, kind: str, message: str) -> N
     """Write down the end of an attempt whose worker could not do so itself, if it is open."""
     keys = sorted(entry.key for entry in store.list(f"{prefix}/attempts/"))
     for key in keys[-1:]:
-        attempt = Attempt(**json.loads(store.get(key)))
+        attempt = _read(store, key)
         if attempt.outcome == "running":
             ended = replace(attempt, ended_ms=_now_ms(), outcome=kind, message=message)
             store.put(_key(prefix, attempt.number), _encode(ended))
@@ -78,23 +81,53 @@ def was_preempted(store: ObjectStore, prefix: str) -> bool:
 
 
 def list_attempts(store: ObjectStore, prefix: str) -> list[Attempt]:
-    """Return every attempt at a trial, oldest first."""
+    """Return every attempt at a trial, oldest first.
+
+    They are provenance, on which nothing depends: damaged ones are left out, and said to be so in
+    the log.
+    """
+    found = []
+    for entry in sorted(store.list(f"{prefix}/attempts/")):
+        try:
+            found.append(_read(store, entry.key))
+        except CorruptObjectError as error:
+            logger.warning("%s; it is left out", error)
+    return found
+
+
+def last_attempt(store: ObjectStore, prefix: str) -> Attempt | None:
+    """Return the last attempt at a trial, or None where there was none.
+
+    Raises
+    ------
+    CorruptObjectError
+        If its record is damaged: how the trial stands is not known then.
+    """
     keys = sorted(entry.key for entry in store.list(f"{prefix}/attempts/"))
-    return [Attempt(**json.loads(store.get(key))) for key in keys]
+    return _read(store, keys[-1]) if keys else None
 
 
 def classify(error: BaseException) -> Failure:
-    """Tell the kind of a failure from its exception."""
-    text = str(error).lower()
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "out of memory" in text:
-        return Failure.OUT_OF_MEMORY
-    if isinstance(error, RuntimeError) and "can't allocate memory" in text:
-        return Failure.OUT_OF_MEMORY
+    """Tell the kind of a failure from its exception, and from what that came from."""
+    carried = getattr(error, "cause", None)
+    if isinstance(carried, Exception):  # by Ray, from another process
+        return classify(carried)
     if isinstance(error, StoreUnavailableError | CorruptObjectError | NotFoundError):
         return Failure.STORAGE
-    if isinstance(error, MachineError):
-        return Failure.PREEMPTION
-    return Failure.USER_ERROR
+    if (fault := find_fault(error)) is not None:
+        return Failure(fault.kind)
+    if isinstance(error, UserError):
+        return Failure.USER_ERROR
+    behind = list(causes(error))
+    if any(isinstance(one, StoreUnavailableError | CorruptObjectError) for one in behind):
+        return Failure.STORAGE
+    is_machine = any(isinstance(one, MachineError) for one in behind)
+    return Failure.PREEMPTION if is_machine else Failure.USER_ERROR
+
+
+def is_store_away(error: BaseException) -> bool:
+    """Tell whether an error came from a store that does not answer, which can keep no story."""
+    return any(isinstance(one, StoreUnavailableError) for one in causes(error))
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -141,17 +174,25 @@ def cpu_name() -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an exception as one short line for tables."""
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:500]
+    """Return an exception as one short line for tables; a machine's fault with its remedy."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+    fault = find_fault(error)
+    return f"{text}; {fault.remedy}" if fault and fault.kind != "preemption" else text
 
 
 def _key(prefix: str, number: int) -> str:
     return f"{prefix}/attempts/{number:04d}.json"
 
 
+def _read(store: ObjectStore, key: str) -> Attempt:
+    try:
+        return Attempt(**read_sealed(store, key).content)
+    except TypeError as error:
+        raise CorruptObjectError(f"{key} is damaged: it is no attempt's record") from error
+
+
 def _encode(attempt: Attempt) -> bytes:
-    return canonical_json(vars(attempt))
+    return seal(vars(attempt))
 
 
 def _now_ms() -> int:

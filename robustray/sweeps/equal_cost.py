@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -35,7 +36,7 @@ def describe_target(gmacs: float) -> str:
     UserError
         If the rule has no network for the budget.
     """
-    if not gmacs > 0:
+    if not 0 < gmacs < math.inf:
         raise UserError(f"--target-gmacs {gmacs:g}: a budget is a number above 0")
     try:
         chosen = compound(gmacs * 1e9)

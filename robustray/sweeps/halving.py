@@ -10,7 +10,6 @@ told of trials by their own names, and a new driver tells it all decisions that 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -18,7 +17,7 @@ from typing import Any, Literal
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from robustray.manifest import Search
-from robustray.store import ObjectStore, canonical_json
+from robustray.store import ObjectStore, create_sealed, read_sealed
 from robustray.sweeps.grid import Study
 from robustray.sweeps.records import committed_epochs
 
@@ -76,7 +75,7 @@ class Halving:
                 self._stop(name, epoch, score, rung, "rung")
             else:
                 decision = {"epoch": epoch, "rung": rung, "score": score}
-                self._store.create(self._key(name, f"rungs/{rung:06d}"), canonical_json(decision))
+                create_sealed(self._store, self._key(name, f"rungs/{rung:06d}"), decision)
         if name not in self._stopped:
             self._take_an_epoch(name, epoch, score)
         return name not in self._stopped
@@ -98,7 +97,7 @@ class Halving:
     def _stop(self, name: str, epoch: int, score: float | None, rung: int, reason: Reason) -> None:
         if name not in self._stopped:
             decision = {"epoch": epoch, "rung": rung, "score": score, "reason": reason}
-            self._store.create(self._key(name, "stopped"), canonical_json(decision))
+            create_sealed(self._store, self._key(name, "stopped"), decision)
             self._stopped[name] = decision
 
     def _take_an_epoch(self, name: str, epoch: int, score: float | None) -> None:
@@ -129,7 +128,7 @@ def read_decisions(store: ObjectStore, study: Study) -> list[tuple[str, dict[str
     for entry in store.list(start):
         name, _, rest = entry.key[len(start) :].partition("/")
         if rest == "stopped.json" or rest.startswith("rungs/"):
-            found.append((name, json.loads(store.get(entry.key))))
+            found.append((name, read_sealed(store, entry.key).content))
     return sorted(found, key=lambda pair: (pair[0], pair[1]["epoch"]))
 
 

@@ -6,11 +6,16 @@ from collections.abc import Callable
 
 import ray
 
-from robustray.cluster import check_fits, connect, read_capacity
+from robustray.cluster import connect, find_room
 from robustray.errors import MachineError
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study, profile_trials
 from robustray.sweeps.throughput import Throughput, measure, save_throughput
+
+_NO_GPU = (
+    "trials of this study ask for GPUs and there is none to measure on, neither here nor on a "
+    "cluster. Measure how fast CPUs train it with --set resources.gpus=0"
+)
 
 
 def measure_here(study: Study, store: ObjectStore, say: Callable[[str], None]) -> Throughput:
@@ -28,11 +33,14 @@ def measure_here(study: Study, store: ObjectStore, say: Callable[[str], None]) -
     Raises
     ------
     UserError
-        If no node can hold a trial.
+        If no node can hold a trial, and none can be started that could.
+    MachineError
+        If none comes, or no worker answers, within ``resources.wait_minutes``.
     """
-    resources = study.manifest.resources
     with connect():
-        check_fits(resources, read_capacity())
+        resources = find_room(
+            study.manifest.resources, say, cpus_do=False, work="measuring", no_gpu=_NO_GPU
+        )
         say("measuring: a few training steps of the smallest, a middle and the largest network")
         task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=1)(measure)
         future = task.remote(study, profile_trials(study))

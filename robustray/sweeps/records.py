@@ -2,42 +2,65 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import socket
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from robustray.errors import UserError
+from robustray.errors import CorruptObjectError
 from robustray.manifest import manifest_hash
 from robustray.models import Profile
 from robustray.reports import Status, TrialRow
-from robustray.store import CheckpointRecord, CheckpointStore, ObjectStore, canonical_json
-from robustray.sweeps.attempts import PREEMPTED, Attempt, list_attempts, package_versions
-from robustray.sweeps.grid import Study, Trial, study_from_document
-from robustray.sweeps.trial import read_result
+from robustray.store import (
+    CheckpointRecord,
+    CheckpointStore,
+    NotFoundError,
+    ObjectStore,
+    canonical_json,
+    find_sealed,
+    read_sealed,
+)
+from robustray.store.naming import choose_id, newest_attempt
+from robustray.sweeps.attempts import (
+    PREEMPTED,
+    Attempt,
+    last_attempt,
+    list_attempts,
+    package_versions,
+)
+from robustray.sweeps.grid import Study, Trial
+from robustray.sweeps.manifests import list_manifests, read_study, write_manifest
+from robustray.sweeps.mending import for_each, intact
+from robustray.sweeps.trial import find_result, read_result
 from robustray.tracking import MetricPoint, RunRecord
 from robustray.tracking.records import Status as RunStatus
+
+logger = logging.getLogger("robustray.sweeps")
 
 _MAY_GO_ON = ("running", "preemption", PREEMPTED, "stopped")
 
 
 @dataclass
 class TrialState:
-    """What the store holds of one trial."""
+    """What the store holds of one trial.
+
+    ``verified``: whether the result carried its digest, as those of earlier versions did not;
+    ``damaged``: epochs whose records can't be read, so that their journal is lost.
+    """
 
     trial: Trial
     prefix: str
     result: dict[str, Any] | None = None
+    verified: bool = True
     finished: dict[str, Any] | None = None
     stopped: dict[str, Any] | None = None
     checkpoints: list[CheckpointRecord] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    damaged: list[int] = field(default_factory=list)
 
     @property
     def status(self) -> Status:
@@ -75,21 +98,37 @@ class TrialReader:
 
         While a trial runs, the state (kept or pruned) of earlier checkpoints may be an old one;
         it is right once the trial has its result.
+
+        Raises
+        ------
+        CorruptObjectError
+            If something that decides how the trial stands is damaged. What only tells its story
+            (attempts, epochs of a finished trial) is left out then, and the log says so.
         """
-        state = TrialState(self._trial, self._prefix, read_result(self._store, self._prefix))
+        state = TrialState(self._trial, self._prefix)
+        found = find_result(self._store, self._prefix)
+        if found is not None:
+            state.result, state.verified = found
+            state.finished = read_finished(self._store, self._prefix)
+        if self._searched:
+            state.stopped = find_sealed(self._store, f"{self._prefix}/stopped.json")
         state.attempts = list_attempts(self._store, self._prefix)
-        if self._searched and self._store.exists(f"{self._prefix}/stopped.json"):
-            state.stopped = json.loads(self._store.get(f"{self._prefix}/stopped.json"))
-        if state.result is not None:
-            state.finished = json.loads(self._store.get(f"{self._prefix}/finished.json"))
+        if state.result is None and state.stopped is None:
+            last_attempt(self._store, self._prefix)  # says whether it failed
         if state.status != "unfinished":
             self._known.clear()
-        for step in self._checkpoints.steps():
-            if step not in self._known:
-                self._known[step] = self._checkpoints.record(step)
-        state.checkpoints = [self._known[step] for step in sorted(self._known)]
+        self._read_checkpoints(state)
         state.evaluations = read_evaluations(self._store, self._prefix)
         return state
+
+    def _read_checkpoints(self, state: TrialState) -> None:
+        for step in self._checkpoints.steps():
+            if step not in self._known:
+                try:
+                    self._known[step] = self._checkpoints.record(step)
+                except NotFoundError:  # the log says why
+                    state.damaged.append(step)
+        state.checkpoints = [self._known[step] for step in sorted(self._known)]
 
 
 def read_trial(store: ObjectStore, study: Study, trial: Trial) -> TrialState:
@@ -101,35 +140,89 @@ def read_evaluations(store: ObjectStore, prefix: str) -> dict[str, dict[str, Any
     """Return what further suites found on a trial's selected checkpoint, by their columns' names.
 
     Each entry holds the "result" and when it was "ended_ms" (see `robustray.evaluation`).
+
+    Raises
+    ------
+    CorruptObjectError
+        If one is damaged.
     """
     start, found = f"{prefix}/evaluations/", {}
     for entry in store.list(start):
         label, _, name = entry.key[len(start) :].partition("/")
         if name == "record.json":
-            found[label] = json.loads(store.get(entry.key))
+            try:
+                found[label] = read_sealed(store, entry.key).content
+            except CorruptObjectError as error:
+                raise CorruptObjectError(f"{error} (evaluate the study again for it)") from error
     return found
 
 
-def read_trials(store: ObjectStore, study: Study) -> list[TrialState]:
-    """Read all trials, several at a time: over S3 it is the waiting that takes long."""
-    with ThreadPoolExecutor(16) as pool:
-        return list(pool.map(lambda trial: read_trial(store, study, trial), study.trials))
+def evaluation_accuracies(label: str, result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the robust accuracies of a further suite, by what a study's table calls them.
+
+    Those of an independent suite's columns come first, then the worst case over all of it.
+    """
+    columns = {f"{label}:{c['name']}": c["accuracy"] for c in result.get("columns", ())}
+    return {**columns, label: result["robust"]["accuracy"]}
+
+
+def read_finished(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
+    """Return when and where a result was made; None where that is lost or damaged."""
+    key = f"{prefix}/finished.json"
+    try:
+        found = find_sealed(store, key)
+    except CorruptObjectError as error:
+        logger.warning("%s; it is left out", error)
+        return None
+    return found if found and "finished_ms" in found else None
+
+
+def read_trials(
+    store: ObjectStore, study: Study, names: Collection[str] | None = None
+) -> list[TrialState]:
+    """Read all trials, or some of them.
+
+    Raises
+    ------
+    CorruptObjectError
+        If something that they are judged by is damaged; names all of it, and what mends it.
+    """
+    wanted = [trial for trial in study.trials if names is None or trial.name in names]
+    return intact(study, for_each(lambda trial: read_trial(store, study, trial), wanted))
 
 
 def finished_trials(store: ObjectStore, study: Study) -> set[str]:
-    """Return the names of the trials that have a result, with one listing."""
-    return _trials_with(store, study, "result.json")
+    """Return the names of the trials that have a result.
+
+    Raises
+    ------
+    CorruptObjectError
+        As `read_trials`.
+    """
+    names = _trials_with(store, study, "result.json")
+    intact(study, for_each(lambda name: read_result(store, study.trial_prefix(name)), names))
+    return names
 
 
 def stopped_trials(store: ObjectStore, study: Study) -> set[str]:
-    """Return the names of the trials that were stopped for good, with one listing."""
-    return _trials_with(store, study, "stopped.json")
+    """Return the names of the trials that were stopped for good.
+
+    Raises
+    ------
+    CorruptObjectError
+        As `read_trials`.
+    """
+    names = _trials_with(store, study, "stopped.json")
+    keys = [f"{study.trial_prefix(name)}/stopped.json" for name in names]
+    intact(study, for_each(lambda key: read_sealed(store, key), keys))
+    return names
 
 
 def _trials_with(store: ObjectStore, study: Study, name: str) -> set[str]:
     start = f"{study.prefix}/trials/"
     keys = (entry.key[len(start) :].split("/") for entry in store.list(start))
-    return {key[0] for key in keys if key[1:] == [name]}
+    known = {trial.name for trial in study.trials}
+    return {key[0] for key in keys if key[1:] == [name]} & known
 
 
 def attempted_trials(store: ObjectStore, study: Study) -> set[str]:
@@ -151,34 +244,28 @@ def committed_epochs(store: ObjectStore, study: Study) -> dict[str, int]:
 
 def save_study(store: ObjectStore, study: Study) -> None:
     """Keep the study's manifest; a rerun may have other resources and retention."""
-    store.put(_manifest_key(study.id), study.manifest_yaml().encode())
+    write_manifest(store, study)
 
 
-def load_study(store: ObjectStore, study_id: str) -> Study:
-    """Read a study by its id, or by a prefix of it that names just one.
+def load_study(store: ObjectStore, name: str) -> Study:
+    """Read a study by its id, its name, or how its id begins; see `choose_id`.
 
     Raises
     ------
     UserError
         If none or several match.
+    CorruptObjectError
+        If its manifest is not the one that its id was made of.
     """
-    known = list_studies(store)
-    ids = [study_id] if study_id in known else [i for i in known if i.startswith(study_id)]
-    if len(ids) != 1:
-        names = ", ".join(known) or "none"
-        raise UserError(f"{study_id!r} names {len(ids)} studies in {store.uri}. Known: {names}")
-    key = _manifest_key(ids[0])
-    return study_from_document(yaml.safe_load(store.get(key)), ids[0], key)
+    chosen = choose_id(
+        name, list_studies(store), "studies", lambda one: newest_attempt(store, f"studies/{one}")
+    )
+    return read_study(store, chosen)
 
 
 def list_studies(store: ObjectStore) -> list[str]:
     """Return the ids of all studies in the store."""
-    return sorted(Path(entry.key).stem for entry in store.list("manifests/"))
-
-
-def _manifest_key(study_id: str) -> str:
-    """Return a manifest's place: apart from the trials, so that studies are found quickly."""
-    return f"manifests/{study_id}.yaml"
+    return list_manifests(store)
 
 
 def trial_row(state: TrialState, profile: Profile, failed: bool) -> TrialRow:
@@ -314,26 +401,26 @@ def _metric_points(state: TrialState) -> tuple[MetricPoint, ...]:
                 MetricPoint(name, value, event["epoch"], event["time_ms"])
                 for name, value in values.items()
             ]
-    if state.result is not None and state.finished is not None:
+    if state.result is not None:
         points += [
-            MetricPoint(
-                f"test_{name}", value, state.result["epochs"], state.finished["finished_ms"]
-            )
+            MetricPoint(f"test_{name}", value, state.result["epochs"], _end_ms(state) or 0)
             for name, value in state.result["metrics"].items()
         ]
         points += [
-            MetricPoint(f"test_{label}", value, state.result["epochs"], entry["ended_ms"])
-            for (label, entry), value in zip(
-                state.evaluations.items(), _further(state).values(), strict=True
-            )
+            MetricPoint(f"test_{name}", value, state.result["epochs"], entry["ended_ms"])
+            for label, entry in state.evaluations.items()
+            for name, value in evaluation_accuracies(label, entry["result"]).items()
         ]
     return tuple(points)
 
 
 def _further(state: TrialState) -> dict[str, float]:
     """Return the robust accuracies that further suites found."""
-    found = state.evaluations.items()
-    return {label: entry["result"]["robust"]["accuracy"] for label, entry in found}
+    return {
+        name: value
+        for label, entry in state.evaluations.items()
+        for name, value in evaluation_accuracies(label, entry["result"]).items()
+    }
 
 
 def _checkpoint_table(state: TrialState, store_uri: str) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from robustray.attacks.plausibility import CHECKS, check_accuracy
 from robustray.data import describe
 from robustray.manifest import Grid, Recipe, Sweep, manifest_hash
 from robustray.reports import GridKind, StudyReport, write_report
@@ -86,7 +87,12 @@ def _assemble(
         devices=sorted({environment["device"] for environment in environments}),
         curves={state.trial.name: _curve(state) for state in states},
         curve_metrics=(f"validation_{manifest.recipe.selection.attack}", "train_loss"),
-        notes=[*_notes(plan), *_further_notes(states)],
+        notes=[
+            *_notes(plan),
+            *_guessing_notes(manifest, states),
+            *_further_notes(states),
+            *_doubts(states),
+        ],
     )
 
 
@@ -111,6 +117,20 @@ def _attacks(manifest: Sweep, states: list[TrialState]) -> tuple[str, ...]:
     return (*(label for label in labels if label not in strongest), *own, *strongest)
 
 
+def _guessing_notes(manifest: Sweep, states: list[TrialState]) -> list[str]:
+    """Name the networks whose clean accuracy can't be told from guessing."""
+    facts, notes = describe(manifest.data), []
+    for state in states:
+        clean = (state.result or {}).get("metrics", {}).get("clean")
+        if clean is None:
+            continue
+        correct = round(clean * facts.test)
+        found = check_accuracy(correct, facts.test, facts.num_classes, 1 / facts.num_classes)
+        if found.severity != "ok":
+            notes.append(f"Warning, {state.trial.name}: {found.message}.")
+    return notes
+
+
 def _further_notes(states: list[TrialState]) -> list[str]:
     """Say how many trials a further suite has met, and what audits found."""
     notes, finished = [], [state for state in states if state.status == "finished"]
@@ -120,6 +140,32 @@ def _further_notes(states: list[TrialState]) -> list[str]:
         some = "PARTIAL: " if len(found) < len(finished) else ""
         doubt = f"; the audit doubts {doubtful} of them" if doubtful else ""
         notes.append(f"{some}{label} attacked {len(found)} of {len(finished)} trials{doubt}.")
+        notes += _implausible(label, {s.trial.name: s for s in finished if label in s.evaluations})
+    return notes
+
+
+def _implausible(label: str, states: Mapping[str, TrialState]) -> list[str]:
+    """Name the networks that seem not to work on the images: their numbers say nothing."""
+    notes = []
+    for name, state in sorted(states.items()):
+        for finding in state.evaluations[label]["result"]["audit"]:
+            if finding["severity"] == "warning" and finding["check"] in CHECKS:
+                notes.append(f"Warning, {label} of {name}: {finding['message']}.")
+    return notes
+
+
+def _doubts(states: list[TrialState]) -> list[str]:
+    """Say what could not be verified, and what is lost of the curves."""
+    notes = []
+    bare = sum(state.result is not None and not state.verified for state in states)
+    if bare:
+        notes.append(
+            f"{bare} results carry no digest, as those of earlier versions; they are believed as "
+            "they are."
+        )
+    lost = [f"{state.trial.name} {step}" for state in states for step in state.damaged]
+    if lost:
+        notes.append(f"Curves lack epochs whose records are damaged: {', '.join(lost)}.")
     return notes
 
 

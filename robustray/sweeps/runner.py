@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray import cloudpickle, tune
-from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 from ray.tune.trainable.function_trainable import wrap_function
@@ -320,13 +319,7 @@ def _read_error(trial: Any) -> BaseException | None:
 
 def _kind(error: BaseException | None) -> Failure:
     """Tell what took a worker away from the error that Ray gives."""
-    if isinstance(error, OutOfMemoryError):
-        return Failure.OUT_OF_MEMORY
-    if isinstance(error, RayTaskError) and isinstance(error.cause, Exception):
-        return classify(error.cause)
-    if error is None or isinstance(error, RayError):
-        return Failure.PREEMPTION
-    return classify(error)
+    return Failure.PREEMPTION if error is None else classify(error)
 
 
 @contextmanager

@@ -5,10 +5,11 @@ from __future__ import annotations
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study
 from robustray.sweeps.records import (
+    TrialState,
     attempted_trials,
     committed_epochs,
     finished_trials,
-    read_trial,
+    read_trials,
     stopped_trials,
 )
 
@@ -24,6 +25,11 @@ def describe_status(store: ObjectStore, study: Study, details: bool = False) -> 
         The study.
     details : bool
         Tell of trials that have begun and aren't done: their epoch, and how they last failed.
+
+    Raises
+    ------
+    CorruptObjectError
+        If something that a report would believe is damaged.
     """
     total = study.manifest.recipe.epochs
     done, epochs = finished_trials(store, study), committed_epochs(store, study)
@@ -36,16 +42,12 @@ def describe_status(store: ObjectStore, study: Study, details: bool = False) -> 
     ]
     if details:
         lines += [
-            _trial_line(store, study, trial.name)
-            for trial in study.trials
-            if trial.name in begun - done - stopped
+            _trial_line(study, state) for state in read_trials(store, study, begun - done - stopped)
         ]
     return "\n".join(lines)
 
 
-def _trial_line(store: ObjectStore, study: Study, name: str) -> str:
-    trial = next(trial for trial in study.trials if trial.name == name)
-    state = read_trial(store, study, trial)
+def _trial_line(study: Study, state: TrialState) -> str:
     last = state.attempts[-1] if state.attempts else None
     ending = f", attempt {last.number} {last.outcome} {last.message}".rstrip() if last else ""
-    return f"  {name}: epoch {state.epochs} of {study.manifest.recipe.epochs}{ending}"
+    return f"  {state.trial.name}: epoch {state.epochs} of {study.manifest.recipe.epochs}{ending}"

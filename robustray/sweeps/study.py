@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from robustray.cluster import Capacity, check_fits, connect, describe, has_gpu, read_capacity
+from robustray.cluster import Capacity, connect, find_room, read_capacity
 from robustray.data import data_root
-from robustray.errors import MachineError, StoreError, StoreUnavailableError, UserError
+from robustray.errors import MachineError, StoreUnavailableError, UserError
 from robustray.manifest import Resources, Sweep
 from robustray.store import LocalStore, ObjectStore
 from robustray.store.staged_data import load_staged_dataset
@@ -22,6 +22,7 @@ from robustray.sweeps.distributed import attempt_on_workers
 from robustray.sweeps.grid import Study
 from robustray.sweeps.halving import Halving, stop_words
 from robustray.sweeps.lease import Lease, LeaseLostError, lease
+from robustray.sweeps.mending import mend_study
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
 from robustray.sweeps.progress import Progress
 from robustray.sweeps.queue import Failure, TrialQueue
@@ -42,7 +43,7 @@ from robustray.tracking import RunRecord, Uploader, ui_command
 from robustray.tracking.records import Status
 
 NO_GPU = (
-    "this study asks for GPUs and there is none, neither here nor declared by a cluster. "
+    "this study asks for GPUs and there is none, neither here nor on a cluster. "
     "Try `make quickstart` (manifests/quickstart.yaml), which needs none; "
     "or train this study on CPUs, however long it takes, with --yes"
 )
@@ -106,13 +107,15 @@ def run_study(
     with connect():
         capacity = read_capacity()
         check_shared(store, capacity, say)
-        cpu_only = _check_resources(manifest, capacity, assume_yes, say)
+        resources = find_room(
+            manifest.resources, say, cpus_do=assume_yes, work="training", no_gpu=NO_GPU
+        )
         with lease(store, study.prefix, say) as held:
             save_study(held.store, study)
             uploader, patience_s = start_tracking(tracking_uri, say, held)
             driver = _Driver(study, plan, held, uploader, patience_s)
             try:
-                driver.run(str(folder), _bounded(manifest.resources, capacity, cpu_only))
+                driver.run(str(folder), _bounded(resources, read_capacity()))
                 return driver.conclude(report_root)
             except LeaseLostError:
                 raise
@@ -134,6 +137,7 @@ class _Driver:
         self._by_name = {trial.name: trial for trial in study.trials}
         self._readers = {t.name: TrialReader(store, study, t) for t in study.trials}
         self._failures: dict[str, str] = {}
+        mend_study(store, study)
         self._done = finished_trials(store, study)
         self._halving = Halving(study, store) if study.manifest.search else None
         self._stopped = stopped_trials(store, study) - self._done
@@ -295,16 +299,15 @@ def _execute(
     return attempt_trial(job, report)
 
 
-def _bounded(resources: Resources, capacity: Capacity, cpu_only: bool) -> Resources:
-    """Return what each trial gets, and how many there may be at once.
+def _bounded(resources: Resources, capacity: Capacity) -> Resources:
+    """Return the resources of each trial with how many there may be at once.
 
     Tune holds back trials of one worker for which there is no room. It doesn't know of the rooms
     that several workers take, so their number is bounded by what lives now.
     """
-    changes: dict[str, Any] = {"gpus": 0.0} if cpu_only else {}
-    if resources.workers > 1 and resources.max_concurrent is None:
-        changes["max_concurrent"] = capacity.trials_at_once(resources.model_copy(update=changes))
-    return resources.model_copy(update=changes)
+    if resources.workers == 1 or resources.max_concurrent is not None:
+        return resources
+    return resources.model_copy(update={"max_concurrent": capacity.trials_at_once(resources)})
 
 
 def check_store(store: ObjectStore) -> None:
@@ -312,14 +315,16 @@ def check_store(store: ObjectStore) -> None:
     try:
         store.probe()
     except StoreUnavailableError as error:
-        raise StoreError(f"{error}. Check ROBUSTRAY_STORE and AWS_ENDPOINT_URL") from error
+        raise StoreUnavailableError(
+            f"{error}. Check ROBUSTRAY_STORE and AWS_ENDPOINT_URL"
+        ) from error
 
 
 def check_shared(store: ObjectStore, capacity: Capacity, say: Callable[[str], None]) -> None:
     """Refuse the default folder on a cluster of several machines, which don't share it."""
     if not isinstance(store, LocalStore) or os.environ.get("ROBUSTRAY_STORE"):
         return
-    if len(capacity.live) > 1 or capacity.declared:
+    if len(capacity.live) > 1 or capacity.grows:
         raise UserError(
             f"the store would be {store.uri} on each node by itself. Set ROBUSTRAY_STORE to "
             "s3://bucket/prefix, or to a folder that all nodes share"
@@ -329,26 +334,6 @@ def check_shared(store: ObjectStore, capacity: Capacity, say: Callable[[str], No
             f"warning: ROBUSTRAY_STORE is not set, so everything goes to {store.uri}; a submitted "
             "job's folder does not last. Set ROBUSTRAY_STORE and MLFLOW_TRACKING_URI to keep it"
         )
-
-
-def _check_resources(
-    manifest: Sweep, capacity: Capacity, assume_yes: bool, say: Callable[[str], None]
-) -> bool:
-    """Refuse what can't be scheduled; return whether to go without GPUs."""
-    resources = manifest.resources
-    if resources.gpus > 0 and not has_gpu(capacity):
-        if not assume_yes:
-            raise UserError(NO_GPU)
-        resources = resources.model_copy(update={"gpus": 0.0})
-        say("no GPU anywhere: training on CPUs, as --yes says")
-        check_fits(resources, capacity)
-        return True
-    if not check_fits(resources, capacity):
-        say(
-            f"the live nodes have no {describe(resources)} yet; the "
-            f"autoscaler may start more. Waiting at most {resources.wait_minutes:g} minutes"
-        )
-    return False
 
 
 def start_tracking(

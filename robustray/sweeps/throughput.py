@@ -7,7 +7,7 @@ network sizes; between the sizes the rate is interpolated over log MACs.
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 import re
 import time
@@ -19,12 +19,15 @@ import torch
 
 from robustray.cluster import pick_device
 from robustray.data import Dataset, Split, describe
+from robustray.errors import CorruptObjectError
 from robustray.manifest import Recipe, Sweep
 from robustray.models import Profile
-from robustray.store import NotFoundError, ObjectStore, canonical_json
+from robustray.store import NotFoundError, ObjectStore, read_sealed, seal
 from robustray.sweeps.attempts import device_name
 from robustray.sweeps.grid import Study, Trial, build_model
 from robustray.training import fit, recipe_passes
+
+logger = logging.getLogger("robustray.sweeps")
 
 
 @dataclass(frozen=True)
@@ -71,16 +74,18 @@ def load_throughputs(store: ObjectStore, manifest: Sweep) -> list[Throughput]:
     for entry in store.list("throughput/"):
         if entry.key.endswith(f"/{_record_name(manifest)}"):
             try:
-                found.append(_decode(store.get(entry.key)))
+                found.append(_decode(read_sealed(store, entry.key).content))
             except NotFoundError:
                 continue
+            except CorruptObjectError as error:
+                logger.warning("%s; this device counts as not measured", error)
     return sorted(found, key=lambda record: record.device)
 
 
 def save_throughput(store: ObjectStore, record: Throughput, manifest: Sweep) -> None:
     """Keep a measurement, in place of an earlier one of the same kind."""
     key = f"throughput/{_slug(record.device)}/{_record_name(manifest)}"
-    store.put(key, canonical_json(asdict(record)))
+    store.put(key, seal(asdict(record)))
 
 
 def measure(study: Study, profiles: dict[str, Profile], sizes: int = 3) -> Throughput:
@@ -159,7 +164,9 @@ def _slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")
 
 
-def _decode(content: bytes) -> Throughput:
-    fields: dict[str, Any] = json.loads(content)
-    points = tuple((macs, rate) for macs, rate in fields.pop("points"))
-    return Throughput(points=points, **fields)
+def _decode(fields: dict[str, Any]) -> Throughput:
+    try:
+        points = tuple((macs, rate) for macs, rate in fields.pop("points"))
+        return Throughput(points=points, **fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptObjectError(f"not a measurement: {error}") from error

@@ -14,7 +14,6 @@ driver or cluster made it.
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,14 +26,18 @@ import torch
 from robustray.attacks import ThreatModel
 from robustray.cluster import pick_device, preemption
 from robustray.data import Dataset, data_root, describe
+from robustray.errors import CorruptObjectError
 from robustray.manifest import DataConfig
 from robustray.random import derive_seed
 from robustray.store import (
     CheckpointStore,
     ObjectStore,
-    canonical_json,
+    create_sealed,
+    is_damaged,
     open_store,
+    read_sealed,
 )
+from robustray.store.sealed import Document
 from robustray.store.staged_data import load_staged_dataset
 from robustray.sweeps import attempts
 from robustray.sweeps.checkpointing import (
@@ -58,6 +61,8 @@ from robustray.training import (
 )
 
 Work = Callable[[TrialContext], dict[str, Any]]
+
+_RESULT = {"trial", "epochs", "selected_epoch", "validation_accuracy", "weights_sha256", "metrics"}
 
 
 def attempt_trial(
@@ -95,7 +100,7 @@ def _attempted(job: TrialJob, report: Report, work: Work, world: World) -> dict[
     attempt = store = None
     try:
         store = open_store(job.store_uri)
-        if store.exists(f"{job.prefix}/result.json"):
+        if has_result(store, job.prefix):
             _prune_finished(store, job)
             return _outcome(job, "finished")
         device = _device(job)
@@ -210,8 +215,8 @@ def _commit_result(
         "finished_ms": int(time.time() * 1000),
         "environment": attempt.environment,
     }
-    store.create(f"{job.prefix}/finished.json", canonical_json(provenance))
-    store.create(f"{job.prefix}/result.json", canonical_json(result))
+    create_sealed(store, f"{job.prefix}/finished.json", provenance)
+    create_sealed(store, f"{job.prefix}/result.json", result)
 
 
 def _prune_finished(store: ObjectStore, job: TrialJob) -> None:
@@ -222,10 +227,32 @@ def _prune_finished(store: ObjectStore, job: TrialJob) -> None:
 
 
 def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
-    """Return a trial's committed result, or None while it has none."""
-    if not store.exists(f"{prefix}/result.json"):
+    """Return a trial's committed result, or None while it has none.
+
+    Raises
+    ------
+    CorruptObjectError
+        If it is damaged, or another trial's.
+    """
+    found = find_result(store, prefix)
+    return found.content if found else None
+
+
+def find_result(store: ObjectStore, prefix: str) -> Document | None:
+    """Return what `read_result` does, and whether the result carried its digest."""
+    key, name = f"{prefix}/result.json", prefix.rpartition("/")[2]
+    if not store.exists(key):
         return None
-    return json.loads(store.get(f"{prefix}/result.json"))
+    found = read_sealed(store, key)
+    if found.content.get("trial") != name or not found.content.keys() >= _RESULT:
+        raise CorruptObjectError(f"{key} is damaged: it is no result of {name}")
+    return found
+
+
+def has_result(store: ObjectStore, prefix: str) -> bool:
+    """Tell whether a trial or job is done; a damaged result is one that must be made again."""
+    key = f"{prefix}/result.json"
+    return store.exists(key) and not is_damaged(store, key)
 
 
 def _conclude_quietly(
@@ -236,7 +263,7 @@ def _conclude_quietly(
     error: BaseException,
 ) -> None:
     """Keep the failure's story where the store allows it; the outcome is reported anyway."""
-    if store is None or kind == attempts.Failure.STORAGE:
+    if store is None or attempts.is_store_away(error):
         return
     with contextlib.suppress(Exception):
         attempt = attempt or attempts.register(store, job.prefix, torch.device("cpu"))

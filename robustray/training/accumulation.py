@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from robustray.errors import UserError
+from robustray.errors import ManifestError
 from robustray.manifest.schema import Recipe
 from robustray.training.meeting import Meeting
 from robustray.training.objectives import Outcome
@@ -150,18 +150,21 @@ def _detached(outcome: Outcome) -> Outcome:
 
 def _refuse_impossible(recipe: Recipe, world: World, divided: bool) -> None:
     if divided and recipe.batch_norm.statistics == "local" and recipe.micro_batches < world.size:
-        raise UserError(
-            f"recipe.micro_batches: {recipe.micro_batches} can't be shared by {world.size} "
+        raise ManifestError(
+            f"{recipe.micro_batches} can't be shared by {world.size} "
             f"workers; set it to {world.size} or more (each part is then normalized by itself), "
-            "or recipe.batch_norm.statistics to synchronised or frozen"
+            "or recipe.batch_norm.statistics to synchronised or frozen",
+            path="recipe.micro_batches",
         )
     if divided and recipe.batch_norm.statistics != "local" and recipe.inner.statistics == "batch":
-        raise UserError(
-            "recipe.inner.statistics: batch needs batch_norm.statistics: local on several workers "
-            "or micro-batches; each part is then attacked with its own statistics"
+        raise ManifestError(
+            "batch needs batch_norm.statistics: local on several workers "
+            "or micro-batches; each part is then attacked with its own statistics",
+            path="recipe.inner.statistics",
         )
     if divided and recipe.batch_norm.statistics == "synchronised" and recipe.compile:
-        raise UserError(
-            "recipe.compile: can't be used with batch_norm.statistics: synchronised on several "
-            "workers or micro-batches; set compile: false"
+        raise ManifestError(
+            "can't be used with batch_norm.statistics: synchronised on several "
+            "workers or micro-batches; set compile: false",
+            path="recipe.compile",
         )

@@ -53,6 +53,7 @@ def accuracies(
             seed=seed,
             batch_size=batch_size,
             index=mine.index_N,
+            check=False,
         )
         correct += torch.stack((found.clean_correct.sum(), found.robust.sum()))
     world.sum_([correct])

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from robustray.errors import UserError
+from robustray.errors import ManifestError
 from robustray.manifest.schema import BatchNormConfig
 from robustray.training.objectives import Forward
 
@@ -33,7 +33,7 @@ class BatchNorms:
         self._settings = settings
         self._norms = running_norms(model)
         if settings != BatchNormConfig() and not self._norms:
-            raise UserError("recipe.batch_norm: the model has no batch normalization")
+            raise ManifestError("the model has no batch normalization", path="recipe.batch_norm")
 
     @contextmanager
     def step(self, *, first: bool) -> Iterator[None]:

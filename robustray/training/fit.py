@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from robustray.data import Dataset, EpochBatches
 from robustray.errors import MachineError
 from robustray.manifest.schema import Recipe
+from robustray.models.constants import check_recorded, constants_of
 from robustray.training.precision import set_layout
 from robustray.training.selection import Best, is_validated, validate
 from robustray.training.state import TrainingState, capture, restore, selected_weights
@@ -156,7 +157,8 @@ def fit(
     DivergedError
         At the end of an epoch in which a loss was not finite.
     UserError
-        If the device or the workers can't do what the recipe asks for.
+        If the device or the workers can't do what the recipe asks for, or ``resume`` was trained
+        behind another standardisation of the input.
     PreemptedError
         If ``interruption`` was asked for; its ``keep`` has the state then.
     MachineError
@@ -167,6 +169,8 @@ def fit(
     # Without defaults, so that states outlive the introduction of new fields.
     wanted = recipe.model_dump(mode="json", exclude_defaults=True)
     identity = {"seed": seed, "data": data.digest, "recipe": wanted}
+    if constants := constants_of(model):  # in no state dict
+        identity["standardisation"] = constants
     with _borrowed(model, recipe):
         trainer = Trainer(model, recipe, seed=seed, device=device, world=world)
         run = _Run(trainer, data.to(trainer.precision.device), identity)
@@ -196,6 +200,8 @@ class _Run:
     def resume(self, state: TrainingState) -> None:
         """Go on where ``state`` was taken."""
         _refuse_another(state.info, self.identity)
+        here = self.identity.get("standardisation", {})
+        check_recorded(state.info.get("standardisation"), here, "the checkpoint")
         restore(self.trainer, state)
         self.done = state.info["epoch"]
         self.partial = state.info.get("partial")

@@ -13,7 +13,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from robustray.errors import UserError
+from robustray.errors import ManifestError
 from robustray.training.batch_norm import running_norms
 from robustray.training.precision import Precision
 from robustray.training.rewriting import rewrite
@@ -87,7 +87,7 @@ class _Folding:
 def _use_batch_statistics(twin: nn.Module) -> None:
     norms = running_norms(twin)
     if not norms:
-        raise UserError("recipe.inner.statistics: the model has no batch normalization")
+        raise ManifestError("the model has no batch normalization", path="recipe.inner.statistics")
     for norm in norms:
         norm.train()
         norm.track_running_stats = False

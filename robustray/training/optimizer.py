@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from robustray.errors import UserError
+from robustray.errors import ManifestError
 from robustray.manifest.schema import Optimizer
 
 
@@ -39,7 +39,9 @@ def _groups(model: nn.Module, settings: Optimizer) -> list[dict[str, object]]:
     for group, found in zip(settings.groups, members[1:], strict=True):
         if not found:
             names = ", ".join(group.names)
-            raise UserError(f"recipe.optimizer.groups: the model has no parameter named *{names}*")
+            raise ManifestError(
+                f"the model has no parameter named *{names}*", path="recipe.optimizer.groups"
+            )
     decays = [settings.weight_decay, *(group.weight_decay for group in settings.groups)]
     return [
         {"params": found, "weight_decay": decay}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustray.errors import UserError
+from robustray.errors import ManifestError
 from robustray.manifest.schema import Recipe
 
 _REGISTER = 16  # float32 numbers in the largest vector register, AVX-512's; AVX2 has 8
@@ -54,7 +54,7 @@ class Precision:
             and device.type == "cuda"
             and not torch.cuda.is_bf16_supported(including_emulation=False)
         ):
-            raise UserError(f"recipe.precision: {device} has no bfloat16; take float32")
+            raise ManifestError(f"{device} has no bfloat16; take float32", path="recipe.precision")
         sound = model is None or device.type != "cpu" or not overruns(model)
         return cls(device, dtype, recipe.channels_last and sound)
 

@@ -30,7 +30,8 @@ class TrainingState:
         averaging ``ema``: the state dict of the averaged model. Contiguous CPU tensors, copies.
     info : dict
         JSON-able: ``epoch`` (epochs done), ``best_epoch``, ``best_accuracy``, ``seed``,
-        ``data`` (digest), ``recipe``, ``ema_updates``.
+        ``data`` (digest), ``recipe``, ``ema_updates``, and ``standardisation`` of a network that
+        has any (`robustray.models.constants.constants_of`).
     """
 
     files: dict[str, dict[str, Tensor]]

@@ -82,13 +82,14 @@ def request(place: Place, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
     DownloadError
         If nobody answers.
     """
-    reasons = []
+    reasons, last = [], None
     for address in place.addresses:
         try:
             return _request(place, address, headers)
         except urllib3.exceptions.HTTPError as error:
             reasons.append(f"{address}: {error}")
-    raise DownloadError(f"{place.host} does not answer: {'; '.join(reasons)}")
+            last = error
+    raise DownloadError(f"{place.host} does not answer: {'; '.join(reasons)}") from last
 
 
 def _request(place: Place, address: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:

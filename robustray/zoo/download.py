@@ -18,6 +18,7 @@ from robustray.zoo.addresses import DownloadError, look_up, request
 __all__ = ["DownloadError", "Fetcher", "fetch_url"]
 
 _REDIRECTS = (301, 302, 303, 307, 308)
+_PASSING = (408, 425, 429)
 _HOPS = 8
 _CHUNK = 1 << 16
 _PAGE = 1 << 20
@@ -107,7 +108,7 @@ def _open(
     """Follow redirects, each address checked; return the answer, and where it begins."""
     start, headers = 0, {}
     if part.exists() and note.exists():
-        seen = json.loads(note.read_text())
+        seen = _noted(note)
         if seen.get("tag"):
             start = part.stat().st_size
             headers = {"Range": f"bytes={start}-", "If-Range": seen["tag"]}
@@ -130,7 +131,9 @@ def _open(
             return answer, start
         if answer.status != 200:
             answer.close()
-            raise DownloadError(f"{place.host} answers with status {answer.status}")
+            words = f"{place.host} answers with status {answer.status}"
+            is_away = answer.status >= 500 or answer.status in _PASSING
+            raise DownloadError(words) from (ConnectionError(words) if is_away else None)
         if _is_page(answer):  # says nothing of the file, whose note stays
             return answer, 0
         tag = answer.headers.get("ETag", "")
@@ -138,6 +141,15 @@ def _open(
         note.write_text(json.dumps({"tag": strong}))
         return answer, 0
     raise DownloadError(f"more than {_HOPS} redirects")
+
+
+def _noted(note: Path) -> dict[str, Any]:
+    """Return what an earlier try noted of its server's file; {} where that is damaged."""
+    try:
+        seen = json.loads(note.read_text())
+    except ValueError:
+        return {}
+    return seen if isinstance(seen, dict) else {}
 
 
 def _stream(

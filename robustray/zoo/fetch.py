@@ -7,15 +7,21 @@ import json
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from robustray.errors import CorruptObjectError
+from robustray.faults import find_fault
 from robustray.reports.files import write_atomically
+from robustray.store import seal, unseal
 from robustray.zoo.addresses import DownloadError
-from robustray.zoo.archives import unpack
+from robustray.zoo.archives import find_changes, unpack
 from robustray.zoo.download import Fetcher, fetch_url, page_title
 from robustray.zoo.records import ZooFile, ZooRecord, drive_id
+
+_IMPORTS = "imports.json"
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,8 @@ class Cache:
         ------
         DownloadError
             If one can't be had, or has another digest than it should have.
+        CorruptObjectError
+            If the memory of first downloads is damaged.
         """
         return [self._fetch(record, file) for file in record.files]
 
@@ -68,7 +76,8 @@ class Cache:
         """Return the state of each file, from its bytes.
 
         "ok" (as published), "trusted" (as at the first download), "unchecked" (put there by hand;
-        `fetch` trusts it), "missing", or "DAMAGED".
+        `fetch` trusts it), "missing", or "DAMAGED": it, or something that was made from it (see
+        `changed`).
         """
         found = []
         for file in record.files:
@@ -80,9 +89,45 @@ class Cache:
             if expected is None:
                 found.append((file, "unchecked"))
                 continue
-            same = digest == expected
+            same = digest == expected and not self.changed(record, file)
             found.append((file, ("ok" if file.sha256 else "trusted") if same else "DAMAGED"))
         return found
+
+    def changed(self, record: ZooRecord, file: ZooFile) -> list[str]:
+        """Return names of what was made from a file and is no longer what was made.
+
+        Files that an archive was unpacked to are compared with it; what was imported, with the
+        digest of that time. Deleted imports are none.
+        """
+        path = self._path(record, file)
+        try:
+            found = [f"{path.name}.d/{name}" for name in self._changes(file, path)]
+        except DownloadError:  # the archive itself is damaged
+            found = []
+        for name, entry in self._imports().items():
+            made = self.folder / name
+            if entry["from"] == f"{record.name}/{file.name}" and made.exists():
+                found += [] if _sha256(made) == entry["sha256"] else [str(made)]
+        return found
+
+    def note_import(self, record: ZooRecord, files: Sequence[ZooFile], output: Path) -> None:
+        """Remember what was made from files of a record, for `verify`."""
+        entry = {"from": f"{record.name}/{files[0].name}", "sha256": _sha256(output)}
+        text = json.dumps(self._imports() | {str(output.resolve()): entry}, indent=1)
+        write_atomically(self.folder / _IMPORTS, text.encode())
+
+    def _imports(self) -> dict[str, Any]:
+        path = self.folder / _IMPORTS
+        try:
+            return json.loads(path.read_text()) if path.exists() else {}
+        except ValueError:  # a note for `verify` alone
+            return {}
+
+    def _changes(self, file: ZooFile, path: Path) -> list[str]:
+        folder = _folder_of(path)
+        if file.archive is None or not folder.exists():
+            return []
+        return find_changes(path, folder, file.archive, limit=file.max_size)
 
     def _fetch(self, record: ZooRecord, file: ZooFile) -> Fetched:
         path = self._path(record, file)
@@ -96,7 +141,7 @@ class Cache:
             digest = self._download(file, path)
         if expected is not None and digest != expected:
             path.unlink()
-            shutil.rmtree(path.with_name(path.name + ".d"), ignore_errors=True)
+            shutil.rmtree(_folder_of(path), ignore_errors=True)
             what = "its publishers tell" if file.sha256 else "was trusted at the first download"
             raise DownloadError(f"{file.name} has SHA-256 {digest}, and {expected} is what {what}")
         if expected is None:
@@ -105,7 +150,7 @@ class Cache:
 
     def _download(self, file: ZooFile, path: Path) -> str:
         """Try the sources in order; say why each failed."""
-        reasons = []
+        reasons, away = [], None
         for source in file.sources:
             if source.startswith("page:"):
                 reasons.append(
@@ -121,12 +166,16 @@ class Cache:
                 return fetch_url(url, path, fetcher, limit=file.max_size, size=file.size)
             except DownloadError as error:
                 reasons.append(str(error))
-        raise DownloadError(f"{file.name} can't be had: {'; '.join(reasons)}")
+                away = error if find_fault(error) else away
+        raise DownloadError(f"{file.name} can't be had: {'; '.join(reasons)}") from away
 
     def _unpacked(self, file: ZooFile, path: Path) -> Path:
         if file.archive is None:
             return path
-        folder = path.with_name(path.name + ".d")
+        folder = _folder_of(path)
+        if changed := self._changes(file, path):
+            self.fetcher.say(f"unpacked again, as it was changed: {', '.join(changed[:6])}")
+            shutil.rmtree(folder)
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unpack-") as scratch:
                 whole = Path(scratch) / "whole"
@@ -146,15 +195,25 @@ class Cache:
         memory = self._memory() | {
             f"{record.name}/{file.name}": {"sha256": digest, "trusted_at": seconds}
         }
-        text = json.dumps(memory, indent=1, sort_keys=True)
-        write_atomically(self.folder / "trusted.json", text.encode())
+        write_atomically(self.folder / "trusted.json", seal(memory))
         self.fetcher.say(
             f"{file.name}: no digest is published; {digest} is remembered, and demanded from now on"
         )
 
     def _memory(self) -> dict[str, Any]:
         path = self.folder / "trusted.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        try:
+            return unseal(path.read_bytes(), str(path)).content if path.exists() else {}
+        except CorruptObjectError as error:
+            raise CorruptObjectError(
+                f"{error}. It holds the digests of first downloads: restore it, or delete it to "
+                "trust the files that are here now"
+            ) from error
+
+
+def _folder_of(archive: Path) -> Path:
+    """Return where an archive is unpacked to."""
+    return archive.with_name(archive.name + ".d")
 
 
 def _check_by_hand(file: ZooFile, path: Path) -> None:

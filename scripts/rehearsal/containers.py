@@ -1,4 +1,4 @@
-"""Services of docker/compose.yaml as plain containers, on a network of their own.
+"""Services of docker/compose.yaml as plain containers, on networks of their own.
 
 Everything carries one label and one prefix, and `Stack.remove` takes it all away again.
 """
@@ -53,7 +53,7 @@ def fill_in(value: Any, values: Mapping[str, str]) -> Any:
 
 
 class Stack:
-    """Containers of compose's services, hardened as compose says, without a way to the outside.
+    """Containers of compose's services, hardened and on networks as compose says; no port is open.
 
     Parameters
     ----------
@@ -71,9 +71,9 @@ class Stack:
         self, engine: str, prefix: str, values: Mapping[str, str], images: Mapping[str, str]
     ) -> None:
         self._engine, self.prefix, self._images = engine, prefix, images
-        self.services: dict[str, Any] = fill_in(
-            yaml.safe_load(COMPOSE.read_text())["services"], values
-        )
+        compose = fill_in(yaml.safe_load(COMPOSE.read_text()), values)
+        self.services: dict[str, Any] = compose["services"]
+        self._networks: dict[str, Any] = compose["networks"]
         self.containers: list[str] = []
         self.volumes: list[str] = []
         self._files: list[str] = []
@@ -116,8 +116,10 @@ class Stack:
         ]
 
     def open(self) -> None:
-        """Make the network, without a way out of the machine."""
-        self.call("network", "create", "--internal", "--label", self._label, self.prefix)
+        """Make compose's networks; from `inside` there is no way out of the machine."""
+        for name, how in self._networks.items():
+            words = ["--internal"] if (how or {}).get("internal") else []
+            self.call("network", "create", *words, "--label", self._label, self._network(name))
 
     def start(
         self,
@@ -143,7 +145,11 @@ class Stack:
         container = f"{self.prefix}-{name}"
         words = self._run_words(service, container, environment)
         self.containers.append(container)
-        self.call("run", "--detach", "--network-alias", service, *words, *more)
+        self.call("create", "--network-alias", service, *words, *more)
+        for other in self.services[service]["networks"][1:]:
+            network = self._network(other)
+            self.call("network", "connect", "--alias", service, network, container)
+        self.call("start", container)
         return container
 
     def run_words(
@@ -161,7 +167,8 @@ class Stack:
         command: Sequence[str] | None = None,
     ) -> list[str]:
         spec = self.services[service]
-        words = ["--network", self.prefix, "--label", self._label, "--pull", "never"]
+        words = ["--network", self._network(spec["networks"][0])]
+        words += ["--label", self._label, "--pull", "never"]
         words += ["--name", container] if container else []
         words += ["--read-only"] if spec.get("read_only") else []
         words += ["--read-only-tmpfs=false"] if self._engine.endswith("podman") else []
@@ -177,6 +184,10 @@ class Stack:
         entry, rest = spec.get("entrypoint", []), list(command or spec.get("command", []))
         words += ["--entrypoint", entry[0]] if entry else []
         return [*words, self._images.get(service, spec["image"]), *entry[1:], *rest]
+
+    def _network(self, name: str) -> str:
+        """Return what one of compose's networks is called here."""
+        return f"{self.prefix}-{name}"
 
     def _mounts(self, spec: Mapping[str, Any], container: str | None) -> list[str]:
         """Return a volume for each writable place; /tmp of what lasts can be read afterwards.
@@ -226,7 +237,7 @@ class Stack:
         self.call("kill", "--signal", "KILL", container, check=False)
 
     def remove(self) -> None:
-        """Remove files, containers, volumes and network, whatever state they are in."""
+        """Remove files, containers, volumes and networks, whatever state they are in."""
         for path in self._files:
             Path(path).unlink(missing_ok=True)
         if shutil.which(self._engine) is None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustray.attacks import ThreatModel, WithSurrogate, evaluate, input_gradient
+from robustray.attacks import AttackSpec, ThreatModel, WithSurrogate, evaluate, input_gradient
 from robustray.attacks.bpda import WithoutSurrogate
 from robustray.attacks.bpda_learned import fit_approximation, inputs_of
 from robustray.attacks.bpda_rules import (
@@ -226,7 +226,12 @@ def test_every_surrogate_has_a_name_and_works_in_every_kind_of_attack(net, name)
     y = net(x).argmax(1)
     options = {"samples": 8, "radius": 0.05} if name in ("spsa", "nes") else {}
     model = put_surrogate(net, name, None, **options)
-    suite = ["fgsm", "pgd-20", "apgd-ce", "apgd-t", "fab-t"]
+    suite = [
+        "fgsm",
+        "pgd-20",
+        AttackSpec("apgd-t", options={"n_iter": 10, "n_targets": 2}),
+        AttackSpec("fab-t", options={"n_iter": 5, "n_targets": 2}),
+    ]
     results = [
         evaluate(model, x[rows], y[rows], ThreatModel("linf", 0.05), suite, index=rows)
         for rows in (torch.arange(12), torch.arange(4, 9))

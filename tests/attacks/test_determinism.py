@@ -6,7 +6,7 @@ from torch import nn
 
 from robustray.attacks import AttackSpec, ThreatModel, evaluate
 
-COUNT = 150
+COUNT = 80
 CASCADE = ("fgsm", AttackSpec("twice", "pgd", {"steps": 5, "restarts": 2, "loss": "dlr"}))
 AUTOATTACK = (  # every attack of AutoAttack, shortened
     AttackSpec("apgd-ce", options={"n_iter": 4, "n_restarts": 2}),
@@ -65,7 +65,7 @@ def reference(request, problem):
     return norm, suite, result
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 64, 250])
+@pytest.mark.parametrize("batch_size", [1, 7, 250])
 def test_batch_size_changes_nothing(problem, reference, batch_size):
     norm, suite, expected = reference
     rows = torch.arange(COUNT)
@@ -78,7 +78,7 @@ def test_order_changes_nothing(problem, reference):
     assert_same(run(problem, rows, norm, suite), expected, rows)
 
 
-@pytest.mark.parametrize("shards", [2, 3, 8])
+@pytest.mark.parametrize("shards", [3, 8])
 def test_shards_change_nothing(problem, reference, shards):
     norm, suite, expected = reference
     for rows in torch.arange(COUNT).chunk(shards):

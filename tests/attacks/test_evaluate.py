@@ -240,8 +240,8 @@ def test_wrong_arguments_are_explained(change, message):
     [
         (lambda x: torch.where(x.mean((1, 2, 3), keepdim=True)[:, 0, 0] > 0.5, torch.nan, 0.0)
          * torch.ones(1, 5), "NaN for .* of 20 clean images, the first of index"),
-        (lambda x: x, r"logits \(N, K\) with K >= 2, not float32 \(20, 2, 8, 8\)"),
-        (lambda x: x.mean((1, 2, 3))[:, None], r"not float32 \(20, 1\)"),
+        (lambda x: x, r"returns a float32 tensor \(64, 2, 8, 8\) for .* logits \(64, K\), K >= 2"),
+        (lambda x: x.mean((1, 2, 3))[:, None], r"returns a float32 tensor \(64, 1\)"),
     ],
 )  # fmt: skip
 def test_models_that_return_no_logits_are_named(model, message):

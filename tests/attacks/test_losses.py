@@ -2,8 +2,19 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from robustray.attacks.losses import LOSSES, cross_entropy, cw_margin, dlr, kl, margin, objective
+from robustray.attacks.losses import (
+    LOSSES,
+    cross_entropy,
+    cw_margin,
+    dlr,
+    kl,
+    margin,
+    objective,
+    targeted_dlr,
+)
 
 LOGITS = torch.tensor(
     [[2.0, 1.0, -1.0, 0.5], [0.0, 3.0, 1.0, 2.5], [-4.0, 0.0, 4.0, 1.0]], dtype=torch.float64
@@ -85,3 +96,63 @@ def test_only_kl_asks_for_the_reference():
     for name in LOSSES:
         objective(name, LABELS, lambda name=name: asked.append(name) or LOGITS)(LOGITS)
     assert asked == ["kl"]
+
+
+# Classes that are ruled out, and logits at the ends of what numbers hold.
+
+RULED_OUT = [-torch.inf, torch.finfo(torch.float32).min]
+
+
+@pytest.mark.parametrize("worst", RULED_OUT)
+@pytest.mark.parametrize("possible", [2, 3, 4, 5])
+def test_classes_that_are_ruled_out_change_no_loss(possible, worst):
+    """Losses and gradients are those of the network that does not have them."""
+    z_BK = torch.randn(16, possible, generator=torch.Generator().manual_seed(possible))
+    y_B = torch.arange(16) % possible
+    target_B = (y_B + 1) % possible
+    losses_ = {
+        name: (lambda z, loss=loss: loss(z, y_B)) for name, loss in LOSSES.items() if name != "kl"
+    }
+    losses_["targeted"] = lambda z: targeted_dlr(z, y_B, target_B)
+    losses_["kl"] = lambda z: LOSSES["kl"](z, masked(z_BK + 1) if z.shape[1] == 7 else z_BK + 1)
+
+    def masked(z):
+        return torch.cat([z, torch.full((len(z), 7 - possible), worst)], dim=1)
+
+    for name, loss in losses_.items():
+        z = z_BK.clone().requires_grad_()
+        few_B = loss(z)
+        (expected,) = torch.autograd.grad(few_B.sum(), z)
+        many_B = loss(masked(z))
+        (grad,) = torch.autograd.grad(many_B.sum(), z)
+        torch.testing.assert_close(many_B, few_B, msg=name)
+        torch.testing.assert_close(grad, expected, msg=name)
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.sampled_from([-torch.inf, torch.inf, -3e38, 3e38, 1e30, -1e30, 0.0, 1.0, -2.5]),
+            min_size=5, max_size=5,
+        ),
+        min_size=1, max_size=6,
+    ),
+    st.integers(0, 4),
+    st.integers(1, 4),
+)  # fmt: skip
+@settings(deadline=None, max_examples=150)
+def test_losses_are_numbers_and_never_praise_a_right_answer(rows, label, other):
+    z_BK = torch.tensor(rows).requires_grad_()
+    y_B = torch.full((len(rows),), label)
+    target_B = (y_B + other) % 5
+    found = {name: loss(z_BK, y_B) for name, loss in LOSSES.items() if name != "kl"}
+    found["targeted"] = targeted_dlr(z_BK, y_B, target_B)
+    for name, loss_B in found.items():
+        (grad,) = torch.autograd.grad(loss_B.sum(), z_BK, retain_graph=True)
+        assert not bool(loss_B.isnan().any()), name
+        assert not bool(grad.isnan().any()), name
+    strictly_B = z_BK.detach()[:, label] > z_BK.detach().scatter(1, y_B[:, None], -torch.inf).amax(
+        1
+    )
+    for name in ("margin", "dlr", "cw_margin"):
+        assert bool((found[name][strictly_B] <= 0).all()), name

@@ -10,12 +10,13 @@ from robustray.attacks.context import judging
 from robustray.attacks.losses import margin
 from robustray.attacks.network import Network
 from robustray.attacks.oracle import SearchOracle
+from robustray.attacks.rows import take_rows
 from robustray.attacks.shapes import Shapes
 from robustray.attacks.square import square
 from robustray.attacks.square_moves import plan_moves, plan_squares
 from robustray.attacks.square_patterns import Windows, pattern, share_of_pixels, window_sides
 from robustray.attacks.square_search import Square
-from robustray.attacks.steppers import Entrants, ExampleNoise, take_rows
+from robustray.attacks.steppers import Entrants, ExampleNoise
 from robustray.random import ExampleRandom
 from tests.attacks.linear import Linear, interior
 from tests.attacks.networks import CHECKPOINTS, load_images, load_network

@@ -13,6 +13,8 @@ from tests.store.support import Proxy as TcpProxy
 from tests.sweeps.support import STUDY
 from tests.tracking.proxy import FORWARD, Proxy
 
+pytestmark = pytest.mark.without_ray
+
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):

@@ -67,6 +67,13 @@ def test_only_two_ports_are_published_and_only_on_loopback() -> None:
         )
 
 
+def test_the_head_takes_its_address_where_the_workers_are() -> None:
+    command = SERVICES["ray-head"]["command"]
+    assert command[:2] == ["python", "docker/start_head.py"]
+    neighbour = SERVICES[command[2]]
+    assert neighbour["networks"] == SERVICES["ray-worker"]["networks"] == ["inside"]
+
+
 def test_ray_refuses_clients_without_the_token() -> None:
     for name in ("ray-head", "ray-worker"):
         assert SERVICES[name]["environment"]["RAY_AUTH_MODE"] == "token"

@@ -70,6 +70,7 @@ def test_the_result_runs_as_nobody_special_and_holds_what_jobs_need() -> None:
     assert final[0] == ("FROM", "runtime")
     copied = {rest.split()[0] for name, rest in runtime if name == "COPY"}
     assert copied >= {"jobs", "manifests", "robustray", "docker/create_bucket.py"}
+    assert ("COPY", "docker/create_bucket.py docker/start_head.py docker/") in runtime
     assert not {"tests", "."} & copied
 
 

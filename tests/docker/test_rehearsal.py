@@ -33,7 +33,7 @@ def test_services_run_as_compose_says_and_no_secret_is_on_the_command_line(stack
     words = made.run_words(service, ["true"])
     for hardening in ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges:true"):
         assert hardening in words
-    assert words[words.index("--network") + 1] == "rehearsal-test"
+    assert words[words.index("--network") + 1] == "rehearsal-test-inside"
     assert "--volume /tmp" in " ".join(words)
     assert not any(value in word for value in values.values() for word in words)
     file = Path(words[words.index("--env-file") + 1])
@@ -41,6 +41,29 @@ def test_services_run_as_compose_says_and_no_secret_is_on_the_command_line(stack
     assert values["AWS_SECRET_ACCESS_KEY"] in file.read_text()
     made.remove()
     assert not file.exists()
+
+
+def test_head_and_mlflow_are_on_both_networks_of_compose(stack, tmp_path, monkeypatch) -> None:
+    made, _ = stack
+    engine = tmp_path / "engine"
+    engine.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\n')
+    engine.chmod(0o755)
+    monkeypatch.setattr(made, "_engine", str(engine))
+    made.open()
+    for service in ("s3", "mlflow", "ray-head", "ray-worker"):
+        made.start(service, service)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    networks = [call for call in calls if call.startswith("network create")]
+    assert ["--internal" in call for call in networks] == [True, False]
+    connected = [call.split()[2:] for call in calls if call.startswith("network connect")]
+    assert connected == [
+        ["--alias", name, "rehearsal-test-edge", f"rehearsal-test-{name}"]
+        for name in ("mlflow", "ray-head")
+    ]
+    begun = [call.split()[-1] for call in calls if call.startswith("start")]
+    assert begun == [
+        f"rehearsal-test-{name}" for name in ("s3", "mlflow", "ray-head", "ray-worker")
+    ]
 
 
 def test_variables_are_filled_in_as_compose_does() -> None:

@@ -16,7 +16,6 @@ from robustray.evaluation.compute import Part, compute
 from robustray.evaluation.images import load_images, ranges_of
 from robustray.evaluation.task import Conditions, Subject, Task
 from robustray.evaluation.units import LoadedUnit, Outcome, UnitStore
-from robustray.evaluation.verdicts import Verdicts
 from robustray.manifest import JudgedData
 from robustray.store import sha256_file
 
@@ -104,6 +103,7 @@ def make_task(
         attacks=tuple(spec.describe() for spec in suite.attacks),
         attack_all=suite.attack_all,
         conditions=Conditions(seed, SHAPE, {"name": "robustray"}, adversarial=adversarial),
+        columns=suite.columns,
     )
 
 
@@ -112,22 +112,23 @@ def compute_all(
 ) -> list[LoadedUnit]:
     """Compute and commit a task's units here, range by range."""
     images, model = load_images(task.data, None), trained_net()
-    loaded = []
+    loaded: list[LoadedUnit] = []
     for range_ in task.ranges:
         if starts is not None and range_.start not in starts:
             continue
         chosen = images.select(slice(range_.start, range_.stop))
         examples = checked_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
-        before: tuple[Verdicts, str] | None = None
+        made: list[LoadedUnit] = []
         for unit in task.chain(range_)[:steps]:
-            part = Part(examples, before[0] if before else None)
+            before = made[task.before(unit.position)] if unit.position else None
+            part = Part(examples, before.verdicts if before else None)
             (found,) = compute(task, unit.position, model, [part], 64)
             identity = task.identity(range_, unit.position)
-            previous = before[1] if before else None
+            previous = before.record.digest if before else None
             outcome = Outcome(identity, previous, found.verdicts, found.adversarial, found.notes)
-            record = units.commit(unit, outcome, {"attempt": 1})
-            before = (found.verdicts, record.digest)
-            loaded.append(units.read(unit))
+            units.commit(unit, outcome, {"attempt": 1})
+            made.append(units.read(unit))
+        loaded += made
     return loaded
 
 

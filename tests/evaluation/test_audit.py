@@ -9,7 +9,7 @@ from robustray.attacks.inputs import checked_examples
 from robustray.evaluation.audit import audit, refusal
 from robustray.evaluation.findings import plain, worst
 from robustray.evaluation.images import load_images
-from tests.evaluation.support import EPS, digits, trained_net
+from tests.evaluation.support import EPS, digits, small_net, trained_net
 
 
 class Around(nn.Module):
@@ -57,7 +57,7 @@ def test_an_honest_network_passes_every_check(norm, eps):
     findings = found(trained_net(), norm, eps)
     assert grave(findings) == set()
     assert worst(plain(findings.values())) == "ok"
-    assert len(findings) == 11
+    assert len(findings) == 16
 
 
 def test_quantised_inputs_have_no_gradient():
@@ -145,3 +145,16 @@ def test_the_model_is_left_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert (torch.autograd.grad, torch.autograd.backward) == (grad, backward)
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_garbage_does_not_look_like_a_judgement():
+    torch.manual_seed(0)
+    untrained = found(small_net())
+    assert untrained["clean_accuracy"].severity == "warning"
+    assert "seems untrained" in untrained["clean_accuracy"].message
+    constant = found(Around(after=lambda z: torch.arange(10.0) + 0 * z))
+    assert {"clean_accuracy", "one_class"} <= grave(constant)
+    scaled = found(Around(before=lambda x: x / 255))
+    assert scaled["normalisation"].severity == "warning"
+    assert "0..255" in scaled["normalisation"].message
+    assert grave(found(Around(before=lambda x: 2 * x - 1))) >= {"normalisation"}

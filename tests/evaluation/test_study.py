@@ -5,6 +5,7 @@ import json
 import pytest
 from mlflow import MlflowClient
 
+from robustray.store import seal
 from tests.evaluation.place import robustray
 from tests.sweeps.support import Place
 
@@ -72,7 +73,8 @@ def test_checkpoints_that_were_not_kept_are_told(place):
     for record in records:
         content = json.loads(record.read_text())
         if content["step"] == selected["selected_epoch"]:
-            record.write_text(json.dumps({**content, "state": "pruned"}))
+            del content["sha256"]
+            record.write_bytes(seal({**content, "state": "pruned"}))
     code, said = evaluate(place, "--suite", "fgsm", "--set", "seed=3", "--set", "audit=false")
     assert code == 1, said
     assert "d1-1-1_w0.5-0.5-0.5: its selected checkpoint was not kept" in said

@@ -10,7 +10,7 @@ import pytest
 
 from tests.sweeps.support import Place, started, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.without_ray, pytest.mark.timeout(600)]
 
 LONG_EPOCHS = """
 kind: Sweep

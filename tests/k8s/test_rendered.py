@@ -100,6 +100,18 @@ def test_the_cluster_takes_tasks_on_workers_that_scale_from_none() -> None:
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
+def test_a_new_image_reaches_the_running_cluster_and_no_job_is_updated(tmp_path) -> None:
+    made = [*load(*APPLIED, *JOBS), *yaml.safe_load_all(kustomize(K8S / "overlays/cpu/jobs"))]
+    for folder in OVERLAYS:
+        made += yaml.safe_load_all(kustomize(folder))
+    clusters = [found["spec"] for found in made if found["kind"] == "RayCluster"]
+    assert len(clusters) == 1 + len(OVERLAYS)
+    assert all(spec["upgradeStrategy"] == {"type": "Recreate"} for spec in clusters)
+    for found in made:
+        if found["kind"] == "RayJob":  # the operator refuses it in a job's cluster
+            assert "upgradeStrategy" not in found["spec"]["rayClusterSpec"]
+
+
 def test_overlays_without_gpus_and_without_servers() -> None:
     assert [folder.name for folder in OVERLAYS] == ["cpu", "external-services"]
     cpu, external = (list(yaml.safe_load_all(kustomize(folder))) for folder in OVERLAYS)

@@ -41,6 +41,7 @@ def test_everything_passes(check, tmp_path) -> None:
 
 MUTATIONS = {
     "unknown field of the operator's": ("60-ray.yaml", "  rayVersion:", "  rayVersions:"),
+    "unknown way of updating": ("60-ray.yaml", "    type: Recreate", "    type: Rolling"),
     "unknown field of a Ray pod": ("60-ray.yaml", "restartPolicy:", "restartPolicies:"),
     "image without a tag": ("40-postgres.yaml", ":17.6-bookworm", ""),
     "replicas out of their range": ("60-ray.yaml", "    replicas: 0", "    replicas: 9"),

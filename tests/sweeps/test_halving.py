@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from robustray.errors import ManifestError
 from robustray.manifest import Search, Sweep, study_id, validate
-from robustray.store import LocalStore
+from robustray.store import LocalStore, find_sealed
 from robustray.sweeps import Study, describe_plan, make_plan
 from robustray.sweeps.halving import Halving, read_decisions
 from robustray.sweeps.plan import halving_epochs
@@ -54,7 +53,7 @@ def test_the_best_share_goes_on_and_the_others_are_on_record(store):
     assert not halving.goes_on(names[1], report(1, 0.1))
     assert halving.goes_on(names[2], report(1, 0.6))
     assert halving.stopped(names[1]) == {"epoch": 1, "rung": 1, "score": 0.1, "reason": "rung"}
-    kept = json.loads(store.get(f"{made.trial_prefix(names[1])}/stopped.json"))
+    kept = find_sealed(store, f"{made.trial_prefix(names[1])}/stopped.json")
     assert kept == halving.stopped(names[1])
     assert stopped_trials(store, made) == {names[1]}
     assert not halving.admits(names[1])

@@ -1,0 +1,188 @@
+"""NumPy's arrays from files that may say anything: each size is compared before it is used."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustray.data.pickles import Builder, Function, PickleError
+
+UNPACKED_LIMIT = 256 << 20
+UNPACKED_RATIO = 8
+_DIMENSIONS = 32
+
+
+class ArrayError(ValueError):
+    """A file of arrays is damaged, too large, or holds something else."""
+
+
+def check_unpacked(archive: zipfile.ZipFile, path: Path) -> None:
+    """Refuse a zip archive that unpacks to much more than it is.
+
+    Raises
+    ------
+    ArrayError
+        If its members have together more than 256 MiB and more than 8 times the file's bytes.
+    """
+    total = sum(member.file_size for member in archive.infolist())
+    limit = max(UNPACKED_LIMIT, UNPACKED_RATIO * path.stat().st_size)
+    if total > limit:
+        largest = max(archive.infolist(), key=lambda member: member.file_size)
+        raise ArrayError(
+            f"its members unpack to {total} bytes, {largest.filename!r} alone to "
+            f"{largest.file_size}; at most {limit} are read ({UNPACKED_RATIO} times the file, or "
+            f"{UNPACKED_LIMIT})"
+        )
+
+
+def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytearray:
+    """Return a member's bytes, as many as it says.
+
+    Raises
+    ------
+    ArrayError
+        If there are fewer. ``zipfile`` raises other errors, for damage of other kinds.
+    """
+    content, done = bytearray(member.file_size), 0
+    with archive.open(member) as file, memoryview(content) as view:
+        while done < len(content) and (count := file.readinto(view[done:])):
+            done += count
+    if done < len(content):
+        raise ArrayError(f"{member.filename!r} says {member.file_size} bytes and has {done}")
+    return content
+
+
+def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Read arrays of numbers from an ``.npz`` file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    names : collection of str, optional
+        The arrays that are wanted; those that are not there are left out. Default: all.
+
+    Raises
+    ------
+    ArrayError
+        If it is damaged, unpacks to too much (see `check_unpacked`), or holds other things.
+    OSError
+        If it can't be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_unpacked(archive, path)
+            members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
+            wanted = members if names is None else [n for n in names if n in members]
+            return {name: _read_array(archive, members[name]) for name in wanted}
+    except (ArrayError, OSError):
+        raise
+    except Exception as error:  # damaged bytes lead both libraries into errors of any kind
+        raise ArrayError(str(error) or type(error).__name__) from error
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(member) as file:
+        shape, fortran, dtype = _read_header(file)
+        start = file.tell()
+    count = _count(shape)
+    if dtype.hasobject:
+        raise ArrayError(f"{member.filename!r} holds objects, which are pickles")
+    if count * dtype.itemsize != member.file_size - start:
+        raise ArrayError(
+            f"{member.filename!r} says {count} elements of {dtype} and has "
+            f"{member.file_size - start} bytes"
+        )
+    content = read_member(archive, member)
+    order = "F" if fortran else "C"
+    return np.ndarray(shape, dtype, content, start, order=order)
+
+
+def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read the head of an ``.npy`` file, which NumPy itself bounds to 10,000 characters."""
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(file)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(file)
+    raise ArrayError(f"version {version} of NumPy's format is not read")
+
+
+def _count(shape: Any) -> int:
+    """Return the number of elements of a shape that a file tells."""
+    if not isinstance(shape, tuple) or len(shape) > _DIMENSIONS:
+        raise ArrayError("a shape is no tuple of at most 32 dimensions")
+    if not all(type(size) is int and 0 <= size < 1 << 62 for size in shape):
+        raise ArrayError("a shape has a size that is no whole number from 0 to 2^62")
+    return math.prod(shape)
+
+
+class ArrayBuilder(Builder):
+    """Builds flat arrays of numbers from pickles, without NumPy's own reconstruction.
+
+    Parameters
+    ----------
+    types : collection of str
+        Codes of the types that are read, such as "u1".
+    """
+
+    def __init__(self, types: Collection[str]) -> None:
+        self.types = types
+        self.functions = {
+            ("numpy.core.multiarray", "_reconstruct"): Function(lambda *_: PickledArray()),
+            ("numpy._core.multiarray", "_reconstruct"): Function(lambda *_: PickledArray()),
+            ("numpy", "ndarray"): Function(lambda *_: PickledArray()),
+            ("numpy", "dtype"): Function(lambda code, *_: _Type(_text(code))),
+            ("_codecs", "encode"): Function(_encode),
+        }
+
+    def find(self, module: str, name: str) -> Any:
+        """Return one of NumPy's four names, or what encodes bytes."""
+        return self.functions.get((module, name)) or super().find(module, name)
+
+    def set_state(self, target: Any, state: Any) -> None:
+        """Give a type its byte order, or an array its content."""
+        if isinstance(target, _Type):
+            target.order = _text(state[1])
+        elif isinstance(target, PickledArray):
+            target.value = self._array(*state)
+        else:
+            super().set_state(target, state)
+
+    def _array(self, _: Any, shape: Any, kind: Any, fortran: Any, raw: Any) -> np.ndarray:
+        code = kind.code if isinstance(kind, _Type) else None
+        if code not in self.types or kind.order not in ("|", "<") or fortran:
+            raise PickleError("only uint8, int32 and int64 arrays in C order are read")
+        dtype = np.dtype(f"<{code}")
+        if not isinstance(raw, bytes) or _count(shape) * dtype.itemsize != len(raw):
+            raise PickleError("an array's shape does not fit its bytes")
+        return np.frombuffer(raw, dtype).reshape(shape)
+
+
+class PickledArray:
+    """Stands in for an array until its content is known."""
+
+    value: np.ndarray | None = None
+
+
+class _Type:
+    """Stands in for ``numpy.dtype``: its code and byte order."""
+
+    def __init__(self, code: Any) -> None:
+        self.code, self.order = code, "|"
+
+
+def _text(value: Any) -> Any:
+    return value.decode("latin1") if isinstance(value, bytes) else value
+
+
+def _encode(text: Any, encoding: Any) -> bytes:
+    """Return bytes as Python 3 writes them for Python 2."""
+    if not isinstance(text, str) or _text(encoding) != "latin1":
+        raise PickleError("only bytes are encoded")
+    return text.encode("latin1")

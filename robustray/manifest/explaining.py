@@ -1,0 +1,190 @@
+"""From what pydantic finds wrong with a manifest to one message that a person understands."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from robustray.errors import ManifestError
+from robustray.manifest.words import alternatives, spell, suggest
+
+_MOST = 20  # findings that are told
+
+# What should have stood there, by pydantic's name for the mistake.
+_KINDS = {
+    "string_type": "text",
+    "string_sub_type": "text",
+    "int_type": "an integer",
+    "int_parsing": "an integer",
+    "int_parsing_size": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping of names to values",
+    "mapping_type": "a mapping of names to values",
+}
+_LIMITS = {
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be greater than or equal to {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be less than or equal to {le}",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "finite_number": "must be a finite number",
+    "string_too_short": "must not be empty",
+    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "too_short": "must hold at least {min_length} value{s}",
+    "too_long": "must hold at most {max_length} value{s}",
+    "missing": "is missing",
+    "invalid_key": "is no name of a field",
+}
+
+
+class _Finding(NamedTuple):
+    """One mistake: where, what, and of which kind; ``weak`` ones say what another says better."""
+
+    place: str
+    text: str
+    value: object
+    kind: str = ""
+    weak: bool = False
+
+
+def explain(error: ValidationError, model: type[BaseModel], file: str) -> ManifestError:
+    """Fold pydantic's findings into one message, a line for each."""
+    entries = error.errors(include_url=False)[: 10 * _MOST]
+    findings = _joined([_finding(entry, model) for entry in entries])
+    place, text, value, *_ = findings[0]
+    lines = [f"\n{file}: {f.place}: {f.text}" for f in findings[1:_MOST]]
+    more = f"\nand {len(findings) - _MOST} more" if len(findings) > _MOST else ""
+    return ManifestError(text + "".join(lines) + more, file, place, value)
+
+
+def _finding(entry: Any, model: type[BaseModel]) -> _Finding:
+    place, section = _place(model, entry["loc"])
+    kind, value = entry["type"], entry["input"]
+    got = "" if isinstance(value, dict | BaseModel) else f" (got {spell(value)})"
+    if kind == "extra_forbidden":
+        allowed = _keys(section)
+        hint = suggest(entry["loc"][-1], allowed)
+        return _Finding(place, f"unknown key{hint or '.'} Allowed: {', '.join(allowed)}", value)
+    if kind in ("model_type", "model_attributes_type"):
+        keys = ", ".join(_keys(section))
+        text = f"must be a section (got {spell(value)}). Its keys: {keys}"
+        return _Finding(place, text, value)
+    if kind == "literal_error":
+        expected = entry["ctx"]["expected"]
+        hint = suggest(value, re.findall(r"'([^']*)'", expected))
+        return _Finding(place, f"must be {expected}{got}{hint}", value)
+    if kind in _KINDS:
+        return _Finding(place, "", value, _KINDS[kind], weak=True)
+    if kind == "missing":
+        return _Finding(place, _LIMITS[kind], value)
+    if kind in _LIMITS:
+        text = _LIMITS[kind].format(**_spelled(entry.get("ctx", {})))
+        return _Finding(place, text + f" (got {spell(value)})", value, weak=kind == "too_short")
+    field, text = _own_field(section, entry["msg"].removeprefix("Value error, "))
+    return _Finding(".".join(part for part in (place, field) if part), text + got, value)
+
+
+def _spelled(limits: Mapping[str, Any]) -> dict[str, str]:
+    """Return the numbers of a limit as people write them, and the s of their plural."""
+    words = {
+        name: f"{value:,}" if isinstance(value, int) else f"{value:g}"
+        for name, value in limits.items()
+        if isinstance(value, int | float)
+    }
+    few = limits.get("min_length", limits.get("max_length")) == 1
+    return {"pattern": str(limits.get("pattern")), "s": "" if few else "s"} | words
+
+
+def _joined(findings: Sequence[_Finding]) -> list[_Finding]:
+    """Leave out what another finding at the same place, or within it, says better.
+
+    A list with a wrong value is also "too short" without it, and text that is wrong in one form
+    of a field is of the wrong kind in its other forms.
+    """
+    kept: list[_Finding] = []
+    for finding in findings:
+        others = [f for f in findings if f is not finding]
+        within = (finding.place + "[", finding.place + ".")
+        better = any(
+            f.place.startswith(within) or (f.place == finding.place and not f.weak) for f in others
+        )
+        told = any(f.place == finding.place and f.weak for f in kept)
+        if not finding.weak or not (better or told):
+            kinds = [f.kind for f in findings if f.place == finding.place and f.kind]
+            kept.append(_named(finding, kinds) if finding.kind else finding)
+    return kept
+
+
+def _named(finding: _Finding, kinds: Sequence[str]) -> _Finding:
+    text = f"must be {alternatives(dict.fromkeys(kinds))} (got {spell(finding.value)})"
+    return finding._replace(text=text)
+
+
+def _own_field(section: type[BaseModel] | None, text: str) -> tuple[str, str]:
+    """Split "field.inner: words" of a section's own check into the field and the words."""
+    head, colon, words = text.partition(": ")
+    inner = section
+    for part in head.split("."):
+        field = inner.model_fields.get(part) if inner else None
+        if field is None or not colon:
+            return "", text
+        inner = _section(_members(field.annotation))
+    return head, words
+
+
+def _place(
+    model: type[BaseModel], location: Sequence[int | str]
+) -> tuple[str, type[BaseModel] | None]:
+    """Write ("a", 0, "b") as a[0].b, and return the section that it is in, or is.
+
+    What pydantic calls the forms of a field that may have several is left out.
+    """
+    text, section, members = "", model, (model,)
+    for part in location:
+        if isinstance(part, int) and text:
+            text, members = f"{text}[{part}]", _items(members, part)
+        elif (inner := _section(members)) is not None:
+            section, text = inner, f"{text}.{part}"
+            field = inner.model_fields.get(str(part))
+            members = _members(field.annotation) if field else ()
+        elif (mapping := [m for m in members if get_origin(m) is dict]) and part != "[key]":
+            text, members = f"{text}.{part}", _members(get_args(mapping[0])[1])
+    section = _section(members) or section
+    return text.removeprefix(".")[:200], section
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """Return the forms that a field may have: ``Ema | None`` gives Ema and None's type."""
+    if get_origin(annotation) is Annotated:
+        return _members(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return tuple(member for one in get_args(annotation) for member in _members(one))
+    return (annotation,)
+
+
+def _items(members: Sequence[Any], position: int) -> tuple[Any, ...]:
+    """Return the forms of a list's value at a position."""
+    for member in members:
+        if get_origin(member) is tuple:
+            kinds = [kind for kind in get_args(member) if kind is not Ellipsis]
+            return _members(kinds[min(position, len(kinds) - 1)])
+    return ()
+
+
+def _section(members: Sequence[Any]) -> type[BaseModel] | None:
+    sections = (m for m in members if isinstance(m, type) and issubclass(m, BaseModel))
+    return next(sections, None)
+
+
+def _keys(section: type[BaseModel] | None) -> list[str]:
+    return list(section.model_fields) if section else []

@@ -1,0 +1,27 @@
+from .curves import curves_figure
+from .figures import scale_figure
+from .frontier import Correlation, efficient, inefficient, kendall
+from .report import write_report
+from .rows import Counts, GridKind, Status, StudyReport, TrialRow
+from .style import render
+from .table import write_provenance, write_table
+from .text import text_table
+
+__all__ = [
+    "Correlation",
+    "Counts",
+    "GridKind",
+    "Status",
+    "StudyReport",
+    "TrialRow",
+    "curves_figure",
+    "efficient",
+    "inefficient",
+    "kendall",
+    "render",
+    "scale_figure",
+    "text_table",
+    "write_provenance",
+    "write_report",
+    "write_table",
+]

@@ -1,0 +1,174 @@
+"""A cluster without any worker that grows when it is asked: each kind of job begins there."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import yaml
+
+from tests.cluster.growing import growing_cluster
+from tests.evaluation.place import EvaluationPlace
+from tests.pipelines.test_mixing import document
+from tests.sweeps.support import REPOSITORY, STUDY, Place, end
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+TYPES = {"cpu": ({"CPU": 1}, 2), "gpu": ({"CPU": 1, "GPU": 1}, 1)}
+ASKED = re.compile(r"no live node has room for (.*); asked the autoscaler for it, waiting until")
+LINES = """
+import time
+import ray
+from robustray.cluster import connect, find_room, read_capacity
+from robustray.errors import MachineError, UserError
+from robustray.manifest import Resources
+
+def seek(**resources):
+    try:
+        find_room(Resources(**resources), print, cpus_do=False, work="", no_gpu="no GPU")
+    except (UserError, MachineError) as error:
+        print(f"{type(error).__name__}: {error}")
+
+with connect():
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster whose nodes go after six seconds without work."""
+    with growing_cluster(TYPES) as address:
+        yield address
+
+
+@pytest.fixture
+def address(cluster):
+    """The same, with no worker left."""
+    said = ask(
+        cluster, "while len(read_capacity().live) > 1: time.sleep(0.5)\nprint(read_capacity())"
+    )
+    assert "Capacity(live=((0.0, 0.0),), grows=True)" in said
+    return cluster
+
+
+def ask(address: str, code: str) -> str:
+    """Run lines that are connected to the cluster in a process; return what they print."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    place = {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled", "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(
+        [sys.executable, "-c", LINES + textwrap.indent(code, "    ")],
+        env={**kept, **place}, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def run(place: Place, address: str, *arguments: str, job: str) -> int:
+    place.environment |= {"RAY_ADDRESS": address, "RAY_AUTH_MODE": "disabled"}
+    process = place.start(*arguments, job=job)
+    try:
+        return process.wait(400)
+    finally:
+        end(process)
+
+
+def mixing(folder):
+    manifest = document()
+    manifest["judging"] = {**manifest["judging"], "certified": None, "multipliers": None}
+    return Place(folder, yaml.safe_dump(manifest))
+
+
+PLACES = {
+    "sweep_width": lambda folder: Place(folder, STUDY.replace("epochs: 4", "epochs: 1")),
+    "evaluate": EvaluationPlace,
+    "train_mixing": mixing,
+}
+
+
+@pytest.mark.parametrize("job", PLACES)
+def test_a_job_waits_for_the_first_node_and_finishes(address, tmp_path, job):
+    place = PLACES[job](tmp_path)
+    assert run(place, address, job=job) == 0, place.log[-3000:]
+    assert ASKED.findall(place.log) == ["0 GPUs and 1 CPUs"]
+    assert "there is room after" in place.log
+
+
+def test_an_evaluation_that_does_not_say_takes_the_gpu_that_can_come(address, tmp_path):
+    place = EvaluationPlace(tmp_path)
+    place.manifest.write_text(place.manifest.read_text().replace("gpus: 0, ", ""))
+    assert run(place, address, job="evaluate") == 0, place.log[-3000:]
+    assert ASKED.findall(place.log) == ["1 GPUs and 1 CPUs"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        (["resources.cpus=3"], "0 GPUs and 3 CPUs"),
+        (["resources.gpus=1", "resources.workers=2"], "2 workers of 1 GPUs and 1 CPUs each"),
+    ],
+)
+def test_what_no_nodes_can_hold_is_refused_early(address, tmp_path, wanted, words):
+    place = Place(tmp_path)
+    settings = [word for setting in wanted for word in ("--set", setting)]
+    assert run(place, address, *settings, job="sweep_width") == 2, place.log
+    assert ASKED.findall(place.log) == [words]
+    assert "The autoscaler says that no type and number of nodes" in place.log
+    assert not list(tmp_path.glob("store/studies/*")), "something was written"
+
+
+def test_gpus_that_cannot_come_are_done_without_on_request(address):
+    code = """
+more = Resources(gpus=1, workers=2)
+found = find_room(more, print, cpus_do=True, work="attacking", no_gpu="")
+print(found.gpus)"""
+    said = ask(address, code)
+    assert ASKED.findall(said)[0] == "2 workers of 1 GPUs and 1 CPUs each"
+    assert said.splitlines()[-1] == "0.0"
+    assert "no GPU anywhere: attacking on CPUs" in said
+
+
+def test_waiting_ends_at_the_deadline_and_the_request_with_it(address, tmp_path):
+    place = Place(tmp_path)
+    late = ("--set", "resources.wait_minutes=0.001")
+    assert run(place, address, *late, job="sweep_width") == 3, place.log
+    assert "has come in 0.001 minutes (resources.wait_minutes)" in place.log
+    tables = ask(address, "print({t['state'] for t in ray.util.placement_group_table().values()})")
+    assert "PENDING" not in tables
+
+
+def test_while_others_use_the_nodes_a_refusal_is_waited_out(address):
+    two = "seek(workers=2, gpus=1, wait_minutes=0.2)"
+    said = ask(address, f"""
+seek(gpus=1)
+holder = ray.remote(num_gpus=1, num_cpus=1)(time.sleep).remote(60)
+ray.wait([holder], timeout=5)
+{two}
+ray.cancel(holder, force=True)
+while ray.available_resources().get("GPU") != 1: time.sleep(0.2)
+{two}""")  # fmt: skip
+    held, alone = re.findall(r"^(\w+Error): ", said, re.MULTILINE)
+    assert (held, alone) == ("MachineError", "NoRoomError"), said
+    assert "can start no more while others use its nodes" in said
+
+
+def test_a_folder_of_each_node_and_the_doctor(address, tmp_path):
+    place = Place(tmp_path)
+    del place.environment["ROBUSTRAY_STORE"]
+    assert run(place, address, job="sweep_width") == 2
+    assert "Set ROBUSTRAY_STORE to s3://bucket/prefix" in place.log
+    doctor = [sys.executable, "-m", "robustray.cli", "doctor"]
+    done = subprocess.run(
+        doctor, env=place.environment, capture_output=True, text=True, timeout=120
+    )
+    assert "an autoscaler may add others" in done.stdout, done.stdout + done.stderr
+
+
+def test_the_older_autoscaler_is_asked_too():
+    with growing_cluster(TYPES, old=True) as address:
+        said = ask(address, "print(read_capacity())\nseek(gpus=0, cpus=1)\nprint(read_capacity())")
+    assert "Capacity(live=((0.0, 0.0),), grows=True)" in said
+    assert "there is room after" in said
+    assert "(1.0, 0.0)" in said

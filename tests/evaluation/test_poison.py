@@ -1,0 +1,172 @@
+"""A range that always fails: the rest is completed, the result is labelled partial, exit code 1."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustray.errors import UserError
+from robustray.evaluation import commands
+from robustray.evaluation.images import load_images
+from robustray.evaluation.queue import UnitQueue
+from robustray.evaluation.ready import Node
+from robustray.manifest import Evaluation, JudgedData, Retries, build_manifest
+from robustray.store import LocalStore
+from robustray.sweeps.queue import Failure
+from tests.evaluation.support import trained_net
+
+SUITE = [
+    {"name": "weak", "attack": "pgd", "options": {"steps": 1, "step_size": 0.05}},
+    {"name": "dlr", "attack": "pgd", "options": {"steps": 3, "loss": "dlr"}},
+]
+
+
+@cache
+def cursed() -> tuple[int, Tensor]:
+    """An image of the first 60 that the network knows, from the middle: its place and pixels."""
+    images = load_images(JudgedData(name="digits", first=60), None)
+    x = images.x_NCHW.float() / 255
+    with torch.no_grad():
+        known = trained_net()(x).argmax(1) == images.y_N
+    place = next(i for i in range(30, 60) if known[i])
+    return place, x[place]
+
+
+class Cursed(nn.Module):
+    """Fails under attack on one image: by an exception, or with its whole process."""
+
+    def __init__(self, *, deadly: bool = False, always: bool = False) -> None:
+        super().__init__()
+        self.net, self._deadly, self._always = trained_net(), deadly, always
+
+    def forward(self, x):
+        if torch.is_grad_enabled() and (self._always or self._meets(x)):
+            if self._deadly:
+                os._exit(1)
+            raise ValueError("this image is cursed")
+        return self.net(x)
+
+    @staticmethod
+    def _meets(x) -> bool:
+        return bool(((x.detach() - cursed()[1]).abs().flatten(1).amax(1) < 0.13).any())
+
+
+def manifest(**fields) -> Evaluation:
+    document = {
+        "kind": "Evaluation",
+        "name": "cursed",
+        "factory": {"function": "tests.evaluation.test_poison:Cursed"},
+        "data": {"name": "digits", "first": 60},
+        "threat": {"norm": "linf", "eps": 0.12},
+        "suite": SUITE,
+        "compute_shape": 16,
+        "audit": False,
+        "shard_size": 10,
+        "resources": {
+            "gpus": 0, "max_concurrent": 1,
+            "retries": {"preemption": 1, "backoff_seconds": 0.1},
+        },
+    }  # fmt: skip
+    found = build_manifest(document | fields)
+    assert isinstance(found, Evaluation)
+    return found
+
+
+def run(folder: Path, wanted: Evaluation) -> tuple[tuple[bool, bool], str]:
+    said: list[str] = []
+    store = LocalStore(folder / "store")
+    ended = commands.run(wanted, store, folder / "reports", yes=False, say=said.append)
+    return ended, "\n".join(said)
+
+
+@pytest.fixture(autouse=True)
+def tracking(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize(
+    "deadly",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["raises", "kills its process"],
+)
+def test_one_cursed_range_stops_nothing_else(tmp_path, deadly):
+    function = {"function": "tests.evaluation.test_poison:Cursed", "arguments": {"deadly": deadly}}
+    (whole, interrupted), said = run(tmp_path, manifest(factory=function))
+    assert not whole
+    assert not interrupted
+    start = cursed()[0] // 10 * 10
+    assert f"failed: weak on images {start} to {start + 9}: " in said
+    assert "PARTIAL" in said
+    records = [json.loads(p.read_text()) for p in tmp_path.glob("store/units/*/*/record.json")]
+    done = {(r["identity"]["range"]["start"], len(r["identity"]["attacks"])) for r in records}
+    everything = {(at, step) for at in range(0, 60, 10) for step in range(3)}
+    assert done == everything - {(start, 1), (start, 2)}
+    (path,) = tmp_path.glob("reports/cursed-*/partial.json")
+    document = json.loads(path.read_text())
+    assert document["result"]["partial"]
+    assert document["result"]["robust"] is None
+    assert len(document["failed"]) == 1
+    assert document["result"]["missing"] == [f"images {start} to {start + 9} lack weak, dlr"]
+    assert not list(tmp_path.glob("store/evaluations/*/result.json"))
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.usefixtures("local_ray")
+def test_an_attack_that_fails_everywhere_is_no_partial_result(tmp_path):
+    function = {"function": "tests.evaluation.test_poison:Cursed", "arguments": {"always": True}}
+    with pytest.raises(UserError, match=r"weak on images .*: this image is cursed"):
+        run(tmp_path, manifest(factory=function))
+    records = [json.loads(p.read_text()) for p in tmp_path.glob("store/units/*/*/record.json")]
+    assert all(not record["identity"]["attacks"] for record in records)
+
+
+def queue_of(names: str, **retries: int) -> UnitQueue:
+    nodes = [Node(name, "g", "b", examples=10) for name in names]
+    return UnitQueue(nodes, Retries(backoff_seconds=1, **retries))
+
+
+def test_what_failed_in_company_is_tried_alone_before_it_is_charged():
+    queue = queue_of("abc")
+    call = queue.pop(0)
+    assert call is not None
+    assert set(call.names) == set("abc")
+    queue.end(call)
+    assert all(queue.isolate(name, Failure.USER_ERROR) for name in call.names)
+    calls = [queue.pop(0) for _ in range(3)]
+    assert sorted(call.names for call in calls if call) == [("a",), ("b",), ("c",)]
+    for call in calls:
+        assert call is not None
+        queue.end(call)
+        if call.names == ("b",):
+            assert not queue.isolate("b", Failure.USER_ERROR), "it was alone"
+            assert queue.fail("b", Failure.USER_ERROR, 0) is None
+        else:
+            queue.finish(call.names[0], 0)
+    assert queue.finished
+    assert list(queue.given_up) == ["b"]
+
+
+def test_a_lost_worker_counts_for_company_at_its_second_loss_and_a_lost_store_never():
+    queue = queue_of("ab", preemption=3)
+    for loss in range(2):
+        call = queue.pop(10 * loss)
+        assert call is not None
+        assert len(call.names) == 2
+        queue.end(call)
+        for name in call.names:
+            assert not queue.isolate(name, Failure.STORAGE)
+            alone = queue.isolate(name, Failure.PREEMPTION)
+            assert alone == bool(loss)
+            if not alone:
+                queue.fail(name, Failure.PREEMPTION, 0)
+    call = queue.pop(99)
+    assert call is not None
+    assert len(call.names) == 1
