@@ -53,6 +53,7 @@ def test_a_sweep(undisturbed, tmp_path):
     assert not (place.folder / "runs/reports").exists()
     client = MlflowClient(place.environment["MLFLOW_TRACKING_URI"])
     experiment = client.get_experiment_by_name("small")
+    assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
     assert {run.info.status for run in runs} <= {"RUNNING", "FINISHED"}, "they are the other's now"
     give_back()
