@@ -260,7 +260,7 @@ def _read(store: ObjectStore, key: str) -> bytes:
 def _parse(content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
