@@ -171,6 +171,7 @@ class ObjectStore(ABC):
         return self
 
     def _exercise(self, key: str, data: bytes) -> None:
+        created, again, found = [0], False, False
         try:
             created = self._races(key, data)
             if not max(created):
@@ -178,7 +179,7 @@ class ObjectStore(ABC):
             again = self.create(key, data)
             found = self.get(key) == data and ObjectInfo(key, len(data)) in self.list(key)
         except NotFoundError:
-            again = found = False
+            pass  # it was written, they say
         except StoreError:
             with contextlib.suppress(StoreError, StoreUnavailableError):
                 self.delete(key)

@@ -110,6 +110,14 @@ class Lease:
         )
         self.tick()
 
+    def holds(self) -> bool:
+        """Tell whether `check` finds that the lease still holds."""
+        try:
+            self.check(self.store)
+        except LeaseLostError:
+            return False
+        return True
+
     def tick(self) -> None:
         """Raise as `check` does if it is known that the lease is lost; costs nothing."""
         if self._lost:
@@ -252,7 +260,7 @@ def _read(store: ObjectStore, key: str) -> bytes:
 def _parse(content: bytes) -> dict[str, Any]:
     try:
         value = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -343,7 +343,7 @@ def start_tracking(
 
     A driver names its lease: nothing goes to MLflow after that is lost.
     """
-    uploader = Uploader(uri, log=say, ask=(lambda: held.check(held.store)) if held else None)
+    uploader = Uploader(uri, log=say, allowed=held.holds if held else lambda: True)
     answer = uploader.check()
     if answer is not True:
         say(

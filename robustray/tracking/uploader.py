@@ -64,8 +64,9 @@ class Uploader:
         See `MlflowSink`.
     log : callable
         Takes one line of text; the logger ``robustray.tracking`` by default.
-    ask : callable, optional
-        Called before each try; while it raises `MachineError`, nothing is brought to MLflow.
+    allowed : callable, optional
+        Asked before each try, and may raise what records may; once it says False, nothing more is
+        brought to MLflow.
 
     Raises
     ------
@@ -78,12 +79,12 @@ class Uploader:
         uri: str,
         *,
         log: Callable[[str], None] | None = None,
-        ask: Callable[[], object] | None = None,
+        allowed: Callable[[], bool] = lambda: True,
     ) -> None:
         self._sink = MlflowSink(uri)
         self._mlflow = f"MLflow ({redact(self._sink.uri)})"
         self._logger = log or logging.getLogger("robustray.tracking").warning
-        self._ask = ask or (lambda: None)
+        self._allowed = allowed
         self._change = threading.Condition()
         self._tasks: dict[str, _Task] = {}
         self._rejected: dict[str, str] = {}
@@ -193,7 +194,8 @@ class Uploader:
         if task is None:
             return
         try:
-            self._ask()
+            if not self._allowed():
+                return self._give_up()
             record = task.make()
             self._is_back("the store")
             self._bring(key, task, record)
@@ -206,12 +208,18 @@ class Uploader:
         except BaseException:  # a record's fault must not end the thread
             self._reject(key, task, redact(traceback.format_exc()))
 
+    def _give_up(self) -> None:
+        """Bring nothing more, and let nobody wait for it."""
+        with self._change:
+            self._closed = True
+            self._change.notify_all()
+
     def _bring(self, key: str, task: _Task, record: RunRecord) -> None:
         parent = record.parent_key
         if parent in self._tasks and parent not in self._tried:
             self._tried.add(parent)  # once only: a parent that can't come holds up no child
             self._attempt(parent)
-            if self._away:
+            if self._away or self._closed:
                 self._tried.discard(parent)
                 return
         try:

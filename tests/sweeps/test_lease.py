@@ -143,7 +143,7 @@ def test_the_silence_of_a_container_with_the_same_host_name_is_waited_out(folder
     assert said[0].startswith(f"process {2**22 + 1} on {socket.gethostname()} was running")
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"host": "else', b"[1]", b"\xff\xfe"])
+@pytest.mark.parametrize("torn", [b"", b'{"host": "else', b"[1]", b"\xff\xfe", b"[" * 100_000])
 @pytest.mark.parametrize("name", ["claim", "beat"])
 def test_a_torn_object_does_not_block(folder, name, torn):
     if name == "beat":

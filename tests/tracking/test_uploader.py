@@ -35,6 +35,18 @@ def keys_of(uri, experiment):
     return [run.data.tags["robustray.key"] for run in runs_of(uri, experiment)]
 
 
+def test_an_uploader_that_may_no_longer_bring_anything_says_so_at_once(sqlite_uri, lines, quick):
+    answers = iter([True, False])
+    with Uploader(sqlite_uri, log=lines.append, allowed=lambda: next(answers)) as uploader:
+        uploader.submit("first", lambda: finished("first", "e"))
+        assert uploader.drain(60) == []
+        uploader.submit("second", lambda: pytest.fail("it may not be made"))
+        uploader.submit("third", lambda: pytest.fail("nor this one"))
+        assert uploader.drain(60) == ["second", "third"]
+    assert keys_of(sqlite_uri, "e") == ["first"]
+    assert lines == []
+
+
 def test_a_server_killed_in_the_middle_of_30_runs(mlflow_server, experiment, lines, quick):
     ten = threading.Event()
 
