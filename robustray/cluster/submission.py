@@ -196,7 +196,10 @@ def _start(
     except AuthenticationError:
         raise _refusal(client.get_address()) from None
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"the cluster refuses the job: {redact(str(error))}") from None
+        said = redact(str(error))
+        if "status code 5" in said:  # of the server: its head may be lost
+            raise MachineError(f"the cluster could not take the job: {said}") from None
+        raise UserError(f"the cluster refuses the job: {said}") from None
     except OSError as error:
         raise MachineError(f"the cluster did not take the job: {redact(str(error))}") from None
 

@@ -21,6 +21,7 @@ from robustray.pipelines.alignment_files import find_run
 from robustray.pipelines.run import run_job
 from robustray.store import CheckpointStore, LocalStore
 from robustray.sweeps import run_study
+from robustray.sweeps.attempts import list_attempts
 from tests.sweeps.support import wait_for
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("local_ray")]
@@ -177,12 +178,16 @@ def test_projections_of_actors_are_what_a_later_stage_reads(tmp_path):
     _, read = run(tmp_path, {**judge, "name": "read"})
     assert read.result["metrics"] == demanded.result["metrics"]
 
-    # That they are read, not made again: a damaged one is noticed.
+    # That they are read, not made again: a damaged one is noticed, and then made on demand.
     unit = records(store)[0].removesuffix("record.json")
     (key,) = (e.key for e in store.list(unit) if e.key.endswith(".safetensors"))
     store.put(key, b"damaged")
-    _, refused = run(tmp_path, {**judge, "name": "refused"})
-    assert "differ from their digest" in refused.failure
+    _, mended = run(tmp_path, {**judge, "name": "mended"})
+    assert mended.result["metrics"] == demanded.result["metrics"]
+    first, second = list_attempts(store, f"alignment/{mended.id}")
+    assert (first.outcome, second.outcome) == ("storage", "finished")
+    assert "differ from their digest" in first.message
+    assert len(records(store)) == 1
 
     too_many = {**wanted, "name": "wrong", "projections": {"splits": ["test"], "classes": [2]}}
     _, wrong = run(tmp_path, {**nothing, "data": data, "delta_x": PROJECTED, **too_many})

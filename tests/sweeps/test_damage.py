@@ -178,7 +178,7 @@ def test_a_damaged_result_is_made_again_byte_for_byte(place):
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.timeout(300)
-def test_a_run_mends_everything_at_once(place, tmp_path):
+def test_a_run_mends_everything_at_once_and_one_trial_that_fails_stops_no_other(place, tmp_path):
     study, folder = small_study(), tmp_path / "store"
     shutil.copytree(place, folder)
     (path,) = folder.rglob("trials/*/result.json")
@@ -186,11 +186,13 @@ def test_a_run_mends_everything_at_once(place, tmp_path):
     for one in folder.rglob("*.json"):
         one.write_bytes(torn(one.read_bytes()))
     (folder / f"manifests/{study.id}.yaml").write_text("torn")
+    # Where this trial should commit its first epoch there is a folder: it can never do so.
+    (folder / study.trial_prefix(FAILED) / "checkpoints/000001/record.json").mkdir(parents=True)
     with pytest.raises(CorruptObjectError):
         load_study(LocalStore(folder), study.id)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     outcome = run_study(study.manifest, LocalStore(folder), uri, tmp_path, say=lambda _: None)
-    assert not outcome.failed
-    assert outcome.finished + outcome.stopped == 3
-    assert path.read_bytes() == intact or not path.exists()  # or stopped, this time
+    assert outcome.failed.keys() == {FAILED}
+    assert outcome.finished + outcome.stopped == 2
+    assert not path.exists() or path.read_bytes() == intact  # or it is stopped, this time
     table_of(folder, tmp_path)
