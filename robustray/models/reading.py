@@ -65,8 +65,7 @@ def read_file(path: Path, *, drop_objects: bool = False) -> Content:
     """
     if (index := index_of(path)) is not None:
         return Content("tensorflow", read_bundle(index))
-    if path.is_dir():
-        raise WeightsError(f"{path} is a folder; name a file in it ({_names_in(path)})")
+    refuse_folder(path)
     with path.open("rb") as file:
         start = file.read(512)
     if start[8:9] == b"{":
@@ -76,6 +75,18 @@ def read_file(path: Path, *, drop_objects: bool = False) -> Content:
     if start[:2] == b"PK" or start[:1] == b"\x80":
         return _read_torch(path, drop_objects)
     raise WeightsError(f"{path} is damaged or no file of weights: it {_describe(path, start)}")
+
+
+def refuse_folder(path: Path) -> None:
+    """Refuse a folder that holds no TensorFlow checkpoint.
+
+    Raises
+    ------
+    WeightsError
+        Names what it holds.
+    """
+    if index_of(path) is None and path.is_dir():
+        raise WeightsError(f"{path} is a folder; name a file in it ({_names_in(path)})")
 
 
 def _names_in(folder: Path) -> str:
