@@ -128,7 +128,7 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
         (b"PK\5\6" + bytes(18), "holds nothing"),
         (b"\x80\x02.", "takes more from its stack"),
         (b"some text", "begins with b'some text'"),
-        (b"\x02" + bytes(7) + b"{}", "damaged"),
+        (b"\x02" + bytes(7) + b"{}", "it holds nothing"),
     ],
 )
 @pytest.mark.parametrize("name", ["w.pt", "w.npz", "w.safetensors"])
