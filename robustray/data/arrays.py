@@ -49,7 +49,8 @@ def read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytearray:
         If there are fewer. ``zipfile`` raises other errors, for damage of other kinds.
     """
     content, done = bytearray(member.file_size), 0
-    with archive.open(member) as file, memoryview(content) as view:
+    with archive.open(member) as opened, memoryview(content) as view:
+        file: Any = opened  # zipfile's own class can read into memory
         while done < len(content) and (count := file.readinto(view[done:])):
             done += count
     if done < len(content):

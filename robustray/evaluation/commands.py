@@ -15,7 +15,6 @@ from robustray.evaluation.plan import describe_plan
 from robustray.evaluation.status import describe_status
 from robustray.evaluation.study import describe_study, evaluate_study
 from robustray.manifest import Evaluation
-from robustray.models import find_model
 from robustray.reports import text_table
 from robustray.store import ObjectStore
 from robustray.tracking import default_tracking_uri, ui_command
@@ -29,8 +28,6 @@ def overrides(options: Namespace) -> list[str]:
     if options.study:
         found += ["model=null", "factory=null", "weights=null", _assign("study", options.study)]
     if options.model:
-        if ":" not in options.model:
-            find_model(options.model)  # an unknown name is told before what else is missing
         names = ("factory", "model") if is_factory(options.model) else ("model", "factory")
         inner = "function" if names[0] == "factory" else "name"
         found += [_assign(names[0], {inner: options.model}), f"{names[1]}=null"]

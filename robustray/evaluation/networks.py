@@ -81,7 +81,11 @@ def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:
         If it can't be built.
     """
     if manifest.model is not None:
-        return describe_model(manifest.model, manifest.preprocessing, facts, manifest.surrogate)
+        network = describe_model(manifest.model, manifest.preprocessing, facts, manifest.surrogate)
+        if manifest.weights is None:  # told after what is wrong with the network itself
+            raise ManifestError("are missing: name a file with --weights, or weights: FILE",
+                                path="weights")  # fmt: skip
+        return network
     assert manifest.factory is not None
     factory = manifest.factory
     network = {

@@ -255,8 +255,6 @@ class Evaluation(Section):
             raise ValueError(f"give one of model, factory and study (there is {what})")
         if self.study is not None and (self.weights or self.preprocessing or self.curve):
             raise ValueError("a study brings its own weights, and has no preprocessing or curve")
-        if self.model is not None and self.weights is None:
-            raise ValueError("weights are missing: name a file with --weights, or weights: FILE")
         if self.resources.workers > 1:
             raise ValueError(
                 "resources.workers: they train one trial together; an evaluation is spread over "

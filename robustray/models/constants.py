@@ -97,7 +97,7 @@ def check_constants(model: nn.Module, constants: Mapping[str, Tensor], path: Pat
     own = layer.standardisation if isinstance(layer, Standardize) else None
     here = own or ((0.0,), (1.0,))
     roles = {constant_role(name) for name in constants}
-    wanted = dict(zip(NORMALISATION, here, strict=True))
+    wanted: dict[str, tuple[float, ...]] = dict(zip(NORMALISATION, here, strict=True))
     same = all(_agrees(tensor, wanted[constant_role(n)]) for n, tensor in constants.items())
     if roles == set(NORMALISATION) and same:
         return

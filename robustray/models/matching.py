@@ -85,14 +85,16 @@ class LoadReport:
 class Fit:
     """A place in a file, compared with a model.
 
-    ``tensors`` are under the model's names, ``constants`` those of a standardisation. ``beside``
-    are names in the same mapping that do not begin with the place's prefix.
+    ``tensors`` are under the model's names, ``constants`` those of a standardisation. ``sources``
+    are the names of both in the file; ``beside`` are those in the same mapping that do not begin
+    with the place's prefix.
     """
 
     place: Place
     report: LoadReport
     tensors: Mapping[str, Tensor]
     constants: Mapping[str, Tensor]
+    sources: frozenset[str]
     beside: tuple[str, ...]
 
 
@@ -134,7 +136,10 @@ def find_weights(
     if not best:
         closest = min(found, key=lambda fit: fit.report.problems)
         raise WeightsError(f"{path} does not fit the model:\n  {_explain(closest)}")
-    first = min(best, key=lambda fit: len(fit.place.prefix))
+    best.sort(key=lambda fit: -len(fit.place.prefix))
+    once = {fit.sources: fit for fit in best}  # each network by its shortest prefix
+    best = sorted(once.values(), key=lambda fit: len(fit.place.prefix))
+    first = best[0]
     for other in best:
         name = _difference(first, other)
         if name is not None:
@@ -182,7 +187,7 @@ def _fit(place: Place, flat: Flat, expected: Mapping[str, Tensor]) -> Fit:
         filled=filled,
         ignored=tuple(old[start:] for old in ignored),
     )
-    return Fit(place, report, tensors, constants, tuple(beside))
+    return Fit(place, report, tensors, constants, frozenset(source.values()), tuple(beside))
 
 
 def _with_others(fit: Fit, whole: list[Fit], flat: Flat, by_hand: bool) -> Fit:
@@ -193,11 +198,11 @@ def _with_others(fit: Fit, whole: list[Fit], flat: Flat, by_hand: bool) -> Fit:
     """
     again = [other.place.prefix for other in whole if other.place != fit.place]
     alone = [old for old in fit.beside if not any(old.startswith(prefix) for prefix in again)]
-    constants = dict(fit.constants)
-    constants |= {old: flat.tensors[old] for old in alone if _constant(old, flat.tensors[old])}
-    rest = [old for old in alone if old not in constants]
-    ignored = [old for old in rest if by_hand or _says_nothing(old, flat.tensors[old])]
     start = len(fit.place.home)
+    found = [old for old in alone if _constant(old, flat.tensors[old])]
+    constants = {**fit.constants, **{old[start:]: flat.tensors[old] for old in found}}
+    rest = [old for old in alone if old not in found]
+    ignored = [old for old in rest if by_hand or _says_nothing(old, flat.tensors[old])]
     report = replace(
         fit.report,
         constants=tuple(constants),

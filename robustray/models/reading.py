@@ -65,8 +65,7 @@ def read_file(path: Path, *, drop_objects: bool = False) -> Content:
     """
     if (index := index_of(path)) is not None:
         return Content("tensorflow", read_bundle(index))
-    if path.is_dir():
-        raise WeightsError(f"{path} is a folder; name a file in it ({_names_in(path)})")
+    refuse_folder(path)
     with path.open("rb") as file:
         start = file.read(512)
     if start[8:9] == b"{":
@@ -75,7 +74,19 @@ def read_file(path: Path, *, drop_objects: bool = False) -> Content:
         return Content("npz", _read_npz(path))
     if start[:2] == b"PK" or start[:1] == b"\x80":
         return _read_torch(path, drop_objects)
-    raise WeightsError(f"{path} is damaged or no file of weights: it {_describe(path, start)}")
+    raise WeightsError(f"{path} {_UNREADABLE}: it {_describe(start)}")
+
+
+def refuse_folder(path: Path) -> None:
+    """Refuse a folder that holds no TensorFlow checkpoint.
+
+    Raises
+    ------
+    WeightsError
+        Names what it holds.
+    """
+    if index_of(path) is None and path.is_dir():
+        raise WeightsError(f"{path} is a folder; name a file in it ({_names_in(path)})")
 
 
 def _names_in(folder: Path) -> str:
@@ -83,7 +94,7 @@ def _names_in(folder: Path) -> str:
     return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "it is empty"
 
 
-def _describe(path: Path, start: bytes) -> str:
+def _describe(start: bytes) -> str:
     """Say what a file is that holds no weights."""
     if not start:
         return "is empty"
@@ -98,6 +109,7 @@ def _describe(path: Path, start: bytes) -> str:
     return f"begins with {start[:16]!r}"
 
 
+_UNREADABLE = "can't be read as weights, and is damaged or something else"
 _PAGE = re.compile(rb"(?is)\s*(?:<!doctype html|<html)(?:.*?<title[^>]*>(?P<title>[^<]*))?")
 _OTHERS = (
     (b"\x89HDF", 0, "is an HDF5 file, such as Keras writes, which is not read"),
@@ -125,7 +137,7 @@ def _read_torch(path: Path, drop_objects: bool) -> Content:
         raise
     except Exception as error:  # damaged archives lead zipfile into errors of many kinds
         reason = f"{error or type(error).__name__}"
-        raise WeightsError(f"{path} is damaged or no file of weights: {reason}") from error
+        raise WeightsError(f"{path} {_UNREADABLE}: {reason}") from error
     if foreign and not drop_objects:
         names = f"{', '.join(foreign[:6])}{', ...' if len(foreign) > 6 else ''}"
         raise WeightsError(

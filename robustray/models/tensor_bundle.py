@@ -27,6 +27,7 @@ _TRAILER = 5  # a byte that tells the compression, and four of the checksum
 _MASK_DELTA = 0xA282EAD8
 _INDEX_LIMIT = 64 << 20
 _SHARDS = 1000
+_NAME_LIMIT = 4096
 _DIMENSIONS = 16
 _TYPES = {1: np.dtype("<f4"), 2: np.dtype("<f8"), 3: np.dtype("<i4"), 9: np.dtype("<i8")}
 
@@ -166,10 +167,10 @@ class _Table:
             block, end = self._handle(value, 0)
             if end != len(value):
                 self.refuse("a place of a block has more bytes than it needs")
+            start = max(len(found) - 1, 0)
             found += self._block(*block)
-        keys = [key for key, _ in found]
-        if any(a >= b for a, b in pairwise(keys)):
-            self.refuse("its keys are not sorted, or one stands there twice")
+            if any(a >= b for (a, _), (b, _) in pairwise(found[start:])):  # before the next block
+                self.refuse("its keys are not sorted, or one stands there twice")
         return found
 
     def varint(self, data: bytes, at: int) -> tuple[int, int]:
@@ -220,6 +221,8 @@ class _Table:
             length, at = self.varint(block, at)
             if shared > len(key) or at + own + length > end:
                 self.refuse("an entry is longer than its block")
+            if shared + own > _NAME_LIMIT:
+                self.refuse(f"a name has {shared + own} bytes; at most {_NAME_LIMIT} are read")
             key = key[:shared] + block[at : at + own]
             at += own
             found.append((key, block[at : at + length]))

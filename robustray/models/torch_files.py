@@ -80,8 +80,8 @@ class TorchBuilder(ArrayBuilder):
 
     def find(self, module: str, name: str) -> Any:
         """Return a function of ours, a type, or a stand-in for what is neither."""
-        if (found := self.functions.get((module, name))) is not None:
-            return found
+        if (module, name) in self.functions:
+            return self.functions[module, name]
         if module in ("torch", "torch.storage") and name in _STORAGES:
             return _STORAGES[name]
         if module == "torch" and name in _TYPES:

@@ -20,7 +20,7 @@ from robustray.models.constants import (
 )
 from robustray.models.errors import WeightsError
 from robustray.models.matching import LoadReport, find_weights
-from robustray.models.reading import read_file
+from robustray.models.reading import read_file, refuse_folder
 from robustray.models.tensor_bundle import files_of, index_of
 
 
@@ -115,6 +115,7 @@ def select_weights(
     ``drop_objects`` is that of `robustray.models.reading.read_file`.
     """
     path = Path(path)
+    refuse_folder(path)
     digest = _digest(path, sha256)
     content = read_file(path, drop_objects=drop_objects)
     fit = find_weights(content.values, content.container, model.state_dict(), format, path)

@@ -1,16 +1,20 @@
+import gzip
 import hashlib
+import tarfile
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 
 from robustray.data import load_dataset
 from robustray.data.files import read_part
-from robustray.data.readers import read_cifar
-from robustray.data.sources import OfficialFile, Part
+from robustray.data.readers import read_cifar, read_mnist
+from robustray.data.sources import SOURCES, OfficialFile, Part
 from robustray.errors import DataError
 from robustray.manifest.schema import DataConfig
 
-from .official import bomb, cifar_record, python2_pickle
+from .official import bomb, cifar_record, gzipped_idx, idx, python2_pickle
 
 
 def part_of(path, blob):
@@ -81,3 +85,50 @@ def test_a_root_that_can_not_be_written_is_the_users_error(tmp_path):
     blocked.write_text("")
     with pytest.raises(DataError, match="can't bring data to"):
         load_dataset(DataConfig(name="cifar10", download=True), blocked / "data")
+
+
+def test_an_unpacked_file_is_as_good_as_a_gzipped_one(tmp_path):
+    x, y = np.zeros((3, 2, 2), np.uint8), np.array([1, 2, 3], np.uint8)
+    files = []
+    for name, array in (("x", x), ("y", y)):
+        packed, plain = gzipped_idx(array), idx(array)
+        md5s = (hashlib.md5(blob).hexdigest() for blob in (packed, plain))  # noqa: S324
+        files.append(OfficialFile(f"{name}.gz", *md5s))
+    part = Part("train", tuple(files), 0, 3, read_mnist)
+    with pytest.raises(DataError, match=r"x\.gz is missing .*, and so is x\. "):
+        read_part("mnist", part, tmp_path, fetch=False)
+    (tmp_path / "x").write_bytes(idx(x))
+    (tmp_path / "y.gz").write_bytes(gzipped_idx(y))
+    assert part.read(read_part("mnist", part, tmp_path, fetch=False)).y_N.tolist() == [1, 2, 3]
+    (tmp_path / "x").write_bytes(idx(x) + b"1")
+    with pytest.raises(DataError, match=r"x is damaged: .*expected md5"):
+        read_part("mnist", part, tmp_path, fetch=False)
+    (tmp_path / "x.gz").write_bytes(gzipped_idx(x))
+    read_part("mnist", part, tmp_path, fetch=False)
+
+
+def test_an_archive_is_read_where_its_folder_is_missing(official):
+    root, path, blob, part = official
+    file = replace(part.files[0], archive=("cifar.tar.gz", "0" * 32))
+    part = replace(part, files=(file,))
+    with tarfile.open(root / "cifar.tar.gz", "w:gz") as archive:
+        archive.add(path, file.path)
+    path.unlink()
+    assert read_part("cifar10", part, root, fetch=False) == [blob]
+    whole = (root / "cifar.tar.gz").read_bytes()
+    for content, words in (
+        (whole[: len(whole) // 2], "damaged|can't be read"),
+        (b"no archive", "damaged"),
+        (gzip.compress(bytes(10240)), "it holds no cifar-10-batches-py/batch"),
+    ):
+        (root / "cifar.tar.gz").write_bytes(content)
+        with pytest.raises(DataError, match=words):
+            read_part("cifar10", part, root, fetch=False)
+
+
+@pytest.mark.parametrize("name", ["train", "t10k"])
+def test_the_digests_of_unpacked_mnist_are_those_of_its_content(shared_data, name):
+    part = SOURCES["mnist"].train[0] if name == "train" else SOURCES["mnist"].test[0]
+    for file in part.files:
+        content = gzip.decompress((shared_data / file.path).read_bytes())
+        assert hashlib.md5(content).hexdigest() == file.unpacked_md5  # noqa: S324

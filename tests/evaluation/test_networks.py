@@ -216,3 +216,28 @@ def test_preprocessing_hides_no_rude_network():
 
     with pytest.raises(ValueError, match="changes its input in place"):
         Standardized(Rude(), (0.5,), (0.5,))(torch.rand(2, 1, 8, 8))
+
+
+SMALL = {"name": "cifar_preact_resnet18", "width": 4, "depths": [1, 1, 1, 1], "pre_process": True}
+
+
+def test_constants_that_are_in_no_state_dict_are_a_part_of_the_network():
+    data = {"name": "cifar10"}
+    wanted = manifest(model=SMALL, weights="w", data=data)
+    described = describe_network(wanted, facts_of(wanted.data))
+    constants = [[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]]
+    assert described["standardisation"] == {"pre_process": constants}
+    plain = manifest(model=SMALL | {"pre_process": False}, weights="w", data=data)
+    assert "standardisation" not in describe_network(plain, facts_of(plain.data))
+    build_network(described)
+    described["standardisation"]["pre_process"][1][0] = 0.2471
+    with pytest.raises(UserError, match=r"0\.2471.* and this one with .*0\.247\b"):
+        build_network(described)
+
+
+@pytest.mark.parametrize("weights", [None, "nothing.pt"])
+def test_an_unknown_network_is_told_before_missing_weights(tmp_path, weights):
+    with pytest.raises(UserError, match=r"unknown model 'wrn_28_11'.*Did you mean wrn_28_10"):
+        find(tmp_path, model="wrn_28_11", weights=weights)
+    with pytest.raises(UserError, match="weights: are missing: name a file with --weights"):
+        find(tmp_path, model={"name": "preact_resnet", "depths": [1], "widths": [1]})

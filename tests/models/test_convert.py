@@ -161,3 +161,26 @@ def test_models_are_listed_and_described(capsys):
         assert words in out
     assert main(["models", "nothing"]) == 2
     assert "unknown model" in capsys.readouterr().err
+
+
+def make(width: int = 4) -> torch.nn.Module:
+    """A user's own network."""
+    return torch.nn.Linear(width, 2)
+
+
+def test_a_users_network_is_converted(tmp_path, capsys):
+    source = make()
+    torch.save({"net": {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "w")
+    command = ["weights", "convert", str(tmp_path / "w"), "--output", str(tmp_path / "out")]
+    command += ["--model", "tests.models.test_convert:make"]
+    assert main(command) == 0
+    target = make()
+    load_weights(target, tmp_path / "out")
+    assert torch.equal(target.weight, source.weight)
+    for more, words in (
+        (["--set", "width=5"], "1 mismatched: weight"),
+        (["--set", "depth=5"], "unexpected keyword argument 'depth'"),
+        (["--published", "any"], "of a model of the catalogue"),
+    ):
+        assert main([*command, *more]) == 2
+        assert words in capsys.readouterr().err

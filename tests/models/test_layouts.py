@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustray.models import WeightsError, create_model, load_weights
+from robustray.models import LoadReport, WeightsError, create_model, load_weights
 from robustray.models.layouts import our_name
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
@@ -144,3 +144,109 @@ def test_own_names_are_never_changed():
     assert our_name("blocks.0.bn1.weight", {"norm1.weight"}) == "blocks.0.bn1.weight"
     assert our_name("module.bn1.weight", set()) == "norm1.weight"
     assert our_name("a.convShortcut.weight", set()) == "a.shortcut.0.weight"
+
+
+def norm(value: float = 1.0) -> nn.Module:
+    model = nn.BatchNorm2d(3)
+    nn.init.constant_(model.weight, value)
+    return model
+
+
+def named(prefix: str, value: float = 1.0) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in norm(value).state_dict().items()}
+
+
+def load(tmp_path, content, format="auto", **options) -> tuple[nn.Module, LoadReport]:
+    torch.save(content, tmp_path / "w.pt", **options)
+    model = norm(5.0)
+    report = load_weights(model, tmp_path / "w.pt", format)
+    return model, report
+
+
+PLACES = {
+    "net": ({"net": named("", 2), "acc": 94.2}, "net"),
+    "a wrapper of no known name": ({"weights": named("learner.inner.", 2)}, "weights"),
+    "deep": ({"a": {"b": [{"c": named("module._orig_mod.", 2)}]}}, "a.b.0.c"),
+    "a list": ([named("", 2)], "0"),
+    "beside numbers": ({**named("", 2), "epoch": 3, "lr": 0.1}, "bare"),
+    "beside counters": ({**named("module.", 2), "n_averaged": torch.tensor(5)}, "bare"),
+    "beside an optimizer": (
+        {"net": named("", 2), "optimizer": {"momentum": named("", 3)}}, "net"),
+    "the same twice": ({"ema": named("", 2), "last": named("module.", 2)}, "ema"),
+    "arrays": ({"net": {k: v.numpy() for k, v in named("", 2).items()}}, "net"),
+    "a parameter": ({"net": {k: nn.Parameter(v) if v.is_floating_point() else v
+                             for k, v in named("", 2).items()}}, "net"),
+    "an averaged counter": (
+        {**named("", 2), "num_batches_tracked": torch.tensor([7.5])}, "bare"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PLACES)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_weights_are_found_by_the_networks_names(tmp_path, case, legacy):
+    content, place = PLACES[case]
+    model, report = load(tmp_path, content, _use_new_zipfile_serialization=not legacy)
+    assert model.weight.tolist() == [2, 2, 2]
+    assert report.format == place
+
+
+def test_several_that_fit_and_differ_are_refused_until_one_is_named(tmp_path):
+    content = {"state_dict": named("", 2), "state_dict_ema": named("module.", 3)}
+    with pytest.raises(WeightsError, match=r"different values .*: state_dict, state_dict_ema;"):
+        load(tmp_path, content)
+    assert load(tmp_path, content, "state_dict_ema")[0].weight[0] == 3
+    content = {"model": {**named("teacher.", 2), **named("student.", 3)}}
+    with pytest.raises(WeightsError, match=r"different values .*model.student, model.teacher;"):
+        load(tmp_path, content)
+    assert load(tmp_path, content, "model.student")[0].weight[0] == 3
+    nets = {"nets": [named("", 2), named("", 3)]}
+    assert load(tmp_path, nets, "nets.1")[0].weight[0] == 3
+    with pytest.raises(ValueError, match=r"unknown format .*nets.0, nets.1|nets.1, nets.0"):
+        load(tmp_path, nets, "nets.2")
+
+
+def test_what_stands_beside_the_network_is_ignored_only_by_hand(tmp_path):
+    content = {"state_dict": {**named("model.", 2), "temperature": torch.tensor(3.0)}}
+    with pytest.raises(WeightsError, match=r"unexpected: temperature\n.*format state_dict.model"):
+        load(tmp_path, content)
+    model, report = load(tmp_path, content, "state_dict.model")
+    assert model.weight[0] == 2
+    assert report.ignored == ("temperature",)
+
+
+@pytest.mark.parametrize("names", [("0.mean", "0.std"), ("normalize.mu", "normalize.sigma")])
+def test_constants_of_a_layer_before_the_network_are_compared(tmp_path, names):
+    whole = {**named("1.", 2), names[0]: torch.zeros(3), names[1]: torch.ones(3)}
+    assert len(load(tmp_path, whole)[1].constants) == 2
+    with pytest.raises(WeightsError, match="standardises the input"):
+        load(tmp_path, whole | {names[0]: torch.full((3,), 0.5)})
+
+
+def test_a_file_without_weights_is_told_with_what_it_holds(tmp_path):
+    content = {"epoch": 3, "note": "none", "history": [1.0], "optimizer": named("")}
+    with pytest.raises(WeightsError, match=r"epoch \(int\), note \(str\), history \(list of 1\)"):
+        load(tmp_path, content)
+
+
+def test_counters_carry_nothing(tmp_path):
+    state = named("", 2)
+    del state["num_batches_tracked"]
+    model, report = load(tmp_path, state)
+    assert report.filled == ("num_batches_tracked",)
+    assert model.num_batches_tracked == 0
+    frozen = nn.BatchNorm2d(3, track_running_stats=False)
+    extra = {"weight": torch.ones(3), "bias": torch.ones(3), "num_batches_tracked": torch.ones(1)}
+    torch.save(extra, tmp_path / "w.pt")
+    assert load_weights(frozen, tmp_path / "w.pt").ignored == ("num_batches_tracked",)
+
+
+def test_nan_is_the_same_as_nan(tmp_path):
+    """A diverged network loads, so that it can be judged and named."""
+    model, _ = load(tmp_path, {"ema": named("", float("nan")), "last": named("", float("nan"))})
+    assert model.weight.isnan().all()
+
+
+def test_a_file_that_contains_itself_comes_to_an_end(tmp_path):
+    content: dict = {"net": named("", 2)}
+    content["self"] = [content, content]
+    assert load(tmp_path, content)[0].weight[0] == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,45 @@ def test_the_command_says_what_it_left_out(tmp_path, capsys):
     assert "--drop-objects" in capsys.readouterr().err
     assert main([*command, "--drop-objects"]) == 0
     assert "Schedule" in capsys.readouterr().out
+
+
+PAGE = b"<!DOCTYPE html><html><head><title>Quota  exceeded</title></head></html>"
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it is empty$"),
+        (PAGE, r"a web page \('Quota exceeded'\)"),
+        (LFS, "git lfs pull"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),
+        (gzip.compress(b"1"), "unpack it first"),
+        (b"PK\5\6" + bytes(18), "holds nothing"),
+        (b"\x80\x02.", "takes more from its stack"),
+        (b"some text", "begins with b'some text'"),
+        (b"\x02" + bytes(7) + b"{}", "it holds nothing"),
+    ],
+)
+@pytest.mark.parametrize("name", ["w.pt", "w.npz", "w.safetensors"])
+def test_what_is_no_file_of_weights_is_told(tmp_path, content, words, name):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=words) as caught:
+        load_weights(create_model("preact_resnet", **OPTIONS), tmp_path / name)
+    assert not str(caught.value).rstrip().endswith(":")
+
+
+def test_a_folder_is_told_with_what_it_holds(tmp_path):
+    (tmp_path / "best.pt").touch()
+    with pytest.raises(WeightsError, match=r"is a folder; name a file in it \(best\.pt\)"):
+        load_weights(create_model("preact_resnet", **OPTIONS), tmp_path)
+
+
+def test_numbers_of_numpy_are_no_foreign_objects(tmp_path):
+    import numpy as np
+
+    best = np.float64(0.5)
+    torch.save({"best": best, "curve": np.arange(3.0)}, tmp_path / "w.pt")
+    content = read_file(tmp_path / "w.pt")
+    assert content.values["best"] == 0.5
+    assert content.dropped == ()

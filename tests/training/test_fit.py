@@ -15,6 +15,7 @@ from torch import nn
 
 from robustray.attacks import ThreatModel, evaluate
 from robustray.data import Split, load_dataset
+from robustray.errors import UserError
 from robustray.manifest.schema import (
     Augmentation,
     DataConfig,
@@ -25,6 +26,7 @@ from robustray.manifest.schema import (
     ThreatConfig,
 )
 from robustray.models import create_model
+from robustray.models.layers import Standardize
 from robustray.random import derive_seed
 from robustray.training import EpochReport, FitResult, TrainingState, fit
 
@@ -94,6 +96,8 @@ import sys
 from pathlib import Path
 import torch
 from tests.training.small import tiny, toy_data, toy_recipe
+from robustray.errors import UserError
+from robustray.models.layers import Standardize
 from robustray.training import TrainingState, fit
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])
@@ -158,6 +162,19 @@ def test_another_runs_state_is_refused() -> None:
     other = replace(toy_data(), digest="other")
     with pytest.raises(ValueError, match="data 'toy-digest', not 'other'"):
         fit(tiny(), other, toy_recipe(), seed=3, resume=states[0])
+
+
+def behind(mean: float) -> torch.nn.Module:
+    return torch.nn.Sequential(Standardize((mean,), (0.5,)), tiny())
+
+
+def test_a_state_of_another_standardisation_is_refused() -> None:
+    _, _, states = run(behind(0.25), toy_recipe(), stop_after=1)
+    assert states[0].info["standardisation"] == {"0": [[0.25], [0.5]]}
+    with pytest.raises(UserError, match=r"0\.25.* and this one with .*0\.26"):
+        run(behind(0.26), toy_recipe(), resume=states[0])
+    del states[0].info["standardisation"]  # as before they were recorded
+    run(behind(0.25), toy_recipe(), resume=states[0])
 
 
 def test_selects_the_earliest_best_epoch_and_reports_it() -> None:

@@ -1,5 +1,6 @@
 """Downloads from a real server: resumed, corrupted, web pages, redirects, too large."""
 
+import gzip
 import hashlib
 import io
 import socket
@@ -320,4 +321,62 @@ def test_links_and_devices_are_refused(tmp_path, type_):
         info.type, info.linkname = type_, "/etc/passwd"
         file.addfile(info)
     with pytest.raises(DownloadError, match="a link or a device"):
+        unpack(tmp_path / "x", tmp_path / "to", "tar", limit=100)
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("change", ["edited", "longer", "gone", "new", "link"])
+def test_what_an_archive_became_is_verified_and_made_anew(server, tmp_path, kind, change):
+    said: list[str] = []
+    server.files["/w.pt"] = File(archive(kind, [("a/b", b"111"), ("c", b"22")]))
+    cache, wanted = (
+        Cache(tmp_path, Fetcher(private=True, say=said.append)),
+        record(server, archive=kind),
+    )
+    (fetched,) = cache.fetch(wanted)
+    assert [state for _, state in cache.verify(wanted)] == ["trusted"]
+    target = fetched.path / "a/b"
+    if change == "gone":
+        target.unlink()
+    elif change == "new":
+        target = fetched.path / "a/new"
+        target.write_bytes(b"1")
+    elif change == "link":
+        target.unlink()
+        target.symlink_to(fetched.path / "c")
+    else:
+        target.write_bytes(b"112" if change == "edited" else b"1111")
+    name = str(target.relative_to(fetched.path))
+    assert [state for _, state in cache.verify(wanted)] == ["DAMAGED"]
+    assert cache.changed(wanted, wanted.files[0]) == [f"w.pt.d/{name}"]
+    (again,) = cache.fetch(wanted)
+    assert (again.path / "a/b").read_bytes() == b"111"
+    assert not (again.path / "a/new").exists()
+    assert any(name in line for line in said)
+    assert [state for _, state in cache.verify(wanted)] == ["trusted"]
+
+
+def test_what_was_imported_is_verified(server, tmp_path, fetcher):
+    cache, wanted = Cache(tmp_path / "zoo", fetcher), record(server, sha256=DIGEST)
+    cache.fetch(wanted)
+    output = tmp_path / "w.safetensors"
+    output.write_bytes(b"imported")
+    cache.note_import(wanted, wanted.files, output)
+    assert [state for _, state in cache.verify(wanted)] == ["ok"]
+    output.write_bytes(b"edited")
+    assert [state for _, state in cache.verify(wanted)] == ["DAMAGED"]
+    assert cache.changed(wanted, wanted.files[0]) == [str(output)]
+    output.unlink()
+    assert [state for _, state in cache.verify(wanted)] == ["ok"]
+
+
+def test_a_head_of_a_tar_archive_that_claims_much_is_refused(tmp_path):
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 3 << 30
+    content = io.BytesIO()
+    with gzip.GzipFile(fileobj=content, mode="wb", compresslevel=1) as file:
+        file.write(info.tobuf())
+        file.write(bytes(1 << 20))
+    (tmp_path / "x").write_bytes(content.getvalue())
+    with pytest.raises(DownloadError, match=r"a head claims 3221225\d* bytes"):
         unpack(tmp_path / "x", tmp_path / "to", "tar", limit=100)
