@@ -52,7 +52,7 @@ from robustray.attacks.gradients import is_correct
 from robustray.attacks.upstream import run_attack_upstream
 from robustray.evaluation.reference import evaluate_reference, run_reference
 from robustray.evaluation.reference_attacks import find_package
-from robustray.manifest.fields import read_fraction
+from robustray.manifest.fields import read_number
 
 SEEDS = (0, 1, 2, 3, 4)
 TOLERANCE = 0.2  # points of robust accuracy
@@ -285,7 +285,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", choices=CASES, default="resnet4b-2")
     parser.add_argument("--n", type=int, default=500, help="images")
     parser.add_argument("--norm", choices=("linf", "l2", "l1"), default="linf")
-    parser.add_argument("--eps", type=read_fraction, help="default: that of the model")
+    parser.add_argument("--eps", type=read_number, help="default: that of the model")
     parser.add_argument("--suite", default="autoattack-standard")
     parser.add_argument("--alone", action="store_true", help="each attack by itself as well")
     parser.add_argument("--compatible", action="store_true", help="in lockstep; see above")

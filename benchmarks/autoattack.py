@@ -48,7 +48,7 @@ from robustray.attacks.context import judging
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
 from robustray.attacks.gradients import is_correct
 from robustray.evaluation.reference_attacks import find_package
-from robustray.manifest.fields import read_fraction
+from robustray.manifest.fields import read_number
 from robustray.models import profile
 
 SUITE = "autoattack-standard"
@@ -327,7 +327,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", choices=CASES, default="resnet4b-2")
     parser.add_argument("--n", type=int, default=500, help="images")
     parser.add_argument(
-        "--eps", type=read_fraction,
+        "--eps", type=read_number,
         help="default: that of the model; with random weights, one that PGD-10 mostly fails at",
     )  # fmt: skip
     parser.add_argument("--norm", choices=NORMS, default="linf")

@@ -10,6 +10,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +47,7 @@ CASES = {
     "random-small": Case("random_small", 0.0, "random"),
 }
 # Without any file: random weights, random images, and the network's own answers as labels.
-RANDOM: dict[str, tuple[str, dict[str, object]]] = {
+RANDOM: dict[str, tuple[str, dict[str, Any]]] = {
     "random_wrn_28_10": ("wrn_28_10", {}),
     "random_small": ("preact_resnet", {"depths": (1, 1, 1), "widths": (0.25, 0.25, 0.25)}),
 }

@@ -14,7 +14,7 @@ from typing import Any
 
 from ray._private.ray_constants import DEBUG_AUTOSCALING_STATUS
 from ray.autoscaler.v2.utils import is_autoscaler_v2
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+from ray.core.generated import autoscaler_pb2
 from ray.experimental.internal_kv import _internal_kv_get, internal_kv_get_gcs_client
 from ray.util.placement_group import PlacementGroup
 
@@ -60,8 +60,10 @@ def ask_about(group: PlacementGroup) -> Answer:
         starting = Counter(report["pending_launches"])
         starting.update(kind for _, kind, _ in report["pending_nodes"])
         return Answer(words=_tell(starting, []))
-    reply: Any = GetClusterStatusReply()
-    reply.ParseFromString(internal_kv_get_gcs_client().get_cluster_status(timeout_s=10))
+    messages: Any = autoscaler_pb2  # its names are made at run time
+    reply = messages.GetClusterStatusReply()
+    server: Any = internal_kv_get_gcs_client()
+    reply.ParseFromString(server.get_cluster_status(timeout_s=10))
     state = reply.autoscaling_state
     starting = Counter(one.ray_node_type_name for one in state.pending_instances)
     for request in state.pending_instance_requests:
