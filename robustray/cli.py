@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from robustray.manifest import (
     load_manifest,
     study_id,
 )
+from robustray.redaction import redact
 
 EXIT_OK, EXIT_FAILED_TRIALS, EXIT_PROGRAM, EXIT_INTERRUPTED = 0, 1, 1, 130
 
@@ -73,7 +75,19 @@ def main(
         print("stopped; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception as error:
-        return _tell(error)
+        return EXIT_OK if _has_no_reader(error) else _tell(error)
+
+
+def _has_no_reader(error: Exception) -> bool:
+    """Tell whether whoever read our output has left, as ``head`` does; then print to nobody."""
+    if not isinstance(error, BrokenPipeError):
+        return False
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _tell(error: Exception) -> int:
@@ -90,7 +104,7 @@ def _tell(error: Exception) -> int:
 
 def _named(error: Exception) -> str:
     """Return a library's error as one line that tells its class."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+    return redact(f"{type(error).__name__}: {' '.join(str(error).split())}")[:500]
 
 
 def _plan(options: argparse.Namespace) -> int:

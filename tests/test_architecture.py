@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "robustray"
 SCIENCE = {"attacks", "data", "models", "training", "smoothing", "alignment", "random"}
 RUNNERS = {"sweeps", "evaluation", "cluster", "reports", "store", "tracking", "pipelines", "zoo"}
-BESIDE = {"manifest", "errors", "faults"}
+BESIDE = {"manifest", "errors", "faults", "redaction"}
 ENGINES = {"ray", "mlflow", "boto3", "botocore"}
 
 

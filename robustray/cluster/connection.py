@@ -16,6 +16,7 @@ import ray
 
 from robustray.errors import MachineError
 from robustray.faults import find_fault
+from robustray.redaction import redact
 
 # Tune must not retry, snapshot often, write result files or print: the store holds the state.
 _TUNE_SETTINGS = {
@@ -107,7 +108,7 @@ def _start(words: str, **settings: Any) -> None:
         said = next((line for line in str(error).splitlines() if line.strip()), "no reason given")
         fault = find_fault(error)
         remedy = f"; {fault.remedy}" if fault and fault.kind != "preemption" else ""
-        raise MachineError(f"{words}: {said.strip()[:400]}{remedy}") from error
+        raise MachineError(f"{words}: {redact(said.strip())[:400]}{remedy}") from error
 
 
 def _check_answers(address: str) -> None:

@@ -18,15 +18,14 @@ from robustray.data import data_root
 from robustray.data.sources import SOURCES
 from robustray.errors import DataError, MachineError, StoreError, UserError
 from robustray.manifest import DataConfig
+from robustray.redaction import redact
 from robustray.store import LocalStore, ObjectStore, open_store
-from robustray.store.patience import redact as hide_secrets
 from robustray.store.staged_data import where_is
 from robustray.tracking import (
     MlflowSink,
     RecordRejectedError,
     TrackingUnavailableError,
     default_tracking_uri,
-    redact,
 )
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
@@ -71,7 +70,7 @@ def examine(config: DataConfig | None) -> Iterator[Finding]:
             state, words = FAIL, str(error)
         except Exception as error:  # the other lines are wanted all the same
             state, words = FAIL, f"{type(error).__name__}: {error}"
-        yield Finding(name, state, hide_secrets(redact(" ".join(words.split()))))
+        yield Finding(name, state, redact(" ".join(words.split())))
 
 
 def preflight(config: DataConfig | None, say: Callable[[str], None]) -> None:

@@ -16,6 +16,7 @@ from robustray.manifest import Resources
 
 _LOOK_S = 2.0
 _TELL_S = 15.0
+_IDLE_S = 60.0
 
 
 class NoRoomError(UserError):
@@ -53,7 +54,7 @@ def find_room(
     """
     capacity = read_capacity()
     if resources.gpus > 0 and not has_gpu(capacity):
-        refusal = _try_to_grow(resources, say) if capacity.grows else UserError(no_gpu)
+        refusal = _try_to_grow(resources, say, cpus_do) if capacity.grows else UserError(no_gpu)
         if refusal is None:
             return resources
         if not cpus_do:
@@ -65,16 +66,21 @@ def find_room(
     return resources
 
 
-def _try_to_grow(resources: Resources, say: Callable[[str], None]) -> NoRoomError | None:
+def _try_to_grow(
+    resources: Resources, say: Callable[[str], None], cpus_do: bool
+) -> UserError | MachineError | None:
     try:
-        wait_for_room(resources, say)
-    except NoRoomError as error:
+        wait_for_room(resources, say, insist=not cpus_do)
+    except (NoRoomError, MachineError) as error:
         return error
     return None
 
 
-def wait_for_room(resources: Resources, say: Callable[[str], None]) -> None:
+def wait_for_room(resources: Resources, say: Callable[[str], None], *, insist: bool = True) -> None:
     """Ask the autoscaler for the room of one trial, and wait until it is there.
+
+    Who does not ``insist`` takes no for an answer that others' use of the nodes may explain, and
+    waits no longer than a minute for an autoscaler that does nothing about the request.
 
     Raises
     ------
@@ -95,7 +101,7 @@ def wait_for_room(resources: Resources, say: Callable[[str], None]) -> None:
     # A placement group, unlike `request_resources`, is one driver's own and dies with it.
     group = placement_group([bundle] * (resources.min_workers or resources.workers))
     try:
-        _wait(group, resources, begun + patience_s, until, say)
+        _wait(group, resources, begun + patience_s, until, say, insist)
     finally:
         remove_placement_group(group)
     say(f"there is room after {time.monotonic() - begun:.0f} s")
@@ -107,13 +113,15 @@ def _wait(
     deadline: float,
     until: str,
     say: Callable[[str], None],
+    insist: bool,
 ) -> None:
     begun = told = time.monotonic()
     while not group.wait(min(_LOOK_S, max(0.1, deadline - time.monotonic()))):
         now, answer = time.monotonic(), Answer()
         with contextlib.suppress(RpcError):  # whoever is away now is asked again
             answer = ask_about(group)
-        if answer.refused and not answer.contested:
+        idle = not answer.words and now - begun > _IDLE_S
+        if (answer.refused and not (insist and answer.contested)) or (idle and not insist):
             raise NoRoomError(_refusal(resources))
         words = "it can start no more while others use its nodes" if answer.refused else ""
         words = answer.words or words or "it has not begun to start any"

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
-import re
 import threading
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from robustray.errors import StoreUnavailableError
+from robustray.redaction import redact
 
 T = TypeVar("T")
 logger = logging.getLogger("robustray.store")
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 15.0
-_SECRETS = (
-    *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
-    *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "RAY_AUTH_TOKEN"),
-)
 
 
 class Patience:
@@ -113,13 +108,3 @@ class Patience:
             last, waited = self._waiting == 0, time.monotonic() - self._since
         if last:
             logger.warning("%s: %s after %.1f s", self.place, outcome, waited)
-
-
-def redact(text: str) -> str:
-    """Take credentials out of a message: those of addresses and of the environment."""
-    text = re.sub(r"//[^/@\s]+@", "//***@", text)
-    for name in _SECRETS:
-        secret = os.environ.get(name, "")
-        if len(secret) >= 8:
-            text = text.replace(secret, "***")
-    return text

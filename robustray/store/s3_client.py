@@ -13,8 +13,8 @@ from botocore.exceptions import BotoCoreError
 from botocore.loaders import create_loader
 
 from robustray.errors import StoreError
+from robustray.redaction import redact
 from robustray.store.objects import is_key
-from robustray.store.patience import redact
 
 _URI = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:/(.*))?")
 # Service descriptions, which take most of the time that it takes to make a client.

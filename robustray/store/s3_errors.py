@@ -8,7 +8,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from robustray.errors import CorruptObjectError, StoreError
-from robustray.store.patience import redact
+from robustray.redaction import redact
 
 PASSING: tuple[type[Exception], ...] = (
     BotoCoreError,

@@ -18,6 +18,7 @@ import torch
 
 from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError, UserError
 from robustray.faults import causes, find_fault
+from robustray.redaction import redact
 from robustray.store import NotFoundError, ObjectStore, read_sealed, seal
 from robustray.sweeps.queue import Failure
 
@@ -57,7 +58,7 @@ def conclude(
     store: ObjectStore, prefix: str, attempt: Attempt, outcome: str, error: BaseException | None
 ) -> Attempt:
     """Write down how an attempt ended; ``outcome`` is "finished" or a failure's kind."""
-    trace = "".join(traceback.format_exception(error)) if error else ""
+    trace = redact("".join(traceback.format_exception(error))) if error else ""
     message = one_line(error) if error else ""
     done = replace(attempt, ended_ms=_now_ms(), outcome=outcome, message=message, traceback=trace)
     store.put(_key(prefix, attempt.number), _encode(done))
@@ -175,7 +176,7 @@ def cpu_name() -> str:
 
 def one_line(error: BaseException) -> str:
     """Return an exception as one short line for tables; a machine's fault with its remedy."""
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+    text = redact(f"{type(error).__name__}: {' '.join(str(error).split())}")[:500]
     fault = find_fault(error)
     return f"{text}; {fault.remedy}" if fault and fault.kind != "preemption" else text
 

@@ -5,12 +5,13 @@ is in the store, anybody can make `RunRecord`s, and an `Uploader` brings them to
 answers. Sending a record twice changes nothing.
 """
 
+from robustray.redaction import redact
 from robustray.tracking.faults import RecordRejectedError, TrackingUnavailableError
 from robustray.tracking.journal import Journal, read_journal
 from robustray.tracking.mlflow_sink import MlflowSink
 from robustray.tracking.records import MetricPoint, RunRecord
 from robustray.tracking.uploader import Uploader
-from robustray.tracking.uris import default_tracking_uri, redact, ui_command
+from robustray.tracking.uris import default_tracking_uri, ui_command
 
 __all__ = [
     "Journal",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -11,10 +10,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from robustray.errors import UserError
+from robustray.redaction import redact
 
 _DATABASES = ("postgresql", "mysql", "mssql")
-_USERINFO = re.compile(r"(?<=://)[^\s/]*@")
-_SECRET = re.compile(r"(?i)((?:password|passwd|pwd|token|secret)=)[^&\s'\"]+")
 
 
 def default_tracking_uri() -> str:
@@ -76,11 +74,6 @@ def sqlite_file(uri: str) -> Path | None:
     if not uri.startswith("sqlite:///"):
         return None
     return Path(uri.removeprefix("sqlite:///").partition("?")[0])
-
-
-def redact(text: str) -> str:
-    """Return the text with user names, passwords and tokens of URIs replaced by ``***``."""
-    return _SECRET.sub(r"\1***", _USERINFO.sub("***@", text))
 
 
 def _check_address(uri: str) -> None:
