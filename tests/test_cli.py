@@ -168,7 +168,7 @@ def test_an_s3_server_that_does_not_answer(folder, capsys, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-value")
-    assert main(["run", "--manifest", "small.yaml"]) == 2
+    assert main(["run", "--manifest", "small.yaml"]) == 3
     message = capsys.readouterr().err
     assert "s3://bucket/prefix" in message
     assert "a-secret-value" not in message

@@ -131,6 +131,7 @@ def _attack(
         seed=seed,
         batch_size=batch_size,
         index=index_N,
+        check=False,
     )
     return found.x_adv.reshape(x.shape).to(x)
 

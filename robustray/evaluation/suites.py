@@ -42,7 +42,7 @@ MODES = {
 def suite_of(manifest: Evaluation, threat: ThreatModel, engine: Engine) -> Suite:
     """Return the suite of an evaluation; see `resolve_suite`."""
     items, mode = manifest.suite, manifest.suite_mode
-    return resolve_suite(items, threat, engine, manifest.search_dtype, mode)
+    return resolve_suite(items, threat, engine, manifest.search_dtype, mode=mode)
 
 
 def curve_suite_of(manifest: Evaluation, threat: ThreatModel, engine: Engine) -> Suite:
@@ -75,6 +75,7 @@ def resolve_suite(
     threat: ThreatModel,
     engine: Engine,
     search_dtype: str,
+    *,
     mode: str | None = None,
     field: str = "suite",
 ) -> Suite:

@@ -56,7 +56,7 @@ def check_judging(judging: Judging) -> None:
             wanted["multipliers.suite"] = judging.multipliers.suite
         for field, items in wanted.items():
             if items is not None:
-                resolve_suite(items, threat, engine, "float32", field)
+                resolve_suite(items, threat, engine, "float32", field=field)
 
 
 def judging_passes(judging: Judging, available: int) -> float:
