@@ -9,6 +9,12 @@ from pathlib import Path
 import pytest
 import ray
 import torch
+from hypothesis import settings
+
+# In CI the same examples each time: a landing does not hang on luck. Elsewhere new ones.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
