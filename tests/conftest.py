@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -22,24 +24,37 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 pytest_plugins = ["tests.fixtures_servers"]
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests stay together when several processes share the work (pytest-xdist).
-
-    A file's tests do. So do all that concern a Ray of this process: those that start one of their
-    own or expect none come first, then those that share one. That group is the longest, so it
-    is begun first.
-    """
+    """Put first what starts a Ray in this process or expects none, then what shares one."""
     items.sort(key=_rank)
-    for item in items:
-        together = "ray" if _rank(item) < 2 else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(together))
 
 
 def _rank(item: pytest.Item) -> int:
     if item.get_closest_marker("without_ray"):
         return 0
     return 1 if "local_ray" in getattr(item, "fixturenames", ()) else 2
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Let processes share the tests by files; all files that concern a Ray of theirs are one.
+
+    Marks can't say so: the `xdist_group` of pytest-xdist 3.8 has no effect under pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "ray" if _concerns_ray(config.rootpath / file) else file
+
+    return ByFile(config, log)
+
+
+@cache
+def _concerns_ray(file: Path) -> bool:
+    text = file.read_text()
+    return "local_ray" in text or "without_ray" in text
 
 
 @pytest.fixture(scope="session", autouse=True)
