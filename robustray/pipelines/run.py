@@ -21,7 +21,13 @@ from robustray.manifest import Manifest, dump_manifest, study_id
 from robustray.pipelines.tracked import job_run
 from robustray.pipelines.work import Context, Job, Product, attempt_job, read_file, read_result
 from robustray.reports.files import write_atomically
-from robustray.store import CheckpointStore, ObjectStore, canonical_json, is_damaged
+from robustray.store import (
+    CheckpointStore,
+    NotFoundError,
+    ObjectStore,
+    canonical_json,
+    is_damaged,
+)
 from robustray.sweeps import attempts
 from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.progress import Telling
@@ -214,7 +220,10 @@ class _Driver:
             self._bar.say(f"step {self._seen} of {self._steps}, {minutes:.0f} min in this attempt")
 
     def _last_metrics(self, step: int) -> dict[str, float]:
-        events = self._checkpoints.record(step).info["journal"]
+        try:
+            events = self._checkpoints.record(step).info["journal"]
+        except NotFoundError:  # damaged, and the log says so; the worker finds that out too
+            return {}
         return next((e["metrics"] for e in reversed(events) if e["event"] == "epoch"), {})
 
     def _ended(self, reference: ray.ObjectRef) -> None:

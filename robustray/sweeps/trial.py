@@ -45,8 +45,8 @@ from robustray.sweeps.checkpointing import (
     keep_partial,
     kept_epochs,
     load_selected,
+    read_digest,
     resume_state,
-    selected_name,
 )
 from robustray.sweeps.context import Report, TrialContext, TrialJob, opened
 from robustray.sweeps.grid import build_model
@@ -156,7 +156,6 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
     metrics = attack(context, model, data)
     if not context.commits:
         return {}
-    selected = context.checkpoints.record(epoch)
     return {
         "trial": trial.name,
         "model": trial.model.model_dump(mode="json", exclude_none=True),
@@ -165,7 +164,7 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
         "epochs": fitted.epochs,
         "selected_epoch": epoch,
         "validation_accuracy": fitted.best_accuracy,
-        "weights_sha256": selected.files[selected_name(selected)]["sha256"],
+        "weights_sha256": read_digest(context, epoch),
         "metrics": metrics,
     }
 
