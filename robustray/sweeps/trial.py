@@ -31,9 +31,9 @@ from robustray.manifest import DataConfig
 from robustray.random import derive_seed
 from robustray.store import (
     CheckpointStore,
+    NotFoundError,
     ObjectStore,
     create_sealed,
-    is_damaged,
     open_store,
     read_sealed,
 )
@@ -240,18 +240,21 @@ def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
 def find_result(store: ObjectStore, prefix: str) -> Document | None:
     """Return what `read_result` does, and whether the result carried its digest."""
     key, name = f"{prefix}/result.json", prefix.rpartition("/")[2]
-    if not store.exists(key):
+    try:
+        found = read_sealed(store, key)
+    except NotFoundError:
         return None
-    found = read_sealed(store, key)
     if found.content.get("trial") != name or not found.content.keys() >= _RESULT:
         raise CorruptObjectError(f"{key} is damaged: it is no result of {name}")
     return found
 
 
 def has_result(store: ObjectStore, prefix: str) -> bool:
-    """Tell whether a trial or job is done; a damaged result is one that must be made again."""
-    key = f"{prefix}/result.json"
-    return store.exists(key) and not is_damaged(store, key)
+    """Tell whether a trial is done; a damaged result is one that must be made again."""
+    try:
+        return find_result(store, prefix) is not None
+    except CorruptObjectError:
+        return False
 
 
 def _conclude_quietly(
