@@ -6,7 +6,7 @@ import pytest
 
 from robustray.errors import UserError
 from robustray.store import LocalStore
-from robustray.store.naming import choose_id, last_attempt
+from robustray.store.naming import choose_id, newest_attempt
 
 KNOWN = ["mine-aa11", "mine2-bb22", "mine2-cc33", "other-dd44"]
 
@@ -24,7 +24,7 @@ def store(tmp_path):
 
 def choose(store, wanted, **options):
     return choose_id(
-        wanted, KNOWN, "studies", lambda id_: last_attempt(store, f"studies/{id_}"), **options
+        wanted, KNOWN, "studies", lambda id_: newest_attempt(store, f"studies/{id_}"), **options
     )
 
 
@@ -42,7 +42,7 @@ def test_an_equal_name_wins_over_a_beginning(store, wanted, id_):
 
 
 def test_of_several_with_one_name_the_newest_is_offered_first(store):
-    assert last_attempt(store, "studies/mine2-bb22") == 202
+    assert newest_attempt(store, "studies/mine2-bb22") == 202
     with pytest.raises(UserError, match=r"2 studies.*mine2-bb22, mine2-cc33"):
         choose(store, "mine2")
     store.put("studies/mine2-cc33/trials/t/attempts/0004.json", b'{"started_ms": 900}')
@@ -59,3 +59,10 @@ def test_nothing_is_found_by_less_than_was_asked_for(store):
         choose(store, "")
     with pytest.raises(UserError, match="names 0 studies"):
         choose(store, "oth", beginnings=False)
+
+
+def test_the_newest_attempt_is_found_wherever_its_key_sorts(store):
+    for number in range(100):
+        key = f"studies/other-dd44/trials/t{number:03}/attempts/0001.json"
+        store.put(key, json.dumps({"started_ms": 1000 - number}).encode())
+    assert newest_attempt(store, "studies/other-dd44") == 1000
