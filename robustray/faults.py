@@ -24,7 +24,7 @@ Kind = Literal["out_of_memory", "storage", "preemption"]
 
 # What the system says of a disk, and of files in general: the remedy for each.
 _DISK = {
-    errno.ENOSPC: "no space was left on {place}{free}: make room there, or set TMPDIR to a larger disk",
+    errno.ENOSPC: "no space was left on {place}{free}: make room there, or set TMPDIR elsewhere",
     errno.EDQUOT: "the quota of {place} is used up: make room there, or set TMPDIR to another disk",
     errno.EIO: "{place} fails to read or write: look at that disk, or use another machine",
     errno.EROFS: "{place} is mounted read-only: look at that disk, or set TMPDIR to another one",

@@ -202,7 +202,9 @@ def finished_trials(store: ObjectStore, study: Study) -> set[str]:
         As `read_trials`.
     """
     names = _trials_with(store, study, "result.json")
-    require_intact(study, for_each(lambda name: read_result(store, study.trial_prefix(name)), names))
+    require_intact(
+        study, for_each(lambda name: read_result(store, study.trial_prefix(name)), names)
+    )
     return names
 
 
