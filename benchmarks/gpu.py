@@ -259,6 +259,11 @@ def run_all(
     return outcomes
 
 
+def _leave(number: int, frame: object) -> None:
+    """End in order: whatever runs lets go of the GPU first."""
+    sys.exit(128 + number)
+
+
 def main() -> int:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(
@@ -274,6 +279,7 @@ def main() -> int:
     if unknown := set(options.again) - {item.name for item in items}:
         parser.error(f"--again: no item {sorted(unknown)}; {[item.name for item in items]}")
     machine = find_machine(options.device)
+    signal.signal(signal.SIGTERM, _leave)
     options.out.mkdir(parents=True, exist_ok=True)
     found = run_all(items, options.out.resolve(), machine, options.minutes, options.again)
     left = [item.name for item in items if item.name not in found]

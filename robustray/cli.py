@@ -253,10 +253,11 @@ def _status(options: argparse.Namespace) -> int:
 
     store = _store().impatient()
     wanted = [options.study] if options.study else list_studies(store)
-    jobs = [] if options.study or options.manifest else describe_jobs(store, JOBS)
+    one = options.study or options.manifest
+    jobs, damage = ([], []) if one else describe_jobs(store, JOBS)
     if options.manifest:
         wanted = [study_id(_sweep(options))]
-    if not wanted and not jobs:
+    if not wanted and not jobs and not damage:
         print(f"no study in {store.uri} yet")
     code = EXIT_OK
     for name in wanted:
@@ -267,6 +268,9 @@ def _status(options: argparse.Namespace) -> int:
             code = error.exit_code
     for line in jobs:
         print(line)
+    for line in damage:
+        print(f"error: {line}", file=sys.stderr)
+        code = CorruptObjectError.exit_code
     return code
 
 

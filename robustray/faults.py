@@ -24,7 +24,7 @@ Kind = Literal["out_of_memory", "storage", "preemption"]
 
 # What the system says of a disk, and of files in general: the remedy for each.
 _DISK = {
-    errno.ENOSPC: "{place} is full{free}: make room there, or set TMPDIR to a larger disk",
+    errno.ENOSPC: "no space was left on {place}{free}: make room there, or set TMPDIR elsewhere",
     errno.EDQUOT: "the quota of {place} is used up: make room there, or set TMPDIR to another disk",
     errno.EIO: "{place} fails to read or write: look at that disk, or use another machine",
     errno.EROFS: "{place} is mounted read-only: look at that disk, or set TMPDIR to another one",
@@ -52,9 +52,11 @@ _WORDS = {os.strerror(number).lower(): number for number in (*_DISK, errno.ENOME
     "disk i/o error": errno.EIO,
     "attempt to write a readonly database": errno.EROFS,
     "pytorchstreamwriter failed writing": errno.ENOSPC,
-    "unexpected pos": errno.ENOSPC,  # torch.save, whose writer came up short
-    "requested and": errno.ENOSPC,  # numpy: "9 requested and 3 written"
 }
+_SHORT = re.compile(  # of writers whose disk took less than it was given
+    r"unexpected pos \d+ vs \d+"  # torch.save
+    r"|\d+ requested and \d+ written"  # numpy
+)
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 _NO_ANSWER = {  # of urllib3, by name
     "NewConnectionError",
@@ -118,6 +120,8 @@ def _number(error: BaseException) -> int | None:
     text = str(error)
     if (match := _NUMBER.search(text)) is not None:
         return int(match[1])
+    if _SHORT.search(text) is not None:
+        return errno.ENOSPC
     return next((number for words, number in _WORDS.items() if words in text.lower()), None)
 
 
@@ -139,6 +143,8 @@ def _is_of_ray(error: BaseException) -> bool:
     names = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     if "ray.exceptions.RayTaskError" in names and getattr(error, "cause", None) is not None:
         return False
+    if "ray.exceptions.RuntimeEnvSetupError" in names:  # what a user gave can't be set up
+        return False
     return "ray.exceptions.RayError" in names
 
 
@@ -156,4 +162,4 @@ def _free(place: str) -> str:
         left = shutil.disk_usage(place.removeprefix("the disk of "))
     except OSError:
         return ""
-    return f" ({left.free / 2**20:,.0f} of {left.total / 2**20:,.0f} MiB are free)"
+    return f" ({left.free / 2**20:,.0f} of {left.total / 2**20:,.0f} MiB are free now)"

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -58,8 +61,42 @@ def test_an_item_that_takes_too_long_is_ended_with_its_children_and_keeps_its_fi
     text = KEEPS % ROWS + "; " + SLEEPS % mark
     found = run(tmp_path, code(text, "FIGURES", limit_s=4.0))
     assert (found["one"].state, found["one"].figures) == (TOO_LONG, ROWS)
-    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if mark.encode() in _read(p)]
-    assert not left
+    assert not _marked(mark)
+
+
+ONE_ITEM = """
+import sys
+from benchmarks import gpu
+gpu.find_machine = lambda device: {"device": "none"}
+gpu.list_items = lambda device, tiny: [gpu.Item("one", ("-S", "-c", %r), 60)]
+sys.exit(gpu.main())
+"""
+
+
+def test_whoever_ends_the_check_ends_its_item(tmp_path) -> None:
+    mark = f"mark-{time.monotonic_ns()}"
+    (tmp_path / "check.py").write_text(ONE_ITEM % (SLEEPS % mark))
+    command = [sys.executable, str(tmp_path / "check.py"), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        _wait_until(lambda: len(_marked(mark)) == 2)
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+        _wait_until(lambda: not _marked(mark))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _marked(mark: str) -> list[Path]:
+    return [p for p in Path("/proc").glob("[0-9]*/cmdline") if mark.encode() in _read(p)]
+
+
+def _wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _read(path: Path) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 
 import ray
 
-from robustray.errors import MachineError
+from robustray.errors import MachineError, UserError
 from robustray.faults import find_fault
 from robustray.redaction import redact
 
@@ -48,6 +48,7 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    patience_s = _GCS_SHARE * _read_timeout()
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address := os.environ.get("RAY_ADDRESS"):
         _check_answers(address)
@@ -57,21 +58,20 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
         local = {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
         _start("Ray can't be started on this machine", **local, **quiet)
     try:
-        with _watched(ray.get_runtime_context().gcs_address):
+        with _watched(ray.get_runtime_context().gcs_address, patience_s):
             yield
     finally:
         ray.shutdown()
 
 
 @contextmanager
-def _watched(address: str) -> Iterator[None]:
+def _watched(address: str, patience_s: float) -> Iterator[None]:
     """End this process with one line and exit code 3 where Ray's head (its GCS) is lost.
 
     Ray itself would end it a little later, from its own threads, with a page of C++ and exit
     code 1; nothing that is called here could catch that. The store has all that was committed.
     """
     ended = threading.Event()
-    patience_s = _GCS_SHARE * float(os.environ.get(_GCS_TIMEOUT, 60))
     threading.Thread(target=_watch, args=(address, patience_s, ended), daemon=True).start()
     try:
         yield
@@ -79,15 +79,33 @@ def _watched(address: str) -> Iterator[None]:
         ended.set()
 
 
+def _read_timeout() -> float:
+    """Return Ray's own patience with its head, in seconds.
+
+    Raises
+    ------
+    UserError
+        If the environment does not give a number.
+    """
+    given = os.environ.get(_GCS_TIMEOUT, "60")
+    try:
+        return float(given)
+    except ValueError as error:
+        raise UserError(f"{_GCS_TIMEOUT} is {given!r}; it is a number of seconds") from error
+
+
 def _watch(address: str, patience_s: float, ended: threading.Event) -> None:
     host, _, port = address.rpartition(":")
-    seen = time.monotonic()
+    silence, seen = 0.0, time.monotonic()
     while not ended.wait(_LOOK_S):
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_LOOK_S).close()
-            seen = time.monotonic()
+            silence, seen = 0.0, time.monotonic()
         except OSError as error:
-            if time.monotonic() - seen > patience_s and not ended.is_set():
+            # While this process was paused, the head was not silent.
+            now = time.monotonic()
+            silence, seen = silence + min(now - seen, 2 * _LOOK_S), now
+            if silence > patience_s and not ended.is_set():
                 sys.stdout.flush()
                 words = f"error: Ray's head at {address} is lost ({error.strerror or error}). "
                 os.write(2, f"{words}Nothing is lost; give the same command again\n".encode())

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 import ray
@@ -28,7 +29,9 @@ from robustray.sweeps.lease import Lease
 from robustray.sweeps.queue import Failure
 
 _ROUNDS = 4
-_SYSTEMATIC = 3  # units of one attack that fail, with none that works: it is not the images
+# Units of one attack that fail, with none that works, until it is not the images: so many, and
+# this share of them all; where there are fewer, all.
+_SYSTEMATIC, _SYSTEMATIC_SHARE = 10, 0.1
 
 
 class UnitError(MachineError):
@@ -258,10 +261,12 @@ class Driver:
     def _fails_everywhere(self, task: Task, unit: Unit) -> bool:
         """Count a unit that is given up; tell whether its attack has failed wherever it was tried.
 
-        One failure is no evidence, unless there is no other range.
+        A few failures are no evidence, unless there is no other range.
         """
         self._failed[unit.task, unit.position] += 1
-        if self._failed[unit.task, unit.position] < min(_SYSTEMATIC, len(task.ranges)):
+        total = len(task.ranges)
+        enough = min(total, max(_SYSTEMATIC, ceil(_SYSTEMATIC_SHARE * total)))
+        if self._failed[unit.task, unit.position] < enough:
             return False
         same = [task.unit(range_, unit.position).prefix for range_ in task.ranges]
         return not any(self._queue.is_done(prefix) for prefix in same)

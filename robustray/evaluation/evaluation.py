@@ -134,9 +134,11 @@ def run_evaluation(
     check_store(store)
     with connect():
         resources = pick_resources(store, manifest.resources, assume_yes, say)
-        plan = make_plan(prepared, store, on_gpu=on_gpu(resources))
-        say(describe_plan(plan))
-        with lease(store, plan.prefix, say) as held:
+        gpu = on_gpu(resources)
+        prefix = make_plan(prepared, store, on_gpu=gpu, dry=True).prefix
+        with lease(store, prefix, say) as held:
+            plan = make_plan(prepared, held.store, on_gpu=gpu)  # only its driver settles the shards
+            say(describe_plan(plan))
             uploader, patience_s = start_tracking(tracking_uri, say, held)
             try:
                 run = _Run(plan, held, uploader, patience_s)
@@ -201,6 +203,7 @@ class _Run:
 
     def conclude_part(self, report_root: Path) -> Evaluated:
         """Write what could be computed, labelled partial, where the rest was given up."""
+        self._lease.check(self._store)
         merged, folder = self._driver.partial(""), report_root / self._plan.id
         result = self._partial_result(merged)
         document = {"failed": list(self.failed), "result": result}

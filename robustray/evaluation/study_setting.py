@@ -116,7 +116,10 @@ def selected_subject(store: ObjectStore, setting: Setting, trial: Trial) -> Subj
     try:
         record = checkpoints.record(result["selected_epoch"])
     except NotFoundError as error:
-        raise UserError("the record of its selected checkpoint is damaged") from error
+        raise UserError(
+            "the record of its selected checkpoint is damaged: delete its result.json and run the "
+            "study again, to train it anew"
+        ) from error
     wanted = result["weights_sha256"]
     entry = next((e for e in record.files.values() if e["sha256"] == wanted), None)
     if record.state == "pruned" or entry is None:

@@ -13,8 +13,8 @@ from robustray.store import (
     NotFoundError,
     ObjectStore,
     canonical_json,
-    holds,
-    seal,
+    create_sealed,
+    look_twice,
     sha256_bytes,
     unseal,
 )
@@ -40,7 +40,7 @@ def commit_payload(
     """
     digest = sha256_bytes(content)
     store.put(_payload_key(prefix, digest), content)
-    store.create(f"{prefix}/record.json", seal({"identity": identity, "payload": digest}))
+    create_sealed(store, f"{prefix}/record.json", {"identity": identity, "payload": digest})
 
 
 def read_payload(store: ObjectStore, prefix: str) -> bytes:
@@ -54,18 +54,20 @@ def read_payload(store: ObjectStore, prefix: str) -> bytes:
         If it is not what was committed. Its record is deleted then, so that it is made again.
     """
     try:
-        digest = _committed_digest(store, prefix)
-        content = store.get(_payload_key(prefix, digest))
-        if sha256_bytes(content) != digest:
-            raise CorruptObjectError(f"{prefix}: its projections differ from their digest")
-    except NotFoundError as error:
-        if error.key.endswith("/record.json"):
-            raise
-        store.delete(f"{prefix}/record.json")
-        raise CorruptObjectError(f"{prefix}: its projections are gone") from error
+        return look_twice(lambda: _read(store, prefix))
     except CorruptObjectError:
         store.delete(f"{prefix}/record.json")
         raise
+
+
+def _read(store: ObjectStore, prefix: str) -> bytes:
+    digest = _committed_digest(store, prefix)
+    try:
+        content = store.get(_payload_key(prefix, digest))
+    except NotFoundError as error:
+        raise CorruptObjectError(f"{prefix}: its projections are gone") from error
+    if sha256_bytes(content) != digest:
+        raise CorruptObjectError(f"{prefix}: its projections differ from their digest")
     return content
 
 
@@ -79,15 +81,10 @@ def committed_units(store: ObjectStore, prefixes: Iterable[str]) -> list[str]:
 
 def _is_intact(store: ObjectStore, prefix: str) -> bool:
     try:
-        digest = _committed_digest(store, prefix)
-    except NotFoundError:
+        read_payload(store, prefix)
+    except (NotFoundError, CorruptObjectError):
         return False
-    except CorruptObjectError:
-        digest = None
-    if digest is not None and holds(store, _payload_key(prefix, digest), digest):
-        return True
-    store.delete(f"{prefix}/record.json")
-    return False
+    return True
 
 
 def _committed_digest(store: ObjectStore, prefix: str) -> str:

@@ -16,12 +16,17 @@ from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
 
 from robustray.cluster import connect, find_room, read_capacity
 from robustray.data import data_root
-from robustray.errors import MachineError
+from robustray.errors import CorruptObjectError, MachineError
 from robustray.manifest import Manifest, dump_manifest, study_id
 from robustray.pipelines.tracked import job_run
 from robustray.pipelines.work import Context, Job, Product, attempt_job, read_file, read_result
 from robustray.reports.files import write_atomically
-from robustray.store import CheckpointStore, ObjectStore, canonical_json, is_damaged
+from robustray.store import (
+    CheckpointStore,
+    NotFoundError,
+    ObjectStore,
+    canonical_json,
+)
 from robustray.sweeps import attempts
 from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.progress import Telling
@@ -214,7 +219,10 @@ class _Driver:
             self._bar.say(f"step {self._seen} of {self._steps}, {minutes:.0f} min in this attempt")
 
     def _last_metrics(self, step: int) -> dict[str, float]:
-        events = self._checkpoints.record(step).info["journal"]
+        try:
+            events = self._checkpoints.record(step).info["journal"]
+        except NotFoundError:  # damaged, and the log says so; the worker finds that out too
+            return {}
         return next((e["metrics"] for e in reversed(events) if e["event"] == "epoch"), {})
 
     def _ended(self, reference: ray.ObjectRef) -> None:
@@ -283,9 +291,15 @@ def describe_progress(manifest: Manifest, kind: str, steps: int, store: ObjectSt
     return line
 
 
-def describe_jobs(store: ObjectStore, kinds: Sequence[str]) -> list[str]:
-    """Return a line for each job of some kinds that the store knows, by name."""
-    lines = []
+def describe_jobs(store: ObjectStore, kinds: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return lines on the jobs of some kinds that the store knows, by name.
+
+    Returns
+    -------
+    list of str, list of str
+        A line for each job that is intact, and one for each whose result is damaged.
+    """
+    lines, damage = [], []
     for kind in kinds:
         files: dict[str, set[str]] = {}
         for entry in store.list(f"{kind}/"):
@@ -296,7 +310,11 @@ def describe_jobs(store: ObjectStore, kinds: Sequence[str]) -> list[str]:
             newest = max(map(int, steps), default=0)
             state = f"{newest} steps are committed"
             if "result.json" in names:
-                damaged = is_damaged(store, f"{kind}/{job}/result.json")
-                state = "DAMAGED; run it again" if damaged else "finished"
+                try:
+                    read_result(store, f"{kind}/{job}")
+                except CorruptObjectError as error:
+                    damage.append(f"{error}. Run it again: it is made again")
+                    continue
+                state = "finished"
             lines.append(f"{kind} {job}: {state}")
-    return lines
+    return lines, damage

@@ -33,6 +33,7 @@ from robustray.store import (
     ObjectStore,
     create_sealed,
     find_sealed,
+    look_twice,
     open_store,
     sha256_bytes,
 )
@@ -225,14 +226,21 @@ def is_whole(store: ObjectStore, prefix: str) -> bool:
     A result that is not, or whose files are not, is deleted: the job must make it again.
     """
     try:
-        result = read_result(store, prefix)
-        for name in result["files"] if result else ():
-            read_file(store, prefix, result or {}, name)
-    except (CorruptObjectError, NotFoundError) as error:
+        return look_twice(lambda: _has_all(store, prefix))
+    except CorruptObjectError as error:
         logger.warning("%s; it is made again", error)
         store.delete(f"{prefix}/result.json")
         return False
-    return result is not None
+
+
+def _has_all(store: ObjectStore, prefix: str) -> bool:
+    """Tell whether a job is done; damage of its result or of a file is raised."""
+    result = read_result(store, prefix)
+    if result is None:
+        return False
+    for name in result["files"]:
+        read_file(store, prefix, result, name)
+    return True
 
 
 def read_file(store: ObjectStore, prefix: str, result: Mapping[str, Any], name: str) -> bytes:

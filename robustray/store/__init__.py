@@ -2,7 +2,7 @@
 
 from robustray.store.canonical import canonical_json
 from robustray.store.checkpoints import CheckpointStore, SupersededError
-from robustray.store.contents import holds
+from robustray.store.contents import holds, look_twice
 from robustray.store.digests import sha256_bytes, sha256_file
 from robustray.store.local import LocalStore
 from robustray.store.objects import NotFoundError, ObjectInfo, ObjectStore, check_key, open_store
@@ -26,6 +26,7 @@ __all__ = [
     "holds",
     "is_damaged",
     "load_tensors",
+    "look_twice",
     "open_store",
     "read_sealed",
     "save_tensors",

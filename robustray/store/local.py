@@ -36,7 +36,17 @@ _ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 # What may pass by itself, or on another machine: full and failing discs, lost network mounts.
 _PASSING = {
     getattr(errno, name)
-    for name in ("EIO", "ENOSPC", "EDQUOT", "ESTALE", "ETIMEDOUT", "ENOMEM", "EMFILE", "ENFILE")
+    for name in (
+        "EIO",
+        "ENOSPC",
+        "EDQUOT",
+        "EROFS",
+        "ESTALE",
+        "ETIMEDOUT",
+        "ENOMEM",
+        "EMFILE",
+        "ENFILE",
+    )
 }
 
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
-from robustray.errors import UserError
+from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest.words import suggest
 from robustray.store.objects import ObjectStore
 
-_LOOKED_AT = 64  # attempts that are read to tell when something was begun
+_THREADS = 16
 
 
 def choose_id(
@@ -63,12 +64,17 @@ def choose_id(
 
 def newest_attempt(store: ObjectStore, prefix: str) -> int:
     """Return when the newest attempt below a prefix was started, in ms; 0 if that is not known."""
-    keys = [e.key for e in store.list(f"{prefix}/") if "/attempts/" in e.key]
-    return max((_started(store, key) for key in keys[-_LOOKED_AT:]), default=0)
+    newest = {}  # of each thing that is attempted: its keys are sorted by number
+    for entry in store.list(f"{prefix}/"):
+        place, found, _ = entry.key.rpartition("/attempts/")
+        if found:
+            newest[place] = entry.key
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return max(pool.map(lambda key: _started(store, key), newest.values()), default=0)
 
 
 def _started(store: ObjectStore, key: str) -> int:
     try:
         return int(json.loads(store.get(key))["started_ms"])
-    except (ValueError, KeyError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, CorruptObjectError):
         return 0

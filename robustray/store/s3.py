@@ -16,9 +16,10 @@ import os
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
@@ -40,6 +41,7 @@ from robustray.store.s3_client import connect, endpoint, parse_uri
 from robustray.store.s3_errors import PASSING, code_of, judge, status_of
 from robustray.store.s3_seals import make_seals, metadata_of
 
+T = TypeVar("T")
 _PART = 16 << 20
 _CHUNK = 1 << 20
 _TRANSFER = TransferConfig(
@@ -89,7 +91,7 @@ class S3Store(ObjectStore):
             self._verify(key, answer, sha256_bytes(data))
             return data
 
-        return self._patience.run(action)
+        return self._run(action)
 
     def put(self, key: str, data: bytes) -> None:
         """Write the object whole, in place of an older one."""
@@ -114,7 +116,7 @@ class S3Store(ObjectStore):
         try:
             return self._create_atomically(key, data)
         except StoreError:
-            if not self._takes_plain_writes():
+            if not self._takes(data):
                 raise
         try:
             return self._create_atomically(key, data)
@@ -141,13 +143,13 @@ class S3Store(ObjectStore):
                 return attempt > 0 and self._is_mine(key, data, writer)
             return True
 
-        return self._patience.run(action)
+        return self._run(action)
 
-    def _takes_plain_writes(self) -> bool:
-        """Tell whether the server lets this account write an object without a condition."""
+    def _takes(self, data: bytes) -> bool:
+        """Tell whether the server lets this account write these bytes without a condition."""
         key = f"probe/{uuid.uuid4().hex}"
         try:
-            self._put(key, key.encode())
+            self._put(key, data)
             self._delete(key)
         except (StoreError, StoreUnavailableError):
             return False
@@ -183,7 +185,7 @@ class S3Store(ObjectStore):
             # Some clients make empty "folder/" objects, which are not keys.
             return sorted(info for info in infos if is_key(info.key))
 
-        return self._patience.run(action)
+        return self._run(action)
 
     def delete(self, key: str) -> None:
         """Remove the object; no error when there is none."""
@@ -212,7 +214,7 @@ class S3Store(ObjectStore):
                     file, self.bucket, name, ExtraArgs=extra, Config=_TRANSFER
                 )
 
-        self._patience.run(action)
+        self._run(action)
         self._forget_attempts(key)
 
     def get_file(self, key: str, path: Path) -> None:
@@ -231,7 +233,7 @@ class S3Store(ObjectStore):
             self._verify(key, answer, digest.hexdigest(), part.stat().st_size)
 
         try:
-            self._patience.run(action)
+            self._run(action)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
@@ -289,7 +291,7 @@ class S3Store(ObjectStore):
                 return False
             return True
 
-        return self._patience.run(action)
+        return self._run(action)
 
     def _located(self, key: str) -> str:
         """Return the key under which an object's bytes lie."""
@@ -298,11 +300,22 @@ class S3Store(ObjectStore):
             return attempt_keys.resolve(key, self._list)
         return key
 
+    def _run(self, action: Callable[[int], T]) -> T:
+        """Repeat requests until they work; see `Patience.run`."""
+
+        def guarded(attempt: int) -> T:
+            try:
+                return action(attempt)
+            except AttributeError as error:  # botocore's, of a failure that comes with a checksum
+                raise ConnectionError("the server failed, and did not say why") from error
+
+        return self._patience.run(guarded)
+
     def _call(self, method: str, **arguments: Any) -> Any:
         def action(_: int) -> Any:
             return getattr(self._client, method)(Bucket=self.bucket, **arguments)
 
-        return self._patience.run(action)
+        return self._run(action)
 
     def _fetch(self, key: str) -> Any:
         try:
@@ -313,8 +326,6 @@ class S3Store(ObjectStore):
             if code_of(error) in ("NoSuchKey", "404"):
                 raise NotFoundError(key, self.uri) from None
             raise
-        except AttributeError as error:  # botocore's, of a failure that comes with a checksum
-            raise ConnectionError(f"{key}: the server failed, and did not say why") from error
 
     def _head(self, key: str) -> Any | None:
         def action(_: int) -> Any | None:
@@ -325,7 +336,7 @@ class S3Store(ObjectStore):
                     return None
                 raise
 
-        return self._patience.run(action)
+        return self._run(action)
 
     def _is_mine(self, key: str, data: bytes, writer: str) -> bool:
         """Tell whether the object is one that this call made; by content if it is not signed."""

@@ -7,6 +7,7 @@ A staged file lies under its digest, the publisher's own MD5 or the SHA-256 that
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Callable, Collection
 from functools import partial
@@ -17,6 +18,8 @@ from robustray.data import ROLES, Dataset, load_dataset, needed_forms
 from robustray.data.files import alone
 from robustray.errors import CorruptObjectError, DataError, MachineError
 from robustray.manifest import DataConfig
+from robustray.store.contents import holds
+from robustray.store.digests import sha256_file
 from robustray.store.objects import ObjectStore
 
 Forms = tuple[tuple[str, str | None], ...]
@@ -54,7 +57,7 @@ def push_data(
                 f"{_digest(root / path, 64)}"
             )
         _check(root / path, digest)
-        there = _is_staged(digest, store)
+        there = _is_staged(root / path, digest, store)
         if not there:
             store.put_file(_key(digest), root / path)
         say(f"{'there already' if there else 'staged':<13} {path}  {_key(digest)}")
@@ -138,14 +141,14 @@ def _fetch(path: str, digest: str, root: Path, store: ObjectStore) -> None:
         raise MachineError(f"fetching {path} to {root} failed: {error.strerror}") from error
 
 
-def _is_staged(digest: str, store: ObjectStore) -> bool:
-    """Tell whether the store holds a file of this digest; a damaged one is staged again."""
-    if not store.exists(_key(digest)):
+def _is_staged(path: Path, digest: str, store: ObjectStore) -> bool:
+    """Tell whether the store holds a file's bytes; damaged ones are staged again."""
+    key = _key(digest)
+    if dict(store.list(key)).get(key) != path.stat().st_size:
         return False
-    with tempfile.TemporaryDirectory(prefix="robustray-") as folder:
-        copy = Path(folder, "file")
-        store.get_file(_key(digest), copy)
-        return _digest(copy, len(digest)) == digest
+    # There is room for such a file where it lies; that folder may be another one's, though.
+    scratch = path.parent if os.access(path.parent, os.W_OK) else None
+    return holds(store, key, sha256_file(path), scratch)
 
 
 def _check(path: Path, digest: str | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
@@ -97,9 +98,23 @@ def kept_epochs(manifest: Sweep, best: int | None) -> set[int]:
 
 def load_selected(context: TrialContext, epoch: int) -> dict[str, Tensor]:
     """Read the weights that an earlier attempt selected; without them, training starts again."""
-    selected = context.checkpoints.record(epoch)
-    try:
+    with _beginning_again(context):
+        selected = context.checkpoints.record(epoch)
         return context.checkpoints.load(selected, selected_name(selected))
+
+
+def read_digest(context: TrialContext, epoch: int) -> str:
+    """Return the SHA-256 of the selected weights; without it, training starts again."""
+    with _beginning_again(context):
+        selected = context.checkpoints.record(epoch)
+        return selected.files[selected_name(selected)]["sha256"]
+
+
+@contextlib.contextmanager
+def _beginning_again(context: TrialContext) -> Iterator[None]:
+    """Drop all checkpoints where one that is needed is damaged: no later attempt could do more."""
+    try:
+        yield
     except (CorruptObjectError, NotFoundError):
         if context.commits:
             context.checkpoints.truncate(0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import threading
 import time
@@ -26,6 +27,8 @@ from robustray.store import NotFoundError, ObjectStore, canonical_json
 from robustray.store.attempt_keys import StoreConflictError
 from robustray.store.guarded import GuardedStore
 from robustray.sweeps.processes import describe_process, has_ended
+
+logger = logging.getLogger("robustray.sweeps")
 
 
 class LeaseLostError(MachineError):
@@ -140,6 +143,8 @@ class Lease:
                 return
             except (MachineError, StoreError):
                 continue
+            except Exception:  # a driver that is silent would be taken for dead
+                logger.warning("no sign of life could be given this time", exc_info=True)
 
     def _beat(self, store: ObjectStore, content: dict[str, Any]) -> None:
         store.put(f"{_folder(self._prefix, self._number)}/beat.json", canonical_json(content))
@@ -186,7 +191,7 @@ def _claim(store: ObjectStore, prefix: str, say: Callable[[str], None], timing: 
         if not store.create(f"{_folder(prefix, number)}/claim.json", claim):
             raise _busy(_look(store, prefix))  # it was not there when we looked
         highest = max(_numbers(store, prefix), default=0)
-    with contextlib.suppress(MachineError):
+    with contextlib.suppress(MachineError, StoreError):
         _clear(store, prefix, number)
     return number
 

@@ -20,14 +20,32 @@ _THREADS = 16  # over a network it is the waiting that takes long
 _MADE = re.compile(r"[^/]+/(result|stopped|rungs/\d+)\.json")
 
 
-def mend_study(store: ObjectStore, study: Study) -> None:
-    """Delete what is damaged of the results and decisions of a study: they are made again."""
-    start = f"{study.prefix}/trials/"
+class DamagedEvaluationError(CorruptObjectError):
+    """What a further suite found on a trial is damaged; its evaluation mends that, not a run."""
+
+
+def mend_study(store: ObjectStore, study: Study) -> set[str]:
+    """Delete what is damaged of the results and decisions of a study; they are made again.
+
+    The score that a trial had at a rung is not: trials that are judged later are not compared
+    with it.
+
+    Returns
+    -------
+    set of str
+        The names of the trials that are finished.
+    """
+    start, finished = f"{study.prefix}/trials/", set()
     keys = [e.key for e in store.list(start) if _MADE.fullmatch(e.key[len(start) :])]
     for key, stays in zip(keys, for_each(lambda key: _may_stay(store, key), keys), strict=True):
+        name, _, rest = key[len(start) :].partition("/")
         if not stays:
-            logger.warning("%s is damaged, and made again", key)
+            becomes = "its score is lost" if rest.startswith("rungs/") else "it is made again"
+            logger.warning("%s is damaged; %s", key, becomes)
             store.delete(key)
+        elif rest == "result.json":
+            finished.add(name)
+    return finished & {trial.name for trial in study.trials}
 
 
 def for_each(call: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -43,14 +61,16 @@ def for_each(call: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
         return list(pool.map(guarded, items))
 
 
-def intact(study: Study, found: list[Any]) -> list[Any]:
+def require_intact(study: Study, found: list[Any]) -> list[Any]:
     """Return what was found, or raise one error for all that is damaged of it."""
-    damaged = [str(one) for one in found if isinstance(one, CorruptObjectError)]
+    damaged = [one for one in found if isinstance(one, CorruptObjectError)]
     if damaged:
+        words = "; ".join(map(str, damaged[:3]))
         rest = f"; and {len(damaged) - 3} more" if len(damaged) > 3 else ""
-        raise CorruptObjectError(
-            f"{'; '.join(damaged[:3])}{rest}. Run {study.id} again: what is damaged is made again"
-        )
+        ours = [one for one in damaged if not isinstance(one, DamagedEvaluationError)]
+        what = "what is" if len(ours) == len(damaged) else "what else is"
+        advice = f". Run {study.id} again: {what} damaged is made again" if ours else ""
+        raise CorruptObjectError(f"{words}{rest}{advice}")
     return found
 
 

@@ -33,7 +33,7 @@ from robustray.sweeps.attempts import (
 )
 from robustray.sweeps.grid import Study, Trial
 from robustray.sweeps.manifests import list_manifests, read_study, write_manifest
-from robustray.sweeps.mending import for_each, intact
+from robustray.sweeps.mending import DamagedEvaluationError, for_each, require_intact
 from robustray.sweeps.trial import find_result, read_result
 from robustray.tracking import MetricPoint, RunRecord
 from robustray.tracking.records import Status as RunStatus
@@ -153,7 +153,9 @@ def read_evaluations(store: ObjectStore, prefix: str) -> dict[str, dict[str, Any
             try:
                 found[label] = read_sealed(store, entry.key).content
             except CorruptObjectError as error:
-                raise CorruptObjectError(f"{error} (evaluate the study again for it)") from error
+                raise DamagedEvaluationError(
+                    f"{error} (evaluate the study again, for {label})"
+                ) from error
     return found
 
 
@@ -188,7 +190,7 @@ def read_trials(
         If something that they are judged by is damaged; names all of it, and what mends it.
     """
     wanted = [trial for trial in study.trials if names is None or trial.name in names]
-    return intact(study, for_each(lambda trial: read_trial(store, study, trial), wanted))
+    return require_intact(study, for_each(lambda trial: read_trial(store, study, trial), wanted))
 
 
 def finished_trials(store: ObjectStore, study: Study) -> set[str]:
@@ -200,7 +202,9 @@ def finished_trials(store: ObjectStore, study: Study) -> set[str]:
         As `read_trials`.
     """
     names = _trials_with(store, study, "result.json")
-    intact(study, for_each(lambda name: read_result(store, study.trial_prefix(name)), names))
+    require_intact(
+        study, for_each(lambda name: read_result(store, study.trial_prefix(name)), names)
+    )
     return names
 
 
@@ -214,7 +218,7 @@ def stopped_trials(store: ObjectStore, study: Study) -> set[str]:
     """
     names = _trials_with(store, study, "stopped.json")
     keys = [f"{study.trial_prefix(name)}/stopped.json" for name in names]
-    intact(study, for_each(lambda key: read_sealed(store, key), keys))
+    require_intact(study, for_each(lambda key: read_sealed(store, key), keys))
     return names
 
 

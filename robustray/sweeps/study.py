@@ -29,7 +29,6 @@ from robustray.sweeps.queue import Failure, TrialQueue
 from robustray.sweeps.records import (
     TrialReader,
     committed_epochs,
-    finished_trials,
     save_study,
     stopped_trials,
     study_run,
@@ -137,8 +136,7 @@ class _Driver:
         self._by_name = {trial.name: trial for trial in study.trials}
         self._readers = {t.name: TrialReader(store, study, t) for t in study.trials}
         self._failures: dict[str, str] = {}
-        mend_study(store, study)
-        self._done = finished_trials(store, study)
+        self._done = mend_study(store, study)
         self._halving = Halving(study, store) if study.manifest.search else None
         self._stopped = stopped_trials(store, study) - self._done
         self._epochs = committed_epochs(store, study)

@@ -31,9 +31,9 @@ from robustray.manifest import DataConfig
 from robustray.random import derive_seed
 from robustray.store import (
     CheckpointStore,
+    NotFoundError,
     ObjectStore,
     create_sealed,
-    is_damaged,
     open_store,
     read_sealed,
 )
@@ -45,8 +45,8 @@ from robustray.sweeps.checkpointing import (
     keep_partial,
     kept_epochs,
     load_selected,
+    read_digest,
     resume_state,
-    selected_name,
 )
 from robustray.sweeps.context import Report, TrialContext, TrialJob, opened
 from robustray.sweeps.grid import build_model
@@ -156,7 +156,6 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
     metrics = attack(context, model, data)
     if not context.commits:
         return {}
-    selected = context.checkpoints.record(epoch)
     return {
         "trial": trial.name,
         "model": trial.model.model_dump(mode="json", exclude_none=True),
@@ -165,7 +164,7 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
         "epochs": fitted.epochs,
         "selected_epoch": epoch,
         "validation_accuracy": fitted.best_accuracy,
-        "weights_sha256": selected.files[selected_name(selected)]["sha256"],
+        "weights_sha256": read_digest(context, epoch),
         "metrics": metrics,
     }
 
@@ -241,18 +240,21 @@ def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
 def find_result(store: ObjectStore, prefix: str) -> Document | None:
     """Return what `read_result` does, and whether the result carried its digest."""
     key, name = f"{prefix}/result.json", prefix.rpartition("/")[2]
-    if not store.exists(key):
+    try:
+        found = read_sealed(store, key)
+    except NotFoundError:
         return None
-    found = read_sealed(store, key)
     if found.content.get("trial") != name or not found.content.keys() >= _RESULT:
         raise CorruptObjectError(f"{key} is damaged: it is no result of {name}")
     return found
 
 
 def has_result(store: ObjectStore, prefix: str) -> bool:
-    """Tell whether a trial or job is done; a damaged result is one that must be made again."""
-    key = f"{prefix}/result.json"
-    return store.exists(key) and not is_damaged(store, key)
+    """Tell whether a trial is done; a damaged result is one that must be made again."""
+    try:
+        return find_result(store, prefix) is not None
+    except CorruptObjectError:
+        return False
 
 
 def _conclude_quietly(

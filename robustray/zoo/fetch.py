@@ -119,9 +119,16 @@ class Cache:
     def _imports(self) -> dict[str, Any]:
         path = self.folder / _IMPORTS
         try:
-            return json.loads(path.read_text()) if path.exists() else {}
-        except ValueError:  # a note for `verify` alone
+            found = json.loads(path.read_text()) if path.exists() else {}
+        except ValueError:
             return {}
+        # A note for `verify` alone: what it does not say is not compared.
+        entries = found.items() if isinstance(found, dict) else ()
+        return {
+            name: entry
+            for name, entry in entries
+            if isinstance(entry, dict) and entry.keys() >= {"from", "sha256"}
+        }
 
     def _changes(self, file: ZooFile, path: Path) -> list[str]:
         folder = _folder_of(path)

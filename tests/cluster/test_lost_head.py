@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import ray
 from ray.exceptions import ActorUnavailableError, RaySystemError
 
 from robustray.cli import main
-from robustray.cluster import connect
-from robustray.errors import MachineError
+from robustray.cluster import connect, connection
+from robustray.errors import MachineError, UserError
 from tests.sweeps.support import REPOSITORY, end
 
 LOST = """
@@ -51,6 +54,36 @@ def test_a_lost_head_ends_the_command_with_3_and_one_line(tmp_path):
     assert len(lines) == 1
     assert "Ray's head at " in lines[0]
     assert "Traceback" not in said
+
+
+def test_the_head_was_not_silent_while_this_process_was_paused(monkeypatch):
+    clock, looks = [0.0], []
+
+    def wait(seconds: float) -> bool:
+        looks.append(seconds)
+        clock[0] += 3600 if len(looks) == 3 else seconds  # suspended
+        return len(looks) == 10
+
+    def end(code: int) -> None:
+        raise AssertionError(f"ended with {code} after {len(looks)} looks")
+
+    monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(connection.os, "_exit", end)
+    ended: Any = SimpleNamespace(wait=wait, is_set=lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    connection._watch(address, 45.0, ended)
+    looks.clear()
+    with pytest.raises(AssertionError, match="ended with 3 after 5 looks"):
+        connection._watch(address, 11.0, ended)
+
+
+def test_a_timeout_of_rays_that_is_no_number_is_refused(monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "a minute")
+    with pytest.raises(UserError, match="'a minute'; it is a number of seconds"), connect():
+        pass
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,15 @@
 """The command line: what is wrong is told in one message, with exit code 2, at once."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from robustray.cli import main
+from robustray.errors import UserError
+from robustray.store import open_store
 from tests.evaluation.support import save_weights
 
 NET = "tests.evaluation.support:small_net"
@@ -150,11 +155,39 @@ def test_a_plan_without_a_gpu_is_that_of_the_run(here, capsys, monkeypatch):
     assert "compute shape 128" in capsys.readouterr().out
 
 
+def test_who_finds_another_driver_settles_no_shards(here, tmp_path, monkeypatch):
+    from robustray.evaluation import evaluation as module
+    from robustray.manifest import load_manifest
+
+    def refuse(*_: object) -> None:
+        raise UserError("another process is running this study already")
+
+    monkeypatch.setattr(module, "connect", nullcontext)
+    monkeypatch.setattr(module, "pick_resources", lambda store, resources, *_: resources)
+    monkeypatch.setattr(module, "lease", refuse)
+    store, manifest = open_store(), load_manifest("good.yaml", ["resources.gpus=0"])
+    with pytest.raises(UserError, match="running this study already"):
+        module.run_evaluation(manifest, store, f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
+    assert store.list("evaluations/") == []
+
+
+def test_a_superseded_driver_publishes_no_partial_result(tmp_path):
+    from robustray.evaluation.evaluation import _Run
+    from robustray.sweeps.lease import LeaseLostError, lease
+
+    store = open_store(str(tmp_path / "store"))
+    with lease(store, "evaluations/x", print) as held:
+        assert store.create("evaluations/x/drivers/00000002/claim.json", b"{}")
+        run: Any = SimpleNamespace(_lease=held, _store=held.store)
+        with pytest.raises(LeaseLostError):
+            _Run.conclude_part(run, tmp_path / "reports")
+    assert not (tmp_path / "reports").exists()
+
+
 def test_status_counts_the_units_of_the_first_run(here, capsys):
     from robustray.evaluation.evaluation import plan_evaluation
     from robustray.evaluation.plan import agreed_size
     from robustray.manifest import load_manifest
-    from robustray.store import open_store
 
     plan = plan_evaluation(load_manifest("good.yaml", []), open_store(), None)
     agreed_size(open_store(), plan.prefix, 20)

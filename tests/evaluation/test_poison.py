@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 
 from robustray.errors import UserError
 from robustray.evaluation import commands
+from robustray.evaluation.driver import Driver
 from robustray.evaluation.images import load_images
 from robustray.evaluation.queue import UnitQueue
 from robustray.evaluation.ready import Node
@@ -126,6 +130,22 @@ def test_an_attack_that_fails_everywhere_is_no_partial_result(tmp_path):
         run(tmp_path, manifest(factory=function))
     records = [json.loads(p.read_text()) for p in tmp_path.glob("store/units/*/*/record.json")]
     assert all(not record["identity"]["attacks"] for record in records)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "enough"), [(1, 1), (2, 2), (6, 6), (10, 10), (60, 10), (400, 40)]
+)
+@pytest.mark.parametrize("works", [False, True])
+def test_a_few_ranges_that_fail_first_do_not_end_an_evaluation(ranges, enough, works):
+    task: Any = SimpleNamespace(
+        ranges=range(ranges), unit=lambda at, position: SimpleNamespace(prefix=f"{at}/{position}")
+    )
+    driver: Any = SimpleNamespace(
+        _failed=Counter(), _queue=SimpleNamespace(is_done=lambda prefix: works)
+    )
+    unit: Any = SimpleNamespace(task="", position=1)
+    told = [Driver._fails_everywhere(driver, task, unit) for _ in range(enough)]
+    assert told == [False] * (enough - 1) + [not works]
 
 
 def queue_of(names: str, **retries: int) -> UnitQueue:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from ray.exceptions import RaySystemError, RayTaskError
+from ray.exceptions import RaySystemError, RayTaskError, RuntimeEnvSetupError
 from safetensors import SafetensorError
 
 from robustray.cli import main
@@ -84,6 +84,11 @@ CASES = {
     "no memory on a GPU": (torch.OutOfMemoryError("CUDA out of memory"), MEMORY),
     "no memory, in words": (RuntimeError("DefaultCPUAllocator: can't allocate memory"), MEMORY),
     "Ray fails": (RaySystemError("gone"), PREEMPTION),
+    "an environment that Ray can't set up": (RuntimeEnvSetupError("no package x"), USER),
+    "numpy comes up short": (OSError("9 requested and 3 written"), STORAGE),
+    "torch comes up short": (RuntimeError("unexpected pos 64 vs 0"), STORAGE),
+    "numbers of a user": (RuntimeError("size mismatch: 3 requested and 4 given"), USER),
+    "a position of a user": (RuntimeError("unexpected pos in the list"), USER),
     "a machine": (MachineError("gone"), PREEMPTION),
     "a user's value": (ValueError("no space left on device"), USER),
     "a missing file": (FileNotFoundError(errno.ENOENT, "no such file"), USER),
@@ -107,8 +112,8 @@ def test_whose_fault_an_error_is(error, kind):
 def test_the_message_names_disk_and_remedy(monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     said = one_line(SafetensorError("I/O error: No space left on device (os error 28)"))
-    assert f"the disk of {tmp_path} is full" in said
-    assert "MiB are free" in said
+    assert f"no space was left on the disk of {tmp_path}" in said
+    assert "MiB are free now" in said
     assert "set TMPDIR" in said
     named = OSError(errno.EROFS, "Read-only file system", f"{tmp_path}/a/b")
     assert f"{tmp_path}/a is mounted read-only" in one_line(named)
@@ -156,7 +161,7 @@ def test_a_trial_on_a_full_scratch_disk_goes_on_elsewhere(tmp_path, small_disk, 
         patch.setattr("tempfile.tempdir", str(small_disk))
         outcome = trials.attempt_trial(job, lambda _: None)
     assert outcome["outcome"] == "storage", outcome
-    assert f"the disk of {small_disk} is full" in outcome["message"]
+    assert f"no space was left on the disk of {small_disk}" in outcome["message"]
     assert trials.attempt_trial(job, lambda _: None)["outcome"] == "finished"
     tries = list_attempts(LocalStore(tmp_path / "store"), job.prefix)
     assert [entry.outcome for entry in tries] == ["storage", "finished"]

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from robustray.cli import main
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources, build_manifest
 from robustray.pipelines.alignment_files import find_run
 from robustray.pipelines.projection_units import commit_payload, committed_units, read_payload
-from robustray.pipelines.run import describe_jobs, describe_progress, prefix_of
+from robustray.pipelines.run import describe_progress, prefix_of
 from robustray.pipelines.tracked import job_run
-from robustray.pipelines.work import Job, attempt_job, read_file, read_result
+from robustray.pipelines.work import Job, attempt_job, is_whole, read_file, read_result
 from robustray.store import LocalStore, canonical_json, find_sealed, sha256_bytes
 from tests.damage import damaged, emptied, flipped, torn
 from tests.pipelines.counting import count
@@ -57,8 +58,17 @@ def test_no_damaged_object_is_believed(place, harm):
             except CorruptObjectError:
                 refused.add(path.relative_to(place / PREFIX).parts[0])
     assert refused == {"result.json", "files"}
-    with damaged(place / PREFIX / "result.json", harm):
-        assert describe_jobs(LocalStore(place), ["alignment"])[0].endswith("DAMAGED; run it again")
+
+
+def test_status_tells_of_damage_and_ends_with_3(place, monkeypatch, capsys):
+    monkeypatch.setenv("ROBUSTRAY_STORE", str(place))
+    assert main(["status"]) == 0
+    assert capsys.readouterr().out == f"{PREFIX.replace('/', ' ')}: finished\n"
+    with damaged(place / PREFIX / "result.json", torn):
+        assert main(["status"]) == 3
+        said = capsys.readouterr()
+    assert said.err.startswith(f"error: {PREFIX}/result.json is damaged")
+    assert said.out == ""
 
 
 @pytest.mark.parametrize("name", ["result.json", "files"])
@@ -72,6 +82,33 @@ def test_the_next_run_makes_it_again(place, tmp_path, name, harm):
             path.write_bytes(harm(path.read_bytes()))
     assert attempt_job(job_of(folder)) == ("finished", "")
     assert told(folder) == whole
+
+
+def test_what_was_made_again_meanwhile_is_not_deleted(place, tmp_path, monkeypatch):
+    """Another worker mends what this one has just found damaged."""
+    folder, get = tmp_path / "store", LocalStore.get
+    shutil.copytree(place, folder)
+    store, identity = LocalStore(folder), {"images": "a"}
+    unit = f"projections/units/{sha256_bytes(canonical_json(identity))}"
+    commit_payload(store, unit, identity, b"one 1")
+    for key, is_kept in (
+        (f"{PREFIX}/result.json", lambda: is_whole(store, PREFIX)),
+        (f"{unit}/record.json", lambda: committed_units(store, [unit]) == [unit]),
+        (f"{unit}/record.json", lambda: read_payload(store, unit) == b"one 1"),
+    ):
+        whole = store.get(key)
+        store.put(key, torn(whole))
+
+        def mended_get(self, name, *, key=key, whole=whole):
+            data = get(self, name)
+            if name == key and data != whole:
+                self.put(key, whole)
+            return data
+
+        with monkeypatch.context() as patch:
+            patch.setattr(LocalStore, "get", mended_get)
+            assert is_kept()
+        assert store.get(key) == whole
 
 
 def test_results_of_earlier_versions_are_read(place, tmp_path):
@@ -99,6 +136,11 @@ def test_units_of_projections_are_verified_and_made_again(tmp_path, harm):
         path.write_bytes(whole[:-3] + b"x" if path.read_bytes() == whole else path.read_bytes())
         with pytest.raises(CorruptObjectError):
             read_payload(store, prefix)
+        if path_of == "record.json":  # committed over, before anybody deletes it
+            path.write_bytes(torn(whole))
+            commit_payload(store, prefix, identity, b"one 1")
+            assert read_payload(store, prefix) == b"one 1"
+            path.write_bytes(torn(whole))
         assert committed_units(store, [prefix]) == []
     commit_payload(store, prefix, identity, b"one 1")
     assert read_payload(store, prefix) == b"one 1"

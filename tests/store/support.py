@@ -76,6 +76,7 @@ class NaiveS3(ThreadingHTTPServer):
         super().__init__((HOST, 0), _Answer)
         self.objects: dict[str, tuple[bytes, dict[str, str]]] = {}  # with their metadata
         self.looks_first = False
+        self.largest = 1 << 20  # bytes of an object
         self.judge: Callable[[bool, bool], tuple[int, str] | None] = lambda asked, there: None
         self.lock = threading.Lock()
         self.headers: dict[str, str] = {}  # of refusals
@@ -100,6 +101,9 @@ class _Answer(BaseHTTPRequestHandler):
                 return
             time.sleep(0.05)
         if self._refused():
+            return
+        if len(data) > self.server.largest:
+            self._refuse(400, "EntityTooLarge")
             return
         asked = self.headers["If-None-Match"] is not None
         with self.server.lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustray.errors import StoreError
+from robustray.errors import StoreError, StoreUnavailableError
 from robustray.store import LocalStore, open_store
 
 SEGMENT = st.text("abzAZ09._=+-", min_size=1, max_size=8).filter(lambda s: s not in (".", ".."))
@@ -135,3 +136,15 @@ def _wait(condition: object) -> None:
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC])
+def test_a_disk_that_fails_is_a_machines_fault(tmp_path: Path, monkeypatch, number: int) -> None:
+    store = LocalStore(tmp_path)
+
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreUnavailableError, match=os.strerror(number)):
+        store.put("k", b"1")

@@ -59,3 +59,10 @@ def test_nothing_is_found_by_less_than_was_asked_for(store):
         choose(store, "")
     with pytest.raises(UserError, match="names 0 studies"):
         choose(store, "oth", beginnings=False)
+
+
+def test_the_newest_attempt_is_found_wherever_its_key_sorts(store):
+    for number in range(100):
+        key = f"studies/other-dd44/trials/t{number:03}/attempts/0001.json"
+        store.put(key, json.dumps({"started_ms": 1000 - number}).encode())
+    assert newest_attempt(store, "studies/other-dd44") == 1000

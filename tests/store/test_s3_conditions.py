@@ -140,6 +140,19 @@ def test_a_refusal_that_passes_changes_nothing(
         assert store.mode == "atomic", "only a probe may change how a store works"
 
 
+def test_what_is_too_large_is_refused_for_that(
+    s3_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with NaiveS3() as server:
+        server.largest = 60
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        store = S3Store(s3_address, patience_s=5)
+        with pytest.raises(StoreError, match="EntityTooLarge") as caught:
+            store.create("k", bytes(61))
+        assert not isinstance(caught.value, NotAtomicError)
+        assert store.create("k", bytes(60))
+
+
 def test_a_failure_that_comes_with_a_checksum_is_waited_out(
     s3_address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

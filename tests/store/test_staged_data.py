@@ -16,6 +16,8 @@ from robustray.errors import CorruptObjectError, DataError
 from robustray.evaluation.images import load_images
 from robustray.manifest import DataConfig, JudgedData
 from robustray.store import ObjectStore, open_store
+from robustray.store.s3 import S3Store
+from robustray.store.s3_seals import make_seals
 from robustray.store.staged_data import fetch_data, load_staged_dataset, push_data, where_is
 
 MNIST = DataConfig(name="mnist")
@@ -86,6 +88,27 @@ def test_bytes_that_changed_in_the_store_are_not_taken(shared_data, tmp_path):
     with pytest.raises(CorruptObjectError, match="has digest"):
         fetch_data(MNIST, there, store)
     assert [path.name for path in there.iterdir()] == [".download.lock"]
+
+
+def test_a_push_stages_again_what_is_damaged_in_the_store(s3_uri, shared_data, tmp_path):
+    store = S3Store(s3_uri)
+    push_data(MNIST, shared_data, store, lambda _: None)
+    changed, cut, *_ = store.list("data/")
+    for info, size in ((changed, changed.size), (cut, cut.size // 2)):
+        seals = make_seals(store.get(info.key))  # of the bytes that were once there
+        store._client.put_object(
+            Bucket=store.bucket,
+            Key=store._key(info.key),
+            Body=bytes(size),
+            Metadata=seals["Metadata"],
+        )
+    with pytest.raises(CorruptObjectError):
+        fetch_data(MNIST, tmp_path / "there", store)
+    said: list[str] = []
+    push_data(MNIST, shared_data, store, said.append)
+    assert sorted(line.split()[0] for line in said) == ["staged"] * 2 + ["there"] * 2
+    fetch_data(MNIST, tmp_path / "there", store)
+    assert where_is(MNIST, tmp_path / "there", None) == "here"
 
 
 def test_damaged_and_missing_files_are_not_staged(shared_data, tmp_path):

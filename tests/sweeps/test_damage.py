@@ -158,13 +158,30 @@ def test_a_result_of_another_trial_is_none(place):
         moved.unlink()
 
 
-def test_a_damaged_result_is_made_again_byte_for_byte(place):
+def test_what_a_further_suite_found_is_mended_by_an_evaluation(place):
+    study, store = small_study(), LocalStore(place)
+    key = f"{study.trial_prefix(DONE)}/evaluations/cw/record.json"
+    try:
+        store.put(key, b"torn")
+        with pytest.raises(CorruptObjectError, match=r"\(evaluate the study again, for cw\)$"):
+            read_trials(store, study)
+        with (
+            damaged(place / study.trial_prefix(STOPPED) / "stopped.json", torn),
+            pytest.raises(CorruptObjectError, match=f"Run {study.id} again: what else is damaged"),
+        ):
+            read_trials(store, study)
+    finally:
+        store.delete(key)
+
+
+def test_a_damaged_result_is_made_again_byte_for_byte(place, caplog):
     study, store = small_study(), LocalStore(place)
     (path,) = place.rglob("trials/*/result.json")
     (decision,) = place.rglob("trials/*/rungs/*.json")
     intact, kept = path.read_bytes(), decision.read_bytes()
     with damaged(path, flipped), damaged(decision, torn):
-        mend_study(store, study)
+        assert mend_study(store, study) == set()
+        assert "its score is lost" in caplog.text
         assert not path.exists()
         assert read_decisions(store, study)[0][0] == STOPPED
         assert attempt_trial(job_of(study, place, DONE), lambda _: None)["outcome"] == "finished"
@@ -172,6 +189,7 @@ def test_a_damaged_result_is_made_again_byte_for_byte(place):
         path.write_bytes(flipped(intact))  # under the worker's eyes, after the driver looked
         assert attempt_trial(job_of(study, place, DONE), lambda _: None)["outcome"] == "finished"
         assert path.read_bytes() == intact
+        assert mend_study(store, study) == {DONE}
     assert decision.read_bytes() == kept
 
 

@@ -269,6 +269,20 @@ def test_a_holder_finds_out_by_itself(folder):
         wait_until(told)
 
 
+def test_a_driver_shows_life_again_after_an_error_that_nobody_expected(folder, monkeypatch, caplog):
+    put, failures = LocalStore.put, [AttributeError("of a library")] * 2
+
+    def failing_put(self: LocalStore, name: str, data: bytes) -> None:
+        if failures:
+            raise failures.pop()
+        put(self, name, data)
+
+    monkeypatch.setattr(LocalStore, "put", failing_put)
+    with lease(folder, PREFIX, print, SURE):
+        wait_until(lambda: folder.exists(key(1, "beat")))
+    assert caplog.text.count("no sign of life") == 2
+
+
 def test_a_lease_whose_objects_were_deleted_is_lost(folder):
     with lease(folder, PREFIX, print, SURE) as held:
         folder.delete(key(1))

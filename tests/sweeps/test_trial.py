@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from robustray.errors import StoreUnavailableError
+from robustray.errors import CorruptObjectError, StoreUnavailableError
 from robustray.manifest import validate
-from robustray.store import open_store
+from robustray.store import CheckpointStore, NotFoundError, open_store
 from robustray.sweeps import Study, read_trial, trial
+from robustray.sweeps.checkpointing import load_selected, read_digest
 from robustray.sweeps.trial import TrialJob, attempt_trial
+from tests.damage import flipped
 from tests.sweeps.support import STUDY
 
 
@@ -89,6 +94,23 @@ def test_damaged_checkpoints_cost_time_and_nothing_else(
     assert outcomes[-1] == "finished"
     assert set(outcomes) <= {"finished", "storage"}
     assert state_of(study, job).result == reference
+
+
+@pytest.mark.parametrize("read", [load_selected, read_digest])
+@pytest.mark.parametrize("name", ["record.json", "weights-*.safetensors"])
+def test_training_begins_again_where_the_selected_epoch_is_lost(tmp_path, read, name):
+    checkpoints = CheckpointStore(open_store(str(tmp_path / "store")), "trial", tmp_path)
+    for epoch in (1, 2):
+        checkpoints.commit(epoch, {"weights": {"w": torch.full((3,), float(epoch))}}, {})
+    context: Any = SimpleNamespace(checkpoints=checkpoints, commits=True)
+    (path,) = tmp_path.rglob(f"checkpoints/000001/{name}")
+    path.write_bytes(flipped(path.read_bytes()))
+    if read is read_digest and name != "record.json":  # the record names it all the same
+        assert len(read(context, 1)) == 64
+        return
+    with pytest.raises((CorruptObjectError, NotFoundError)):
+        read(context, 1)
+    assert checkpoints.steps() == []
 
 
 def test_a_failure_keeps_its_traceback(study, tmp_path, monkeypatch):

@@ -380,3 +380,15 @@ def test_a_head_of_a_tar_archive_that_claims_much_is_refused(tmp_path):
     (tmp_path / "x").write_bytes(content.getvalue())
     with pytest.raises(DownloadError, match=r"a head claims 3221225\d* bytes"):
         unpack(tmp_path / "x", tmp_path / "to", "tar", limit=100)
+
+
+@pytest.mark.parametrize("text", ["[1]", '"x"', "null", '{"a": 1}', '{"a": {"from": "x"}}', "{"])
+def test_a_note_of_imports_of_another_shape_is_none(server, tmp_path, fetcher, text):
+    cache, wanted = Cache(tmp_path / "zoo", fetcher), record(server, sha256=DIGEST)
+    cache.fetch(wanted)
+    (tmp_path / "zoo/imports.json").write_text(text)
+    assert [state for _, state in cache.verify(wanted)] == ["ok"]
+    (tmp_path / "made").write_bytes(b"1")
+    cache.note_import(wanted, wanted.files, tmp_path / "made")
+    (tmp_path / "made").write_bytes(b"2")
+    assert [state for _, state in cache.verify(wanted)] == ["DAMAGED"]
