@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from robustray.attacks.bpda import Attackable, WithSurrogate
 from robustray.attacks.context import judging
-from robustray.attacks.gradients import watched_path
+from robustray.attacks.gradients import gradient_path
 from robustray.attacks.network import Network
 from robustray.attacks.surrogates import put_surrogate
-from robustray.attacks.watch import Watched
+from robustray.attacks.watch import ask
 from robustray.data import DataFacts
 from robustray.errors import ManifestError, UserError
 from robustray.manifest import (
@@ -51,25 +51,21 @@ class Standardized(nn.Module):
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.network, self._asked = network, Watched(network)
+        self.network = network
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's logits for pixels in [0, 1]."""
-        return self._asked((x - self.mean) / self.std)
+        return ask(self.network, (x - self.mean) / self.std)
 
 
 class _WithSurrogate(Standardized):
     """The same around a network that offers ``surrogate``."""
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__(network, mean, std)
-        self._path = watched_path(network)
-
     def surrogate(self, x: Tensor) -> Tensor:
         """Return the surrogate's logits for pixels in [0, 1]."""
-        return self._path((x - self.mean) / self.std)
+        return ask(gradient_path(self.network), (x - self.mean) / self.std)
 
 
 def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:
