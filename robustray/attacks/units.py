@@ -204,7 +204,7 @@ def _seen(model: Model, network: Network, examples: Examples, schedule: Schedule
 
 
 def _constants_of(module: nn.Module, channels: int) -> tuple[Tensor, Tensor] | None:
-    """Return a module's ``mean`` and ``std``, each (C,) or (1,); None where it changes nothing."""
+    """Return a module's ``mean`` and ``std``, each (C,) or (1,); None for none that matter."""
     found = []
     for name in ("mean", "std"):
         value = getattr(module, name, None)
