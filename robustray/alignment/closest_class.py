@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd import grad
 
 from robustray.attacks.gradients import Model, gradient_path
+from robustray.attacks.watch import ask
 
 _TOGETHER = 2**24  # pixels of gradients that one backward pass makes
 
@@ -37,7 +38,7 @@ class UnitImages(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, K)."""
-        return self.network(x / 2 + 0.5)
+        return ask(self.network, x / 2 + 0.5)
 
 
 def jacobian(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -53,7 +54,7 @@ def jacobian(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        logits_BK = gradient_path(model)(x)
+        logits_BK = ask(gradient_path(model), x)
         if not logits_BK.requires_grad:
             raise ValueError("the model's output has no gradient with respect to its input")
         total_K = logits_BK.sum(0)
@@ -132,7 +133,7 @@ def class_gradient(
     """
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        logits_BK = gradient_path(model)(x)
+        logits_BK = ask(gradient_path(model), x)
         gap_B = logits_BK.gather(1, to_B[:, None]) - logits_BK.gather(1, from_B[:, None])
         (found,) = grad(gap_B.sum(), x, create_graph=create_graph)
     return found

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from robustray.attacks.budgets import are_counts, is_size
 from robustray.attacks.gradients import Model
-from robustray.attacks.watch import Watched
+from robustray.attacks.watch import ask
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -80,15 +80,14 @@ class Bpda(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.defence, self.approximation = network, defence, approximation
-        self._asked = Watched(network)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits behind the defence."""
-        return self._asked(self.defence(x))
+        return ask(self.network, self.defence(x))
 
     def surrogate(self, x: Tensor) -> Tensor:
         """Return the same logits, with the gradients of the approximation."""
-        return self._asked(straight_through(self.defence, self.approximation)(x))
+        return ask(self.network, straight_through(self.defence, self.approximation)(x))
 
 
 class Attackable(nn.Module):

@@ -90,6 +90,7 @@ def cw_l2(
         lr=lr,
         confidence=confidence,
     )
+    threat.require_images(x)
     search = _Search(model, x.detach(), y, threat.box, n_iter, lr, confidence)
     found = search.run(search_steps, initial_weight)
     inside_B = threat.contains(found.nearest, x)

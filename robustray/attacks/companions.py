@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from robustray.attacks.bpda import Attackable
 from robustray.attacks.budgets import are_counts
-from robustray.attacks.gradients import watched_path
+from robustray.attacks.gradients import gradient_path
+from robustray.attacks.watch import ask
 from robustray.random import generator
 
 
@@ -51,7 +52,6 @@ class AmongCompanions(Attackable):
                 f"size is between 2 and {len(pool) + 1} (one more than the pool), and draws at "
                 f"least 1, not {size!r} and {draws!r}"
             )
-        self._path = watched_path(model)
         self.register_buffer("pool", pool, persistent=False)
         self.chosen = [
             torch.randperm(len(pool), generator=generator("companions", seed, draw))[: size - 1]
@@ -66,10 +66,9 @@ class AmongCompanions(Attackable):
     def surrogate(self, x: Tensor) -> Tensor:
         """Return logits (B, K): for each image the mean over its batches."""
         sets = [self.pool[chosen.to(self.pool.device)].to(x) for chosen in self.chosen]
+        path = gradient_path(self.model)
         means = [
-            torch.stack([self._path(torch.cat([image[None], others]))[0] for others in sets]).mean(
-                0
-            )
+            torch.stack([ask(path, torch.cat([image[None], others]))[0] for others in sets]).mean(0)
             for image in x
         ]
         return torch.stack(means)

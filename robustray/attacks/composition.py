@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustray.attacks.gradients import watched_path
-from robustray.attacks.watch import Watched, watched
+from robustray.attacks.gradients import gradient_path
+from robustray.attacks.watch import ask, watched
 from robustray.random import generator
 
 
@@ -70,29 +70,24 @@ class InComposition(nn.Module):
     def __init__(self, model: nn.Module, companions: Tensor, place: int) -> None:
         super().__init__()
         self.model, self.companions, self.place = model, companions, place
-        self._asked = Watched(model)
         self.loss_from_surrogate = bool(getattr(model, "loss_from_surrogate", False))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return logits (B, K): each image by itself, among the companions."""
-        return self._each(x_BCHW, self._asked)
+        return self._each(x_BCHW, self.model)
 
     def _each(self, x_BCHW: Tensor, model: Callable[[Tensor], Tensor]) -> Tensor:
         before, after = self.companions[: self.place], self.companions[self.place + 1 :]
-        logits = [model(torch.cat([before, x[None].to(before), after])) for x in x_BCHW]
+        logits = [ask(model, torch.cat([before, x[None].to(before), after])) for x in x_BCHW]
         return torch.stack([row[self.place] for row in logits])
 
 
 class _WithSurrogate(InComposition):
     """The same of a network that has a ``surrogate``."""
 
-    def __init__(self, model: nn.Module, companions: Tensor, place: int) -> None:
-        super().__init__(model, companions, place)
-        self._path = watched_path(model)
-
     def surrogate(self, x_BCHW: Tensor) -> Tensor:
         """Return the surrogate's logits (B, K) in the same batch."""
-        return self._each(x_BCHW, self._path)
+        return self._each(x_BCHW, gradient_path(self.model))
 
 
 def in_composition(model: nn.Module, companions: Tensor, place: int) -> InComposition:

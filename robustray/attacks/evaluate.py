@@ -132,18 +132,22 @@ def evaluate(
             tally.update(rows, found)
         findings = look(model, network, examples, logits, threat, schedule) if check else []
     if network.draws_random:
-        _warn_of_luck(suite)
+        warn_of_luck(suite)
     warn_of(findings)
     return tally.result(threat, seed, batch_size if upstream else shape, findings)
 
 
-def _warn_of_luck(suite: Suite) -> None:
-    """Say of attacks that ask a random model once that their verdicts are single draws."""
+def warn_of_luck(suite: Suite) -> None:
+    """Say of attacks that ask a random model once that their verdicts are single draws.
+
+    To be called from what a user calls.
+    """
     once = [spec.name for spec in suite.attacks if spec.describe()["options"].get("eot", 1) == 1]
     if once:
         warnings.warn(
             "the model draws random numbers in its passes (torch, numpy or Python), and "
-            f"{', '.join(once)} asked it once for each gradient: its verdicts are single draws. "
-            "Use a suite with expectation over transformations, such as autoattack-rand",
+            f"{', '.join(once)} asked it once for each gradient or query: its verdicts are "
+            "single draws. Use a suite with expectation over transformations, such as "
+            "autoattack-rand",
             stacklevel=3,
         )

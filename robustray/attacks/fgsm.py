@@ -60,6 +60,7 @@ def fgsm(
         For ``eot`` below 1.
     """
     check_fgsm(threat, eot=eot)
+    threat.require_images(x)
     network = as_network(model, x.device)
     grad, flawed_B = averaged_gradient(
         network, x, lambda logits_BK: cross_entropy(logits_BK, y), eot

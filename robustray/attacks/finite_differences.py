@@ -16,7 +16,7 @@ from torch import Tensor
 from robustray.attacks.bpda import Attackable
 from robustray.attacks.budgets import are_counts, is_size
 from robustray.attacks.gradients import Model
-from robustray.attacks.watch import Watched
+from robustray.attacks.watch import ask
 from robustray.random import ExampleRandom
 
 DIRECTIONS = {"spsa": "signs", "nes": "normal"}
@@ -63,7 +63,6 @@ class FiniteDifferences(Attackable):
             raise ValueError(
                 f"samples is at least 1 and radius positive, not {samples!r} and {radius!r}"
             )
-        self.asked = Watched(model)
         self.kind, self.samples, self.radius, self.seed = kind, samples, radius, seed
 
     @property
@@ -92,7 +91,7 @@ class _Estimated(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.owner = owner
         with torch.no_grad():
-            return owner.asked(x)
+            return ask(owner.model, x)
 
     @staticmethod
     def backward(ctx: Any, grad_BK: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -101,7 +100,7 @@ class _Estimated(torch.autograd.Function):
         with torch.no_grad():
             for u in owner.directions(x):
                 step = owner.radius * u
-                change_BK = owner.asked(x + step) - owner.asked(x - step)
+                change_BK = ask(owner.model, x + step) - ask(owner.model, x - step)
                 slope_B = (grad_BK * change_BK).sum(1) / (2 * owner.radius)
                 total += slope_B.reshape(-1, *(1,) * (x.ndim - 1)).to(x) * u
         return total / owner.samples, None

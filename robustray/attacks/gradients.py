@@ -82,7 +82,7 @@ def input_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tensor]) ->
 def watched_path(model: Model) -> Model:
     """Return ``gradient_path(model)``, its passes watched (see ``watch``)."""
     path = gradient_path(model)
-    return watched(model) if path is model else Watched(path, model)
+    return watched(model) if path is model else Watched(path)
 
 
 def differentiate(total: Tensor, x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:

@@ -2,8 +2,8 @@
 
 A step launches hundreds of small kernels. Captured once for a number of slots, they are launched
 together; the kernels are the same, and so are the bits. A graph is used only after its first replay
-has given exactly what the step itself gives: networks that draw random numbers, count their calls
-or ask the host during a pass are stepped as usual.
+has given exactly what the step itself gives: networks that draw random numbers or ask the
+host during a pass are stepped as usual.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ def checked_examples(
             + _remedy(lowest, highest)
         )
     if threat is not None:
-        threat.require_length("eps", threat.eps, x[0].numel())
+        threat.require_images(x)
     y = _integers("y", y, len(x)).to(x.device)
     if index is None:
         index = torch.arange(len(x))

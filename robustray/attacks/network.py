@@ -52,7 +52,7 @@ class Network(Asked):
         tensors = [*model.parameters(), *model.buffers()] if isinstance(model, nn.Module) else []
         dtypes = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
         self.device = tensors[0].device if tensors else device
-        self._judge = Watched(model, model, dtypes[0] if dtypes else None)
+        self._judge = Watched(model, dtypes[0] if dtypes else None)
         searched = dtypes[0] if dtypes else None
         copied = search_dtype != "float32" or channels_last
         if copied:
@@ -63,22 +63,16 @@ class Network(Asked):
         self.loss_from_surrogate = bool(getattr(model, "loss_from_surrogate", False))
         # How many passes of the model one of the surrogate is worth (finite differences: many).
         self.surrogate_forwards = int(getattr(model, "surrogate_forwards", 1))
-        self.search_logits = (
-            Watched(model, model, searched, channels_last) if copied else self._judge
-        )
+        self.search_logits = Watched(model, searched, channels_last) if copied else self._judge
         self.search_path = (
-            Watched(path, model, searched, channels_last)
-            if self.has_surrogate
-            else self.search_logits
+            Watched(path, searched, channels_last) if self.has_surrogate else self.search_logits
         )
         # What attacks that know no search path take gradients from (``gradients.gradient_path``).
         self.surrogate = self.search_path if self.has_surrogate or copied else None
         # What attacks on mixed classifiers need (``apgd_adaptive``).
         gamma = cast(Any, getattr(model, "forward_with_gamma", None))
         self.forward_with_gamma = (
-            Watched(gamma, model, searched, channels_last, check_mixture)
-            if callable(gamma)
-            else None
+            Watched(gamma, searched, channels_last, check_mixture) if callable(gamma) else None
         )
         self.found_shapes: dict[tuple[object, ...], Shapes] = {}  # see ``oracle.find_shapes``
 
@@ -89,8 +83,8 @@ class Network(Asked):
     @property
     def draws_random(self) -> bool:
         """Whether the model was seen to draw random numbers in a pass."""
-        paths = (self._judge, self.search_path, self.search_logits)
-        return any(path.draws_random for path in paths)
+        paths = (self._judge, self.search_path, self.search_logits, self.forward_with_gamma)
+        return any(path is not None and path.draws_random for path in paths)
 
 
 def as_network(model: Model, device: torch.device) -> Network:
@@ -99,11 +93,11 @@ def as_network(model: Model, device: torch.device) -> Network:
 
 
 def _search_copy(model: Model, search_dtype: str, channels_last: bool) -> nn.Module:
-    """Copy a module for the search, its weights frozen."""
+    """Copy a module for the search: in evaluation mode, its weights frozen."""
     if not isinstance(model, nn.Module):
         message = "search_dtype and channels_last need a model that is a module, not a function"
         raise ValueError(message)  # noqa: TRY004 - users catch one type for all arguments
-    twin = copy.deepcopy(model).requires_grad_(False)
+    twin = copy.deepcopy(model).eval().requires_grad_(False)
     if search_dtype == "bfloat16":
         twin = twin.to(torch.bfloat16)
     return nn.Module.to(twin, memory_format=torch.channels_last) if channels_last else twin  # pyright: ignore[reportCallIssue]

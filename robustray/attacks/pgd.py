@@ -85,6 +85,7 @@ def pgd(
     check_pgd(
         threat, steps=steps, step_size=step_size, loss=loss, start=start, restarts=restarts, eot=eot
     )
+    threat.require_images(x)
     network = as_network(model, x.device)
     step_size = threat.eps / 10 if step_size is None else step_size
     rng = ExampleRandom(0, "pgd") if rng is None else rng

@@ -117,6 +117,7 @@ def attack_batch(
     AttackResult
         With the clean forward pass in ``forwards_B``.
     """
+    threat.require_images(x)
     index = torch.arange(len(x), device=x.device) if index is None else index
     stepper = make(threat, ExampleNoise(rng), **budget)
     network, examples = Network(model, x.device), Examples(x.detach(), y, index)

@@ -295,9 +295,20 @@ def _in_mode(suite: Suite, mode: str | None) -> Suite:
     if mode in (None, suite.mode):
         return suite
     if mode == "cascade":
-        return replace(suite, attack_all=False, columns=())
+        return replace(suite, attacks=_merged(suite), attack_all=False, columns=())
     columns = tuple(Column(spec.name, k, k + 1) for k, spec in enumerate(suite.attacks))
     return replace(suite, attack_all=False, columns=columns)
+
+
+def _merged(suite: Suite) -> tuple[AttackSpec, ...]:
+    """Return each attack once; others of the same name as "column/attack"."""
+    attacks: dict[str, AttackSpec] = {}
+    for column in suite.cascades:
+        for spec in suite.attacks[column.start : column.stop]:
+            if attacks.setdefault(spec.name, spec) != spec:
+                name = f"{column.name}/{spec.name}"
+                attacks[name] = replace(spec, name=name)
+    return tuple(attacks.values())
 
 
 def _member(item: str | AttackSpec | Suite, norm: str) -> Suite:

@@ -93,6 +93,16 @@ class ThreatModel:
         length = Length(f"threat model: {what}", value, self.norm)
         check_length(length, Extent(self.low, self.high, size))
 
+    def require_images(self, x: Tensor) -> None:
+        """Refuse an eps that is longer than the box of some images (B, ...).
+
+        Raises
+        ------
+        ValueError
+            As `require_length` does.
+        """
+        self.require_length("eps", self.eps, math.prod(x.shape[1:]))
+
     def require_unit_box(self, what: str) -> None:
         """Refuse another box than (0, 1) for what knows no other.
 

@@ -118,7 +118,8 @@ def _constants(model: Model, network: Network, examples: Examples, schedule: Sch
 
 def _apart(seen: Seen) -> float:
     """Return how far images are from what a module expects; up to 1 is common."""
-    if seen.lowest < 0 and bool((seen.mean > _CENTRED).all()):  # no pixels any more
+    centred_C = (seen.mean > _CENTRED) & (seen.mean_C < seen.mean / 2)
+    if seen.lowest < 0 and bool(centred_C.all()):  # no pixels any more, not even noisy ones
         return _TWICE
     shift = (seen.mean_C - seen.mean).abs() / torch.maximum(seen.std_C, seen.std)
     shift = torch.where(seen.mean == 0, 0.0, shift)  # it only scales
@@ -203,7 +204,7 @@ def _seen(model: Model, network: Network, examples: Examples, schedule: Schedule
 
 
 def _constants_of(module: nn.Module, channels: int) -> tuple[Tensor, Tensor] | None:
-    """Return a module's ``mean`` and ``std``, each (C,) or (1,); None where it changes nothing."""
+    """Return a module's ``mean`` and ``std``, each (C,) or (1,); None for none that matter."""
     found = []
     for name in ("mean", "std"):
         value = getattr(module, name, None)

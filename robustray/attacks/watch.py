@@ -2,28 +2,36 @@
 
 A model gets copies of images, so that no pass can change what an attack works with. What it does to
 them is looked at all the same: a step in place that autograd does not see makes the gradient that
-of another function. At the first pass of each physical batch, with and without gradients, and now
-and then after that, input, parameters, buffers and random state are compared with what they were.
+of another function. At the first passes of each physical batch, with and without gradients, and now
+and then after that, input, random state, and parameters and buffers of all modules that the pass
+enters are compared with what they were.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import inspect
 import random
+import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 
 from robustray.attacks.context import is_judging
 
-_EVERY = 64  # passes of a kind between two comparisons of everything
+_EVERY = 64  # passes of a kind between two looks, after those at 0, 1, 2, 4, ..., 32
+
+Check = Callable[[object, int], None]
+
+# Whether models within the model that is asked are to be looked at in this pass.
+_looking: ContextVar[bool] = ContextVar("looking", default=True)
 
 
 class Asked:
@@ -37,9 +45,6 @@ class Watched(Asked):
     ----------
     function : callable
         Images (B, ...) to logits (B, K).
-    owner : object, optional
-        The module or function whose parameters and buffers are looked at; ``function`` when not
-        given. Of functions these are the modules that can be seen in them.
     dtype : torch.dtype, optional
         What images are converted to.
     channels_last : bool
@@ -52,13 +57,11 @@ class Watched(Asked):
     def __init__(
         self,
         function: Callable[[Tensor], Any],
-        owner: object = None,
         dtype: torch.dtype | None = None,
         channels_last: bool = False,
-        check: Callable[[object, int], None] | None = None,
+        check: Check | None = None,
     ) -> None:
         self._function, self._check = function, check or check_answer
-        self._modules = _modules_in(function if owner is None else owner, set())
         self._dtype, self._channels_last = dtype, channels_last
         self._passes: Counter[tuple[object, ...]] = Counter()
         # Whether a pass was seen to draw random numbers, or to seed their generators.
@@ -71,76 +74,130 @@ class Watched(Asked):
         ------
         ValueError
             If the model changes its input, its parameters or its buffers, or returns something
-            else.
+            else. A cache that the pass fills once and for all is no change.
         """
         given = self._copied(x)
-        version = _version(given)
-        before = self._look(given)
-        answer = self._function(given)
-        changed = _version(given) != version
-        if before is not None:
-            changed = changed or not _same(given.detach(), before.given)
-            self._compare(before)
-        if changed:
+        if not self._is_due(given):
+            with _looks(False):
+                return _ask(self._function, given, self._check, None)
+        look = _Look(given)
+        with _looks(True), look.at(self._function):
+            answer = _ask(self._function, given, self._check, look.given)
+        self.draws_random |= random_state(given.device) != look.random
+        if (name := look.changed()) is not None and not self._settles(x, answer):
             raise ValueError(
-                "the model changes its input in place, so its gradients would be those of another "
-                "function. Compute new tensors in forward (x = (x - mean) / std instead of "
-                "x.sub_(mean).div_(std)), or begin it with x = x.clone()"
+                f"the model changes its own state in a pass ({name}), so its verdicts would "
+                "depend on the passes before them. It is to be a fixed function of its images: "
+                "in evaluation mode (model.eval()), without counters and averages in forward"
             )
-        self._check(answer, len(x))
         return answer
 
     def _copied(self, x: Tensor) -> Tensor:
-        if self._dtype is not None:
-            x = x.to(self._dtype)
-        if self._channels_last and x.ndim == 4:
-            return x.clone(memory_format=torch.channels_last)
-        return x.clone()
+        last = self._channels_last and x.ndim == 4
+        layout = torch.channels_last if last else torch.preserve_format
+        return x.to(self._dtype or x.dtype, copy=True, memory_format=layout)
 
-    def _look(self, given: Tensor) -> _Before | None:
-        """Return how things are before a pass after which they are to be compared."""
+    def _is_due(self, given: Tensor) -> bool:
+        """Count a pass, and return whether to look at it."""
         kind = (tuple(given.shape), given.dtype, given.requires_grad)
         number = self._passes[kind]
         self._passes[kind] += 1
-        if number % _EVERY or given.is_meta or _capturing(given):
-            return None
-        state = {key: tensor.detach().clone() for key, tensor in self._state().items()}
-        return _Before(given.detach().clone(), state, random_state(given.device))
+        early = number < _EVERY and not number & (number - 1)
+        return (early or number % _EVERY == 0) and _can_compare(given)
 
-    def _compare(self, before: _Before) -> None:
-        """Look at what a pass has left behind."""
-        after = self._state()
-        for key, old in before.state.items():
-            if key not in after or not _same(after[key].detach(), old):
-                raise ValueError(
-                    f"the model changes its own state in a pass ({key[1]}), so its verdicts would "
-                    "depend on the passes before them. It is to be a fixed function of its images: "
-                    "in evaluation mode (model.eval()), without counters and caches in forward"
-                )
-        self.draws_random |= random_state(before.given.device) != before.random
-
-    def _state(self) -> dict[tuple[int, str], Tensor]:
-        """Return parameters and buffers that hold anything, and are not meant to change."""
-        named = [
-            ((number, name), tensor)
-            for number, module in enumerate(self._modules)
-            if is_judging() or not module.training  # then statistics are meant to change
-            for name, tensor in (*module.named_parameters(), *module.named_buffers())
-        ]
-        return {
-            key: tensor
-            for key, tensor in named
-            if not is_lazy(tensor) and tensor.numel() and tensor.layout == torch.strided
-        }
+    def _settles(self, x: Tensor, answer: object) -> bool:
+        """Return whether another pass answers the same, and changes nothing more."""
+        given = self._copied(x)
+        look = _Look(given)
+        with look.at(self._function):
+            again = self._function(given)
+        return look.changed() is None and _same_answer(answer, again)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Before:
-    """How things were before a pass."""
+class _Look:
+    """How things are before a pass: the images, random state, and each module when it is entered.
 
-    given: Tensor
-    state: dict[tuple[int, str], Tensor]
-    random: tuple[Any, ...]
+    Whatever holds the modules, those that are entered are those that count. A module that is
+    training may change, outside of `judging`.
+    """
+
+    def __init__(self, given: Tensor) -> None:
+        self.given, self.random = given.detach().clone(), random_state(given.device)
+        self._states: list[tuple[nn.Module, dict[str, Tensor]]] = []
+        self._seen: dict[int, nn.Module] = {}
+        self._thread = threading.get_ident()
+
+    @contextmanager
+    def at(self, function: object) -> Iterator[None]:
+        """Note the modules that are entered meanwhile, and those that the function names."""
+        for module in _named_modules(function):
+            self._enter(module)
+        if _is_compiled(function) or any(map(_is_compiled, self._seen.values())):
+            yield  # for each hook that comes or goes it would be compiled again
+            return
+        handle = register_module_forward_pre_hook(self._enter)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _enter(self, module: nn.Module, *_: object) -> None:
+        if torch.compiler.is_compiling() or threading.get_ident() != self._thread:
+            return
+        if id(module) not in self._seen:
+            self._seen |= {id(part): part for part in module.modules()}
+            if is_judging() or not module.training:  # else statistics are meant to change
+                state = {name: held.clone() for name, held in _state(module)}
+                self._states.append((module, state))
+
+    def changed(self) -> str | None:
+        """Return the name of a parameter or buffer that is not what it was."""
+        for module, before in self._states:
+            after = dict(_state(module))
+            for name, old in before.items():
+                if name not in after or not _same(after[name], old):
+                    return name
+        return None
+
+
+def ask(function: Callable[[Tensor], Any], x: Tensor) -> Tensor:
+    """Ask a model that is part of another: it gets a copy, and its answer is checked.
+
+    Raises
+    ------
+    ValueError
+        If it changes its input, or does not return logits.
+    """
+    if torch.compiler.is_compiling():
+        return function(x)
+    given = x.clone()
+    compared = _looking.get() and _can_compare(given)
+    return _ask(function, given, check_answer, given.detach().clone() if compared else None)
+
+
+def _ask(
+    function: Callable[[Tensor], Any], given: Tensor, check: Check, before: Tensor | None
+) -> Any:
+    version = _version(given)
+    answer = function(given)
+    unseen = before is not None and not _same(given.detach(), before)
+    if unseen or _version(given) != version:
+        raise ValueError(
+            "the model changes its input in place, so its gradients would be those of another "
+            "function. Compute new tensors in forward (x = (x - mean) / std instead of "
+            "x.sub_(mean).div_(std)), or begin it with x = x.clone()"
+        )
+    check(answer, len(given))
+    return answer
+
+
+@contextmanager
+def _looks(value: bool) -> Iterator[None]:
+    token = _looking.set(value)
+    try:
+        yield
+    finally:
+        _looking.reset(token)
 
 
 def watched(model: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
@@ -224,25 +281,23 @@ def random_state(device: torch.device) -> tuple[Any, ...]:
     return torch.get_rng_state().numpy().tobytes(), cuda, words, rest, random.getstate()
 
 
-def _modules_in(thing: object, seen: set[int]) -> list[nn.Module]:
-    """Return a module, or those that a function or callable object holds, as far as it shows."""
+def _named_modules(function: object) -> list[nn.Module]:
+    """Return a module, that of a method, or those that a function names: none may be entered."""
+    held = [getattr(function, "__self__", function)]
+    if inspect.isfunction(function):
+        function = inspect.unwrap(function)
+    if inspect.isfunction(function):
+        cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+        held += [*cells, *map(function.__globals__.get, function.__code__.co_names)]
+    return [one for one in held if isinstance(one, nn.Module)]
+
+
+def _is_compiled(thing: object) -> bool:
+    """Return whether this was made by ``torch.compile``."""
+    known: Any = thing
     if isinstance(thing, nn.Module):
-        return [thing]
-    if id(thing) in seen:
-        return []
-    seen.add(id(thing))
-    held: list[object] = []
-    if isinstance(thing, functools.partial):
-        held = [thing.func, *thing.args, *thing.keywords.values()]
-    elif inspect.ismethod(thing):
-        held = [thing.__self__]
-    elif inspect.isfunction(thing):
-        cells = [cell.cell_contents for cell in thing.__closure__ or () if _is_filled(cell)]
-        named = [thing.__globals__.get(name) for name in thing.__code__.co_names]
-        held = [*cells, *(one for one in named if isinstance(one, nn.Module))]
-    elif callable(thing) and not inspect.isclass(thing):
-        held = list(getattr(thing, "__dict__", {}).values())
-    return [module for one in held for module in _modules_in(one, seen)]
+        return "_orig_mod" in thing._modules or known._compiled_call_impl is not None
+    return hasattr(known, "_torchdynamo_orig_callable")
 
 
 def _is_filled(cell: Any) -> bool:
@@ -250,6 +305,13 @@ def _is_filled(cell: Any) -> bool:
         return bool([cell.cell_contents])
     except ValueError:
         return False
+
+
+def _state(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield parameters and buffers that hold anything, by name."""
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if not is_lazy(tensor) and tensor.numel() and tensor.layout == torch.strided:
+            yield name, tensor.detach()
 
 
 def _version(tensor: Tensor) -> int:
@@ -264,5 +326,14 @@ def _same(one: Tensor, other: Tensor) -> bool:
     return torch.equal(one, other) or bool(((one == other) | (one != one) & (other != other)).all())
 
 
-def _capturing(tensor: Tensor) -> bool:
-    return tensor.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+def _same_answer(one: object, other: object) -> bool:
+    """Compare two answers: logits, or logits and more in a tuple."""
+    pairs = [one, other] if isinstance(one, tuple) else [(one,), (other,)]
+    tensors = cast("list[tuple[Tensor, ...]]", pairs)
+    return all(_same(a.detach(), b.detach()) for a, b in zip(*tensors, strict=True))
+
+
+def _can_compare(tensor: Tensor) -> bool:
+    """Return whether there are values, and asking for them disturbs no capture."""
+    capturing = tensor.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+    return not (tensor.is_meta or capturing)

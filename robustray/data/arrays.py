@@ -155,14 +155,19 @@ class ArrayBuilder(Builder):
         else:
             super().set_state(target, state)
 
-    def _array(self, _: Any, shape: Any, kind: Any, fortran: Any, raw: Any) -> np.ndarray:
+    def _array(self, _: Any, shape: Any, kind: Any, fortran: Any, raw: Any) -> np.ndarray | None:
         code = kind.code if isinstance(kind, _Type) else None
-        if code not in self.types or kind.order not in ("|", "<") or fortran:
-            raise PickleError("only uint8, int32 and int64 arrays in C order are read")
+        if code not in self.types or kind.order not in ("|", "<"):
+            return self.leave_out()
         dtype = np.dtype(f"<{code}")
         if not isinstance(raw, bytes) or _count(shape) * dtype.itemsize != len(raw):
             raise PickleError("an array's shape does not fit its bytes")
-        return np.frombuffer(raw, dtype).reshape(shape)
+        return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran else "C")
+
+    def leave_out(self) -> None:
+        """Answer an array of another type; here it is refused."""
+        names = ", ".join(np.dtype(code).name for code in self.types)
+        raise PickleError(f"an array is of another type than {names}")
 
 
 class PickledArray:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 Buffer = bytes | mmap.mmap
 
-_STEPS = 1_000_000
+_STEPS = 20_000_000
 _LINE = 10_000
 _SCALARS = (str, bytes, int, float, type(None))
 _CONTAINERS = (list, dict, bytearray)
@@ -82,7 +82,7 @@ def read_pickle(
     Raises
     ------
     PickleError
-        If it is damaged, refused, or longer than a million steps.
+        If it is damaged, refused, or longer than 20 million steps.
     """
     machine = _Machine(data, builder, start, text)
     try:

@@ -8,18 +8,20 @@ import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from robustray.attacks.batches import default_compute_shape
 from robustray.attacks.bpda import Attackable, WithSurrogate
 from robustray.attacks.context import judging
-from robustray.attacks.gradients import watched_path
+from robustray.attacks.gradients import gradient_path
 from robustray.attacks.network import Network
 from robustray.attacks.surrogates import put_surrogate
-from robustray.attacks.watch import Watched
+from robustray.attacks.watch import ask
 from robustray.data import DataFacts
 from robustray.errors import ManifestError, UserError
 from robustray.manifest import (
@@ -51,25 +53,21 @@ class Standardized(nn.Module):
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        self.network, self._asked = network, Watched(network)
+        self.network = network
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's logits for pixels in [0, 1]."""
-        return self._asked((x - self.mean) / self.std)
+        return ask(self.network, (x - self.mean) / self.std)
 
 
 class _WithSurrogate(Standardized):
     """The same around a network that offers ``surrogate``."""
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-        super().__init__(network, mean, std)
-        self._path = watched_path(network)
-
     def surrogate(self, x: Tensor) -> Tensor:
         """Return the surrogate's logits for pixels in [0, 1]."""
-        return self._path((x - self.mean) / self.std)
+        return ask(gradient_path(self.network), (x - self.mean) / self.std)
 
 
 def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:
@@ -188,9 +186,15 @@ def build_network(network: Mapping[str, Any]) -> nn.Module:
 
 
 def try_network(
-    model: nn.Module, facts: DataFacts, name: str, device: torch.device | str = "cpu"
+    model: nn.Module,
+    facts: DataFacts,
+    name: str,
+    device: torch.device | str = "cpu",
+    compute_shape: int | None = None,
 ) -> None:
     """Ask a network about two images, and refuse it if it does not give logits of their classes.
+
+    One that fails on two is asked about a whole physical batch: it may be made for no other.
 
     Parameters
     ----------
@@ -202,6 +206,8 @@ def try_network(
         What these are called.
     device : torch.device or str
         Where images go to a network without parameters.
+    compute_shape : int, optional
+        The physical batch; by default that of the network's device.
 
     Raises
     ------
@@ -209,12 +215,11 @@ def try_network(
         If it fails, changes what it is given or itself, or returns anything else.
     """
     network = Network(model, torch.device(device))
-    source = torch.Generator().manual_seed(0)
-    images = torch.rand(2, *facts.image_shape, generator=source).to(network.device)
+    whole = compute_shape or default_compute_shape(network.device)
     words = f"the network fails on images {facts.image_shape} of {name}"
     try:
         with judging(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-            classes = network(images).shape[1]
+            classes = _classes_of_either(network, facts, whole)
     except (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError):
         raise
     except ValueError as error:
@@ -225,6 +230,25 @@ def try_network(
         raise UserError(
             f"the network gives logits of {classes} classes, and {name} has {facts.num_classes}"
         )
+
+
+def _classes_of_either(network: Network, facts: DataFacts, whole: int) -> int:
+    """Return the classes of two images, else of a whole batch; if both fail, the first error."""
+    try:
+        return _classes(network, facts, 2)
+    except (torch.OutOfMemoryError, torch.AcceleratorError, MemoryError):
+        raise
+    except Exception:  # a user's code
+        with suppress(Exception):
+            return _classes(network, facts, whole)
+        raise
+
+
+def _classes(network: Network, facts: DataFacts, count: int) -> int:
+    """Return how many classes a network has logits for, from so many random images."""
+    source = torch.Generator().manual_seed(0)
+    images = torch.rand(count, *facts.image_shape, generator=source)
+    return network(images.to(network.device)).shape[1]
 
 
 def build_function(function: str, arguments: Mapping[str, Any]) -> nn.Module:

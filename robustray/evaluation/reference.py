@@ -37,6 +37,7 @@ from robustray.attacks.engine import (
     clean_logits,
     default_compute_shape,
 )
+from robustray.attacks.evaluate import warn_of_luck
 from robustray.attacks.gradients import Model, is_correct
 from robustray.attacks.inputs import check_logits, checked_examples
 from robustray.attacks.plausibility import look, warn_of
@@ -144,12 +145,13 @@ def evaluate_reference(
     index: Tensor | None = None,
     *,
     suite_mode: str | None = None,
+    check: bool = True,
 ) -> EvaluationResult:
     """Judge a model as ``robustray.attacks.evaluate`` does, by the reference's attacks.
 
     Parameters
     ----------
-    model, x, y, threat, suite, seed, index, suite_mode
+    model, x, y, threat, suite, seed, index, suite_mode, check
         As there; not for a suite with ``attack_all``.
     batch_size : int
         Images in a batch of the reference. Verdicts depend on it, and on the order of the images.
@@ -167,7 +169,7 @@ def evaluate_reference(
         For images, labels or models that are not as described.
     """
     suite = attack_suite(suite, threat.norm, suite_mode)
-    examples = checked_examples(x, y, index)
+    examples = checked_examples(x, y, index, threat)
     ENGINE.check(suite, threat, "float32")
     network = Network(model, examples.x.device)
     shape = default_compute_shape(network.device)
@@ -180,7 +182,9 @@ def evaluate_reference(
             found = run_reference(model, chosen, threat, spec, seed=seed, batch_size=batch_size)
             tally.update(rows, found)
         schedule = Schedule(shape, batch_size)
-        findings = look(model, network, examples, logits, threat, schedule)
+        findings = look(model, network, examples, logits, threat, schedule) if check else []
+    if network.draws_random:
+        warn_of_luck(suite)
     warn_of(findings)
     return tally.result(threat, seed, shape, findings)
 

@@ -151,7 +151,7 @@ class Metered:
     def __init__(self, model: Model) -> None:
         surrogate = getattr(model, "surrogate", None)
         self._model = _Apart(Watched(model))
-        self._surrogate = _Apart(Watched(surrogate, model)) if callable(surrogate) else None
+        self._surrogate = _Apart(Watched(surrogate)) if callable(surrogate) else None
         self._own_loss = not getattr(model, "loss_from_surrogate", False)
         self._extra = int(getattr(model, "surrogate_forwards", 1)) if self._surrogate else 0
         self.forwards = self.backwards = 0

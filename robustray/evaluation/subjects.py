@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,10 +101,17 @@ def _load(network: dict | object, path: Path, format: str) -> nn.Module:
     return model
 
 
+# Words of errors of networks that run on such a device only.
+_ACCELERATORS = re.compile(r"(?i)\b(cuda|nvidia|gpus?|rocm|hip|xpu|mps)\b")
+
+
 def _try(model: nn.Module, facts: DataFacts, manifest: Evaluation) -> None:
     try:
-        try_network(model, facts, str(manifest.data.name))
+        try_network(model, facts, str(manifest.data.name), compute_shape=manifest.compute_shape)
     except UserError as error:
+        if not torch.accelerator.is_available() and _ACCELERATORS.search(str(error)):
+            warnings.warn(f"not tried here, but on a worker's device: {error}", stacklevel=2)
+            return
         path = "model" if manifest.factory is None else "factory"
         raise ManifestError(str(error), path=path) from error
 

@@ -158,7 +158,8 @@ class Worker:
         """Refuse a network that does not take these images; looked at once."""
         if self._tried:
             return
-        try_network(model, facts_of(task.data), str(task.data.name), device)
+        shape = task.conditions.compute_shape
+        try_network(model, facts_of(task.data), str(task.data.name), device, shape)
         self._tried = True
 
 

@@ -8,6 +8,7 @@ longer was meant in other units, such as levels of 0..255.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -83,7 +84,7 @@ def check_length(length: Length, extent: Extent = UNIT) -> None:
         return
     if extent.diameter is not None:
         raise ValueError(f"{path}: {value:g} is longer than the data are wide ({longest:g})")
-    box, name = f"the pixel box [{extent.low:g}, {extent.high:g}]", path.rpartition(".")[2]
+    box, name = f"the pixel box [{extent.low:g}, {extent.high:g}]", re.split(r"[.: ]+", path)[-1]
     told = f"wider than {box}"
     if norm != "linf":
         told = f"longer than the {norm} diameter of {box}, {longest:.4g} for {extent.size} numbers"

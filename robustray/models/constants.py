@@ -127,6 +127,7 @@ def _told(recorded: Any) -> str:
     """Return constants in words."""
     if not recorded:
         return "none"
-    if not isinstance(recorded, dict):
+    try:
+        return "; ".join(f"mean {mean} and deviation {std}" for mean, std in recorded.values())
+    except (AttributeError, TypeError, ValueError):  # not what `constants_of` gives
         return repr(recorded)[:200]
-    return "; ".join(f"mean {pair[0]} and deviation {pair[1]}" for pair in recorded.values())

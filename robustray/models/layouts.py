@@ -41,7 +41,9 @@ _UNAVERAGED = "unaveraged_model_state_dict"
 _COMPOSITE = re.compile(r"^_?comp_model\.")
 
 # Never the weights that are meant, unless they are named.
-_ONLY_BY_NAME = re.compile(r"(?i)unaveraged|optim|sched")
+_ONLY_BY_NAME = re.compile(
+    r"(?i)unaveraged|(?:^|[._])(?:optim|optimi[sz]ers?|(?:lr_)?schedulers?|sched)(?:[._]|$)"
+)
 
 _DEPTH = 8
 _NODES = 100_000
@@ -127,14 +129,16 @@ def _walk(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Tensor]]:
         home, depth, container = waiting.pop()
         pairs = container.items() if isinstance(container, Mapping) else enumerate(container)
         for key, value in pairs:
+            if isinstance(value, PickledArray) and value.value is not None:
+                value = torch.from_numpy(value.value.copy())
+            if not isinstance(value, Tensor | Mapping | list | tuple):
+                continue
             nodes += 1
             if nodes > _NODES:
                 return
-            if isinstance(value, PickledArray) and value.value is not None:
-                value = torch.from_numpy(value.value.copy())
             if isinstance(value, Tensor):
                 yield home, str(key), value
-            elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            elif id(value) not in seen:
                 seen.add(id(value))
                 if depth < _DEPTH:
                     waiting.append((f"{home}{str(key)[:_NAME_LENGTH]}.", depth + 1, value))

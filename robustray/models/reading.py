@@ -17,7 +17,7 @@ from robustray.data.arrays import ArrayError, read_npz
 from robustray.models.errors import WeightsError
 from robustray.models.layouts import Kind
 from robustray.models.tensor_bundle import index_of, read_bundle
-from robustray.models.torch_files import read_torch
+from robustray.models.torch_files import Inert, read_torch
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,11 @@ def _read_torch(path: Path, drop_objects: bool) -> Content:
         )
     if isinstance(values, list | tuple):
         values = {str(number): value for number, value in enumerate(values)}
+    if isinstance(values, Inert):
+        names = ", ".join(foreign[:6])
+        raise WeightsError(
+            f"{path} contains an object ({names}), not a state dict; save model.state_dict()"
+        )
     if not isinstance(values, Mapping):
         raise WeightsError(f"{path} contains a {type(values).__name__}, not a state dict")
     return Content("torch", values, foreign)

@@ -40,6 +40,9 @@ _STORAGES = {
     "ComplexFloatStorage": torch.complex64,
     "ComplexDoubleStorage": torch.complex128,
     "UntypedStorage": torch.uint8,
+    "QInt8Storage": torch.int8,  # of quantised tensors, which are left out: only its size counts
+    "QUInt8Storage": torch.uint8,
+    "QInt32Storage": torch.int32,
 }
 _TYPES = {name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)}
 _DICTS = ("OrderedDict", "defaultdict", "Counter")
@@ -97,6 +100,10 @@ class TorchBuilder(ArrayBuilder):
         """Give arrays their content; attributes of containers and tensors are left out."""
         if not isinstance(target, dict | list | Tensor | Inert | Function):
             super().set_state(target, state)
+
+    def leave_out(self) -> None:
+        """Leave an array of texts, objects or complex numbers without content."""
+        self.foreign.add("numpy.ndarray of other things than real numbers")
 
     def put(self, target: Any, items: list[Any]) -> None:
         """Leave out what would go into a stand-in."""

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from torch import Tensor, nn
 
+from robustray.attacks.watch import watched
 from robustray.random import ExampleRandom
 
 Floats = NDArray[np.float64]
@@ -149,11 +150,12 @@ def noisy_counts(
             f"sigma is at least 0 and finite, and samples at least 1, not {sigma!r} and {samples!r}"
         )
     counts: Tensor | None = None
+    asked = watched(network)
     shape, rows = tuple(x_BCHW.shape[1:]), max(1, batch_size // max(len(x_BCHW), 1))
     for start in range(first, first + samples, rows):
         numbers = range(start, min(start + rows, first + samples))
         noise = torch.cat([rng.normal(index_B, shape, n, device=x_BCHW.device) for n in numbers])
-        logits = network(x_BCHW.repeat(len(numbers), 1, 1, 1) + sigma * noise)
+        logits = asked(x_BCHW.repeat(len(numbers), 1, 1, 1) + sigma * noise)
         votes = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1])
         summed = votes.reshape(len(numbers), len(x_BCHW), -1).sum(0)
         counts = summed if counts is None else counts + summed

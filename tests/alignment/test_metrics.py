@@ -216,3 +216,18 @@ def test_linearity_table(tmp_path):
     assert math.isinf(back.distance_class_1[1])
     ones = torch.cosine_similarity(torch.ones(1, 6).double(), delta[1, 1][None])
     assert back.alignment_class_1[1] == pytest.approx(ones.item())
+
+
+def test_networks_that_change_their_input_or_give_no_logits_are_refused():
+    def rude(x):
+        with torch.no_grad():
+            x.mul_(0.5)
+        return x.flatten(1)
+
+    x, y = torch.rand(2, 1, 2, 2), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match="changes its input in place"):
+        jacobian(rude, x)
+    with pytest.raises(ValueError, match="changes its input in place"):
+        class_gradient(rude, x, 1 - y, y)
+    with pytest.raises(ValueError, match="instead of floating-point logits"):
+        jacobian(lambda x: x, x)

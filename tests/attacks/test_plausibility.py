@@ -109,6 +109,14 @@ def test_a_doubled_normalisation_is_told(digits):
     assert any("standardised twice" in words for words in said)
 
 
+def test_noise_before_the_normalisation_is_no_second_one(digits):
+    net, mean, std = standardised(digits)
+    inner = Standardise(net, mean, std)
+    found, said = judged(Before(inner, lambda x: x + 0.05 * torch.randn_like(x)), digits)
+    assert found["constants"] == "ok"
+    assert not any("twice" in words for words in said)
+
+
 def test_constants_of_other_images_are_told(digits):
     net, mean, std = standardised(digits)
     found, _ = judged(Standardise(net, 255 * mean, 255 * std), digits)

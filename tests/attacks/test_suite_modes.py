@@ -1,5 +1,7 @@
 """Cascades and independent suites: whom each attack runs on, and what its column means."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -115,6 +117,15 @@ def test_a_suite_keeps_its_own_mode_unless_another_is_asked_for():
     assert [column.name for column in apart.columns] == ["apgd-ce", "apgd-t"]
     assert attack_suite("pgd-20").mode == "all"
     assert attack_suite("pgd-20", suite_mode="independent").mode == "independent"
+
+
+def test_an_independent_suite_becomes_a_cascade_of_different_attacks():
+    other = replace(WEAK, options={"steps": 2})
+    columns = (Column("a", 0, 2), Column("b", 2, 4), Column("c", 4, 5))
+    apart = Suite("mine", (WEAK, STRONG, WEAK, STRONG, other), columns=columns)
+    cascade = attack_suite(apart, suite_mode="cascade")
+    assert cascade.attacks == (WEAK, STRONG, replace(other, name=f"c/{WEAK.name}"))
+    assert cascade.mode == "cascade"
 
 
 def test_what_does_not_fit_is_refused():

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustray.attacks import ThreatModel
+from robustray.attacks import ThreatModel, apgd_ce, cw_l2, fab, fgsm, pgd, square
 from robustray.attacks.norms import add_toward, ascent_step, steepest
 from robustray.random import ExampleRandom
 
@@ -30,6 +30,14 @@ def test_wrong_threat_models_are_explained():
         ThreatModel("Linf", 8 / 255)
     with pytest.raises(ValueError, match=r"8/255, not 8"):
         ThreatModel("linf", 8)
+
+
+@pytest.mark.parametrize("attack", [fgsm, pgd, apgd_ce, fab, square, cw_l2])
+def test_attacks_refuse_what_is_longer_than_their_images_are_wide(attack):
+    x, y = images((2, 1, 4, 4)), torch.tensor([0, 1])
+    words = r"^threat model: eps: 5 is longer than the l2 diameter .* 4 for 16 numbers; eps is in"
+    with pytest.raises(ValueError, match=words):
+        attack(lambda x: x.flatten(1)[:, :3], x, y, ThreatModel("l2", 5.0))
 
 
 def test_threat_models_are_values():

@@ -1,7 +1,9 @@
 """Models that change what they are given, or themselves, and what they may answer."""
 
+import threading
 import warnings
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -27,6 +29,7 @@ from robustray.attacks import (
 from robustray.attacks.composition import Composition, composed_logits, in_composition
 from robustray.attacks.finite_differences import FiniteDifferences
 from robustray.attacks.gradients import predict_logits
+from robustray.attacks.network import Network
 from robustray.attacks.watch import Watched
 
 LINF = ThreatModel("linf", 0.03)
@@ -184,11 +187,30 @@ class Holder:
         return self.net(x)
 
 
+class Slots:
+    """The same without a ``__dict__``."""
+
+    __slots__ = ("net",)
+
+    def __init__(self, net) -> None:
+        self.net = net
+
+    def __call__(self, x):
+        return self.net(x)
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
         lambda net: lambda x: net(x),
+        lambda net: lambda x: sum(one(x) for one in [net]),
+        lambda net: lambda x, inner=net: inner(x),
+        lambda net: lambda x, *, inner=net: inner(x),
+        lambda net: (lambda table: lambda x: table["net"](x))({"net": net}),
+        lambda net: (lambda judge: lambda x: judge.logits(x))(SimpleNamespace(logits=net)),
+        lambda net: Slots(net),
         lambda net: net.forward,
+        lambda net: lambda x: net.forward(x),
         lambda net: partial(lambda model, x: model(x), net),
         Holder,
         lambda net: (lambda inner: lambda x: inner(x))(Holder(net)),
@@ -225,6 +247,88 @@ def test_caches_that_are_filled_once_are_no_change_of_state():
     found = evaluate(Lazy(), X, Y, LINF, ["apgd-ce"], compute_shape=16)
     clean = evaluate(lambda x: NET(x - 0.5), X, Y, LINF, ["apgd-ce"], compute_shape=16)
     assert torch.equal(found.robust, clean.robust)
+
+
+def test_caches_that_are_filled_in_the_first_pass_are_no_change_of_state():
+    class Filled(Stateful):
+        def __init__(self) -> None:
+            super().__init__(lambda model: model.calls.fill_(1))
+
+    model = Filled()
+    found = evaluate(model, X, Y, LINF, ["apgd-ce"], compute_shape=16)
+    again = evaluate(model, X, Y, LINF, ["apgd-ce"], compute_shape=16)
+    assert torch.equal(found.robust, again.robust)
+
+
+@pytest.mark.parametrize("options", [{"search_dtype": "bfloat16"}, {"channels_last": True}])
+def test_a_search_in_another_type_begins_with_a_model_in_training_mode(options):
+    model = Stateful(lambda _: None).train()
+    evaluate(model, X, Y, LINF, ["apgd-ce"], compute_shape=16, **options)
+    assert model.training
+    assert model.norm.num_batches_tracked == 0
+
+
+def test_parts_of_a_wrapper_are_asked_as_they_are_now():
+    model = Bpda(NET, lambda x: x)
+    model.network = plain_net().requires_grad_(False)
+    model.network[3].bias += 1
+    assert torch.equal(model(X), model.network(X))
+
+
+def test_a_compiled_model_is_compiled_once_and_watched():
+    graphs = []
+
+    def compiled(net):
+        return torch.compile(net, backend=lambda graph, _: graphs.append(1) or graph)
+
+    ask(Watched(compiled(plain_net())), 9)
+    assert len(graphs) == 1
+    with pytest.raises(ValueError, match="changes its own state in a pass"):
+        evaluate(compiled(Stateful(count)), X, Y, LINF, ["apgd-ce"], compute_shape=16)
+
+
+def test_modules_of_other_threads_are_left_alone():
+    training = nn.BatchNorm1d(108).train()
+
+    def model(x):
+        other = threading.Thread(target=training, args=(x.detach().flatten(1),))
+        other.start()
+        other.join()
+        return NET(x)
+
+    evaluate(model_without_names(model), X, Y, LINF, ["apgd-ce"], compute_shape=16)
+
+
+def model_without_names(model):
+    return lambda x: [model][0](x)
+
+
+def test_early_passes_are_compared_more_often():
+    passes = [0]
+
+    def late(x):
+        passes[0] += 1
+        if passes[0] > 6:
+            x.data.mul_(0.5)
+        return NET(x)
+
+    with pytest.raises(ValueError, match="changes its input in place"):
+        pgd(late, X, Y, LINF, steps=20)
+
+
+def test_a_draw_in_the_mixed_classifier_is_seen():
+    class Mixed(nn.Module):
+        def forward(self, x):
+            return NET(x)
+
+        def forward_with_gamma(self, x):
+            return NET(x), torch.rand(len(x))
+
+    network = Network(Mixed(), X.device)
+    assert network.forward_with_gamma is not None
+    with torch.random.fork_rng():
+        network.forward_with_gamma(X)
+    assert network.draws_random
 
 
 def ask(model, times):

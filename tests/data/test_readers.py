@@ -64,8 +64,8 @@ def test_names_inside_allowed_modules_are_refused():
 
 
 def test_arrays_of_other_types_are_refused():
-    for array in (np.array([{}]), np.zeros(3), np.asfortranarray(np.zeros((2, 3), np.uint8))):
-        with pytest.raises(DataError, match="only uint8, int32 and int64"):
+    for array in (np.array([{}]), np.zeros(3), np.array(["a"])):
+        with pytest.raises(DataError, match="another type than uint8, int32, int64"):
             unpickle_arrays(pickle.dumps({b"data": array}, 3))
 
 

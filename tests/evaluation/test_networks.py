@@ -202,6 +202,37 @@ def test_a_network_for_other_images_is_refused_before_anything_starts(tmp_path):
     find(tmp_path, factory="tests.evaluation.test_networks:Odd")
 
 
+class OfOneBatch(nn.Flatten):
+    """A network that takes physical batches of 16 only."""
+
+    def forward(self, x):
+        return x.reshape(16, 64)[:, :10]
+
+
+def test_a_network_of_one_physical_batch_is_asked_about_that(tmp_path):
+    factory = "tests.evaluation.test_networks:OfOneBatch"
+    find(tmp_path, factory=factory, compute_shape=16)
+    with pytest.raises(ManifestError, match="the network fails"):
+        find(tmp_path, factory=factory, compute_shape=32)
+
+
+class OnAnAccelerator(nn.Flatten):
+    def forward(self, x):
+        raise RuntimeError("Found no NVIDIA driver on your system")
+
+
+@pytest.mark.parametrize("here", [False, True])
+def test_a_network_for_an_accelerator_is_tried_where_there_is_one(tmp_path, monkeypatch, here):
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: here)
+    factory = "tests.evaluation.test_networks:OnAnAccelerator"
+    if here:
+        with pytest.raises(ManifestError, match="no NVIDIA driver"):
+            find(tmp_path, factory=factory)
+    else:
+        with pytest.warns(UserWarning, match="not tried here, but on a worker's device"):
+            find(tmp_path, factory=factory)
+
+
 class OfPhotographs(nn.Sequential):
     def __init__(self) -> None:
         super().__init__(nn.Conv2d(3, 10, 8), nn.Flatten())

@@ -312,6 +312,22 @@ def test_rude_models_are_refused_here_too() -> None:
     assert torch.equal(x, given.x)
 
 
+def test_luck_and_lengths_are_told_here_too() -> None:
+    given = examples(network(), 8)
+
+    def drawing(x: Tensor) -> Tensor:
+        torch.rand(1)
+        return network()(x)
+
+    case = (drawing, given.x, given.y_N)
+    square = [spec("square")]
+    with torch.random.fork_rng(devices=[]), pytest.warns(UserWarning, match="draws random numbers"):
+        found = evaluate_reference(*case, THREATS["linf"], square, batch_size=8, check=False)
+    assert found.findings == ()
+    with pytest.raises(ValueError, match="longer than the l2 diameter"):
+        evaluate_reference(*case, ThreatModel("l2", 500.0), square)
+
+
 def test_a_model_that_seeds_generators_leaves_the_reference_its_own_numbers() -> None:
     model = network()
     given = examples(model, 12)

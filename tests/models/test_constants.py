@@ -100,6 +100,16 @@ def test_files_that_say_nothing_stay_readable(tmp_path):
         load_weights(thin(**ON), tmp_path / "w")
 
 
+@pytest.mark.parametrize("record", ['{"a": 5}', '{"a": [[1]]}', '{"a": []}', "7", '["a"]'])
+def test_records_of_another_form_are_refused_with_what_they_say(tmp_path, record):
+    state = {name: t.contiguous() for name, t in thin(**ON).state_dict().items()}
+    head = {"robustray": f'{{"standardisation": {record}}}'}
+    safetensors.torch.save_file(state, tmp_path / "w", metadata=head)
+    with pytest.raises(WeightsError, match="standardises the input with") as caught:
+        load_weights(thin(**ON), tmp_path / "w")
+    assert str(json.loads(record)) in str(caught.value)
+
+
 def test_the_record_is_one_entry_in_the_head(tmp_path):
     save_weights(thin(**ON), tmp_path / "w")
     with safe_open(tmp_path / "w", framework="pt") as file:

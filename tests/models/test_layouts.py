@@ -222,6 +222,17 @@ def test_constants_of_a_layer_before_the_network_are_compared(tmp_path, names):
         load(tmp_path, whole | {names[0]: torch.full((3,), 0.5)})
 
 
+@pytest.mark.parametrize("name", ["optimal", "optimised_net", "best.optimum", "reschedule"])
+def test_names_that_only_resemble_an_optimizer_hold_weights(tmp_path, name):
+    assert load(tmp_path, {name: named("", 2)})[0].weight[0] == 2
+
+
+@pytest.mark.parametrize("name", ["optimizer", "lr_scheduler", "g_optimiser_state", "sched"])
+def test_states_of_optimizers_are_read_by_name_only(tmp_path, name):
+    with pytest.raises(WeightsError):
+        load(tmp_path, {name: named("", 2)})
+
+
 def test_a_file_without_weights_is_told_with_what_it_holds(tmp_path):
     content = {"epoch": 3, "note": "none", "history": [1.0], "optimizer": named("")}
     with pytest.raises(WeightsError, match=r"epoch \(int\), note \(str\), history \(list of 1\)"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -146,10 +147,41 @@ def test_a_folder_is_told_with_what_it_holds(tmp_path):
 
 
 def test_numbers_of_numpy_are_no_foreign_objects(tmp_path):
-    import numpy as np
-
     best = np.float64(0.5)
     torch.save({"best": best, "curve": np.arange(3.0)}, tmp_path / "w.pt")
     content = read_file(tmp_path / "w.pt")
     assert content.values["best"] == 0.5
     assert content.dropped == ()
+
+
+FOREIGN = {
+    "texts": lambda: np.array(["cat", "dog"]),
+    "complex": lambda: np.ones(2, complex),
+    "objects": lambda: np.array([{"a": 1}, None], object),
+    "big-endian": lambda: np.ones(2, ">f4"),
+    "quantised": lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("legacy", [False, True])
+def test_arrays_that_are_no_weights_are_left_out_on_request(tmp_path, name, legacy):
+    content = {"state_dict": {"a": torch.ones(2)}, "more": FOREIGN[name]()}
+    torch.save(content, tmp_path / "w", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(WeightsError, match=r"objects other than tensors.*--drop-objects"):
+        read_file(tmp_path / "w")
+    found = read_file(tmp_path / "w", drop_objects=True)
+    assert found.values["state_dict"]["a"].tolist() == [1, 1]
+    assert found.dropped
+
+
+def test_arrays_are_read_in_either_order(tmp_path):
+    rows = np.arange(6.0).reshape(2, 3)
+    torch.save({"rows": np.asfortranarray(rows)}, tmp_path / "w")
+    assert np.array_equal(read_file(tmp_path / "w").values["rows"].value, rows)
+
+
+def test_a_whole_module_is_no_state_dict(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "w")
+    with pytest.raises(WeightsError, match=r"an object \(.*Linear.*save model\.state_dict"):
+        read_file(tmp_path / "w", drop_objects=True)

@@ -22,6 +22,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from robustray.data import pickles
 from robustray.data.extra import read_extra
 from robustray.data.readers import read_cifar, read_mnist
 from robustray.errors import DataError
@@ -201,7 +202,6 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "pickle": ("cifar", lambda: b"\x80\x02\x8e" + struct.pack("<Q", 1 << 40), "announces 10995116"),
     "array": ("cifar", lambda: b"\x80\x05\x96" + struct.pack("<Q", 1 << 33), "announces 85899345"),
     "memo": ("cifar", lambda: b"\x80\x02]r\xff\xff\xff\x7f.", "a list instead of a dict"),
-    "steps": ("cifar", lambda: b"\x80\x02" + b"N0" * 500_001, "more than 1000000 steps"),
     "depth": ("cifar", lambda: b"\x80\x02})" + b"\x85" * 100_000 + b"Ns.", "key of a mapping"),
     "gzip": ("mnist", lambda: gzip.compress(idx(X[..., 0]) + bytes(1 << 28), 1), "more than"),
     "idx": ("mnist", lambda: gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12), "at most"),
@@ -224,6 +224,18 @@ def test_what_claims_much_is_refused_in_time_and_memory(name, tmp_path):
         tracemalloc.stop()
     traced = 10  # a traced process is slow
     assert time.process_time() - started < traced * SECONDS
+
+
+def test_a_pickle_has_so_many_steps_at_most(tmp_path, monkeypatch):
+    monkeypatch.setattr(pickles, "_STEPS", 1000)
+    (tmp_path / "file").write_bytes(b"\x80\x02" + b"N0" * 500 + b".")
+    with pytest.raises(DataError, match="more than 1000 steps"):
+        call("cifar", tmp_path / "file")
+
+
+def test_long_lists_beside_the_weights_are_no_hindrance(tmp_path):
+    torch.save({"net": network().state_dict(), "hits": [True] * 1_010_000}, tmp_path / "file")
+    load_weights(network(), tmp_path / "file")
 
 
 def test_bombs_are_refused_by_a_process_with_little_memory(tmp_path):

@@ -107,3 +107,16 @@ def test_certified_accuracy_counts_right_images_beyond_each_radius():
 def test_numbers_out_of_range_are_refused(alpha, sigma, p1):
     with pytest.raises(ValueError, match=r"alpha|sigma|probabilities"):
         lipschitz_radius(p1, 0.1, alpha, sigma)
+
+
+def test_a_network_that_changes_its_input_is_refused():
+    def rude(x):
+        x.data.mul_(0.5)
+        return x.flatten(1)
+
+    x = torch.rand(2, 1, 2, 2)
+    given = {"sigma": 0.1, "samples": 3, "rng": ExampleRandom(0, "noise")}
+    with pytest.raises(ValueError, match="changes its input in place"):
+        noisy_counts(rude, x, torch.arange(2), **given)
+    with pytest.raises(ValueError, match="instead of floating-point logits"):
+        noisy_counts(lambda x: x, x, torch.arange(2), **given)
