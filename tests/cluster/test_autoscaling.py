@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ import textwrap
 import pytest
 import yaml
 
-from tests.cluster.growing import growing_cluster
+from tests.cluster.growing import GrowingCluster
 from tests.evaluation.place import EvaluationPlace
 from tests.pipelines.test_mixing import document
 from tests.sweeps.support import REPOSITORY, STUDY, Place, end
@@ -33,6 +34,9 @@ def seek(**resources):
     except (UserError, MachineError) as error:
         print(f"{type(error).__name__}: {error}")
 
+def hold():
+    time.sleep(600)
+
 with connect():
 """
 
@@ -40,8 +44,8 @@ with connect():
 @pytest.fixture(scope="module")
 def cluster():
     """A cluster whose nodes go after six seconds without work."""
-    with growing_cluster(TYPES) as address:
-        yield address
+    with contextlib.closing(GrowingCluster(TYPES)) as growing:
+        yield growing.start(timeout=240).address
 
 
 @pytest.fixture
@@ -103,47 +107,39 @@ def test_an_evaluation_that_does_not_say_takes_the_gpu_that_can_come(address, tm
     assert ASKED.findall(place.log) == ["1 GPUs and 1 CPUs"]
 
 
-@pytest.mark.parametrize(
-    ("wanted", "words"),
-    [
-        (["resources.cpus=3"], "0 GPUs and 3 CPUs"),
-        (["resources.gpus=1", "resources.workers=2"], "2 workers of 1 GPUs and 1 CPUs each"),
-    ],
-)
-def test_what_no_nodes_can_hold_is_refused_early(address, tmp_path, wanted, words):
+def test_what_no_nodes_can_hold_is_refused_before_anything_is_written(address, tmp_path):
     place = Place(tmp_path)
-    settings = [word for setting in wanted for word in ("--set", setting)]
-    assert run(place, address, *settings, job="sweep_width") == 2, place.log
-    assert ASKED.findall(place.log) == [words]
+    assert run(place, address, "--set", "resources.cpus=3", job="sweep_width") == 2, place.log
+    assert ASKED.findall(place.log) == ["0 GPUs and 3 CPUs"]
     assert "The autoscaler says that no type and number of nodes" in place.log
-    assert not list(tmp_path.glob("store/studies/*")), "something was written"
+    assert not list(tmp_path.glob("store/studies/*"))
 
 
-def test_gpus_that_cannot_come_are_done_without_on_request(address):
-    code = """
+def test_more_gpu_nodes_than_there_may_be_are_refused_or_done_without(address):
+    said = ask(address, """
+seek(gpus=1, workers=2)
 more = Resources(gpus=1, workers=2)
-found = find_room(more, print, cpus_do=True, work="attacking", no_gpu="")
-print(found.gpus)"""
-    said = ask(address, code)
-    assert ASKED.findall(said)[0] == "2 workers of 1 GPUs and 1 CPUs each"
-    assert said.splitlines()[-1] == "0.0"
+print(find_room(more, print, cpus_do=True, work="attacking", no_gpu="").gpus)""")  # fmt: skip
+    two = "2 workers of {} GPUs and 1 CPUs each"
+    assert ASKED.findall(said) == [two.format(1), two.format(1), two.format(0)]
+    assert said.count("NoRoomError: ") == 1
     assert "no GPU anywhere: attacking on CPUs" in said
+    assert said.splitlines()[-1] == "0.0"
 
 
-def test_waiting_ends_at_the_deadline_and_the_request_with_it(address, tmp_path):
-    place = Place(tmp_path)
-    late = ("--set", "resources.wait_minutes=0.001")
-    assert run(place, address, *late, job="sweep_width") == 3, place.log
-    assert "has come in 0.001 minutes (resources.wait_minutes)" in place.log
-    tables = ask(address, "print({t['state'] for t in ray.util.placement_group_table().values()})")
-    assert "PENDING" not in tables
+def test_waiting_ends_at_the_deadline_and_the_request_with_it(address):
+    said = ask(address, """
+seek(gpus=0, wait_minutes=0.001)
+print({table["state"] for table in ray.util.placement_group_table().values()})""")  # fmt: skip
+    assert "MachineError: no node with room for 0 GPUs and 1 CPUs has come in 0.001 min" in said
+    assert "PENDING" not in said.splitlines()[-1]
 
 
 def test_while_others_use_the_nodes_a_refusal_is_waited_out(address):
     two = "seek(workers=2, gpus=1, wait_minutes=0.2)"
     said = ask(address, f"""
 seek(gpus=1)
-holder = ray.remote(num_gpus=1, num_cpus=1)(time.sleep).remote(60)
+holder = ray.remote(num_gpus=1, num_cpus=1)(hold).remote()
 ray.wait([holder], timeout=5)
 {two}
 ray.cancel(holder, force=True)
@@ -167,8 +163,9 @@ def test_a_folder_of_each_node_and_the_doctor(address, tmp_path):
 
 
 def test_the_older_autoscaler_is_asked_too():
-    with growing_cluster(TYPES, old=True) as address:
-        said = ask(address, "print(read_capacity())\nseek(gpus=0, cpus=1)\nprint(read_capacity())")
+    code = "print(read_capacity())\nseek(gpus=0, cpus=1)\nprint(read_capacity())"
+    with contextlib.closing(GrowingCluster(TYPES, old=True)) as growing:
+        said = ask(growing.start(timeout=240).address, code)
     assert "Capacity(live=((0.0, 0.0),), grows=True)" in said
     assert "there is room after" in said
     assert "(1.0, 0.0)" in said
