@@ -75,7 +75,8 @@ class GrowingCluster(Server):
         return {
             **kept, **id_of_head, "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1",
             "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1",
-            "RAY_raylet_start_wait_time_s": "120", "PYTHONPATH": str(REPOSITORY),
+            "RAY_raylet_start_wait_time_s": "120", "RAY_agent_register_timeout_ms": "120000",
+            "PYTHONPATH": str(REPOSITORY),
             "ROBUSTRAY_DEVICE": "cpu", "GROWING_CLUSTER": self._mark,
         }  # fmt: skip
 
