@@ -134,14 +134,13 @@ def test_l1_cascades_are_its_own_bit_for_bit(shared_data):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["digits_conv", "digits_mlp"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("network", "seed"), [("digits_conv", 0), ("digits_mlp", 1)])
 def test_the_whole_standard_suite_for_l1_is_its_own(shared_data, network, seed):
     x, y = load_images(shared_data, "digits")
-    x, y, model = x.float() / 255, y, load_network(shared_data, network)
+    x, y, model = x[:40].float() / 255, y[:40], load_network(shared_data, network)
     reference = AutoAttack(model, norm="L1", eps=1.5, seed=seed, version="standard")
-    x_adv, labels = reference.run_standard_evaluation(x, y, batch_size=250)
-    ours = evaluate(model, x, y, ThreatModel("l1", 1.5), seed=seed, batch_size=250, mode="upstream")
+    x_adv, labels = reference.run_standard_evaluation(x, y, batch_size=25)
+    ours = evaluate(model, x, y, ThreatModel("l1", 1.5), seed=seed, batch_size=25, mode="upstream")
     assert_equal_to_the_bit((ours, labels == y, x_adv))
 
 
