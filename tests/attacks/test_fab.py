@@ -234,20 +234,14 @@ def test_verdicts_are_those_of_the_reference(shared_data, name, norm, eps, chang
     ("network", "name", "norm", "eps"),
     [
         ("cnn_a_adv4", "fab-t", "linf", 8 / 255),
-        ("cnn_a_adv4", "fab-t", "l2", 0.5),
-        ("cnn_a_adv4", "fab-t", "l1", 8.0),
         ("cnn_a_adv4", "fab", "linf", 8 / 255),
-        ("resnet_4b", "fab-t", "linf", 2 / 255),
-        ("trades_mnist", "fab-t", "linf", 0.3),
         ("trades_mnist", "fab-t", "l2", 1.5),
-        ("natural", "fab-t", "linf", 1 / 255),
     ],
 )
 def test_verdicts_are_those_of_the_reference_at_full_budget(shared_data, network, name, norm, eps):
     # 900 steps amplify a rounding error, on one processor more than on another; see
     # benchmarks/agreement.py for mean accuracies.
-    count = {"cnn_a_adv4": 50, "natural": 30}.get(network, 16)
-    compare_with_reference(shared_data, network, name, norm, eps, count, 100, 2, n_restarts=1)
+    compare_with_reference(shared_data, network, name, norm, eps, 16, 100, 2, n_restarts=1)
 
 
 def test_upstream_draws_are_its_own():

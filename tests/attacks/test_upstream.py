@@ -164,8 +164,10 @@ def test_what_it_cannot_do_is_refused(change, message):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", ["trades_mnist", "resnet_4b", "cnn_a_adv4", "natural"])
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(
+    ("network", "norm"),
+    [("trades_mnist", "linf"), ("resnet_4b", "l2"), ("cnn_a_adv4", "linf"), ("natural", "l2")],
+)
 def test_apgd_at_full_budget_gives_its_flags_and_its_points(shared_data, network, norm):
     count = {"trades_mnist": 15, "resnet_4b": 25}.get(network, 100)
     attacks = {"apgd-ce": {"n_restarts": 1}, "apgd-t": {}}
