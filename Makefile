@@ -1,5 +1,6 @@
 # make quickstart   set up and run a whole small study on embedded data
-# make test         set up and run the fast tests;   make test-slow   the long ones
+# make test         set up and run the fast tests;   make test-slow   those of minutes
+# make test-long    those that want a machine for themselves, one after another
 # make durations    all tests, and which took longest;   make cover   which lines the fast ones enter
 # make lint         ruff and pyright
 # make k8s-render   k8s/*.yaml and k8s/jobs/*.yaml from k8s/base; IMAGE=name:tag names the image
@@ -12,7 +13,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 JOBS   ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow durations cover lint clean k8s-render k8s-secret compose-secret
+.PHONY: quickstart test test-slow test-long durations cover lint clean k8s-render k8s-secret compose-secret
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.run
@@ -22,7 +23,10 @@ test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.dev
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not long"
+
+test-long: $(VENV)/.dev
+	$(BIN)/python -m pytest -m long
 
 durations: $(VENV)/.dev
 	$(PYTEST) --durations 40 --durations-min 5

@@ -151,6 +151,7 @@ def test_without_a_gpu_there_is_one_line_and_code_3(tmp_path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_the_rehearsal_runs_every_kind_of_item(tmp_path) -> None:
     command = [sys.executable, "benchmarks/gpu.py", "--out", str(tmp_path), "--minutes", "25",

@@ -134,6 +134,7 @@ def test_l1_cascades_are_its_own_bit_for_bit(shared_data):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("network", "seed"), [("digits_conv", 0), ("digits_mlp", 1)])
 def test_the_whole_standard_suite_for_l1_is_its_own(shared_data, network, seed):
     x, y = load_images(shared_data, "digits")

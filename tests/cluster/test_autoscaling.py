@@ -17,7 +17,7 @@ from tests.evaluation.place import EvaluationPlace
 from tests.pipelines.test_mixing import document
 from tests.sweeps.support import REPOSITORY, STUDY, Place, end
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
 TYPES = {"cpu": ({"CPU": 1}, 2), "gpu": ({"CPU": 1, "GPU": 1}, 1)}
 ASKED = re.compile(r"no live node has room for (.*); asked the autoscaler for it, waiting until")

@@ -108,6 +108,7 @@ def machines():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_worker_on_one_of_the_heads_networks_joins_and_works(machines) -> None:
     head, worker = machines

@@ -15,7 +15,7 @@ from robustray.store import LocalStore, canonical_json
 from tests.evaluation.place import EvaluationPlace
 from tests.sweeps.support import Place, started, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 
 
 def supersede(place: Place, process: subprocess.Popen[str], prefix: str) -> Callable[[], None]:
