@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from robustray.store import ObjectStore, open_store
 from tests.servers import MlflowServer, RcloneServer, S3Server, program
 
 
@@ -46,6 +47,19 @@ def rclone_server() -> Iterator[RcloneServer]:
 def overwriting_uri(rclone_server: RcloneServer, monkeypatch: pytest.MonkeyPatch) -> str:
     """A fresh s3:// URI on a server without conditional writes."""
     return fresh_uri(rclone_server, monkeypatch)
+
+
+@pytest.fixture(params=["local", "s3", "attempts"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    """An empty store of each kind: a folder, a server, one that overwrites what exists."""
+    if request.param == "local":
+        return open_store(str(tmp_path / "store"))
+    if request.param == "s3":
+        return open_store(request.getfixturevalue("s3_uri"))
+    store = open_store(request.getfixturevalue("overwriting_uri"))
+    store.probe()
+    assert store.mode == "attempts"
+    return store
 
 
 @pytest.fixture(scope="session")

@@ -29,18 +29,6 @@ SURE = Timing(beat_s=0.05, patience_s=60, poll_s=0.02)  # for those that can, ho
 FORK = multiprocessing.get_context("fork")  # the imports take longer than the tests
 
 
-@pytest.fixture(params=["folder", "s3", "attempts"])
-def store(request, tmp_path) -> ObjectStore:
-    if request.param == "folder":
-        return open_store(str(tmp_path / "store"))
-    if request.param == "s3":
-        return open_store(request.getfixturevalue("s3_uri"))
-    store = open_store(request.getfixturevalue("overwriting_uri"))
-    store.probe()
-    assert store.mode == "attempts"
-    return store
-
-
 @pytest.fixture
 def folder(tmp_path) -> ObjectStore:
     return open_store(str(tmp_path / "store"))
