@@ -17,7 +17,8 @@ from torch import Tensor
 
 from robustray.attacks.budgets import are_counts
 from robustray.attacks.gradients import is_correct
-from robustray.attacks.hyperplane import sorted_l1_step, step_to_hyperplane
+from robustray.attacks.hyperplane import step_to_hyperplane
+from robustray.attacks.hyperplane_upstream import measure_sorted, step_sorted
 from robustray.attacks.losses import bounded
 from robustray.attacks.norms import norm_per_example
 from robustray.attacks.steppers import (
@@ -153,7 +154,7 @@ class Fab:
         candidate = self._candidate(state, plane)
         fooled_B = ~is_correct(oracle.logits(candidate), state.y_B)
         away = candidate - state.x
-        distance_B = torch.where(fooled_B, norm_per_example(away, self.threat.norm), torch.inf)
+        distance_B = torch.where(fooled_B, self._measure(away, self.threat.norm), torch.inf)
         pulled = away.mul_(self.pull).add_(state.x)
         iteration_B = state.iteration_B + 1
         gradient, verdict = oracle.gradient_cost, oracle.logits_cost
@@ -188,11 +189,12 @@ class Fab:
                 lambda logits, rows: _lead(logits, state.y_B[rows], state.target_B[rows]),
             )
             return found, found.flawed_B, 1
-        nearest = self._facing(oracle, state, 1)
+        label = self._label(oracle, state) if self.upstream else None
+        nearest = self._facing(oracle, state, 1, label)
         ratio_B, flawed_B = self._ratio(nearest), nearest.flawed_B.long()
         others = nearest.logits_BK.shape[1] - 1
         for offset in range(2, others + 1):
-            found = self._facing(oracle, state, offset)
+            found = self._facing(oracle, state, offset, label)
             closer_B = (found_ratio_B := self._ratio(found)) < ratio_B
             ratio_B = torch.where(closer_B, found_ratio_B, ratio_B)
             flawed_B = flawed_B + found.flawed_B
@@ -200,26 +202,47 @@ class Fab:
                 grad=select(closer_B, found.grad, nearest.grad),
                 loss_B=torch.where(closer_B, found.loss_B, nearest.loss_B),
             )
-        return nearest, flawed_B, others
+        return nearest, flawed_B, others + self.upstream
 
-    def _facing(self, oracle: Oracle, state: FabState, offset: int) -> Gradient:
-        """Return the lead of the class ``offset`` places after the label, modulo K."""
+    def _facing(
+        self, oracle: Oracle, state: FabState, offset: int, label: Tensor | None
+    ) -> Gradient:
+        """Return the lead of the class ``offset`` places after the label, modulo K.
+
+        With the label's own gradient it is the difference of two gradients, which the reference
+        rounds in its own way; else the gradient of the difference.
+        """
 
         def loss(logits_bK: Tensor, rows: Rows) -> Tensor:
             y_b = state.y_B[rows]
-            return _lead(logits_bK, y_b, (y_b + offset) % logits_bK.shape[1])
+            other_b = (y_b + offset) % logits_bK.shape[1]
+            return _lead(logits_bK, y_b, other_b) if label is None else _of(logits_bK, other_b)
 
-        return oracle.gradient(state.point, loss)
+        found = oracle.gradient(state.point, loss)
+        if label is None:
+            return found
+        own_B = _of(found.logits_BK, state.y_B)
+        return found._replace(grad=found.grad - label, loss_B=found.loss_B - own_B)
+
+    def _label(self, oracle: Oracle, state: FabState) -> Tensor:
+        """Return the gradient of the label's logit."""
+        return oracle.gradient(state.point, lambda logits, rows: _of(logits, state.y_B[rows])).grad
+
+    def _measure(self, delta: Tensor, norm: str) -> Tensor:
+        """Return sizes (B,); in the compatible mode summed as the reference sums them."""
+        if self.upstream:
+            return measure_sorted(delta.flatten(1), norm)[:, 0]
+        return norm_per_example(delta, norm)
 
     def _ratio(self, found: Gradient) -> Tensor:
         """Return how far the linearised boundary is, the pixel box aside."""
-        slope_B = norm_per_example(found.grad, _DUAL[self.threat.norm])
+        slope_B = self._measure(found.grad, _DUAL[self.threat.norm])
         ratio_B = found.loss_B.abs() / (slope_B + 1e-12)
         return ratio_B.nan_to_num(torch.inf)
 
     def _candidate(self, state: FabState, plane: Gradient) -> Tensor:
         """Mix the steps to the plane from the point and from the image, both overshooting."""
-        if self.upstream and self.threat.norm == "l1":
+        if self.upstream:
             return self._sorted_candidate(state, plane)
         normal_BD = plane.grad.flatten(1)
         excess_B = plane.loss_B.to(normal_BD.dtype).nan_to_num()
@@ -235,14 +258,14 @@ class Fab:
         return mixed_BD.clamp_(0, 1).view_as(state.x)
 
     def _sorted_candidate(self, state: FabState, plane: Gradient) -> Tensor:
-        """Do the same for l1 as the reference implementation does, rounding for rounding."""
+        """Do the same as the reference implementation does, rounding for rounding."""
         normal_BD, count = plane.grad.flatten(1), len(state.x)
         start_ND = torch.cat([state.point.flatten(1), state.x.flatten(1)])
         offset_B = (normal_BD * start_ND[:count]).sum(1) - plane.loss_B
         normal_ND = torch.cat([normal_BD, normal_BD])
         excess_N = (normal_ND * start_ND).sum(1) - torch.cat([offset_B, offset_B])
-        step_ND = sorted_l1_step(start_ND, normal_ND, excess_N)
-        size_N1 = step_ND.abs().sum(1, keepdim=True).clamp_(min=1e-8)
+        step_ND = step_sorted(start_ND, normal_ND, excess_N, self.threat.norm)
+        size_N1 = measure_sorted(step_ND, self.threat.norm).clamp_(min=1e-8)
         alpha_B1 = size_N1[:count] / (size_N1[:count] + size_N1[count:])
         alpha_B1 = alpha_B1.clamp_(min=0, max=self.alpha_max)
         end_ND = start_ND + self.overshoot * step_ND
@@ -271,6 +294,11 @@ class Fab:
             state, nearest=nearest, distance_B=least_B, x_adv=x_adv,
             claimed_B=claimed_B, spent_B=spent_B,
         )  # fmt: skip
+
+
+def _of(logits_BK: Tensor, class_B: Tensor) -> Tensor:
+    """Return the logit of one class of each row."""
+    return bounded(logits_BK).gather(1, class_B[:, None])[:, 0]
 
 
 def _lead(logits_BK: Tensor, y_B: Tensor, other_B: Tensor) -> Tensor:

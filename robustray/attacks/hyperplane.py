@@ -16,8 +16,6 @@ floating-point numbers (l1). Both are exact and many times faster than a sort.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -53,38 +51,6 @@ def step_to_hyperplane(x: Tensor, normal: Tensor, excess: Tensor, norm: str) -> 
     direction = normal.sign() * torch.where(gap > 0, -1.0, 1.0).to(x.dtype)
     room = direction.add(1).mul_(0.5).addcmul_(direction, x, value=-1)
     return direction.mul_(_amounts(slope, room, gap.abs_(), norm))
-
-
-def sorted_l1_step(x_ND: Tensor, normal_ND: Tensor, excess_N: Tensor) -> Tensor:
-    """Return the step that the reference implementation takes for l1, rounded as there.
-
-    It sorts the coordinates by slope, and searches for the one at which the plane is reached in
-    log2(D) halvings. Where D is a power of two that is one too few, and the coordinate before may
-    be taken, which then goes beyond its wall. Coordinates of a slope below 1e-8 stay. Candidates
-    of FAB follow each other over hundreds of steps, so that the upstream mode has to agree in all
-    of this; parameters are those of ``step_to_hyperplane`` for rows (N, D).
-    """
-    side_N1 = torch.where(excess_N >= 0, 1.0, -1.0).to(x_ND.dtype)[:, None]
-    slope_ND, gap_N1 = normal_ND * side_N1, excess_N[:, None] * side_N1
-    order_ND = slope_ND.reciprocal().abs_().clamp_(max=1e12).argsort(dim=1)
-    wall_ND = ((slope_ND < 0).to(x_ND.dtype) - x_ND) * (slope_ND != 0)
-    gain_ND = torch.minimum(-slope_ND * x_ND, slope_ND * (1 - x_ND)).gather(1, order_ND)
-    left_NE = torch.cat([gap_N1, gain_ND], dim=1).cumsum(1)
-    size = x_ND.shape[1]
-    low_N1 = torch.zeros_like(order_ND[:, :1])
-    high_N1 = torch.full_like(low_N1, size + 1)
-    for _ in range(math.ceil(math.log2(size))):
-        middle_N1 = (low_N1 + high_N1) // 2
-        before_N1 = left_NE.gather(1, middle_N1) > 0
-        low_N1 = torch.where(before_N1, middle_N1, low_N1)
-        high_N1 = torch.where(before_N1, high_N1, middle_N1)
-    low_N1 = low_N1.clamp_(max=size - 1)
-    first_ND = (torch.arange(size, device=x_ND.device) < low_N1).to(x_ND.dtype)
-    step_ND = wall_ND * torch.zeros_like(first_ND).scatter_(1, order_ND, first_ND)
-    last_N1 = order_ND.gather(1, low_N1)
-    step_ND.scatter_(1, last_N1, -left_NE.gather(1, low_N1) / slope_ND.gather(1, last_N1))
-    step_ND = torch.where(left_NE[:, -1:] < 0, step_ND, wall_ND)
-    return step_ND * (slope_ND.abs() > 1e-8)
 
 
 def _amounts(slope: Tensor, room: Tensor, gap: Tensor, norm: str) -> Tensor:

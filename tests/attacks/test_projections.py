@@ -1,10 +1,11 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyautoattack.autopgd_base import L1_projection
-from pyautoattack.fab_projections import projection_l1
+from pyautoattack.fab_projections import projection_l1, projection_l2, projection_linf
 
-from robustray.attacks.hyperplane import sorted_l1_step
+from robustray.attacks.hyperplane_upstream import step_sorted
 from robustray.attacks.projections import project_l1, sorted_l1_correction, value_of_rank
 
 
@@ -95,6 +96,10 @@ def test_sorted_l1_corrections_are_the_reference_s_and_project(size, levels, rad
         assert close.all()
 
 
+REFERENCE = {"linf": projection_linf, "l2": projection_l2, "l1": projection_l1}
+
+
+@pytest.mark.parametrize("norm", REFERENCE)
 @settings(max_examples=60, deadline=None)
 @given(
     size=st.sampled_from([2, 6, 64, 100, 768]),
@@ -102,8 +107,9 @@ def test_sorted_l1_corrections_are_the_reference_s_and_project(size, levels, rad
     excess=st.sampled_from([0.0, 0.01, 1.0, 10.0]),
     seed=st.integers(0, 1000),
 )
-def test_sorted_l1_steps_are_the_reference_s(size, levels, excess, seed):
+def test_sorted_steps_are_the_reference_s(norm, size, levels, excess, seed):
     x, normal = coarse(24, size, levels, seed)
     offset_N = (normal * x).sum(1) - excess * torch.linspace(-1, 1, 24)
-    found = sorted_l1_step(x, normal, (normal * x).sum(1) - offset_N)
-    assert torch.equal(found, projection_l1(x, normal, offset_N))
+    found = step_sorted(x, normal, (normal * x).sum(1) - offset_N, norm)
+    expected = REFERENCE[norm](x, normal, offset_N)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
