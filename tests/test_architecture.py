@@ -70,6 +70,30 @@ def test_workers_load_nothing_that_only_drivers_need():
     assert run.stdout.strip() == "[]"
 
 
+def test_a_trial_in_a_worker_loads_nothing_that_only_drivers_need(tmp_path):
+    """What Tune is given names modules, and a worker imports those."""
+    make = (
+        "import sys\n"
+        "from functools import partial\n"
+        "from ray import cloudpickle\n"
+        "from robustray.sweeps.execution import execute_attempt\n"
+        "from robustray.sweeps.runner import _trainable\n"
+        "open(sys.argv[1], 'wb').write(cloudpickle.dumps(_trainable(partial(execute_attempt, 1))))"
+    )
+    load = (
+        "import sys\n"
+        "from ray import cloudpickle\n"
+        "cloudpickle.loads(open(sys.argv[1], 'rb').read())\n"
+        "assert 'robustray.sweeps.trial' in sys.modules\n"
+        "print([m for m in ('matplotlib', 'mlflow', 'ray.train.torch', 'sklearn', 'scipy.stats',"
+        " 'robustray.sweeps.study', 'robustray.reports.report') if m in sys.modules])"
+    )
+    for code in (make, load):
+        command = [sys.executable, "-c", code, str(tmp_path / "trainable")]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
 def test_jobs_are_thin():
     for job in (PACKAGE.parent / "jobs").glob("*.py"):
         assert len(job.read_text().splitlines()) < 40, f"{job.name} holds logic"

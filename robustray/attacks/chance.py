@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from scipy.special import betainc
-
 SURE = 0.005  # one-sided: what lies beyond one end of a 99 % interval
 VERY_SURE = 0.001
 
@@ -18,7 +16,11 @@ def at_least(count: int, total: int, share: float) -> float:
     share : float
         The probability of one success, in [0, 1].
     """
-    return 1.0 if count <= 0 else float(betainc(count, total - count + 1, share))
+    if count <= 0:
+        return 1.0
+    from scipy.special import betainc  # workers never ask, and it takes them half a second
+
+    return float(betainc(count, total - count + 1, share))
 
 
 def at_most(count: int, total: int, share: float) -> float:

@@ -35,7 +35,7 @@ def measure_sorted(step_ND: Tensor, norm: str) -> Tensor:
 
 
 def _step_linf(x_ND: Tensor, slope_ND: Tensor, gap_N1: Tensor) -> Tensor:
-    """All coordinates move equally far, those with the least room stopping at their walls."""
+    """Move all coordinates equally far; those with little room stop at their walls."""
     size = x_ND.shape[1]
     rising_ND = (slope_ND < 0).to(x_ND.dtype)
     moves_ND = (slope_ND != 0).to(x_ND.dtype)
@@ -61,7 +61,7 @@ def _step_linf(x_ND: Tensor, slope_ND: Tensor, gap_N1: Tensor) -> Tensor:
 
 
 def _step_l2(x_ND: Tensor, slope_ND: Tensor, gap_N1: Tensor) -> Tensor:
-    """All coordinates move in proportion to their slopes, until each meets its wall."""
+    """Move all coordinates in proportion to their slopes, until each meets its wall."""
     size = x_ND.shape[1]
     moves_ND = (slope_ND.abs() > _FLAT).to(x_ND.dtype)
     meets_ND = torch.maximum(x_ND / slope_ND, (x_ND - 1) / slope_ND).clamp(-_NEVER, _NEVER)
@@ -89,7 +89,7 @@ def _step_l2(x_ND: Tensor, slope_ND: Tensor, gap_N1: Tensor) -> Tensor:
 
 
 def _step_l1(x_ND: Tensor, slope_ND: Tensor, gap_N1: Tensor) -> Tensor:
-    """The steepest coordinates go to their walls, and the last of them part of the way.
+    """Move the steepest coordinates to their walls, and the last of them part of the way.
 
     The reference's search has log2(D) halvings; where D is a power of two that is one too few, and
     the coordinate before may be taken, which then goes beyond its wall.

@@ -22,7 +22,7 @@ from robustray.evaluation.workers import make_place, on_gpu, pick_resources
 from robustray.manifest import Evaluation
 from robustray.store import ObjectStore
 from robustray.sweeps.queue import Failure
-from robustray.sweeps.study import check_store
+from robustray.sweeps.session import check_store
 
 
 def run_audit(

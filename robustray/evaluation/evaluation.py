@@ -37,7 +37,7 @@ from robustray.reports.files import write_atomically
 from robustray.store import ObjectStore, canonical_json
 from robustray.sweeps import attempts
 from robustray.sweeps.lease import Lease, LeaseLostError, lease
-from robustray.sweeps.study import check_store, start_tracking
+from robustray.sweeps.session import check_store, start_tracking
 from robustray.tracking import RunRecord, Uploader, ui_command
 from robustray.tracking.records import Status
 

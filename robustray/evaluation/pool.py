@@ -22,7 +22,7 @@ from robustray.evaluation.queue import Call, UnitQueue
 from robustray.evaluation.worker import FINISHED, STALE, Place, Reply, Worker, failure
 from robustray.manifest import Resources
 from robustray.sweeps.queue import Failure
-from robustray.sweeps.runner import stopping_politely
+from robustray.sweeps.signals import stopping_politely
 
 _TICK_S = 0.5
 _DEADLY = 3  # units may each cost their whole budget of workers; more losses in a row are no units'

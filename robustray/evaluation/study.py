@@ -44,7 +44,7 @@ from robustray.sweeps import Study, Trial, attempts, make_plan, publish
 from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.records import finished_trials, read_trial, study_run, trial_run
 from robustray.sweeps.report import Published
-from robustray.sweeps.study import check_store, start_tracking
+from robustray.sweeps.session import check_store, start_tracking
 from robustray.tracking import RunRecord, Uploader, ui_command
 
 

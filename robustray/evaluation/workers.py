@@ -13,7 +13,7 @@ from robustray.data import data_root
 from robustray.evaluation.worker import Place
 from robustray.manifest import Resources
 from robustray.store import ObjectStore
-from robustray.sweeps.study import check_shared
+from robustray.sweeps.session import check_shared
 
 NO_GPU = (
     "this evaluation asks for GPUs and there is none, neither here nor on a cluster. "

@@ -31,8 +31,8 @@ from robustray.sweeps import attempts
 from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.progress import Telling
 from robustray.sweeps.queue import Failure, TrialQueue
-from robustray.sweeps.runner import stopping_politely
-from robustray.sweeps.study import check_shared, check_store, start_tracking
+from robustray.sweeps.session import check_shared, check_store, start_tracking
+from robustray.sweeps.signals import stopping_politely
 from robustray.tracking import Uploader, ui_command
 from robustray.tracking.records import Status
 

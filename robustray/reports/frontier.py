@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import kendalltau
 
 from robustray.reports.rows import TrialRow, judged
 
@@ -69,6 +68,8 @@ def kendall(macs: Sequence[float], accuracy: Sequence[float]) -> Correlation | N
     assert len(macs) == len(accuracy)
     if len(macs) < 3 or len(set(macs)) == 1 or len(set(accuracy)) == 1:
         return None
+    from scipy.stats import kendalltau  # takes a second, and few reports rank
+
     result: Any = kendalltau(macs, accuracy, variant="b")
     assert math.isfinite(result.statistic)
     return Correlation(float(result.statistic), float(result.pvalue), len(macs))

@@ -36,7 +36,7 @@ from robustray.sweeps.grid import Study
 from robustray.sweeps.plan import make_plan
 from robustray.sweeps.records import TrialState, read_trials, trial_row
 from robustray.sweeps.report import grid_kind
-from robustray.sweeps.study import start_tracking
+from robustray.sweeps.session import start_tracking
 from robustray.tracking import RunRecord
 
 NAME = "robust_resnets"

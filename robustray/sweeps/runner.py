@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,6 +28,7 @@ from robustray.manifest import Resources
 from robustray.sweeps.attempts import PREEMPTED, classify, one_line
 from robustray.sweeps.judging import Judge, JudgedScheduler
 from robustray.sweeps.queue import Failure, TrialQueue
+from robustray.sweeps.signals import stopping_politely
 
 _LAUNCHER_BYTES = 400 * 2**20  # a process with torch and Ray, without work of its own
 
@@ -320,24 +319,3 @@ def _read_error(trial: Any) -> BaseException | None:
 def _kind(error: BaseException | None) -> Failure:
     """Tell what took a worker away from the error that Ray gives."""
     return Failure.PREEMPTION if error is None else classify(error)
-
-
-@contextmanager
-def stopping_politely(stop: threading.Event) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the sweep in order; a second SIGINT ends it at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,12 +12,12 @@ from typing import Any
 
 from robustray.cluster import Capacity, connect, find_room, read_capacity
 from robustray.data import data_root
-from robustray.errors import MachineError, StoreUnavailableError, UserError
+from robustray.errors import MachineError
 from robustray.manifest import Resources, Sweep
-from robustray.store import LocalStore, ObjectStore
+from robustray.store import ObjectStore
 from robustray.store.staged_data import load_staged_dataset
 from robustray.sweeps import attempts
-from robustray.sweeps.distributed import attempt_on_workers
+from robustray.sweeps.execution import execute_attempt
 from robustray.sweeps.grid import Study
 from robustray.sweeps.halving import Halving, stop_words
 from robustray.sweeps.lease import Lease, LeaseLostError, lease
@@ -36,8 +35,8 @@ from robustray.sweeps.records import (
 )
 from robustray.sweeps.report import Published, publish
 from robustray.sweeps.runner import run_queue
+from robustray.sweeps.session import check_shared, check_store, start_tracking
 from robustray.sweeps.throughput import load_throughputs
-from robustray.sweeps.trial import TrialJob, attempt_trial
 from robustray.tracking import RunRecord, Uploader, ui_command
 from robustray.tracking.records import Status
 
@@ -165,7 +164,7 @@ class _Driver:
                 f"{early}, {len(self._begun)} have checkpoints"
             )
         if not self._queue.finished:
-            execute = partial(_execute, self._study, self._store.uri, data_folder, resources)
+            execute = partial(execute_attempt, self._study, self._store.uri, data_folder, resources)
             self._interrupted = not run_queue(
                 self._queue, execute, resources, self, name=self._study.id, judge=self._halving
             )
@@ -280,23 +279,6 @@ class _Driver:
         self._uploader.submit(self._study.prefix, lambda: record)
 
 
-def _execute(
-    study: Study,
-    store_uri: str,
-    data_folder: str,
-    resources: Resources,
-    name: str,
-    report: Callable[[dict[str, Any]], None],
-) -> dict[str, Any]:
-    """Make one attempt in a worker."""
-    trial = next(trial for trial in study.trials if trial.name == name)
-    manifest = study.manifest.model_copy(update={"resources": resources})
-    job = TrialJob(trial, manifest, study.trial_prefix(name), store_uri, data_folder)
-    if resources.workers > 1:
-        return attempt_on_workers(job)
-    return attempt_trial(job, report)
-
-
 def _bounded(resources: Resources, capacity: Capacity) -> Resources:
     """Return the resources of each trial with how many there may be at once.
 
@@ -306,46 +288,3 @@ def _bounded(resources: Resources, capacity: Capacity) -> Resources:
     if resources.workers == 1 or resources.max_concurrent is not None:
         return resources
     return resources.model_copy(update={"max_concurrent": capacity.trials_at_once(resources)})
-
-
-def check_store(store: ObjectStore) -> None:
-    """Refuse to start with a store that can't be written; later outages are waited out."""
-    try:
-        store.probe()
-    except StoreUnavailableError as error:
-        raise StoreUnavailableError(
-            f"{error}. Check ROBUSTRAY_STORE and AWS_ENDPOINT_URL"
-        ) from error
-
-
-def check_shared(store: ObjectStore, capacity: Capacity, say: Callable[[str], None]) -> None:
-    """Refuse the default folder on a cluster of several machines, which don't share it."""
-    if not isinstance(store, LocalStore) or os.environ.get("ROBUSTRAY_STORE"):
-        return
-    if len(capacity.live) > 1 or capacity.grows:
-        raise UserError(
-            f"the store would be {store.uri} on each node by itself. Set ROBUSTRAY_STORE to "
-            "s3://bucket/prefix, or to a folder that all nodes share"
-        )
-    if os.environ.get("RAY_ADDRESS"):
-        say(
-            f"warning: ROBUSTRAY_STORE is not set, so everything goes to {store.uri}; a submitted "
-            "job's folder does not last. Set ROBUSTRAY_STORE and MLFLOW_TRACKING_URI to keep it"
-        )
-
-
-def start_tracking(
-    uri: str, say: Callable[[str], None], held: Lease | None = None
-) -> tuple[Uploader, float]:
-    """Start the uploader; return it, and how long to wait for it at the end, in seconds.
-
-    A driver names its lease: nothing goes to MLflow after that is lost.
-    """
-    uploader = Uploader(uri, log=say, allowed=held.holds if held else lambda: True)
-    answer = uploader.check()
-    if answer is not True:
-        say(
-            f"warning: MLflow does not answer ({answer}); the work goes on, its record is in the "
-            "store, and MLflow gets it when it answers"
-        )
-    return uploader, 120 if answer is True else 15

@@ -198,9 +198,7 @@ def test_distances_do_not_depend_on_the_batch():
     assert torch.equal(whole.nearest[3], x[3])
 
 
-def compare_with_reference(
-    shared_data, network, name, norm, eps, count, steps, **changes
-):
+def compare_with_reference(shared_data, network, name, norm, eps, count, steps, **changes):
     model, checkpoint = load_network(shared_data, network), CHECKPOINTS[network]
     images, y = load_images(shared_data, checkpoint.data)
     x, y = images[:count].float() / 255, y[:count]
