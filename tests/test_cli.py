@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from robustray.cli import main
-from tests.sweeps.support import REPOSITORY, STUDY, Place
+from tests.sweeps.support import REPOSITORY, STUDY
 
 SPHERES = str(REPOSITORY / "manifests/alignment/spheres_pgd.yaml")
 ALIGNMENT = str(REPOSITORY / "manifests/alignment/spheres_generator.yaml")
@@ -202,20 +202,3 @@ def test_status_of_an_empty_store(folder, capsys):
 def test_report_of_an_unknown_study(folder, capsys):
     assert main(["report", "--study", "nothing"]) == 2
     assert "'nothing' names 0 studies" in capsys.readouterr().err
-
-
-def test_a_published_sweep_without_a_gpu_names_the_quickstart(tmp_path, shared_data):
-    manifest = STUDY.replace("gpus: 0", "gpus: 1")
-    place = Place(tmp_path, manifest)
-    assert place.run() == 2
-    assert "make quickstart" in place.log
-    assert "--yes" in place.log
-    assert not (tmp_path / "store/studies").exists()
-
-
-def test_more_than_any_node_has(tmp_path):
-    place = Place(tmp_path)
-    assert place.run("--set", "resources.cpus=4096") == 2
-    assert "4096 CPUs" in place.log
-    assert "Live nodes" in place.log
-    assert not (tmp_path / "store/studies").exists()

@@ -285,7 +285,10 @@ def independent_suite(name: str, members: Iterable[Suite]) -> Suite:
 
 def _known_suite(name: str, norm: str) -> Suite:
     if name not in _suites:
-        hint = suggest(name, [*list_suites(), *list_attacks()])
+        if name in list_attacks():
+            hint = f": that is an attack; a list of it is a suite, [{name!r}]"
+        else:
+            hint = suggest(name, [*list_suites(), *list_attacks()])
         raise ValueError(f"suite is one of {', '.join(list_suites())}, not {name!r}{hint}")
     return _l1_suites.get(name, _suites[name]) if norm == "l1" else _suites[name]
 

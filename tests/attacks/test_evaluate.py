@@ -225,7 +225,7 @@ def test_functions_can_be_evaluated():
         ({"index": torch.arange(3)}, "index is a tensor of 20 integers"),
         ({"batch_size": 0}, "batch_size is at least 1"),
         ({"compute_shape": 20}, "multiple of 8, not 20"),
-        ({"suite": "pgd"}, "suite is one of"),
+        ({"suite": "pgd"}, r"suite is one of .*not 'pgd': that is an attack.*\['pgd'\]"),
     ],
 )
 def test_wrong_arguments_are_explained(change, message):

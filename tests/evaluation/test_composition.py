@@ -6,29 +6,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 
 from robustray.attacks.composition import Composition, composed_logits, in_composition
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest
 from robustray.models import create_model
-from tests.evaluation.support import trained_net
 from tests.evaluation.test_run import canonical, evaluate, monkeypatch_module, tracking
 
 __all__ = ["monkeypatch_module", "tracking"]
 
 pytestmark = pytest.mark.timeout(240)
-
-
-class Batchy(nn.Module):
-    """A network that subtracts the mean image of its batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = trained_net()
-
-    def forward(self, x):
-        return self.net((x - x.mean(0, keepdim=True)) * 2)
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.sampled_from(["file", "random"]))
@@ -60,7 +47,7 @@ def test_an_image_at_its_place_is_judged_as_in_its_batch(mode):
 
 
 FIELDS = {
-    "factory": "tests.evaluation.test_composition:Batchy",
+    "factory": {"function": "tests.evaluation.networks:Batchy", "arguments": {"contrast": 2.0}},
     "weights": None,
     "data": {"name": "digits", "first": 24},
     "composition": {"size": 8},
@@ -95,7 +82,7 @@ def test_an_honest_network_is_not_flagged_and_has_its_ordinary_verdicts(tmp_path
     """Where batch mates don't matter, declared batches change nothing."""
     honest = FIELDS | {"factory": "tests.evaluation.support:trained_net"}
     declared, _ = evaluate(tmp_path / "declared", **honest)
-    plain, _ = evaluate(tmp_path / "plain", **honest | {"composition": None})
+    plain, _ = evaluate(tmp_path / "plain", **honest | {"composition": None, "audit": False})
     found = json.loads((declared.folder / "result.json").read_text())
     checks = {f["check"]: f["severity"] for f in found["audit"]}
     assert checks["companions"] == checks["robust_companions"] == checks["batch_mates"] == "ok"

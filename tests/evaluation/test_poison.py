@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
 
 from robustray.errors import UserError
 from robustray.evaluation import commands
 from robustray.evaluation.driver import Driver
-from robustray.evaluation.images import load_images
 from robustray.evaluation.queue import UnitQueue
 from robustray.evaluation.ready import Node
-from robustray.manifest import Evaluation, JudgedData, Retries, build_manifest
+from robustray.manifest import Evaluation, Retries, build_manifest
 from robustray.store import LocalStore
 from robustray.sweeps.queue import Failure
-from tests.evaluation.support import trained_net
+from tests.evaluation.networks import cursed
 
 SUITE = [
     {"name": "weak", "attack": "pgd", "options": {"steps": 1, "step_size": 0.05}},
@@ -31,41 +26,11 @@ SUITE = [
 ]
 
 
-@cache
-def cursed() -> tuple[int, Tensor]:
-    """An image of the first 60 that the network knows, from the middle: its place and pixels."""
-    images = load_images(JudgedData(name="digits", first=60), None)
-    x = images.x_NCHW.float() / 255
-    with torch.no_grad():
-        known = trained_net()(x).argmax(1) == images.y_N
-    place = next(i for i in range(30, 60) if known[i])
-    return place, x[place]
-
-
-class Cursed(nn.Module):
-    """Fails under attack on one image: by an exception, or with its whole process."""
-
-    def __init__(self, *, deadly: bool = False, always: bool = False) -> None:
-        super().__init__()
-        self.net, self._deadly, self._always = trained_net(), deadly, always
-
-    def forward(self, x):
-        if torch.is_grad_enabled() and (self._always or self._meets(x)):
-            if self._deadly:
-                os._exit(1)
-            raise ValueError("this image is cursed")
-        return self.net(x)
-
-    @staticmethod
-    def _meets(x) -> bool:
-        return bool(((x.detach() - cursed()[1]).abs().flatten(1).amax(1) < 0.13).any())
-
-
 def manifest(**fields) -> Evaluation:
     document = {
         "kind": "Evaluation",
         "name": "cursed",
-        "factory": {"function": "tests.evaluation.test_poison:Cursed"},
+        "factory": {"function": "tests.evaluation.networks:Cursed"},
         "data": {"name": "digits", "first": 60},
         "threat": {"norm": "linf", "eps": 0.12},
         "suite": SUITE,
@@ -102,7 +67,7 @@ def tracking(tmp_path, monkeypatch):
     ids=["raises", "kills its process"],
 )
 def test_one_cursed_range_stops_nothing_else(tmp_path, deadly):
-    function = {"function": "tests.evaluation.test_poison:Cursed", "arguments": {"deadly": deadly}}
+    function = {"function": "tests.evaluation.networks:Cursed", "arguments": {"deadly": deadly}}
     (whole, interrupted), said = run(tmp_path, manifest(factory=function))
     assert not whole
     assert not interrupted
@@ -125,7 +90,7 @@ def test_one_cursed_range_stops_nothing_else(tmp_path, deadly):
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("local_ray")
 def test_an_attack_that_fails_everywhere_is_no_partial_result(tmp_path):
-    function = {"function": "tests.evaluation.test_poison:Cursed", "arguments": {"always": True}}
+    function = {"function": "tests.evaluation.networks:Cursed", "arguments": {"always": True}}
     with pytest.raises(UserError, match=r"weak on images .*: this image is cursed"):
         run(tmp_path, manifest(factory=function))
     records = [json.loads(p.read_text()) for p in tmp_path.glob("store/units/*/*/record.json")]

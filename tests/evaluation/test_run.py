@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow import MlflowClient
-from torch import nn
 
 from robustray.errors import UserError
 from robustray.evaluation.auditing import run_audit
@@ -17,7 +16,7 @@ from robustray.evaluation.evaluation import run_evaluation
 from robustray.manifest import build_manifest
 from robustray.store import LocalStore
 from robustray.tracking import default_tracking_uri
-from tests.evaluation.support import save_weights, trained_net
+from tests.evaluation.support import save_weights
 from tests.sweeps.support import wait_for
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(240)]
@@ -27,30 +26,6 @@ SUITE = [
     {"name": "dlr", "attack": "pgd", "options": {"steps": 5, "loss": "dlr"}},
 ]
 CANONICAL = ("result.json", "table.csv", "table.parquet", "examples.png", "model_info.json")
-
-
-class Batchy(nn.Module):
-    """A network whose output depends on its batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = trained_net()
-
-    def forward(self, x):
-        return self.net(x - x.mean(0, keepdim=True))
-
-
-class Failing(nn.Module):
-    """A network that fails when an attack comes, not before."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = trained_net()
-
-    def forward(self, x):
-        if torch.is_grad_enabled():
-            raise ValueError("this network can't be differentiated on Fridays")
-        return self.net(x)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -226,7 +201,7 @@ def test_a_killed_worker_changes_nothing(whole, tmp_path):
 
 
 def test_a_model_that_depends_on_batch_mates_is_refused(tmp_path):
-    factory = "tests.evaluation.test_run:Batchy"
+    factory = "tests.evaluation.networks:Batchy"
     with pytest.raises(UserError, match=r"refuses this model: the output .* depends on the rest"):
         evaluate(tmp_path, audit=True, factory=factory, weights=None)
     kinds = [json.loads(p.read_text()) for p in (tmp_path / "store/units").glob("*/*/record.json")]
@@ -234,7 +209,7 @@ def test_a_model_that_depends_on_batch_mates_is_refused(tmp_path):
 
 
 def test_an_error_of_the_model_stops_with_its_message(tmp_path):
-    factory = "tests.evaluation.test_run:Failing"
+    factory = "tests.evaluation.networks:Failing"
     with pytest.raises(UserError, match="weak on images 0 to 59: this network can't be"):
         evaluate(tmp_path, factory=factory, weights=None)
     (story,) = (tmp_path / "store/evaluations").glob("*/failures/*.json")

@@ -29,6 +29,7 @@ resources: {gpus: 0, cpus: 1}
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_one_model_is_trained_and_attacked(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 1), dtype=np.uint8)
