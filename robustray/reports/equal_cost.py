@@ -14,7 +14,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
 from robustray.reports.rows import TrialRow, judged
 from robustray.reports.style import accuracy_label, draw_caption, style, unit
@@ -136,4 +135,6 @@ def parabola(
     variance = float(((y_N - design_NK @ weights_K) ** 2).sum()) / freedom
     spread_KK = np.linalg.pinv(design_NK.T @ design_NK)
     error_G = np.sqrt(variance * np.einsum("gi,ij,gj->g", at_GK, spread_KK, at_GK).clip(0))
-    return at_GK @ weights_K, float(student.ppf(0.975, freedom)) * error_G
+    from scipy.special import stdtrit  # Student's t; few reports ask, and it takes a while to load
+
+    return at_GK @ weights_K, float(stdtrit(freedom, 0.975)) * error_G

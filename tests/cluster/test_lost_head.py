@@ -34,7 +34,7 @@ with connect(1):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_a_lost_head_ends_the_command_with_3_and_one_line(tmp_path):
     (tmp_path / "lost.py").write_text(LOST)
     environment = {

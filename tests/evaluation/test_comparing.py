@@ -13,7 +13,7 @@ from tests.evaluation.test_run import evaluate, monkeypatch_module, tracking
 
 __all__ = ["monkeypatch_module", "tracking"]
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from tests.evaluation.test_run import canonical, evaluate, monkeypatch_module, t
 
 __all__ = ["monkeypatch_module", "tracking"]
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 @given(st.integers(1, 40), st.integers(1, 12), st.sampled_from(["file", "random"]))

@@ -16,7 +16,7 @@ from robustray.store import LocalStore, canonical_json, find_sealed
 from tests.damage import damaged, emptied, flipped, torn
 from tests.evaluation.support import save_weights
 
-pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(600)]
 HARMS = {"flipped": flipped, "torn": torn, "emptied": emptied}
 CANONICAL = ("result.json", "table.csv", "table.parquet", "curve.json", "model_info.json")
 

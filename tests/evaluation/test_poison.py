@@ -59,7 +59,7 @@ def tracking(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize(
     "deadly",
@@ -87,7 +87,7 @@ def test_one_cursed_range_stops_nothing_else(tmp_path, deadly):
     assert not list(tmp_path.glob("store/evaluations/*/result.json"))
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("local_ray")
 def test_an_attack_that_fails_everywhere_is_no_partial_result(tmp_path):
     function = {"function": "tests.evaluation.networks:Cursed", "arguments": {"always": True}}

@@ -19,7 +19,7 @@ from robustray.tracking import default_tracking_uri
 from tests.evaluation.support import save_weights
 from tests.sweeps.support import wait_for
 
-pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(600)]
 
 SUITE = [
     {"name": "weak", "attack": "pgd", "options": {"steps": 1, "step_size": 0.05}},

@@ -37,7 +37,7 @@ from tests.evaluation.test_run import monkeypatch_module, tracking
 
 __all__ = ["here", "monkeypatch_module", "tracking"]
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 WEAK = AttackSpec("weak", "pgd", {"steps": 1, "step_size": 0.05, "start": "none"})
 DLR = AttackSpec("dlr", "pgd", {"steps": 4, "loss": "dlr"})

@@ -184,7 +184,7 @@ def test_the_reference_engine_takes_them_too():
     assert min(broken["straight-through"], broken["twin"]) > broken["none"] + 4
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("local_ray")
 def test_sharded_evaluations_break_what_hides_its_gradient(tmp_path):
     through = FIELDS | {"surrogate": "straight-through"}

@@ -32,10 +32,10 @@ def test_an_undisturbed_study_has_a_whole_report(undisturbed):
 
 def test_killed_worker_in_mid_epoch(undisturbed, tmp_path):
     place = Place(tmp_path)
-    with started(place) as process:
+    with started(place, "--set", "resources.max_concurrent=2") as process:
         trial, worker = wait_for(lambda: running_attempt_after_a_checkpoint(place))
         os.kill(worker, signal.SIGKILL)
-        assert process.wait(300) == 0, place.log
+        assert process.wait(480) == 0, place.log
     assert place.table() == undisturbed.table()
     outcomes = sorted(attempt["outcome"] for attempt in place.attempts())
     assert outcomes.count("preemption") >= 1
@@ -71,7 +71,7 @@ def test_a_polite_stop_leaves_everything_resumable(undisturbed, tmp_path):
     with started(place) as process:
         wait_for(lambda: running_attempt_after_a_checkpoint(place))
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(120) == 130, place.log
+        assert process.wait(240) == 130, place.log
     assert "run the same command again" in place.log
     assert place.survivors() == []
     client = MlflowClient(place.environment["MLFLOW_TRACKING_URI"])

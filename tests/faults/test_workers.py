@@ -10,7 +10,7 @@ import yaml
 
 from tests.sweeps.support import STUDY, Place, started, wait_for
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 
 def on_two_workers(**changes: object) -> str:
@@ -62,13 +62,13 @@ def test_two_workers_make_one_attempt(calm):
     assert calm.survivors() == []
 
 
-@pytest.mark.parametrize("victim", ["first", "other"])
+@pytest.mark.parametrize("victim", ["first", pytest.param("other", marks=pytest.mark.long)])
 def test_a_killed_worker_costs_an_epoch_at_most(calm, tmp_path, victim):
     place = Place(tmp_path, on_two_workers())
     with started(place) as process:
         first, (other,) = wait_for(lambda: in_mid_training(place))
         os.kill(first if victim == "first" else other, signal.SIGKILL)
-        assert process.wait(240) == 0, place.log
+        assert process.wait(480) == 0, place.log
     assert result(place) == result(calm)
     assert place.table() == calm.table()
     attempts = place.attempts()
@@ -82,7 +82,7 @@ def test_one_worker_goes_on_where_two_were(calm, tmp_path):
     with started(place) as process:
         wait_for(lambda: in_mid_training(place))
         os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(120) == 130, place.log
+        assert process.wait(240) == 130, place.log
     assert place.survivors() == []
     assert place.run("--set", "resources.workers=1") == 0, place.log
     found, wanted = result(place), result(calm)
@@ -92,7 +92,7 @@ def test_one_worker_goes_on_where_two_were(calm, tmp_path):
 
 
 def test_a_mistake_of_the_user_is_told_once(tmp_path):
-    place = Place(tmp_path, on_two_workers(optimizer={"lr": 1e30}, grad_clip=None))
+    place = Place(tmp_path, on_two_workers(optimizer={"lr": 1e12}, grad_clip=None))
     assert place.run() == 1, place.log
     (attempt,) = place.attempts()
     assert attempt["outcome"] == "user_error"

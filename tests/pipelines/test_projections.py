@@ -19,7 +19,7 @@ from robustray.pipelines.projections import (
 )
 from robustray.store import LocalStore
 
-pytestmark = [pytest.mark.timeout(280), pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 SETTINGS = Projection(initial_steps=3, steps=2)
 RESOURCES = Resources(gpus=0, cpus=1, max_concurrent=2)
 

@@ -14,7 +14,7 @@ from robustray.store import LocalStore
 from robustray.sweeps.lease import LeaseLostError
 from tests.pipelines.counting import count
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.usefixtures("local_ray")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("local_ray")]
 
 
 def manifest(description=""):

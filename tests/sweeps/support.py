@@ -38,7 +38,7 @@ recipe:
   selection: {start: 0.0, attack: pgd-10}
 data: {name: digits, validation: 60, train_limit: 560, test_limit: 60}
 evaluation: {attacks: [fgsm, pgd-20]}
-resources: {gpus: 0, cpus: 1, retries: {backoff_seconds: 0.2}}
+resources: {gpus: 0, cpus: 1, max_concurrent: 1, retries: {backoff_seconds: 0.2}}
 """
 
 
@@ -81,7 +81,7 @@ class Place:
             start_new_session=True,
         )
 
-    def run(self, *arguments: str, timeout: float = 240) -> int:
+    def run(self, *arguments: str, timeout: float = 480) -> int:
         """Run the job to its end."""
         process = self.start(*arguments)
         try:
@@ -110,6 +110,13 @@ class Place:
         paths = sorted((self.folder / "store").glob("studies/*/trials/*/attempts/*.json"))
         return [json.loads(path.read_text()) for path in paths]
 
+    def kill_survivors(self) -> None:
+        """End what a killed driver has left, as when its whole machine goes."""
+        for process in self.survivors():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        wait_for(lambda: not self.survivors(), what="for what was killed to be gone")
+
     def survivors(self) -> list[int]:
         """Return the processes that carry this place's mark."""
         mark, found = f"ROBUSTRAY_TEST_MARK={self.mark}".encode(), []
@@ -129,7 +136,7 @@ def _fresh_database() -> Path:
     return Path(folder.name) / "mlflow.db"
 
 
-def wait_for(condition: Callable[[], object], timeout: float = 120, what: str = "") -> object:
+def wait_for(condition: Callable[[], object], timeout: float = 300, what: str = "") -> object:
     """Look until something is there."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

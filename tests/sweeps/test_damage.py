@@ -195,7 +195,7 @@ def test_a_damaged_result_is_made_again_byte_for_byte(place, caplog):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("local_ray")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_run_mends_everything_at_once_and_one_trial_that_fails_stops_no_other(place, tmp_path):
     study, folder = small_study(), tmp_path / "store"
     shutil.copytree(place, folder)

@@ -135,25 +135,25 @@ def ray_logs(since: float) -> list[Path]:
 def test_robustray_submit_follows_stops_and_continues(checkout, cluster, tmp_path):
     (start, place), began = checkout, time.time()
     refused = start("submit", "--", "true", RAY_AUTH_TOKEN="0" * 32)
-    assert refused.wait(120) == 2, refused.stdout.read()
+    assert refused.wait(240) == 2, refused.stdout.read()
     assert "refuses the token" in refused.stdout.read()
 
     listing = start("submit", "--", "python", "-c", "import os; print(os.listdir()); exit(7)")
-    out, _ = listing.communicate(timeout=180)
+    out, _ = listing.communicate(timeout=360)
     assert listing.returncode == 7, out
     assert "['jobs', 'robustray']" in out or "['robustray', 'jobs']" in out, out
 
     sweep = ["submit", "--", "python", "jobs/sweep_width.py", "--manifest", str(place.manifest)]
-    first = start(*sweep, "--set", "recipe.epochs=40")
+    first = start(*sweep, "--set", "recipe.epochs=16")
     wait_for(lambda: list((tmp_path / "store").rglob("checkpoints/*/record.json")), 240)
     first.send_signal(signal.SIGINT)
-    out, _ = first.communicate(timeout=180)
+    out, _ = first.communicate(timeout=360)
     assert first.returncode == 130, out
     assert "submit the same command again to continue" in out
     outcomes = [attempt["outcome"] for attempt in place.attempts()]
     assert "running" not in outcomes, outcomes
 
-    again = start(*sweep, "--set", "recipe.epochs=40")
+    again = start(*sweep, "--set", "recipe.epochs=16")
     out, _ = again.communicate(timeout=500)
     assert again.returncode == 0, out[-3000:]
     assert "continuing: " in out
@@ -161,6 +161,6 @@ def test_robustray_submit_follows_stops_and_continues(checkout, cluster, tmp_pat
     assert not [path for path in ray_logs(began) if "canary" in path.read_text(errors="replace")]
 
     doctor = start("doctor")
-    out, _ = doctor.communicate(timeout=120)
+    out, _ = doctor.communicate(timeout=240)
     assert "token accepted, strangers refused" in out
     assert "canary" not in out

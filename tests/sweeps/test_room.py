@@ -5,7 +5,7 @@ import pytest
 from robustray.cli import main
 from tests.sweeps.support import STUDY
 
-pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ resources: {gpus: 0, cpus: 1}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_one_model_is_trained_and_attacked(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (80, 8, 8, 1), dtype=np.uint8)
     np.savez(tmp_path / "more.npz", image=images, label=np.arange(80) % 10)
