@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robustray.errors import UserError
-from robustray.zoo.records import ZooRecord
+
+if TYPE_CHECKING:
+    from robustray.zoo.records import ZooRecord
 
 
 def add_zoo(commands: Any) -> None:

@@ -59,6 +59,22 @@ def test_science_is_free_of_the_engines():
     assert run.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_the_command_line_answers_before_it_loads_anything_heavy(option):
+    code = (
+        "import sys\n"
+        "from robustray.cli import main\n"
+        "try:\n"
+        f"    main(['{option}'])\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
+        "heavy = ('torch', 'ray', 'mlflow', 'matplotlib', 'scipy', 'numpy', 'pandas', 'boto3')\n"
+        "print('heavy:', [m for m in heavy if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "heavy: []"
+
+
 def test_workers_load_nothing_that_only_drivers_need():
     """Each worker process imports this anew; what it does not need costs it seconds."""
     code = (

@@ -197,10 +197,10 @@ class Uploader:
             if not self._allowed():
                 return self._give_up()
             record = task.make()
-            self._is_back("the store")
+            self._note_back("the store")
             self._bring(key, task, record)
         except StoreUnavailableError as error:
-            self._is_away("the store", key, _reason(error))
+            self._note_away("the store", key, _reason(error))
         except MachineError as error:
             self._postpone(key, task, _reason(error))
         except RecordRejectedError as error:
@@ -233,7 +233,7 @@ class Uploader:
                 raise RecordRejectedError(str(error)) from None
             # Something before MLflow may have said no in its place, until just now.
             return self._postpone(key, task, "")
-        self._is_back(self._mlflow)
+        self._note_back(self._mlflow)
         if linked or parent not in self._tasks:
             self._done(key, task)
         else:
@@ -244,12 +244,12 @@ class Uploader:
         try:
             self._sink.probe()
         except Exception as error:
-            self._is_away(self._mlflow, key, _reason(error))
+            self._note_away(self._mlflow, key, _reason(error))
             return False
-        self._is_back(self._mlflow)
+        self._note_back(self._mlflow)
         return True
 
-    def _is_away(self, service: str, key: str, reason: str) -> None:
+    def _note_away(self, service: str, key: str, reason: str) -> None:
         with self._change:
             self._tasks[key] = self._tasks.pop(key)  # the next try is another's
             is_news = service not in self._away
@@ -257,7 +257,7 @@ class Uploader:
         if is_news:
             self._log(f"{service} is away, records wait for it: {reason}")
 
-    def _is_back(self, service: str) -> None:
+    def _note_back(self, service: str) -> None:
         with self._change:
             was_away = self._away.pop(service, None)
         if was_away:
