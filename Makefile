@@ -2,7 +2,7 @@
 # make test         set up and run the fast tests;   make test-slow   those of minutes
 # make test-long    those that want a machine for themselves, one after another
 # make durations    all tests, and which took longest;   make cover   which lines the fast ones enter
-# make lint         ruff and pyright
+# make lint         ruff and pyright;   make fix   what ruff can mend by itself
 # make k8s-render   k8s/*.yaml and k8s/jobs/*.yaml from k8s/base; IMAGE=name:tag names the image
 # make k8s-secret   the cluster's random secrets, once;   make compose-secret   those of compose
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -13,7 +13,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-
 JOBS   ?= 2
 PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow test-long durations cover lint clean k8s-render k8s-secret compose-secret
+.PHONY: quickstart test test-slow test-long durations cover lint fix clean k8s-render k8s-secret compose-secret
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.run
@@ -38,6 +38,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+fix: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 k8s-render: $(VENV)/.run
 	$(if $(IMAGE),$(BIN)/python scripts/render_k8s.py --image '$(IMAGE)',$(BIN)/python scripts/render_k8s.py)
