@@ -8,10 +8,11 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Processes that share the tests; what must stay together does (tests/conftest.py).
 JOBS   ?= 2
-PYTEST := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+# Tests start hundreds of processes; without bytecode each would compile everything anew.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-slow test-long durations cover lint fix clean k8s-render k8s-secret compose-secret
 .DELETE_ON_ERROR:
@@ -26,7 +27,7 @@ test-slow: $(VENV)/.dev
 	$(PYTEST) -m "slow and not long"
 
 test-long: $(VENV)/.dev
-	$(BIN)/python -m pytest -m long
+	$(PYTEST) --numprocesses 0 -m long
 
 durations: $(VENV)/.dev
 	$(PYTEST) --durations 40 --durations-min 5
