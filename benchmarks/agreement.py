@@ -300,6 +300,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="where to write the table")
     options = parser.parse_args()
     options.eps = options.eps or CASES[options.model].eps
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
     return options
 
 
