@@ -1,4 +1,4 @@
-"""The sweep's real path on real CIFAR-10 images, thin networks, one epoch."""
+"""The sweep's real path on real CIFAR-10 images, thin networks, one epoch, in float32: not every CPU computes in bfloat16."""
 
 import pytest
 
@@ -11,7 +11,7 @@ model: {name: preact_resnet, depths: [1, 1, 1]}
 grid:
   widths:
     settings: [[0.25, 0.25, 0.25], [0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.5, 0.5, 0.5]]
-recipe: {epochs: 1, precision: bfloat16}
+recipe: {epochs: 1}
 data: {name: cifar10, parts: [data_batch_1], train_limit: 2500, validation: 256, test_limit: 250}
 resources: {gpus: 0, cpus: 1}
 """
@@ -21,7 +21,7 @@ resources: {gpus: 0, cpus: 1}
 @pytest.mark.timeout(600)
 def test_four_thin_networks_on_cifar10(tmp_path, shared_data):
     place = Place(tmp_path, MANIFEST, ROBUSTRAY_DATA=str(shared_data))
-    assert place.run(timeout=500) == 0, place.log
+    assert place.run(timeout=540) == 0, place.log
     header, *rows = place.table().decode().splitlines()
     names = header.split(",")
     assert len(rows) == 4
