@@ -1,4 +1,4 @@
-"""The sweep's real path on real CIFAR-10 images, thin networks, one epoch, in float32: not every CPU computes in bfloat16."""
+"""The sweep on real CIFAR-10 images: thin networks, one epoch, float32 (CPUs may lack bfloat16)."""
 
 import pytest
 
