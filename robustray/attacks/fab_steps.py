@@ -18,7 +18,7 @@ from torch import Tensor
 from robustray.attacks.budgets import are_counts
 from robustray.attacks.gradients import is_correct
 from robustray.attacks.hyperplane import step_to_hyperplane
-from robustray.attacks.hyperplane_upstream import measure_sorted, step_sorted
+from robustray.attacks.hyperplane_upstream import step_sorted
 from robustray.attacks.losses import bounded
 from robustray.attacks.norms import norm_per_example
 from robustray.attacks.steppers import (
@@ -192,6 +192,8 @@ class Fab:
         label = self._label(oracle, state) if self.upstream else None
         nearest = self._facing(oracle, state, 1, label)
         ratio_B, flawed_B = self._ratio(nearest), nearest.flawed_B.long()
+        if label is not None:
+            flawed_B = flawed_B + label.flawed_B
         others = nearest.logits_BK.shape[1] - 1
         for offset in range(2, others + 1):
             found = self._facing(oracle, state, offset, label)
@@ -205,7 +207,7 @@ class Fab:
         return nearest, flawed_B, others + self.upstream
 
     def _facing(
-        self, oracle: Oracle, state: FabState, offset: int, label: Tensor | None
+        self, oracle: Oracle, state: FabState, offset: int, label: Gradient | None
     ) -> Gradient:
         """Return the lead of the class ``offset`` places after the label, modulo K.
 
@@ -221,17 +223,16 @@ class Fab:
         found = oracle.gradient(state.point, loss)
         if label is None:
             return found
-        own_B = _of(found.logits_BK, state.y_B)
-        return found._replace(grad=found.grad - label, loss_B=found.loss_B - own_B)
+        return found._replace(grad=found.grad - label.grad, loss_B=found.loss_B - label.loss_B)
 
-    def _label(self, oracle: Oracle, state: FabState) -> Tensor:
-        """Return the gradient of the label's logit."""
-        return oracle.gradient(state.point, lambda logits, rows: _of(logits, state.y_B[rows])).grad
+    def _label(self, oracle: Oracle, state: FabState) -> Gradient:
+        """Return the label's logit with its gradient."""
+        return oracle.gradient(state.point, lambda logits, rows: _of(logits, state.y_B[rows]))
 
     def _measure(self, delta: Tensor, norm: str) -> Tensor:
         """Return sizes (B,); in the compatible mode summed as the reference sums them."""
-        if self.upstream:
-            return measure_sorted(delta.flatten(1), norm)[:, 0]
+        if self.upstream and norm == "l2":
+            return (delta.flatten(1) ** 2).sum(1).sqrt()
         return norm_per_example(delta, norm)
 
     def _ratio(self, found: Gradient) -> Tensor:
@@ -265,7 +266,7 @@ class Fab:
         normal_ND = torch.cat([normal_BD, normal_BD])
         excess_N = (normal_ND * start_ND).sum(1) - torch.cat([offset_B, offset_B])
         step_ND = step_sorted(start_ND, normal_ND, excess_N, self.threat.norm)
-        size_N1 = measure_sorted(step_ND, self.threat.norm).clamp_(min=1e-8)
+        size_N1 = self._measure(step_ND, self.threat.norm)[:, None].clamp(min=1e-8)
         alpha_B1 = size_N1[:count] / (size_N1[:count] + size_N1[count:])
         alpha_B1 = alpha_B1.clamp_(min=0, max=self.alpha_max)
         end_ND = start_ND + self.overshoot * step_ND

@@ -26,14 +26,6 @@ def step_sorted(x_ND: Tensor, normal_ND: Tensor, excess_N: Tensor, norm: str) ->
     return rule(x_ND, normal_ND * side_N1, excess_N[:, None] * side_N1)
 
 
-def measure_sorted(step_ND: Tensor, norm: str) -> Tensor:
-    """Return the sizes (N, 1) of steps, summed as the reference sums them."""
-    if norm == "linf":
-        return step_ND.abs().amax(1, keepdim=True)
-    total_N1 = (step_ND.abs() if norm == "l1" else step_ND**2).sum(1, keepdim=True)
-    return total_N1 if norm == "l1" else total_N1.sqrt()
-
-
 def _step_linf(x_ND: Tensor, slope_ND: Tensor, gap_N1: Tensor) -> Tensor:
     """Move all coordinates equally far; those with little room stop at their walls."""
     size = x_ND.shape[1]

@@ -5,12 +5,16 @@ import torch
 from torch import nn
 
 from robustray.attacks import AttackSpec, ThreatModel
+from robustray.attacks.batches import Examples
+from robustray.attacks.context import judging
 from robustray.attacks.fab import fab, fab_t, make_fab, make_fab_t
 from robustray.attacks.fab_steps import Fab
 from robustray.attacks.hyperplane import step_to_hyperplane
 from robustray.attacks.minimum_norm import minimum_norms
+from robustray.attacks.network import Network
 from robustray.attacks.norms import norm_per_example
 from robustray.attacks.steppers import BatchNoise, Entrants, ExampleNoise
+from robustray.attacks.upstream import run_attack_upstream
 from robustray.random import ExampleRandom
 from tests.attacks.linear import Linear, interior
 from tests.attacks.networks import CHECKPOINTS, load_images, load_network
@@ -166,18 +170,29 @@ def test_broken_arithmetic_counts_as_broken_and_does_not_spread():
     assert torch.isfinite(found.x_adv).all()
 
 
-def test_gradients_that_are_not_finite_are_counted():
-    class Rooted(nn.Module):
-        def forward(self, x):
-            first = x.flatten(1)[:, :1]
-            lead = 1 + first + (first - first).abs().sqrt()  # the root's slope is infinite
-            return torch.cat([lead, torch.zeros_like(lead)], dim=1)
+class Rooted(nn.Module):
+    def forward(self, x):
+        first = x.flatten(1)[:, :1]
+        lead = 1 + first + (first - first).abs().sqrt()  # the root's slope is infinite
+        return torch.cat([lead, torch.zeros_like(lead)], dim=1)
 
+
+def test_gradients_that_are_not_finite_are_counted():
     x = interior((3, 2, 2), 8).float()
     y = torch.zeros(8, dtype=torch.int64)
     found = fab_t(Rooted(), x, y, ThreatModel("linf", 0.1), n_iter=5)
     assert (found.flawed_B == 5).all()
     assert not found.success_B.any()
+
+
+def test_a_broken_gradient_of_the_label_counts_in_the_compatible_mode():
+    x, y = interior((3, 2, 2), 8).float(), torch.zeros(8, dtype=torch.int64)
+    spec = AttackSpec("fab", options={"n_iter": 5, "n_restarts": 1})
+    examples, model = Examples(x, y, torch.arange(8)), Rooted()
+    with judging(model):
+        network = Network(model, x.device)
+        found = run_attack_upstream(network, examples, ThreatModel("linf", 0.1), spec, 8, seed=0)
+    assert (found.flawed_B >= 5).all()
 
 
 def test_no_gradient_reaches_the_parameters():
