@@ -22,20 +22,20 @@ def servers():
         yield s3, mlflow
 
 
-def assert_tracked_once(client: MlflowClient, trials: int = TRIALS, epochs: int = EPOCHS) -> None:
+def assert_tracked_once(client: MlflowClient) -> None:
     """Each run there once, ended, with each step of each metric once."""
     experiments = [e.experiment_id for e in client.search_experiments() if e.name == "small"]
     runs = client.search_runs(experiments, max_results=1000)
     keys = Counter(run.data.tags["robustray.key"] for run in runs)
-    assert len(keys) == trials + 1
+    assert len(keys) == TRIALS + 1
     assert set(keys.values()) == {1}
     assert {run.info.status for run in runs} == {"FINISHED"}
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
-    assert len(children) == trials
+    assert len(children) == TRIALS
     for run in children:
         for metric in ("train_loss", "validation_pgd-10", "images_per_second"):
             steps = [point.step for point in client.get_metric_history(run.info.run_id, metric)]
-            assert sorted(steps) == list(range(1, epochs + 1)), (run.info.run_name, metric)
+            assert sorted(steps) == list(range(1, EPOCHS + 1)), (run.info.run_name, metric)
         assert len(client.get_metric_history(run.info.run_id, "test_pgd-20")) == 1
 
 
