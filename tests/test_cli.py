@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from robustray.cli import main
-from tests.sweeps.support import REPOSITORY, STUDY
+from tests.sweeps.support import REPOSITORY, enter_folder
 
 SPHERES = str(REPOSITORY / "manifests/alignment/spheres_pgd.yaml")
 ALIGNMENT = str(REPOSITORY / "manifests/alignment/spheres_generator.yaml")
@@ -17,11 +17,7 @@ WIDTH = str(REPOSITORY / "manifests/sweeps/width_512.yaml")
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("ROBUSTRAY_STORE", "ROBUSTRAY_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "small.yaml").write_text(STUDY)
-    return tmp_path
+    return enter_folder(tmp_path, monkeypatch)
 
 
 @pytest.mark.slow

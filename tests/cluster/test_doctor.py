@@ -10,7 +10,7 @@ from robustray.cli import main
 from robustray.cluster import doctor
 from robustray.errors import MachineError
 from tests.store.support import Proxy as TcpProxy
-from tests.sweeps.support import STUDY
+from tests.sweeps.support import enter_folder
 from tests.tracking.proxy import FORWARD, Proxy
 
 pytestmark = pytest.mark.without_ray
@@ -19,12 +19,7 @@ pytestmark = pytest.mark.without_ray
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A folder where everything lands, without any setting."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("ROBUSTRAY_STORE", "ROBUSTRAY_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS",
-                 "RAY_API_SERVER_ADDRESS"):  # fmt: skip
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "small.yaml").write_text(STUDY)
-    return tmp_path
+    return enter_folder(tmp_path, monkeypatch)
 
 
 def states(out: str) -> dict[str, str]:

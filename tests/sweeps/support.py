@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import pytest
 from mlflow import MlflowClient
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -125,6 +126,16 @@ class Place:
                 if mark in (process / "environ").read_bytes():
                     found.append(int(process.name))
         return found
+
+
+def enter_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with the small study, as on a laptop where nothing is set up."""
+    monkeypatch.chdir(folder)
+    for name in ("ROBUSTRAY_STORE", "ROBUSTRAY_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS",
+                 "RAY_API_SERVER_ADDRESS"):  # fmt: skip
+        monkeypatch.delenv(name, raising=False)
+    (folder / "small.yaml").write_text(STUDY)
+    return folder
 
 
 @cache

@@ -3,18 +3,14 @@
 import pytest
 
 from robustray.cli import main
-from tests.sweeps.support import STUDY
+from tests.sweeps.support import enter_folder
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(600)]
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("ROBUSTRAY_STORE", "ROBUSTRAY_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
-    (tmp_path / "small.yaml").write_text(STUDY)
-    return tmp_path
+    return enter_folder(tmp_path, monkeypatch)
 
 
 def test_a_published_sweep_without_a_gpu_names_the_quickstart(folder, capsys):
