@@ -32,8 +32,8 @@ from robustray.evaluation.workers import (
     pick_resources,
     pool_size,
 )
+from robustray.files import write_atomically
 from robustray.manifest import Evaluation
-from robustray.reports.files import write_atomically
 from robustray.store import ObjectStore, canonical_json
 from robustray.sweeps import attempts
 from robustray.sweeps.lease import Lease, LeaseLostError, lease

@@ -17,10 +17,10 @@ from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
 from robustray.cluster import connect, find_room, read_capacity
 from robustray.data import data_root
 from robustray.errors import CorruptObjectError, MachineError
+from robustray.files import write_atomically
 from robustray.manifest import Manifest, dump_manifest, study_id
 from robustray.pipelines.tracked import job_run
 from robustray.pipelines.work import Context, Job, Product, attempt_job, read_file, read_result
-from robustray.reports.files import write_atomically
 from robustray.store import (
     CheckpointStore,
     NotFoundError,
