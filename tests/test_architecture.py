@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "robustray"
 SCIENCE = {"attacks", "data", "models", "training", "smoothing", "alignment", "random"}
 RUNNERS = {"sweeps", "evaluation", "cluster", "reports", "store", "tracking", "pipelines", "zoo"}
+RUNTIME = {"runtime", "cluster", "store", "tracking"}
 BESIDE = {"manifest", "errors", "faults", "redaction"}
 ENGINES = {"ray", "mlflow", "boto3", "botocore"}
 
@@ -46,8 +47,10 @@ def test_imports_only_go_down(path):
         assert not {name.split(".")[0] for name in imported(path)} & ENGINES
     elif room in BESIDE:
         assert below <= {"errors"}
+    elif room == "runtime":
+        assert below <= RUNTIME | SCIENCE | BESIDE
     elif room in RUNNERS:
-        assert below <= RUNNERS | SCIENCE | BESIDE
+        assert below <= RUNNERS | RUNTIME | SCIENCE | BESIDE
 
 
 def test_science_is_free_of_the_engines():
@@ -75,6 +78,17 @@ def test_the_command_line_answers_before_it_loads_anything_heavy(option):
     assert run.stdout.splitlines()[-1] == "heavy: []"
 
 
+@pytest.mark.parametrize("module", ["queue", "unit_queue", "failures", "replies", "signals"])
+def test_scheduling_is_pure(module):
+    code = (
+        f"import sys, robustray.runtime.{module}\n"
+        "heavy = ('ray', 'torch', 'numpy', 'mlflow', 'matplotlib', 'pandas', 'scipy', 'boto3')\n"
+        "print('heavy:', [m for m in heavy if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "heavy: []"
+
+
 def test_workers_load_nothing_that_only_drivers_need():
     """Each worker process imports this anew; what it does not need costs it seconds."""
     code = (
@@ -93,7 +107,7 @@ def test_a_trial_in_a_worker_loads_nothing_that_only_drivers_need(tmp_path):
         "from functools import partial\n"
         "from ray import cloudpickle\n"
         "from robustray.sweeps.execution import execute_attempt\n"
-        "from robustray.sweeps.runner import _trainable\n"
+        "from robustray.runtime.trial_pool import _trainable\n"
         "open(sys.argv[1], 'wb').write(cloudpickle.dumps(_trainable(partial(execute_attempt, 1))))"
     )
     load = (
