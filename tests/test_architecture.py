@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "robustray"
 SCIENCE = {"attacks", "data", "models", "training", "smoothing", "alignment", "random"}
 RUNNERS = {"sweeps", "evaluation", "cluster", "reports", "store", "tracking", "pipelines", "zoo"}
 BESIDE = {"manifest", "errors", "faults", "files", "redaction"}
+RUNTIME = {"runtime", "cluster", "store", "tracking"}
 ENGINES = {"ray", "mlflow", "boto3", "botocore"}
 
 
@@ -46,8 +47,10 @@ def test_imports_only_go_down(path):
         assert not {name.split(".")[0] for name in imported(path)} & ENGINES
     elif room in BESIDE:
         assert below <= {"errors"}
+    elif room == "runtime":
+        assert below <= RUNTIME | SCIENCE | BESIDE
     elif room in RUNNERS:
-        assert below <= RUNNERS | SCIENCE | BESIDE
+        assert below <= RUNNERS | RUNTIME | SCIENCE | BESIDE
 
 
 def test_science_is_free_of_the_engines():
@@ -77,7 +80,7 @@ def test_a_trial_in_a_worker_loads_nothing_that_only_drivers_need(tmp_path):
         "from functools import partial\n"
         "from ray import cloudpickle\n"
         "from robustray.sweeps.execution import execute_attempt\n"
-        "from robustray.sweeps.runner import _trainable\n"
+        "from robustray.runtime.trial_pool import _trainable\n"
         "open(sys.argv[1], 'wb').write(cloudpickle.dumps(_trainable(partial(execute_attempt, 1))))"
     )
     load = (

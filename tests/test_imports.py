@@ -23,7 +23,8 @@ PURE = (
     "errors", "faults", "files", "redaction", "manifest", "cli",
     "store.canonical", "store.opening", "store.sealed", "store.attempt_keys",
     "tracking.journal", "tracking.uploader", "tracking.uris",
-    "sweeps.queue", "sweeps.lease", "evaluation.queue",
+    "runtime.failures", "runtime.lease", "runtime.queue", "runtime.replies", "runtime.signals",
+    "runtime.unit_queue",
 )  # fmt: skip
 
 

@@ -31,12 +31,12 @@ from robustray.reports.published import (
 )
 from robustray.reports.rows import Axis, judged
 from robustray.reports.text import correlation_words
+from robustray.runtime.session import start_tracking
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study
 from robustray.sweeps.plan import make_plan
 from robustray.sweeps.records import TrialState, read_trials, trial_row
 from robustray.sweeps.report import grid_kind
-from robustray.sweeps.session import start_tracking
 from robustray.tracking import RunRecord
 
 NAME = "robust_resnets"
