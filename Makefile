@@ -2,7 +2,7 @@
 # make test         set up and run the fast tests;   make test-slow   those of minutes
 # make test-long    those that want a machine for themselves, one after another
 # make durations    all tests, and which took longest;   make cover   which lines the fast ones enter
-# make lint         ruff and pyright;   make fix   what ruff can mend by itself
+# make lint         ruff, pyright and codespell;   make fix   what ruff can mend by itself
 # make k8s-render   k8s/*.yaml and k8s/jobs/*.yaml from k8s/base; IMAGE=name:tag names the image
 # make k8s-secret   the cluster's random secrets, once;   make compose-secret   those of compose
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -43,6 +43,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md docs robustray tests benchmarks scripts jobs manifests
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
