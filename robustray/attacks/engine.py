@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from robustray.attacks.attack import BatchAttack
 from robustray.attacks.batches import Examples, Schedule, default_compute_shape
 from robustray.attacks.network import Network
 from robustray.attacks.result import AttackResult
 from robustray.attacks.rows import join_rows, move_rows, take_rows
-from robustray.attacks.steppers import ExampleNoise
+from robustray.attacks.steppers import ExampleNoise, SlotAttack
 from robustray.attacks.stepping import clean_logits, run_stepper
 from robustray.attacks.suite import AttackSpec
 from robustray.attacks.threat import ThreatModel
@@ -68,27 +69,28 @@ def run_attack(
         In the order of the examples, on their device.
     """
     rng = ExampleRandom(seed, spec.name)
-    if spec.stepper is not None:
+    attack = spec.make(threat)
+    if isinstance(attack, SlotAttack):
         if logits is None:
             logits = clean_logits(network, examples, schedule)
-        stepper = spec.stepper(threat, ExampleNoise(rng), **spec.options)
+        stepper = attack.stepper(threat, ExampleNoise(rng))
         return run_stepper(stepper, network, examples, logits, schedule)
+    assert isinstance(attack, BatchAttack)
     results = []
     for parts in schedule.rounds(examples, network.device):
-        done = [_attack_part(network, part, threat, spec, schedule, rng) for part in parts]
+        done = [_attack_part(attack, network, part, threat, schedule, rng) for part in parts]
         results.append(move_rows(join_rows(done), examples.x.device))
     return join_rows(results)
 
 
 def _attack_part(
+    attack: BatchAttack,
     network: Network,
     part: Examples,
     threat: ThreatModel,
-    spec: AttackSpec,
     schedule: Schedule,
     rng: ExampleRandom,
 ) -> AttackResult:
     full = part.padded(schedule.compute_shape)
-    options = dict(spec.options)
-    found = spec.function(network, full.x, full.y_N, threat, rng=rng, index=full.index_N, **options)
+    found = attack.run(network, full.x, full.y_N, threat, rng=rng, index=full.index_N)
     return take_rows(found, slice(len(part)))

@@ -1,4 +1,4 @@
-"""What attacks and evaluations return."""
+"""What attacks and evaluations return, and what they take."""
 
 from __future__ import annotations
 
@@ -11,6 +11,27 @@ from torch import Tensor
 if TYPE_CHECKING:
     from robustray.attacks.findings import Finding
     from robustray.attacks.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Forward and backward passes for an image: what they are, or a mean."""
+
+    forwards: float
+    backwards: float
+
+    @property
+    def equivalents(self) -> float:
+        """In forward passes; a backward pass to the images costs about as much as a forward."""
+        return self.forwards + self.backwards
+
+    def times(self, factor: float) -> Passes:
+        """Return that many of them."""
+        return Passes(self.forwards * factor, self.backwards * factor)
+
+    def plus(self, other: Passes) -> Passes:
+        """Return the sum."""
+        return Passes(self.forwards + other.forwards, self.backwards + other.backwards)
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ class SlotEngine:
         self._advance = GraphedStep(self._advanced) if graphed else self._advanced
         count = len(examples.y_N)
         self._book: RunBook[Tensor] = RunBook(
-            range(count), stepper.runs(examples.logits_NK.shape[1])
+            range(count), stepper.attack.runs(examples.logits_NK.shape[1])
         )
         self._state: SlotState | None = None
         self._sitting: list[Run | None] = []  # who is in which slot

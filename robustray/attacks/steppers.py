@@ -4,9 +4,9 @@ The engine keeps a device batch of slots. In each slot sits one *run*: one examp
 with one restart number and, for targeted attacks, one target. Runs know nothing of each other:
 each is at its own iteration, and leaves when it claims success or has spent its budget.
 
-An attack is a frozen dataclass (threat model, noise, budget) with three methods, ``runs``,
-``begin`` and ``step``, and a state: a frozen dataclass of tensors that extends ``SlotState``. What
-an author of an attack must keep:
+An attack is a frozen dataclass of its budget (`SlotAttack`). For a threat model and a source of
+noise it makes a *stepper*: a frozen dataclass with two methods, ``begin`` and ``step``, and a
+state, a frozen dataclass of tensors that extends ``SlotState``. What an author must keep:
 
 * Every tensor of a state has the slots as its first dimension. So the engine can put rows of a
   fresh state into freed slots, take rows out and put them back, for any attack.
@@ -38,13 +38,16 @@ iteration, and ``upstream=True`` asks a stepper for the reference's quirks.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from robustray.attacks.attack import Attack
+from robustray.attacks.result import Passes
 from robustray.attacks.rows import columns
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
@@ -60,7 +63,7 @@ class Entrants:
         Clean images, float32 (B, ...) in [0, 1].
     y_B, index_B, run_B : Tensor
         Labels, official indices and run numbers, int64 (B,). Run numbers count from 0 to
-        ``stepper.runs(K) - 1``; the first run in this order that succeeds gives the verdict.
+        ``attack.runs(K) - 1``; the first run in this order that succeeds gives the verdict.
     logits_BK : Tensor
         Logits of the clean images, float32 (B, K).
     """
@@ -124,13 +127,6 @@ class Gradient(NamedTuple):
     flawed_B: Tensor
 
 
-class Passes(NamedTuple):
-    """What one question to the oracle costs for each example."""
-
-    forwards: int
-    backwards: int
-
-
 class Oracle(Protocol):
     """What attacks may ask about a model. The physical shape of passes is its own business."""
 
@@ -160,40 +156,53 @@ class Oracle(Protocol):
 Rows = slice
 
 
-class Stepper(Protocol[StateT]):
-    """An attack: a frozen dataclass ``Attack(threat, noise, *, upstream=False, **budget)``."""
+@dataclass(frozen=True, kw_only=True)
+class SlotAttack(Attack):
+    """An attack that runs example by example in the slots of the engine, through its stepper."""
 
-    @property
-    def threat(self) -> ThreatModel:
-        """What is allowed."""
-        ...
+    uses_gradients: ClassVar[bool] = True  # Square does not: any function of images will do
+    upstream_leaves: ClassVar[bool] = False  # the reference stops evaluating what it has broken
+
+    @abstractmethod
+    def runs(self, classes: int) -> int:
+        """Return how many runs an example gets at most: restarts x targets."""
+
+    @abstractmethod
+    def stepper(self, threat: ThreatModel, noise: Noise, *, upstream: bool = False) -> Stepper[Any]:
+        """Return what makes the runs, under a threat model that `check` has let pass.
+
+        Parameters
+        ----------
+        threat : ThreatModel
+            What is allowed.
+        noise : Noise
+            Where random numbers come from.
+        upstream : bool
+            Follow the reference implementation in what it does differently.
+        """
+
+
+@dataclass(frozen=True)
+class Stepper(ABC, Generic[StateT]):
+    """One run of an attack in steps. Parameters are those of `SlotAttack.stepper`."""
+
+    attack: SlotAttack
+    threat: ThreatModel
+    noise: Noise
+    upstream: bool = False
 
     @property
     def eot(self) -> int:
         """Passes that the oracle averages each gradient over, 1 for deterministic models."""
-        ...
+        return getattr(self.attack, "eot", 1)
 
-    @property
-    def uses_gradients(self) -> bool:
-        """Whether steps ask for gradients (Square's do not: any function of images will do)."""
-        ...
-
-    @property
-    def upstream_leaves(self) -> bool:
-        """Whether the reference stops evaluating an example once it is broken (Square does)."""
-        ...
-
-    def runs(self, num_classes: int) -> int:
-        """Return how many runs an example gets at most: restarts x targets."""
-        ...
-
+    @abstractmethod
     def begin(self, entrants: Entrants) -> StateT:
         """Return the state of runs before their first step."""
-        ...
 
+    @abstractmethod
     def step(self, oracle: Oracle, state: StateT) -> StateT:
         """Return the state after one more step of each run."""
-        ...
 
 
 @runtime_checkable

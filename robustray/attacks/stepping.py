@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,11 +15,9 @@ from robustray.attacks.oracle import find_shapes
 from robustray.attacks.result import AttackResult
 from robustray.attacks.rows import put_rows
 from robustray.attacks.slots import Attackable, SlotEngine
-from robustray.attacks.steppers import ExampleNoise, Stepper
+from robustray.attacks.steppers import ExampleNoise, SlotAttack, Stepper
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
-
-MakeStepper = Callable[..., Stepper[Any]]
 
 
 def clean_logits(network: Network, examples: Examples, schedule: Schedule) -> Tensor:
@@ -74,7 +71,7 @@ def run_stepper(
         schedule.compute_shape,
         examples.x[0],
         logits_NK.shape[1],
-        gradients=stepper.uses_gradients,
+        gradients=stepper.attack.uses_gradients,
     )
     chosen = examples.take(rows)
     attackable = Attackable(chosen.x, chosen.y_N, chosen.index_N, logits_NK[rows])
@@ -84,33 +81,28 @@ def run_stepper(
 
 
 def attack_batch(
-    make: MakeStepper,
+    attack: SlotAttack,
     model: Model,
     x: Tensor,
     y: Tensor,
     threat: ThreatModel,
     rng: ExampleRandom,
-    index: Tensor | None,
-    **budget: Any,
+    index: Tensor,
 ) -> AttackResult:
-    """Run ``make(threat, noise, **budget)`` on one batch: the body of an attack's function.
+    """Run an attack on one batch.
 
     Parameters
     ----------
-    make : callable
-        The attack's class, or what stands for it.
+    attack : SlotAttack
+        That lets the threat model pass.
     model : callable
         Images to logits (B, K). It is judged in evaluation mode and left as it was.
-    x, y : Tensor
-        Images (B, ...) in [0, 1] and labels, int64 (B,).
+    x, y, index : Tensor
+        Images (B, ...) in [0, 1], labels and indices, int64 (B,).
     threat : ThreatModel
         What is allowed.
     rng : ExampleRandom
         Where random numbers come from.
-    index : Tensor or None
-        The examples' indices, int64 (B,); 0..B-1 when None.
-    **budget
-        What the attack may spend.
 
     Returns
     -------
@@ -118,8 +110,7 @@ def attack_batch(
         With the clean forward pass in ``forwards_B``.
     """
     threat.require_images(x)
-    index = torch.arange(len(x), device=x.device) if index is None else index
-    stepper = make(threat, ExampleNoise(rng), **budget)
+    stepper = attack.stepper(threat, ExampleNoise(rng))
     network, examples = Network(model, x.device), Examples(x.detach(), y, index)
     schedule = Schedule(default_compute_shape(network.device), max(len(x), 1))
     with judging(model):
