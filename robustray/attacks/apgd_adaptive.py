@@ -19,6 +19,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.attack import BatchAttack
+from robustray.attacks.batches import Examples
 from robustray.attacks.budgets import are_counts
 from robustray.attacks.gradients import Model, differentiate, finite, is_correct, predict_logits
 from robustray.attacks.losses import cross_entropy, targeted_dlr
@@ -213,15 +214,9 @@ class ApgdMixture(BatchAttack):
 
     @override
     def run(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        threat: ThreatModel,
-        *,
-        rng: ExampleRandom,
-        index: Tensor,
+        self, model: Model, examples: Examples, threat: ThreatModel, rng: ExampleRandom
     ) -> AttackResult:
+        x, y = examples.x, examples.y_N
         network = as_network(model, x.device)
         answer = cast(Any, network.forward_with_gamma)
         if not callable(answer):
@@ -236,7 +231,7 @@ class ApgdMixture(BatchAttack):
         done_B, flawed_B = torch.zeros_like(y), torch.zeros_like(y)
         for run in range(max(targets, 1)):
             target_B = order_BK[:, run + 1] if targets else None
-            start = stretched_start(x, eps_B, rng, index, run)
+            start = stretched_start(x, eps_B, rng, examples.index_N, run)
             found = adaptive_ascent(
                 cast(Answer, answer),
                 x,

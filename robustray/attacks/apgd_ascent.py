@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from robustray.attacks.batches import Examples
 from robustray.attacks.gradients import is_correct
 from robustray.attacks.losses import cross_entropy, dlr, targeted_dlr
 from robustray.attacks.norms import norm_per_example, per_example, steepest
 from robustray.attacks.steppers import (
-    Entrants,
     Gradient,
     Oracle,
     Rows,
@@ -53,12 +53,12 @@ class AnyAscent(Stepper[StateT]):
 
     attack: Apgd
 
-    def targets(self, entrants: Entrants) -> Tensor:
+    def targets(self, y_B: Tensor, run_B: Tensor, logits_BK: Tensor) -> Tensor:
         """Return the class that each run aims at (B,); run numbers count restarts in targets."""
         if self.attack.loss != "targeted-dlr":
-            return entrants.y_B
-        rank_B = entrants.run_B // self.attack.n_restarts + 1
-        return target_of_rank(entrants.logits_BK, entrants.y_B, rank_B)
+            return y_B
+        rank_B = run_B // self.attack.n_restarts + 1
+        return target_of_rank(logits_BK, rank_B)
 
     def losses(self, logits_bK: Tensor, y_b: Tensor, target_b: Tensor) -> Tensor:
         """Return what is maximised (b,)."""
@@ -116,16 +116,16 @@ class Ascent(AnyAscent[ApgdState]):
     """The runs of APGD for linf and l2, from random starts."""
 
     @override
-    def begin(self, entrants: Entrants) -> ApgdState:
-        x = entrants.x
+    def begin(self, examples: Examples, run_B: Tensor, logits_BK: Tensor) -> ApgdState:
+        x = examples.x
         lower, upper = self._bounds(x) if self.threat.norm == "linf" else (x, x)
-        zero_B = torch.zeros_like(entrants.y_B)
+        zero_B = torch.zeros_like(run_B)
         worst_B = torch.full_like(zero_B, -torch.inf, dtype=x.dtype)
-        start = self._inside(self._start(entrants), x, lower, upper)
+        start = self._inside(self._start(x, (examples.index_N, run_B)), x, lower, upper)
         return ApgdState(
-            **slot_fields(entrants),
+            **slot_fields(examples, run_B),
             iteration_B=zero_B,
-            target_B=self.targets(entrants),
+            target_B=self.targets(examples.y_N, run_B, logits_BK),
             point=start,
             previous=start,
             lower=lower,
@@ -247,9 +247,8 @@ class Ascent(AnyAscent[ApgdState]):
             return (x - eps).clamp_(min=low), (x + eps).clamp_(max=high)
         return self.threat.bounds(x)
 
-    def _start(self, entrants: Entrants) -> Tensor:
+    def _start(self, x: Tensor, keys: tuple[Tensor, Tensor]) -> Tensor:
         """Draw points whose largest pixel (linf) or length (l2) is eps."""
-        x, keys = entrants.x, (entrants.index_B, entrants.run_B)
         if self.threat.norm == "linf":
             drawn = self.noise.uniform(keys, tuple(x.shape[1:]), _START).to(x.dtype) * 2 - 1
             length_B = norm_per_example(drawn, "linf")

@@ -16,11 +16,11 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.apgd_ascent import AnyAscent
+from robustray.attacks.batches import Examples
 from robustray.attacks.gradients import is_correct
 from robustray.attacks.norms import add_toward, per_example
 from robustray.attacks.projections import project_l1, sorted_l1_correction, value_of_rank
 from robustray.attacks.steppers import (
-    Entrants,
     Gradient,
     Oracle,
     Rows,
@@ -78,15 +78,15 @@ class AscentL1(AnyAscent[ApgdL1State]):
     """The runs of APGD for l1, from random starts."""
 
     @override
-    def begin(self, entrants: Entrants) -> ApgdL1State:
-        x = entrants.x
-        zero_B = torch.zeros_like(entrants.y_B)
+    def begin(self, examples: Examples, run_B: Tensor, logits_BK: Tensor) -> ApgdL1State:
+        x, keys = examples.x, (examples.index_N, run_B)
+        zero_B = torch.zeros_like(run_B)
         radius_B = self._radius(self._plan(x).radius[zero_B])
         purpose = _STAGE if self.attack.l1_stages else _START
-        drawn = self.noise.normal((entrants.index_B, entrants.run_B), tuple(x.shape[1:]), purpose)
+        drawn = self.noise.normal(keys, tuple(x.shape[1:]), purpose)
         if self.upstream and self.attack.l1_stages:  # each stage draws a start that it does not use
             for _ in _LARGER:
-                self.noise.normal((entrants.index_B, entrants.run_B), tuple(x.shape[1:]), _STAGE)
+                self.noise.normal(keys, tuple(x.shape[1:]), _STAGE)
         drawn = drawn.to(x.dtype)
         point = x + drawn
         start = self._placed(x, point, point - x if self.attack.l1_stages else drawn, radius_B)
@@ -95,9 +95,9 @@ class AscentL1(AnyAscent[ApgdL1State]):
         )  # stages clamp what they open with
         worst_B = torch.full_like(radius_B, -torch.inf)
         state = ApgdL1State(
-            **slot_fields(entrants),
+            **slot_fields(examples, run_B),
             evaluation_B=zero_B,
-            target_B=self.targets(entrants),
+            target_B=self.targets(examples.y_N, run_B, logits_BK),
             point=start,
             best=start,
             best_grad=torch.zeros_like(x),

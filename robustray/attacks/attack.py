@@ -13,7 +13,7 @@ Parameters
         tries: int = 10
 
         def passes(self, classes=10): ...
-        def run(self, model, x, y, threat, *, rng, index): ...
+        def run(self, model, examples, threat, rng): ...
 
     jump = register_attack("jump", Jump)
 
@@ -26,8 +26,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from torch import Tensor
-
+from robustray.attacks.batches import Examples
 from robustray.attacks.gradients import Model
 from robustray.attacks.result import AttackResult, Passes
 from robustray.attacks.threat import ThreatModel
@@ -69,14 +68,7 @@ class BatchAttack(Attack):
 
     @abstractmethod
     def run(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        threat: ThreatModel,
-        *,
-        rng: ExampleRandom,
-        index: Tensor,
+        self, model: Model, examples: Examples, threat: ThreatModel, rng: ExampleRandom
     ) -> AttackResult:
         """Attack a batch, under a threat model that `check` has let pass.
 
@@ -84,12 +76,12 @@ class BatchAttack(Attack):
         ----------
         model : callable
             Images to logits (B, K); see ``gradients`` for surrogates.
-        x, y : Tensor
-            Images (B, ...) in the threat model's box, and labels, int64 (B,).
+        examples : Examples
+            Images (B, ...) in the threat model's box, labels and indices.
         threat : ThreatModel
             What is allowed.
-        rng, index : ExampleRandom, Tensor
-            Where random numbers come from, and the examples' indices, int64 (B,).
+        rng : ExampleRandom
+            Where random numbers come from.
 
         Returns
         -------

@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.attack import BatchAttack
+from robustray.attacks.batches import Examples
 from robustray.attacks.budgets import are_counts, is_size
 from robustray.attacks.context import judging
 from robustray.attacks.gradients import Model, input_gradient, is_correct, predict_logits
@@ -96,15 +97,9 @@ class CwL2(BatchAttack):
 
     @override
     def run(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        threat: ThreatModel,
-        *,
-        rng: ExampleRandom,
-        index: Tensor,
+        self, model: Model, examples: Examples, threat: ThreatModel, rng: ExampleRandom
     ) -> AttackResult:
+        x, y = examples.x, examples.y_N
         threat.require_images(x)
         search = _Search(self, model, x.detach(), y, threat.box)
         found = search.run()

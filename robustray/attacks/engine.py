@@ -13,7 +13,6 @@ from robustray.attacks.attack import BatchAttack
 from robustray.attacks.batches import Examples, Schedule, default_compute_shape
 from robustray.attacks.network import Network
 from robustray.attacks.result import AttackResult
-from robustray.attacks.rows import join_rows, move_rows, take_rows
 from robustray.attacks.steppers import ExampleNoise, SlotAttack
 from robustray.attacks.stepping import clean_logits, run_stepper
 from robustray.attacks.suite import AttackSpec
@@ -79,8 +78,8 @@ def run_attack(
     results = []
     for parts in schedule.rounds(examples, network.device):
         done = [_attack_part(attack, network, part, threat, schedule, rng) for part in parts]
-        results.append(move_rows(join_rows(done), examples.x.device))
-    return join_rows(results)
+        results.append(AttackResult.cat(done).to(examples.x.device))
+    return AttackResult.cat(results)
 
 
 def _attack_part(
@@ -91,6 +90,6 @@ def _attack_part(
     schedule: Schedule,
     rng: ExampleRandom,
 ) -> AttackResult:
-    full = part.padded(schedule.compute_shape)
-    found = attack.run(network, full.x, full.y_N, threat, rng=rng, index=full.index_N)
-    return take_rows(found, slice(len(part)))
+    full = part.pad(schedule.compute_shape)
+    found = attack.run(network, full, threat, rng)
+    return found.take(slice(len(part)))

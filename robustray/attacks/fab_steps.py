@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from robustray.attacks.batches import Examples
 from robustray.attacks.gradients import is_correct
 from robustray.attacks.hyperplane import step_to_hyperplane
 from robustray.attacks.hyperplane_upstream import step_sorted
 from robustray.attacks.losses import bounded
 from robustray.attacks.norms import norm_per_example
 from robustray.attacks.steppers import (
-    Entrants,
     Gradient,
     Oracle,
     Rows,
@@ -91,15 +91,15 @@ class FabSteps(Stepper[FabState]):
     minimum_norm: bool = False
 
     @override
-    def begin(self, entrants: Entrants) -> FabState:
+    def begin(self, examples: Examples, run_B: Tensor, logits_BK: Tensor) -> FabState:
         # Run numbers count restarts within targets.
-        rank_B = entrants.run_B // self.attack.n_restarts + 1
+        rank_B = run_B // self.attack.n_restarts + 1
         return FabState(
-            **slot_fields(entrants),
-            point=self._first_points(entrants),
-            target_B=target_of_rank(entrants.logits_BK, entrants.y_B, rank_B),
-            nearest=entrants.x,
-            distance_B=torch.full_like(rank_B, torch.inf, dtype=entrants.x.dtype),
+            **slot_fields(examples, run_B),
+            point=self._first_points(examples, run_B),
+            target_B=target_of_rank(logits_BK, rank_B),
+            nearest=examples.x,
+            distance_B=torch.full_like(rank_B, torch.inf, dtype=examples.x.dtype),
             iteration_B=torch.zeros_like(rank_B),
         )
 
@@ -123,12 +123,12 @@ class FabSteps(Stepper[FabState]):
             flawed_B=state.flawed_B + flawed_B,
         )
 
-    def _first_points(self, entrants: Entrants) -> Tensor:
+    def _first_points(self, examples: Examples, run_B: Tensor) -> Tensor:
         """Return the images, and for restarts points at half of eps from them."""
-        x, again_B = entrants.x, entrants.run_B % self.attack.n_restarts > 0
+        x, again_B = examples.x, run_B % self.attack.n_restarts > 0
         if self.attack.n_restarts == 1 or not affects(again_B):
             return x
-        keys, shape, norm = (entrants.index_B, entrants.run_B), tuple(x.shape[1:]), self.threat.norm
+        keys, shape, norm = (examples.index_N, run_B), tuple(x.shape[1:]), self.threat.norm
         if norm == "linf":
             drawn = self.noise.uniform(keys, shape, _START) * 2 - 1
         else:

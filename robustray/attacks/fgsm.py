@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.attack import BatchAttack
+from robustray.attacks.batches import Examples
 from robustray.attacks.budgets import are_counts
 from robustray.attacks.gradients import Model, averaged_gradient, is_fooled
 from robustray.attacks.losses import cross_entropy
@@ -60,15 +60,9 @@ class Fgsm(BatchAttack):
 
     @override
     def run(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        threat: ThreatModel,
-        *,
-        rng: ExampleRandom,
-        index: Tensor,
+        self, model: Model, examples: Examples, threat: ThreatModel, rng: ExampleRandom
     ) -> AttackResult:
+        x, y = examples.x, examples.y_N
         threat.require_images(x)
         network = as_network(model, x.device)
         grad, flawed_B = averaged_gradient(

@@ -20,7 +20,7 @@ from robustray.attacks.network import Network
 from robustray.attacks.options import takes_options
 from robustray.attacks.oracle import SearchOracle
 from robustray.attacks.shapes import Shapes
-from robustray.attacks.steppers import Entrants, ExampleNoise, select
+from robustray.attacks.steppers import ExampleNoise, select
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 
@@ -78,14 +78,14 @@ def minimum_norms(attack: Fab, model: Model, x: Tensor, y: Tensor, norm: str) ->
 
 def _nearest(steps: FabSteps, network: Network, part: Examples, compute_shape: int) -> MinimumNorm:
     """Run all targets on one batch, padded to the compute shape."""
-    full, oracle = part.padded(compute_shape), SearchOracle(network, Shapes(compute_shape))
+    full, oracle = part.pad(compute_shape), SearchOracle(network, Shapes(compute_shape))
     logits_BK = predict_logits(network, full.x)
     correct_B = is_correct(logits_BK, full.y_N)
     nearest = full.x
     distance_B = torch.where(correct_B, torch.inf, 0.0).to(full.x.dtype)
     for number in range(steps.attack.runs(logits_BK.shape[1])):
         run_B = torch.full_like(full.y_N, number)
-        state = steps.begin(Entrants(full.x, full.y_N, full.index_N, run_B, logits_BK))
+        state = steps.begin(full, run_B, logits_BK)
         for _ in range(steps.attack.n_iter):
             state = steps.step(oracle, state)
         closer_B = state.distance_B < distance_B

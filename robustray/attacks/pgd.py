@@ -14,6 +14,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.attack import BatchAttack
+from robustray.attacks.batches import Examples
 from robustray.attacks.budgets import are_counts, is_size
 from robustray.attacks.gradients import Model, averaged_gradient, is_fooled, predict_logits
 from robustray.attacks.losses import LOSSES, objective
@@ -91,15 +92,9 @@ class Pgd(BatchAttack):
 
     @override
     def run(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        threat: ThreatModel,
-        *,
-        rng: ExampleRandom,
-        index: Tensor,
+        self, model: Model, examples: Examples, threat: ThreatModel, rng: ExampleRandom
     ) -> AttackResult:
+        x, y = examples.x, examples.y_N
         threat.require_images(x)
         network = as_network(model, x.device)
         loss_of = objective(self.loss, y, lambda: predict_logits(network, x))
@@ -112,7 +107,7 @@ class Pgd(BatchAttack):
             point = x
             if self.start != "none":
                 clip = self.start == "uniform"
-                point = threat.random_start(x, rng, index, restart, clip=clip)
+                point = threat.random_start(x, rng, examples.index_N, restart, clip=clip)
             point, flaws_B = self._ascend(network, point, loss_of, threat, x)
             flawed_B += flaws_B * ~broken_B
             x_adv = torch.where(per_example(broken_B, x), x_adv, point)

@@ -13,6 +13,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.attack import Attack, BatchAttack
+from robustray.attacks.batches import Examples
 from robustray.attacks.gradients import Model
 from robustray.attacks.options import default_options, takes_options
 from robustray.attacks.result import AttackResult, Passes
@@ -67,15 +68,9 @@ class FunctionAttack(BatchAttack):
 
     @override
     def run(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        threat: ThreatModel,
-        *,
-        rng: ExampleRandom,
-        index: Tensor,
+        self, model: Model, examples: Examples, threat: ThreatModel, rng: ExampleRandom
     ) -> AttackResult:
+        x, y, index = examples.x, examples.y_N, examples.index_N
         return self.function(model, x, y, threat, rng=rng, index=index, **self.options)
 
 
@@ -155,10 +150,11 @@ def _function_named(name: str, module: str) -> AttackFunction:
         attack.check(threat)
         rng = ExampleRandom(0, name) if rng is None else rng
         index = torch.arange(len(x), device=x.device) if index is None else index
+        examples = Examples(x, y, index)
         if isinstance(attack, SlotAttack):
-            return attack_batch(attack, model, x, y, threat, rng, index)
+            return attack_batch(attack, model, examples, threat, rng)
         assert isinstance(attack, BatchAttack)
-        return attack.run(model, x, y, threat, rng=rng, index=index)
+        return attack.run(model, examples, threat, rng)
 
     function.__doc__ = (function.__doc__ or "").replace("NAME", name)
     function.__name__ = function.__qualname__ = name.replace("-", "_")

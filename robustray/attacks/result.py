@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from robustray.attacks.rows import Rowwise
+
 if TYPE_CHECKING:
     from robustray.attacks.findings import Finding
     from robustray.attacks.threat import ThreatModel
@@ -35,7 +37,7 @@ class Passes:
 
 
 @dataclass(frozen=True)
-class AttackResult:
+class AttackResult(Rowwise):
     """What one attack found for each of B examples.
 
     Attributes
@@ -49,7 +51,7 @@ class AttackResult:
     flawed_B : Tensor
         Int64 (B,): gradients that were not finite, and were taken as zero there.
 
-    Results are joined, cut and moved by the functions of ``rows``, which forget no field.
+    ``AttackResult.cat(parts)``, ``take(rows)``, ``pad(count)`` and ``to(device)`` forget no field.
     """
 
     x_adv: Tensor

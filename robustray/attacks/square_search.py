@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from robustray.attacks.batches import Examples
 from robustray.attacks.losses import margin
 from robustray.attacks.norms import per_example
-from robustray.attacks.rows import take_rows
 from robustray.attacks.square_moves import (
     TILES,
     colour_squares,
@@ -32,7 +32,6 @@ from robustray.attacks.square_moves import (
 from robustray.attacks.square_patterns import Windows, side_table
 from robustray.attacks.square_upstream import add_projected, move_mass_together
 from robustray.attacks.steppers import (
-    Entrants,
     Oracle,
     SlotState,
     Stepper,
@@ -79,20 +78,20 @@ class SquareSearch(Stepper[SquareState]):
     attack: Square
 
     @override
-    def begin(self, entrants: Entrants) -> SquareState:
+    def begin(self, examples: Examples, run_B: Tensor, logits_BK: Tensor) -> SquareState:
         # Nothing is known of the starts yet.
-        x = entrants.x
+        x = examples.x
         _check_images(x, self.threat.norm)
         none = x.new_empty(len(x), 0)
         lower, upper = self._bounds(x) if self.threat.norm == "linf" else (none, none)
-        query_B = torch.zeros_like(entrants.y_B)
+        query_B = torch.zeros_like(run_B)
         state = SquareState(
-            **slot_fields(entrants),
+            **slot_fields(examples, run_B),
             lower=lower,
             upper=upper,
             margin_B=torch.full_like(query_B, torch.inf, dtype=x.dtype),
             query_B=query_B,
-            plan_BTQ=self._plan(entrants.index_B, entrants.run_B, query_B, x),
+            plan_BTQ=self._plan(examples.index_N, run_B, query_B, x),
             planned_B=query_B,
         )
         return replace(state, x_adv=self._inside(self._start(state), state))
@@ -135,13 +134,13 @@ class SquareSearch(Stepper[SquareState]):
         place = torch.arange(rows, device=state.y_B.device)
         run = (place // width).clamp_(max=count - 1)
         ahead = (place - run * width).clamp_(max=width - 1)
-        wide = take_rows(state, run)
+        wide = state.take(run)
         wide = replace(wide, query_B=wide.query_B + ahead)
         after = self.step(oracle, wide)
         last = (after.claimed_B | after.spent_B | (after.margin_B < wide.margin_B))[: count * width]
         last_BW = last.view(count, width)
         first_B = torch.where(last_BW.any(1), last_BW.int().argmax(1), width - 1)
-        chosen = take_rows(after, torch.arange(count, device=place.device) * width + first_B)
+        chosen = after.take(torch.arange(count, device=place.device) * width + first_B)
         passes_B = (first_B + 1) * oracle.logits_cost.forwards
         return replace(chosen, forwards_B=state.forwards_B + passes_B)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.attack import BatchAttack
+from robustray.attacks.batches import Examples
 from robustray.attacks.budgets import are_counts, is_size
 from robustray.attacks.context import judging
 from robustray.attacks.gradients import (
@@ -92,15 +93,9 @@ class StAdv(BatchAttack):
 
     @override
     def run(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        threat: ThreatModel,
-        *,
-        rng: ExampleRandom,
-        index: Tensor,
+        self, model: Model, examples: Examples, threat: ThreatModel, rng: ExampleRandom
     ) -> AttackResult:
+        x, y = examples.x, examples.y_N
         if x.ndim != 4 or min(x.shape[-2:]) < 2:
             raise ValueError(f"stadv takes images (B, C, H, W), not {tuple(x.shape)}")
         with judging(model):

@@ -47,45 +47,21 @@ import torch
 from torch import Tensor
 
 from robustray.attacks.attack import Attack
+from robustray.attacks.batches import Examples
 from robustray.attacks.result import Passes
-from robustray.attacks.rows import columns
+from robustray.attacks.rows import Rowwise
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 
 
 @dataclass(frozen=True)
-class Entrants:
-    """Runs that are about to begin.
-
-    Attributes
-    ----------
-    x : Tensor
-        Clean images, float32 (B, ...) in [0, 1].
-    y_B, index_B, run_B : Tensor
-        Labels, official indices and run numbers, int64 (B,). Run numbers count from 0 to
-        ``attack.runs(K) - 1``; the first run in this order that succeeds gives the verdict.
-    logits_BK : Tensor
-        Logits of the clean images, float32 (B, K).
-    """
-
-    x: Tensor
-    y_B: Tensor
-    index_B: Tensor
-    run_B: Tensor
-    logits_BK: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y_B)
-
-
-@dataclass(frozen=True)
-class SlotState:
+class SlotState(Rowwise):
     """What the engine reads in every attack's state. Attacks extend it with their own tensors.
 
     Attributes
     ----------
     x, y_B, index_B, run_B : Tensor
-        As in ``Entrants``; they do not change during a run.
+        Images, labels, indices and run numbers; they do not change during a run.
     x_adv : Tensor
         The candidate, shaped as the images, inside the threat model.
     claimed_B : Tensor
@@ -197,8 +173,19 @@ class Stepper(ABC, Generic[StateT]):
         return getattr(self.attack, "eot", 1)
 
     @abstractmethod
-    def begin(self, entrants: Entrants) -> StateT:
-        """Return the state of runs before their first step."""
+    def begin(self, examples: Examples, run_B: Tensor, logits_BK: Tensor) -> StateT:
+        """Return the state of runs before their first step.
+
+        Parameters
+        ----------
+        examples : Examples
+            The clean images, float32 (B, ...), with labels and indices.
+        run_B : Tensor
+            Run numbers, int64 (B,), from 0 to ``attack.runs(K) - 1``: the first run in this order
+            that succeeds gives the verdict.
+        logits_BK : Tensor
+            Logits of the clean images, float32 (B, K).
+        """
 
     @abstractmethod
     def step(self, oracle: Oracle, state: StateT) -> StateT:
@@ -276,16 +263,15 @@ class BatchNoise:
         return torch.randn(len(keys[0]), *shape, generator=self.generator).to(keys[0].device)
 
 
-def slot_fields(entrants: Entrants) -> dict[str, Any]:
+def slot_fields(examples: Examples, run_B: Tensor) -> dict[str, Any]:
     """Return the fields of ``SlotState`` at the beginning of runs, the image as the candidate."""
-    no_B = torch.zeros_like(entrants.y_B, dtype=torch.bool)
-    zero_B = torch.zeros_like(entrants.y_B)
+    no_B, zero_B = torch.zeros_like(run_B, dtype=torch.bool), torch.zeros_like(run_B)
     return {
-        "x": entrants.x,
-        "y_B": entrants.y_B,
-        "index_B": entrants.index_B,
-        "run_B": entrants.run_B,
-        "x_adv": entrants.x,
+        "x": examples.x,
+        "y_B": examples.y_N,
+        "index_B": examples.index_N,
+        "run_B": run_B,
+        "x_adv": examples.x,
         "claimed_B": no_B,
         "spent_B": no_B,
         "forwards_B": zero_B,
@@ -320,20 +306,19 @@ def affects(mask_B: Tensor) -> bool:
 
 def keep_rows(mask_B: Tensor, before: StateT, after: StateT) -> StateT:
     """Return ``after`` with the rows of ``mask_B`` as they were ``before``."""
-    new = dict(columns(after))
+    new = after.columns()
     changes = {
         name: old if new[name] is old else select(mask_B, old, new[name])
-        for name, old in columns(before)
+        for name, old in before.columns().items()
     }
     return replace(after, **changes)
 
 
-def target_of_rank(logits_BK: Tensor, y_B: Tensor, rank_B: Tensor) -> Tensor:
+def target_of_rank(logits_BK: Tensor, rank_B: Tensor) -> Tensor:
     """Return the class that comes ``rank_B`` places after the first in the clean logits: (B,).
 
     Rank 1 is the runner-up of a correctly classified image. Ranks run from 1 to K - 1. An image
     whose label is not on top may get its own label, as in the reference implementation.
     """
-    del y_B
     order_BK = logits_BK.argsort(dim=1, descending=True, stable=True)
     return order_BK.gather(1, rank_B[:, None])[:, 0]

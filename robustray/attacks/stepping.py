@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +14,7 @@ from robustray.attacks.gradients import Model, is_correct, predict_logits
 from robustray.attacks.network import Network
 from robustray.attacks.oracle import find_shapes
 from robustray.attacks.result import AttackResult
-from robustray.attacks.rows import put_rows
-from robustray.attacks.slots import Attackable, SlotEngine
+from robustray.attacks.slots import SlotEngine
 from robustray.attacks.steppers import ExampleNoise, SlotAttack, Stepper
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
@@ -25,7 +25,7 @@ def clean_logits(network: Network, examples: Examples, schedule: Schedule) -> Te
     outputs = []
     for parts in schedule.rounds(examples, network.device):
         for part in parts:
-            logits = predict_logits(network, part.padded(schedule.compute_shape).x)
+            logits = predict_logits(network, part.pad(schedule.compute_shape).x)
             outputs.append(logits[: len(part)])
     return torch.cat(outputs).to(examples.x.device)
 
@@ -73,21 +73,17 @@ def run_stepper(
         logits_NK.shape[1],
         gradients=stepper.attack.uses_gradients,
     )
-    chosen = examples.take(rows)
-    attackable = Attackable(chosen.x, chosen.y_N, chosen.index_N, logits_NK[rows])
-    engine = SlotEngine(stepper, network, attackable, shapes, schedule.slots, schedule.graphs)
-    found = engine.run()
-    return put_rows(result, rows, found)
+    chosen = examples.take(rows), logits_NK[rows]
+    engine = SlotEngine(stepper, network, *chosen, shapes, schedule.slots, schedule.graphs)
+    return result.put(rows, engine.run())
 
 
 def attack_batch(
     attack: SlotAttack,
     model: Model,
-    x: Tensor,
-    y: Tensor,
+    examples: Examples,
     threat: ThreatModel,
     rng: ExampleRandom,
-    index: Tensor,
 ) -> AttackResult:
     """Run an attack on one batch.
 
@@ -97,8 +93,8 @@ def attack_batch(
         That lets the threat model pass.
     model : callable
         Images to logits (B, K). It is judged in evaluation mode and left as it was.
-    x, y, index : Tensor
-        Images (B, ...) in [0, 1], labels and indices, int64 (B,).
+    examples : Examples
+        The batch.
     threat : ThreatModel
         What is allowed.
     rng : ExampleRandom
@@ -109,10 +105,11 @@ def attack_batch(
     AttackResult
         With the clean forward pass in ``forwards_B``.
     """
-    threat.require_images(x)
+    threat.require_images(examples.x)
     stepper = attack.stepper(threat, ExampleNoise(rng))
-    network, examples = Network(model, x.device), Examples(x.detach(), y, index)
-    schedule = Schedule(default_compute_shape(network.device), max(len(x), 1))
+    examples = replace(examples, x=examples.x.detach())
+    network = Network(model, examples.x.device)
+    schedule = Schedule(default_compute_shape(network.device), max(len(examples), 1))
     with judging(model):
         logits = clean_logits(network, examples, schedule)
         result = run_stepper(stepper, network, examples, logits, schedule)

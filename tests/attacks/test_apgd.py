@@ -7,8 +7,9 @@ from torch import nn
 from robustray.attacks import AttackSpec, ThreatModel, apgd_ce, apgd_dlr, apgd_t
 from robustray.attacks.apgd import Apgd
 from robustray.attacks.apgd_ascent import checkpoints
+from robustray.attacks.batches import Examples
 from robustray.attacks.losses import margin
-from robustray.attacks.steppers import Entrants, ExampleNoise
+from robustray.attacks.steppers import ExampleNoise
 from robustray.random import ExampleRandom
 from tests.attacks.linear import Linear, interior
 from tests.attacks.slots import assert_independent, conv_images, convnet
@@ -148,8 +149,8 @@ def test_starts_are_on_the_sphere_and_belong_to_run_and_example(norm):
 
     def start(index_B, run):
         zero_B = torch.zeros_like(index_B)
-        entrants = Entrants(x[index_B], zero_B, index_B, zero_B + run, torch.rand(len(index_B), 4))
-        return attack.begin(entrants).point
+        examples = Examples(x[index_B], zero_B, index_B)
+        return attack.begin(examples, zero_B + run, torch.rand(len(index_B), 4)).point
 
     first, second = start(index_B, 0), start(index_B, 1)
     assert threat.contains(first, x).all()

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from torch import Tensor
 
 import robustray.attacks
 from robustray.attacks import (
@@ -23,6 +22,7 @@ from robustray.attacks import (
     list_suites,
     register_attack,
 )
+from robustray.attacks.batches import Examples
 from robustray.attacks.gradients import Model, is_fooled
 from robustray.attacks.registry import _entries
 from robustray.random import ExampleRandom
@@ -137,15 +137,9 @@ class Jump(BatchAttack):
         return Passes(self.tries, 0)
 
     def run(
-        self,
-        model: Model,
-        x: Tensor,
-        y: Tensor,
-        threat: ThreatModel,
-        *,
-        rng: ExampleRandom,
-        index: Tensor,
+        self, model: Model, examples: Examples, threat: ThreatModel, rng: ExampleRandom
     ) -> AttackResult:
+        x, y, index = examples.x, examples.y_N, examples.index_N
         x_adv, fooled_B = x, torch.zeros_like(y, dtype=torch.bool)
         zero_B, tried_B = torch.zeros_like(y), torch.zeros_like(y)
         for number in range(self.tries):

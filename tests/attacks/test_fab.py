@@ -12,7 +12,7 @@ from robustray.attacks.hyperplane import step_to_hyperplane
 from robustray.attacks.minimum_norm import minimum_norms
 from robustray.attacks.network import Network
 from robustray.attacks.norms import norm_per_example
-from robustray.attacks.steppers import BatchNoise, Entrants, ExampleNoise
+from robustray.attacks.steppers import BatchNoise, ExampleNoise
 from robustray.attacks.upstream import run_attack_upstream
 from robustray.random import ExampleRandom
 from tests.attacks.linear import Linear, interior
@@ -111,7 +111,7 @@ def test_one_restart_is_deterministic_and_more_are_random():
     attack, zero_B = Fab(n_restarts=3).stepper(threat, noise), torch.zeros_like(y)
     logits = model(x).detach()
     points = [
-        attack.begin(Entrants(x, y, torch.arange(len(x)), zero_B + run, logits)).point
+        attack.begin(Examples(x, y, torch.arange(len(x))), zero_B + run, logits).point
         for run in range(3)
     ]
     assert torch.equal(points[0], x)
@@ -263,14 +263,17 @@ def test_verdicts_are_those_of_the_reference_at_full_budget(shared_data, network
 
 def test_upstream_draws_are_its_own():
     x = interior((3, 4, 4), 6).float()
-    entrants = Entrants(x, torch.zeros(6).long(), torch.arange(6), torch.ones(6).long(), x[:, 0, 0])
+    examples = Examples(x, torch.zeros(6).long(), torch.arange(6))
+    run_B, logits_BK = torch.ones(6).long(), x[:, 0, 0]
     for norm in NORMS:
         noise = BatchNoise(torch.Generator().manual_seed(5))
         attack = Fab(n_restarts=2).stepper(ThreatModel(norm, 0.1), noise, upstream=True)
         torch.manual_seed(5)
         drawn = torch.rand(x.shape) * 2 - 1 if norm == "linf" else torch.randn(x.shape)
         size_B = norm_per_example(drawn, norm).reshape(-1, 1, 1, 1)
-        torch.testing.assert_close(attack.begin(entrants).point, x + 0.05 * drawn / size_B)
+        torch.testing.assert_close(
+            attack.begin(examples, run_B, logits_BK).point, x + 0.05 * drawn / size_B
+        )
 
 
 @pytest.mark.parametrize(

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from robustray.attacks import AttackSpec, ThreatModel
+from robustray.attacks.batches import Examples
 from robustray.attacks.context import judging
 from robustray.attacks.losses import margin
 from robustray.attacks.network import Network
 from robustray.attacks.oracle import SearchOracle
-from robustray.attacks.rows import take_rows
 from robustray.attacks.shapes import Shapes
 from robustray.attacks.square import Square, square
 from robustray.attacks.square_moves import plan_moves, plan_squares
 from robustray.attacks.square_patterns import Windows, pattern, share_of_pixels, window_sides
-from robustray.attacks.steppers import Entrants, ExampleNoise
+from robustray.attacks.steppers import ExampleNoise
 from robustray.random import ExampleRandom
 from tests.attacks.linear import Linear, interior
 from tests.attacks.networks import CHECKPOINTS, load_images, load_network
@@ -37,7 +37,7 @@ def search(model, x, y, attack):
     """Yield the states of one run."""
     oracle = SearchOracle(Network(model, x.device), Shapes(len(x)))
     zero_B = torch.zeros_like(y)
-    state = attack.begin(Entrants(x, y, torch.arange(len(x)), zero_B, model(x).detach()))
+    state = attack.begin(Examples(x, y, torch.arange(len(x))), zero_B, model(x).detach())
     while not state.spent_B.all():
         state = attack.step(oracle, state)
         yield state
@@ -130,7 +130,7 @@ def test_no_gradient_is_asked_for():
     oracle = SearchOracle(network, Shapes(len(x)))
     attack, zero_B = Square().stepper(ThreatModel("linf", 0.1), noise()), torch.zeros_like(y)
     with judging(model), torch.no_grad():
-        state = attack.begin(Entrants(x, y, torch.arange(len(x)), zero_B, blind(x)))
+        state = attack.begin(Examples(x, y, torch.arange(len(x))), zero_B, blind(x))
         for _ in range(60):
             state = attack.step(oracle, state)
     assert (state.margin_B <= 0).float().mean() > 0.2
@@ -257,9 +257,9 @@ def test_options_out_of_range_are_refused(options, message):
 @pytest.mark.parametrize(("norm", "shape"), [("linf", (4, 12)), ("l2", (4, 1, 4, 9))])
 def test_images_without_room_for_windows_are_refused(norm, shape):
     x, y = torch.rand(shape), torch.zeros(4, dtype=torch.int64)
-    entrants = Entrants(x, y, torch.arange(4), y, torch.zeros(4, 2))
+    runs = Examples(x, y, torch.arange(4)), y, torch.zeros(4, 2)
     with pytest.raises(ValueError, match=r"takes images \(B, C, H, W\) of at least"):
-        Square().stepper(ThreatModel(norm, 0.1), noise()).begin(entrants)
+        Square().stepper(ThreatModel(norm, 0.1), noise()).begin(*runs)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -271,9 +271,9 @@ def test_leaps_are_so_many_steps(norm, count, rows):
     oracle = SearchOracle(Network(model, x.device), Shapes(rows))
     with judging(model):
         index_B, zero_B = torch.arange(count), torch.zeros_like(y)
-        begun = attack.begin(Entrants(x, y, index_B, zero_B, model(x).detach()))
+        begun = attack.begin(Examples(x, y, index_B), zero_B, model(x).detach())
         padded = torch.arange(rows).clamp(max=count - 1)
-        step_by_step, state = [take_rows(begun, padded)], begun
+        step_by_step, state = [begun.take(padded)], begun
         for _ in range(150 + 1):
             step_by_step.append(attack.step(oracle, step_by_step[-1]))
         leaps = 0
