@@ -8,11 +8,10 @@
 from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from robustray.attacks.apgd_adaptive import apgd_mixture
 from robustray.attacks.attack import BatchAttack
-from robustray.attacks.autoattack import autoattack
 from robustray.attacks.bpda import Bpda, WithSurrogate, soft_round, straight_through
 from robustray.attacks.carlini_wagner import carlini_wagner, cw_l2
 from robustray.attacks.columns import Column
-from robustray.attacks.evaluate import evaluate
+from robustray.attacks.evaluate import autoattack, evaluate
 from robustray.attacks.fab import fab, fab_t
 from robustray.attacks.fgsm import fgsm
 from robustray.attacks.findings import Finding, JudgementWarning

@@ -4,10 +4,9 @@ from torch import Tensor
 
 from robustray.attacks import catalogue as catalogue
 from robustray.attacks.attack import BatchAttack
-from robustray.attacks.autoattack import autoattack
 from robustray.attacks.bpda import Bpda, WithSurrogate, soft_round, straight_through
 from robustray.attacks.columns import Column
-from robustray.attacks.evaluate import evaluate
+from robustray.attacks.evaluate import autoattack, evaluate
 from robustray.attacks.findings import Finding, JudgementWarning
 from robustray.attacks.gradients import Model, input_gradient
 from robustray.attacks.minimum_norm import MinimumNorm

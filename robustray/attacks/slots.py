@@ -11,9 +11,13 @@ None of that scheduling changes a verdict, an adversarial example or a count of 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -21,14 +25,12 @@ from torch import Tensor
 
 from robustray.attacks.batches import Examples
 from robustray.attacks.graphs import GraphedStep
-from robustray.attacks.memory import keep_freed_memory
 from robustray.attacks.network import Network
 from robustray.attacks.oracle import SearchOracle, judge
 from robustray.attacks.result import AttackResult
 from robustray.attacks.runs import Run, RunBook, Spent, Verdict
 from robustray.attacks.shapes import Shapes
 from robustray.attacks.steppers import (
-    Leaper,
     SlotState,
     Stepper,
     keep_rows,
@@ -37,6 +39,8 @@ from robustray.attacks.steppers import (
 _PATIENCE = 8  # steps after which a run is likely to last, and between tidyings of the batch
 _LONGEST = 64  # steps between two looks at a device
 _ENOUGH = 8  # runs that are worth an interruption
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of the GNU C library
+_KEPT, _FROM_HEAP = 512 * 1024**2, 32 * 1024**2
 _LANES = 32  # vector units: runs begin in numbers that leave them no remainder
 
 
@@ -77,7 +81,7 @@ class SlotEngine:
         self._oracle = SearchOracle(network, shapes, stepper.eot)
         self._every = 1 if network.device.type == "cpu" else _PATIENCE
         graphed = graphs and network.device.type == "cuda"
-        self._leaper = stepper if self._every == 1 and isinstance(stepper, Leaper) else None
+        self._leaps = self._every == 1 and stepper.attack.leaps
         self._advance = GraphedStep(self._advanced) if graphed else self._advanced
         runs = stepper.attack.runs(logits_NK.shape[1])
         self._book: RunBook[Tensor] = RunBook(range(len(examples)), runs)
@@ -93,7 +97,7 @@ class SlotEngine:
     def run(self) -> AttackResult:
         """Return a result for each example, on its device."""
         if self._network.device.type == "cpu":
-            keep_freed_memory()
+            _keep_freed_memory()
         while True:
             self._fill()
             if not self._seated:
@@ -115,16 +119,15 @@ class SlotEngine:
     def _step(self) -> None:
         assert self._state is not None
         idle = 2 * self._seated <= len(self._sitting) and not self._book.waiting
-        leap = self._leaper is not None and idle and not self._returning
+        leap = self._leaps and idle and not self._returning
         self._state = self._leapt(self._state) if leap else self._advance(self._state)
         self._steps += 1
 
     def _leapt(self, state: SlotState) -> SlotState:
         """Use idle slots for later steps of the runs that there are."""
-        assert self._leaper is not None
         seats = [slot for slot, run in enumerate(self._sitting) if run is not None]
         rows = torch.tensor(seats, device=state.y_B.device)
-        after = self._leaper.leap(self._oracle, state.take(rows), len(self._sitting))
+        after = self._stepper.leap(self._oracle, state.take(rows), len(self._sitting))
         return state.put(rows, after)
 
     def _advanced(self, state: SlotState) -> SlotState:
@@ -277,3 +280,20 @@ def _enter(result: AttackResult, verdicts: list[Verdict[Tensor]]) -> None:
     )
     for name, new in fresh.columns().items():
         result.columns()[name][rows] = new
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the process keep up to 512 MB of freed memory instead of returning it at once.
+
+    An attack's step frees and asks for the same few megabytes again and again. By default the GNU
+    C library gives them back to the system in between, and each step pays for getting them
+    cleared and mapped anew: up to half of the time of small networks. Nothing but memory use and
+    time changes; where there is no such library nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        library.mallopt(_M_MMAP_THRESHOLD, _FROM_HEAP)

@@ -55,6 +55,7 @@ class Square(SlotAttack):
 
     uses_gradients = False
     upstream_leaves = True
+    leaps = True
 
     def __post_init__(self) -> None:
         if not are_counts(self.n_queries, self.n_restarts):

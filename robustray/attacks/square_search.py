@@ -123,11 +123,10 @@ class SquareSearch(Stepper[SquareState]):
             forwards_B=state.forwards_B + oracle.logits_cost.forwards,
         )
 
+    @override
     def leap(self, oracle: Oracle, state: SquareState, rows: int) -> SquareState:
-        """Try the next proposals of each run at once, and go on from the first that is better.
-
-        They all start at the best point of now, so none counts that comes after a better one.
-        """
+        # The next proposals of each run at once; it goes on from the first that is better. They all
+        # start at the best point of now, so none counts that comes after a better one.
         count = len(state.y_B)
         width = min(rows // count, state.plan_BTQ.shape[1])
         state = self._planned(state, width)

@@ -41,10 +41,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from robustray.attacks.attack import Attack
 from robustray.attacks.batches import Examples
@@ -138,6 +139,7 @@ class SlotAttack(Attack):
 
     uses_gradients: ClassVar[bool] = True  # Square does not: any function of images will do
     upstream_leaves: ClassVar[bool] = False  # the reference stops evaluating what it has broken
+    leaps: ClassVar[bool] = False  # the stepper can make several steps of a run in one pass
 
     @abstractmethod
     def runs(self, classes: int) -> int:
@@ -191,21 +193,16 @@ class Stepper(ABC, Generic[StateT]):
     def step(self, oracle: Oracle, state: StateT) -> StateT:
         """Return the state after one more step of each run."""
 
+    def leap(self, oracle: Oracle, state: StateT, rows: int) -> StateT:
+        """Return what some steps of each run give, in one pass of ``rows`` rows.
 
-@runtime_checkable
-class Leaper(Protocol):
-    """A stepper that can make several steps of a run in one pass, where slots are idle."""
-
-    def leap(self, oracle: Oracle, state: Any, rows: int) -> Any:
-        """Return what some steps of each run give; the pass has ``rows`` rows.
-
-        How many steps that is may differ from run to run. State and counts afterwards are those
-        of making them one after the other.
+        Asked where slots are idle, of attacks that say that they can (``leaps``). How many steps it
+        is may differ from run to run; state and counts are as if they were made one by one.
         """
-        ...
+        raise NotImplementedError
 
 
-class Noise(Protocol):
+class Noise(ABC):
     """Where attacks take random numbers from.
 
     ``keys`` are ``(index_B, run_B)`` or ``(index_B, run_B, iteration_B)``; ``purpose`` tells draws
@@ -213,53 +210,50 @@ class Noise(Protocol):
     of draws, and one for each example in ours. All return (B, *shape), where ``keys`` are.
     """
 
+    @abstractmethod
     def uniform(
         self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int, shared: bool = False
     ) -> Tensor:
         """Draw float32 from U[0, 1)."""
-        ...
 
+    @abstractmethod
     def normal(self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int) -> Tensor:
         """Draw float32 from N(0, 1)."""
-        ...
 
 
 @dataclass(frozen=True)
-class ExampleNoise:
+class ExampleNoise(Noise):
     """Numbers that belong to the example: independent of slots, batches and order."""
 
     rng: ExampleRandom
 
+    @override
     def uniform(
         self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int, shared: bool = False
     ) -> Tensor:
-        """Draw float32 (B, *shape) from U[0, 1)."""
-        del shared
         return self.rng.uniform(keys[0], shape, purpose, *keys[1:])
 
+    @override
     def normal(self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int) -> Tensor:
-        """Draw float32 (B, *shape) from N(0, 1)."""
         return self.rng.normal(keys[0], shape, purpose, *keys[1:])
 
 
 @dataclass(frozen=True)
-class BatchNoise:
+class BatchNoise(Noise):
     """Numbers in the order of the calls, from one CPU generator, whatever they are for."""
 
     generator: torch.Generator
 
+    @override
     def uniform(
         self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int, shared: bool = False
     ) -> Tensor:
-        """Draw float32 (B, *shape) from U[0, 1): one draw, repeated, if ``shared``."""
-        del purpose
         count, device = len(keys[0]), keys[0].device
         drawn = torch.rand(1 if shared else count, *shape, generator=self.generator)
         return drawn.to(device).expand(count, *shape)
 
+    @override
     def normal(self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int) -> Tensor:
-        """Draw float32 (B, *shape) from N(0, 1)."""
-        del purpose
         return torch.randn(len(keys[0]), *shape, generator=self.generator).to(keys[0].device)
 
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from robustray.attacks import AttackResult, ThreatModel
 from robustray.attacks.batches import Examples, Schedule
 from robustray.attacks.context import judging
+from robustray.attacks.engine import clean_logits, run_stepper
 from robustray.attacks.network import Network
 from robustray.attacks.steppers import ExampleNoise, SlotAttack
-from robustray.attacks.stepping import clean_logits, run_stepper
 from robustray.random import ExampleRandom
 
 COUNT = 72
