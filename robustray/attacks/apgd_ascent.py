@@ -10,30 +10,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from robustray.attacks.budgets import are_counts
+from robustray.attacks.batches import Examples
 from robustray.attacks.gradients import is_correct
 from robustray.attacks.losses import cross_entropy, dlr, targeted_dlr
 from robustray.attacks.norms import norm_per_example, per_example, steepest
 from robustray.attacks.steppers import (
-    Entrants,
     Gradient,
-    Noise,
     Oracle,
     Rows,
     SlotState,
+    StateT,
+    Stepper,
     affects,
     select,
     slot_fields,
     target_of_rank,
 )
-from robustray.attacks.threat import ThreatModel
 
-LOSSES = ("ce", "dlr", "targeted-dlr")
+if TYPE_CHECKING:
+    from robustray.attacks.apgd import Apgd
+
 _START = 0  # the purpose of random numbers
 _MOMENTUM = 0.75  # the paper's alpha
 _RISING = 0.75  # the paper's rho
@@ -42,73 +44,27 @@ _INSIDE = 1 - 2e-6  # of eps, so that judging need not move the point
 
 
 @dataclass(frozen=True)
-class Budget:
-    """What all kinds of APGD are told.
+class AnyAscent(Stepper[StateT]):
+    """What the runs of APGD in all norms have in common.
 
-    Parameters
-    ----------
-    threat : ThreatModel
-        What is allowed.
-    noise : Noise
-        Where random starts come from.
-    upstream : bool
-        Follow the reference implementation in everything: a run never ends early and gives its
-        last misclassified point; the loss at the start is not compared with; points may be
-        outside by a rounding error.
-    loss : {"ce", "dlr", "targeted-dlr"}
-        What is maximised.
-    n_iter : int
-        Iterations in each run, at least 1; the start is evaluated too.
-    n_restarts : int
-        Runs for each target, at least 1, from random points.
-    n_targets : int
-        For "targeted-dlr": how many classes to aim at, in the order of the clean logits, as far
-        as there are so many.
-    eot : int
-        Passes that each gradient is averaged over, for models that are random.
-
-    Raises
-    ------
-    ValueError
-        For options outside these ranges.
+    Those of the reference never end early and give their last misclassified point; the loss at the
+    start is not compared with; points may be outside by a rounding error.
     """
 
-    threat: ThreatModel
-    noise: Noise
-    upstream: bool = False
-    loss: str = "ce"
-    n_iter: int = 100
-    n_restarts: int = 1
-    n_targets: int = 9
-    eot: int = 1
+    attack: Apgd
 
-    uses_gradients = True
-    upstream_leaves = False
-
-    def __post_init__(self) -> None:
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss is one of {', '.join(LOSSES)}, not {self.loss!r}")
-        for name in ("n_iter", "n_restarts", "n_targets", "eot"):
-            if not are_counts(getattr(self, name)):
-                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
-
-    def runs(self, num_classes: int) -> int:
-        """Return restarts times targets, of which there are at most ``num_classes - 1``."""
-        targets = min(self.n_targets, num_classes - 1) if self.loss == "targeted-dlr" else 1
-        return self.n_restarts * targets
-
-    def targets(self, entrants: Entrants) -> Tensor:
+    def targets(self, y_B: Tensor, run_B: Tensor, logits_BK: Tensor) -> Tensor:
         """Return the class that each run aims at (B,); run numbers count restarts in targets."""
-        if self.loss != "targeted-dlr":
-            return entrants.y_B
-        rank_B = entrants.run_B // self.n_restarts + 1
-        return target_of_rank(entrants.logits_BK, entrants.y_B, rank_B)
+        if self.attack.loss != "targeted-dlr":
+            return y_B
+        rank_B = run_B // self.attack.n_restarts + 1
+        return target_of_rank(logits_BK, rank_B)
 
     def losses(self, logits_bK: Tensor, y_b: Tensor, target_b: Tensor) -> Tensor:
         """Return what is maximised (b,)."""
-        if self.loss == "ce":
+        if self.attack.loss == "ce":
             return cross_entropy(logits_bK, y_b)
-        if self.loss == "dlr":
+        if self.attack.loss == "dlr":
             return dlr(logits_bK, y_b)
         return targeted_dlr(logits_bK, y_b, target_b)
 
@@ -156,20 +112,20 @@ class ApgdState(SlotState):
 
 
 @dataclass(frozen=True)
-class Apgd(Budget):
-    """APGD for linf and l2; see ``Budget`` for its parameters."""
+class Ascent(AnyAscent[ApgdState]):
+    """The runs of APGD for linf and l2, from random starts."""
 
-    def begin(self, entrants: Entrants) -> ApgdState:
-        """Return the runs at their random starts."""
-        x = entrants.x
+    @override
+    def begin(self, examples: Examples, run_B: Tensor, logits_BK: Tensor) -> ApgdState:
+        x = examples.x
         lower, upper = self._bounds(x) if self.threat.norm == "linf" else (x, x)
-        zero_B = torch.zeros_like(entrants.y_B)
+        zero_B = torch.zeros_like(run_B)
         worst_B = torch.full_like(zero_B, -torch.inf, dtype=x.dtype)
-        start = self._inside(self._start(entrants), x, lower, upper)
+        start = self._inside(self._start(x, (examples.index_N, run_B)), x, lower, upper)
         return ApgdState(
-            **slot_fields(entrants),
+            **slot_fields(examples, run_B),
             iteration_B=zero_B,
-            target_B=self.targets(entrants),
+            target_B=self.targets(examples.y_N, run_B, logits_BK),
             point=start,
             previous=start,
             lower=lower,
@@ -184,9 +140,8 @@ class Apgd(Budget):
             checked_loss_B=worst_B,
         )
 
+    @override
     def step(self, oracle: Oracle, state: ApgdState) -> ApgdState:
-        """Evaluate a point, adapt the step size at checkpoints, and move on."""
-
         def loss(logits_bK: Tensor, rows: Rows) -> Tensor:
             return self.losses(logits_bK, state.y_B[rows], state.target_B[rows])
 
@@ -209,8 +164,8 @@ class Apgd(Budget):
             best_grad=best_grad,
             x_adv=select(wrong_B, state.point, x_adv) if affects(wrong_B) else x_adv,
             claimed_B=(state.claimed_B | wrong_B) if self.upstream else wrong_B,
-            spent_B=state.iteration_B >= self.n_iter,
-            iteration_B=(state.iteration_B + 1).clamp(max=self.n_iter + 1),
+            spent_B=state.iteration_B >= self.attack.n_iter,
+            iteration_B=(state.iteration_B + 1).clamp(max=self.attack.n_iter + 1),
             forwards_B=state.forwards_B + cost.forwards,
             backwards_B=state.backwards_B + cost.backwards,
             flawed_B=state.flawed_B + found.flawed_B,
@@ -237,7 +192,7 @@ class Apgd(Budget):
 
     def _checked(self, state: ApgdState) -> tuple[ApgdState, Tensor]:
         """Return the state after a checkpoint, and where a run goes back to its best point."""
-        plan = _plan(self.n_iter, state.y_B.device)
+        plan = _plan(self.attack.n_iter, state.y_B.device)
         due_B, window_B = plan.due[state.iteration_B], plan.window[state.iteration_B]
         stuck_B = ~state.halved_B & (state.checked_loss_B >= state.best_loss_B)
         back_B = due_B & ((state.rises_B <= _RISING * window_B) | stuck_B)
@@ -292,9 +247,8 @@ class Apgd(Budget):
             return (x - eps).clamp_(min=low), (x + eps).clamp_(max=high)
         return self.threat.bounds(x)
 
-    def _start(self, entrants: Entrants) -> Tensor:
+    def _start(self, x: Tensor, keys: tuple[Tensor, Tensor]) -> Tensor:
         """Draw points whose largest pixel (linf) or length (l2) is eps."""
-        x, keys = entrants.x, (entrants.index_B, entrants.run_B)
         if self.threat.norm == "linf":
             drawn = self.noise.uniform(keys, tuple(x.shape[1:]), _START).to(x.dtype) * 2 - 1
             length_B = norm_per_example(drawn, "linf")

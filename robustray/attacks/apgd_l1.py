@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from robustray.attacks.apgd_ascent import Budget
+from robustray.attacks.apgd_ascent import AnyAscent
+from robustray.attacks.batches import Examples
 from robustray.attacks.gradients import is_correct
 from robustray.attacks.norms import add_toward, per_example
 from robustray.attacks.projections import project_l1, sorted_l1_correction, value_of_rank
 from robustray.attacks.steppers import (
-    Entrants,
     Gradient,
     Oracle,
     Rows,
@@ -73,37 +74,30 @@ class ApgdL1State(SlotState):
 
 
 @dataclass(frozen=True)
-class ApgdL1(Budget):
-    """APGD for l1; see ``Budget`` for its parameters.
+class AscentL1(AnyAscent[ApgdL1State]):
+    """The runs of APGD for l1, from random starts."""
 
-    Parameters
-    ----------
-    l1_stages : bool
-        Begin in a ball three times as large, go on in one of twice the size, and end in the
-        threat model; only what is found there counts.
-    """
-
-    l1_stages: bool = False
-
-    def begin(self, entrants: Entrants) -> ApgdL1State:
-        """Return the runs at their random starts."""
-        x = entrants.x
-        zero_B = torch.zeros_like(entrants.y_B)
+    @override
+    def begin(self, examples: Examples, run_B: Tensor, logits_BK: Tensor) -> ApgdL1State:
+        x, keys = examples.x, (examples.index_N, run_B)
+        zero_B = torch.zeros_like(run_B)
         radius_B = self._radius(self._plan(x).radius[zero_B])
-        purpose = _STAGE if self.l1_stages else _START
-        drawn = self.noise.normal((entrants.index_B, entrants.run_B), tuple(x.shape[1:]), purpose)
-        if self.upstream and self.l1_stages:  # each stage draws a start that it does not use
+        purpose = _STAGE if self.attack.l1_stages else _START
+        drawn = self.noise.normal(keys, tuple(x.shape[1:]), purpose)
+        if self.upstream and self.attack.l1_stages:  # each stage draws a start that it does not use
             for _ in _LARGER:
-                self.noise.normal((entrants.index_B, entrants.run_B), tuple(x.shape[1:]), _STAGE)
+                self.noise.normal(keys, tuple(x.shape[1:]), _STAGE)
         drawn = drawn.to(x.dtype)
         point = x + drawn
-        start = self._placed(x, point, point - x if self.l1_stages else drawn, radius_B)
-        start = start if self.l1_stages else start.clamp_(0, 1)  # stages clamp what they open with
+        start = self._placed(x, point, point - x if self.attack.l1_stages else drawn, radius_B)
+        start = (
+            start if self.attack.l1_stages else start.clamp_(0, 1)
+        )  # stages clamp what they open with
         worst_B = torch.full_like(radius_B, -torch.inf)
         state = ApgdL1State(
-            **slot_fields(entrants),
+            **slot_fields(examples, run_B),
             evaluation_B=zero_B,
-            target_B=self.targets(entrants),
+            target_B=self.targets(examples.y_N, run_B, logits_BK),
             point=start,
             best=start,
             best_grad=torch.zeros_like(x),
@@ -112,11 +106,10 @@ class ApgdL1(Budget):
             share_B=torch.full_like(radius_B, _FIRST_SHARE),
             changed_B=torch.full_like(radius_B, x[0].numel()),
         )
-        return self._opened(state, zero_B == 0) if self.l1_stages else state
+        return self._opened(state, zero_B == 0) if self.attack.l1_stages else state
 
+    @override
     def step(self, oracle: Oracle, state: ApgdL1State) -> ApgdL1State:
-        """Evaluate a point, adapt step and sparsity at checkpoints, and move on."""
-
         def loss(logits_bK: Tensor, rows: Rows) -> Tensor:
             return self.losses(logits_bK, state.y_B[rows], state.target_B[rows])
 
@@ -210,7 +203,7 @@ class ApgdL1(Budget):
 
     def _plan(self, x: Tensor) -> _Plan:
         eps = self.threat.eps
-        return _plan(self.n_iter, self.l1_stages, eps, x.dtype, x.device)
+        return _plan(self.attack.n_iter, self.attack.l1_stages, eps, x.dtype, x.device)
 
 
 class _Plan(NamedTuple):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from robustray.attacks.budgets import are_counts
-from robustray.attacks.rows import move_rows, pad_rows, take_rows
+from robustray.attacks.rows import Rowwise
 
 
 @dataclass(frozen=True)
-class Examples:
+class Examples(Rowwise):
     """Images float32 (N, ...) in [0, 1], labels int64 (N,), indices int64 (N,)."""
 
     x: Tensor
@@ -23,17 +25,10 @@ class Examples:
     def __len__(self) -> int:
         return len(self.y_N)
 
-    def take(self, rows: Tensor | slice) -> Examples:
-        """Return some of them, in the order of ``rows``."""
-        return take_rows(self, rows)
-
-    def to(self, device: torch.device) -> Examples:
-        """Return them on a device."""
-        return move_rows(self, device)
-
-    def padded(self, count: int) -> Examples:
-        """Return ``count`` of them, the last one repeated, in the plain memory layout."""
-        part = pad_rows(self, count)
+    @override
+    def pad(self, count: int) -> Self:
+        # In the plain memory layout.
+        part = super().pad(count)
         return replace(part, x=part.x.clone(memory_format=torch.contiguous_format))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from robustray.attacks.threat import ThreatModel
 from robustray.attacks.upstream import clean_logits_upstream, run_attack_upstream
 
 MODES = ("robustray", "upstream")
+AUTOATTACKS = ("standard", "plus", "rand")
 
 
 def evaluate(
@@ -135,6 +137,38 @@ def evaluate(
         warn_of_luck(suite)
     warn_of(findings)
     return tally.result(threat, seed, batch_size if upstream else shape, findings)
+
+
+def autoattack(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    version: str = "standard",
+    **settings: Any,
+) -> EvaluationResult:
+    """Judge a model by a version of AutoAttack: ``evaluate`` with the suite of that name.
+
+    Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+    parameter-free attacks" (2020).
+
+    Parameters
+    ----------
+    model, x, y, threat
+        As in ``evaluate``.
+    version : {"standard", "plus", "rand"}
+        "rand" is for models that are random; "plus" has more attacks than the usual "standard".
+    **settings
+        The other arguments of ``evaluate``, but for the suite.
+
+    Raises
+    ------
+    ValueError
+        For another version, and as ``evaluate`` does.
+    """
+    if version not in AUTOATTACKS:
+        raise ValueError(f"version is one of {', '.join(AUTOATTACKS)}, not {version!r}")
+    return evaluate(model, x, y, threat, suite=f"autoattack-{version}", **settings)
 
 
 def warn_of_luck(suite: Suite) -> None:

@@ -9,33 +9,38 @@ of the paper is left out, as in AutoAttack.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from robustray.attacks.budgets import are_counts
+from robustray.attacks.batches import Examples
 from robustray.attacks.gradients import is_correct
 from robustray.attacks.hyperplane import step_to_hyperplane
 from robustray.attacks.hyperplane_upstream import step_sorted
 from robustray.attacks.losses import bounded
 from robustray.attacks.norms import norm_per_example
 from robustray.attacks.steppers import (
-    Entrants,
     Gradient,
-    Noise,
     Oracle,
     Rows,
     SlotState,
+    Stepper,
     affects,
     select,
     slot_fields,
     target_of_rank,
 )
-from robustray.attacks.threat import ThreatModel
+
+if TYPE_CHECKING:
+    from robustray.attacks.fab import Fab
 
 _START = 0  # the purpose of random numbers
+_ALPHA_MAX = 0.1  # the paper's: the largest weight of the step that starts at the image
+_OVERSHOOT = 1.05  # the paper's eta: how far beyond the hyperplane steps go
+_PULL = 0.9  # the paper's beta: the share of the perturbation kept after a misclassified point
 _DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
@@ -65,8 +70,8 @@ class FabState(SlotState):
 
 
 @dataclass(frozen=True)
-class Fab:
-    """FAB, and with targets FAB-T.
+class FabSteps(Stepper[FabState]):
+    """The runs of FAB, and with targets of FAB-T.
 
     A step is a gradient at the point and a verdict on the candidate that follows from it: two
     forward passes and one backward pass. (A candidate that is not misclassified is the next
@@ -76,90 +81,41 @@ class Fab:
 
     Parameters
     ----------
-    threat : ThreatModel
-        The norm, and the eps within which a point counts.
-    noise : Noise
-        Where random starts come from. With one restart there are none.
-    upstream : bool
-        Spend the whole budget and judge the nearest point, as the reference implementation does.
-    n_iter : int
-        Steps in each run, at least 1.
-    n_restarts : int
-        Runs for each target, at least 1: the first from the image, the others from random points
-        at half of eps from it.
-    n_targets : int
-        How many classes to aim at, in the order of the clean logits, as far as there are so many;
-        0 for the boundary that is nearest at each step.
     minimum_norm : bool
         Go on within eps, so that ``nearest`` and ``distance_B`` tell how far the boundary is. Else
-        a run ends as soon as a misclassified point is within eps.
-    alpha_max, overshoot, pull : float
-        The paper's alpha_max, eta and beta: the largest weight of the step that starts at the
-        image, in [0, 1]; how far beyond the hyperplane steps go, at least 1; and the share of
-        the perturbation that is kept after a misclassified point, in (0, 1).
-
-    Raises
-    ------
-    ValueError
-        For options outside these ranges.
+        a run ends as soon as a misclassified point is within eps. The reference spends the whole
+        budget too, and judges the nearest point.
     """
 
-    threat: ThreatModel
-    noise: Noise
-    upstream: bool = False
-    n_iter: int = 100
-    n_restarts: int = 1
-    n_targets: int = 0
+    attack: Fab
     minimum_norm: bool = False
-    alpha_max: float = 0.1
-    overshoot: float = 1.05
-    pull: float = 0.9
 
-    eot = 1
-    uses_gradients = True
-    upstream_leaves = False
-
-    def __post_init__(self) -> None:
-        self.threat.require_unit_box("FAB")
-        if not (are_counts(self.n_iter, self.n_restarts) and are_counts(self.n_targets, least=0)):
-            raise ValueError(
-                "n_iter and n_restarts are at least 1 and n_targets at least 0, not "
-                f"{self.n_iter}, {self.n_restarts} and {self.n_targets}"
-            )
-        if not (0 <= self.alpha_max <= 1 and 1 <= self.overshoot < math.inf and 0 < self.pull < 1):
-            raise ValueError(
-                "alpha_max is in [0, 1], overshoot at least 1 and pull in (0, 1), not "
-                f"{self.alpha_max!r}, {self.overshoot!r} and {self.pull!r}"
-            )
-
-    def runs(self, num_classes: int) -> int:
-        """Return restarts times targets, of which there are at most ``num_classes - 1``."""
-        return self.n_restarts * max(1, min(self.n_targets, num_classes - 1))
-
-    def begin(self, entrants: Entrants) -> FabState:
-        """Return the runs at their first points; run numbers count restarts within targets."""
-        rank_B = entrants.run_B // self.n_restarts + 1
+    @override
+    def begin(self, examples: Examples, run_B: Tensor, logits_BK: Tensor) -> FabState:
+        # Run numbers count restarts within targets.
+        rank_B = run_B // self.attack.n_restarts + 1
         return FabState(
-            **slot_fields(entrants),
-            point=self._first_points(entrants),
-            target_B=target_of_rank(entrants.logits_BK, entrants.y_B, rank_B),
-            nearest=entrants.x,
-            distance_B=torch.full_like(rank_B, torch.inf, dtype=entrants.x.dtype),
+            **slot_fields(examples, run_B),
+            point=self._first_points(examples, run_B),
+            target_B=target_of_rank(logits_BK, rank_B),
+            nearest=examples.x,
+            distance_B=torch.full_like(rank_B, torch.inf, dtype=examples.x.dtype),
             iteration_B=torch.zeros_like(rank_B),
         )
 
+    @override
     def step(self, oracle: Oracle, state: FabState) -> FabState:
-        """Step to the boundary; where the candidate is misclassified, pull it back to the image."""
+        # To the boundary; where the candidate is misclassified, it is pulled back to the image.
         plane, flawed_B, planes = self._plane(oracle, state)
         candidate = self._candidate(state, plane)
         fooled_B = ~is_correct(oracle.logits(candidate), state.y_B)
         away = candidate - state.x
         distance_B = torch.where(fooled_B, self._measure(away, self.threat.norm), torch.inf)
-        pulled = away.mul_(self.pull).add_(state.x)
+        pulled = away.mul_(_PULL).add_(state.x)
         iteration_B = state.iteration_B + 1
         gradient, verdict = oracle.gradient_cost, oracle.logits_cost
         return replace(
-            self._noted(state, candidate, distance_B, iteration_B >= self.n_iter),
+            self._noted(state, candidate, distance_B, iteration_B >= self.attack.n_iter),
             point=select(fooled_B, pulled, candidate),
             iteration_B=iteration_B,
             forwards_B=state.forwards_B + (planes * gradient.forwards + verdict.forwards),
@@ -167,12 +123,12 @@ class Fab:
             flawed_B=state.flawed_B + flawed_B,
         )
 
-    def _first_points(self, entrants: Entrants) -> Tensor:
+    def _first_points(self, examples: Examples, run_B: Tensor) -> Tensor:
         """Return the images, and for restarts points at half of eps from them."""
-        x, again_B = entrants.x, entrants.run_B % self.n_restarts > 0
-        if self.n_restarts == 1 or not affects(again_B):
+        x, again_B = examples.x, run_B % self.attack.n_restarts > 0
+        if self.attack.n_restarts == 1 or not affects(again_B):
             return x
-        keys, shape, norm = (entrants.index_B, entrants.run_B), tuple(x.shape[1:]), self.threat.norm
+        keys, shape, norm = (examples.index_N, run_B), tuple(x.shape[1:]), self.threat.norm
         if norm == "linf":
             drawn = self.noise.uniform(keys, shape, _START) * 2 - 1
         else:
@@ -183,7 +139,7 @@ class Fab:
 
     def _plane(self, oracle: Oracle, state: FabState) -> tuple[Gradient, Tensor, int]:
         """Return a class's lead over the label with its gradient, flaws, and evaluations."""
-        if self.n_targets:
+        if self.attack.n_targets:
             found = oracle.gradient(
                 state.point,
                 lambda logits, rows: _lead(logits, state.y_B[rows], state.target_B[rows]),
@@ -253,8 +209,8 @@ class Fab:
         step_2BD = step_to_hyperplane(start_2BD, normal_BD, excess_2B, self.threat.norm)
         size_2B = norm_per_example(step_2BD.flatten(0, 1), self.threat.norm).clamp(min=1e-8)
         size_2B = size_2B.view_as(excess_2B)
-        alpha_B = (size_2B[0] / size_2B.sum(0)).clamp(max=self.alpha_max)
-        end_2BD = start_2BD.add_(step_2BD, alpha=self.overshoot)
+        alpha_B = (size_2B[0] / size_2B.sum(0)).clamp(max=_ALPHA_MAX)
+        end_2BD = start_2BD.add_(step_2BD, alpha=_OVERSHOOT)
         mixed_BD = end_2BD[0].lerp_(end_2BD[1], alpha_B[:, None])
         return mixed_BD.clamp_(0, 1).view_as(state.x)
 
@@ -268,8 +224,8 @@ class Fab:
         step_ND = step_sorted(start_ND, normal_ND, excess_N, self.threat.norm)
         size_N1 = self._measure(step_ND, self.threat.norm)[:, None].clamp(min=1e-8)
         alpha_B1 = size_N1[:count] / (size_N1[:count] + size_N1[count:])
-        alpha_B1 = alpha_B1.clamp_(min=0, max=self.alpha_max)
-        end_ND = start_ND + self.overshoot * step_ND
+        alpha_B1 = alpha_B1.clamp_(min=0, max=_ALPHA_MAX)
+        end_ND = start_ND + _OVERSHOOT * step_ND
         mixed_BD = end_ND[:count] * (1 - alpha_B1) + end_ND[count:] * alpha_B1
         return mixed_BD.clamp_(0, 1).view_as(state.x)
 

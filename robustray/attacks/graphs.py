@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustray.attacks.rows import columns
 from robustray.attacks.steppers import SlotState
 
 Step = Callable[[Any], Any]
@@ -57,7 +56,9 @@ class _Graph:
     """A captured step that reads and overwrites a state of its own."""
 
     def __init__(self, step: Step, state: SlotState, pool: Any) -> None:
-        self._state = replace(state, **{name: held.clone() for name, held in columns(state)})
+        self._state = replace(
+            state, **{name: held.clone() for name, held in state.columns().items()}
+        )
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # libraries set themselves up outside the capture
@@ -74,8 +75,8 @@ class _Graph:
         return self._state
 
     def _write(self, state: SlotState) -> None:
-        held = dict(columns(self._state))
-        changed = {name: new for name, new in columns(state) if new is not held[name]}
+        held = self._state.columns()
+        changed = {name: new for name, new in state.columns().items() if new is not held[name]}
         addresses = {tensor.data_ptr() for tensor in held.values()}
         # What sits in a field that is about to be overwritten is put aside first.
         safe = {
@@ -90,11 +91,11 @@ def _captured(step: Step, state: SlotState, pool: Any) -> _Graph | None:
     """Capture a step; None where it can't be, or does not give the same bits."""
     try:
         graph = _Graph(step, state, pool)
-        found = dict(columns(graph.replay(state)))
+        found = graph.replay(state).columns()
     except RuntimeError:  # the network asks the host, or allocates where it must not
         torch.cuda.synchronize()
         return None
-    same = all(_equal(new, found[name]) for name, new in columns(step(state)))
+    same = all(_equal(new, found[name]) for name, new in step(state).columns().items())
     return graph if same else None
 
 

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from robustray.attacks.gradients import finite, input_gradient, is_correct, predict_logits
 from robustray.attacks.network import Network
+from robustray.attacks.result import Passes
 from robustray.attacks.shapes import Shapes, equal_shapes
-from robustray.attacks.steppers import Gradient, Passes, Rows
+from robustray.attacks.steppers import Gradient, Rows
 from robustray.random import ExampleRandom
 
 

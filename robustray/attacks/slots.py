@@ -11,25 +11,26 @@ None of that scheduling changes a verdict, an adversarial example or a count of 
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
+import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from robustray.attacks.batches import Examples
 from robustray.attacks.graphs import GraphedStep
-from robustray.attacks.memory import keep_freed_memory
 from robustray.attacks.network import Network
 from robustray.attacks.oracle import SearchOracle, judge
 from robustray.attacks.result import AttackResult
-from robustray.attacks.rows import columns, join_rows, put_rows, take_rows
 from robustray.attacks.runs import Run, RunBook, Spent, Verdict
 from robustray.attacks.shapes import Shapes
 from robustray.attacks.steppers import (
-    Entrants,
-    Leaper,
     SlotState,
     Stepper,
     keep_rows,
@@ -38,17 +39,9 @@ from robustray.attacks.steppers import (
 _PATIENCE = 8  # steps after which a run is likely to last, and between tidyings of the batch
 _LONGEST = 64  # steps between two looks at a device
 _ENOUGH = 8  # runs that are worth an interruption
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h of the GNU C library
+_KEPT, _FROM_HEAP = 512 * 1024**2, 32 * 1024**2
 _LANES = 32  # vector units: runs begin in numbers that leave them no remainder
-
-
-@dataclass(frozen=True)
-class Attackable:
-    """Correctly classified images (M, ...), labels, indices (M,) and clean logits (M, K)."""
-
-    x: Tensor
-    y_N: Tensor
-    index_N: Tensor
-    logits_NK: Tensor
 
 
 class SlotEngine:
@@ -60,8 +53,10 @@ class SlotEngine:
         The attack.
     network : Network
         The model; the caller has put it into evaluation mode and true float32.
-    examples : Attackable
-        Whom to attack, on any device.
+    examples : Examples
+        Correctly classified images, on any device.
+    logits_NK : Tensor
+        What the model says of them.
     shapes : Shapes
         The physical batches of passes.
     slots : int
@@ -74,23 +69,22 @@ class SlotEngine:
         self,
         stepper: Stepper[Any],
         network: Network,
-        examples: Attackable,
+        examples: Examples,
+        logits_NK: Tensor,
         shapes: Shapes,
         slots: int,
         graphs: bool = True,
     ) -> None:
         self._stepper, self._network, self._examples = stepper, network, examples
-        self._shapes = shapes
+        self._logits_NK, self._shapes = logits_NK, shapes
         self._most = -(-slots // shapes.full) * shapes.full
         self._oracle = SearchOracle(network, shapes, stepper.eot)
         self._every = 1 if network.device.type == "cpu" else _PATIENCE
         graphed = graphs and network.device.type == "cuda"
-        self._leaper = stepper if self._every == 1 and isinstance(stepper, Leaper) else None
+        self._leaps = self._every == 1 and stepper.attack.leaps
         self._advance = GraphedStep(self._advanced) if graphed else self._advanced
-        count = len(examples.y_N)
-        self._book: RunBook[Tensor] = RunBook(
-            range(count), stepper.runs(examples.logits_NK.shape[1])
-        )
+        runs = stepper.attack.runs(logits_NK.shape[1])
+        self._book: RunBook[Tensor] = RunBook(range(len(examples)), runs)
         self._state: SlotState | None = None
         self._sitting: list[Run | None] = []  # who is in which slot
         self._since: list[int] = []  # the step at which they came
@@ -103,7 +97,7 @@ class SlotEngine:
     def run(self) -> AttackResult:
         """Return a result for each example, on its device."""
         if self._network.device.type == "cpu":
-            keep_freed_memory()
+            _keep_freed_memory()
         while True:
             self._fill()
             if not self._seated:
@@ -125,17 +119,16 @@ class SlotEngine:
     def _step(self) -> None:
         assert self._state is not None
         idle = 2 * self._seated <= len(self._sitting) and not self._book.waiting
-        leap = self._leaper is not None and idle and not self._returning
+        leap = self._leaps and idle and not self._returning
         self._state = self._leapt(self._state) if leap else self._advance(self._state)
         self._steps += 1
 
     def _leapt(self, state: SlotState) -> SlotState:
         """Use idle slots for later steps of the runs that there are."""
-        assert self._leaper is not None
         seats = [slot for slot, run in enumerate(self._sitting) if run is not None]
         rows = torch.tensor(seats, device=state.y_B.device)
-        after = self._leaper.leap(self._oracle, take_rows(state, rows), len(self._sitting))
-        return put_rows(state, rows, after)
+        after = self._stepper.leap(self._oracle, state.take(rows), len(self._sitting))
+        return state.put(rows, after)
 
     def _advanced(self, state: SlotState) -> SlotState:
         after = self._stepper.step(self._oracle, state)
@@ -152,7 +145,7 @@ class SlotEngine:
         if leaving:
             self._changed = self._steps
             rows = torch.tensor(list(leaving), device=state.y_B.device)
-            self._judging.append((list(leaving.values()), take_rows(state, rows)))
+            self._judging.append((list(leaving.values()), state.take(rows)))
             self._free(leaving)
         waiting = sum(len(runs) for runs, _ in self._judging)
         tidy = self._steps % _PATIENCE == 0 and not self._book.waiting
@@ -167,7 +160,7 @@ class SlotEngine:
     def _judge(self) -> None:
         """Judge all candidates; enter what is decided, send the others back."""
         runs = [run for part, _ in self._judging for run in part]
-        state = join_rows([part for _, part in self._judging])
+        state = SlotState.cat([part for _, part in self._judging])
         self._judging = []
         state = replace(state, x_adv=self._stepper.threat.project(state.x_adv, state.x))
         votes = self._stepper.eot
@@ -189,7 +182,7 @@ class SlotEngine:
         back = [at for at in range(len(runs)) if not over[at]]
         if back:
             rows = torch.tensor(back, device=state.y_B.device)
-            self._returning.append(([runs[at] for at in back], take_rows(state, rows)))
+            self._returning.append(([runs[at] for at in back], state.take(rows)))
         self._free(
             slot
             for slot, run in enumerate(self._sitting)
@@ -222,8 +215,8 @@ class SlotEngine:
             runs, state = self._returning.pop()
             if len(runs) > room:
                 rows = torch.arange(len(runs), device=state.y_B.device)
-                self._returning.append((runs[room:], take_rows(state, rows[room:])))
-                runs, state = runs[:room], take_rows(state, rows[:room])
+                self._returning.append((runs[room:], state.take(rows[room:])))
+                runs, state = runs[:room], state.take(rows[:room])
             entering.append((runs, state))
             room -= len(runs)
         fresh = self._book.next(room)
@@ -234,15 +227,11 @@ class SlotEngine:
         unit = max(8, _LANES // math.gcd(_LANES, examples.x[0].numel()))
         padded = runs + [runs[-1]] * (-len(runs) % unit)
         rows = torch.tensor([run.row for run in padded], device=examples.y_N.device)
-        entrants = Entrants(
-            x=examples.x[rows].to(device, memory_format=torch.contiguous_format),
-            y_B=examples.y_N[rows].to(device),
-            index_B=examples.index_N[rows].to(device),
-            run_B=torch.tensor([run.number for run in padded], device=device),
-            logits_BK=examples.logits_NK[rows].to(device),
-        )
-        state = self._stepper.begin(entrants)
-        return take_rows(state, torch.arange(len(runs), device=device))
+        run_B = torch.tensor([run.number for run in padded], device=device)
+        chosen, logits_BK = examples.take(rows).to(device), self._logits_NK[rows].to(device)
+        chosen = replace(chosen, x=chosen.x.contiguous())
+        state = self._stepper.begin(chosen, run_B, logits_BK)
+        return state.take(torch.arange(len(runs), device=device))
 
     def _seat(self, entering: list[tuple[list[Run], SlotState]]) -> None:
         """Put runs into slots; rebuild the batch where its size no longer fits."""
@@ -256,23 +245,23 @@ class SlotEngine:
                 return
             free = [slot for slot, run in enumerate(self._sitting) if run is None][: len(runs)]
             rows = torch.tensor(free, device=self._state.y_B.device)
-            self._state = put_rows(self._state, rows, join_rows([part for _, part in entering]))
+            self._state = self._state.put(rows, SlotState.cat([part for _, part in entering]))
             for slot, run in zip(free, runs, strict=True):
                 self._sitting[slot], self._since[slot] = run, self._steps
             return
         parts = [part for _, part in entering]
         if self._state is not None and kept:
-            parts.insert(0, take_rows(self._state, torch.tensor(kept, device=self._network.device)))
-        whole = join_rows(parts)
+            parts.insert(0, self._state.take(torch.tensor(kept, device=self._network.device)))
+        whole = SlotState.cat(parts)
         rows = torch.arange(size, device=whole.y_B.device).clamp(max=len(whole.y_B) - 1)
-        self._state = take_rows(whole, rows)
+        self._state = whole.take(rows)
         padding = size - len(kept) - len(runs)
         self._since = [self._since[slot] for slot in kept]
         self._since += [self._steps] * (len(runs) + padding)
         self._sitting = [self._sitting[slot] for slot in kept] + runs + [None] * padding
 
 
-def _nothing_found(examples: Attackable) -> AttackResult:
+def _nothing_found(examples: Examples) -> AttackResult:
     zero_N = torch.zeros_like(examples.y_N)
     counts = [zero_N.clone() for _ in range(3)]
     return AttackResult(examples.x.clone(), torch.zeros_like(zero_N, dtype=torch.bool), *counts)
@@ -289,5 +278,22 @@ def _enter(result: AttackResult, verdicts: list[Verdict[Tensor]]) -> None:
     fresh = AttackResult(
         torch.stack([verdict.proof for verdict in verdicts]), broken_B, *spent.unbind(1)
     )
-    for (_, kept), (_, new) in zip(columns(result), columns(fresh), strict=True):
-        kept[rows] = new
+    for name, new in fresh.columns().items():
+        result.columns()[name][rows] = new
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Let the process keep up to 512 MB of freed memory instead of returning it at once.
+
+    An attack's step frees and asks for the same few megabytes again and again. By default the GNU
+    C library gives them back to the system in between, and each step pays for getting them
+    cleared and mapped anew: up to half of the time of small networks. Nothing but memory use and
+    time changes; where there is no such library nothing happens.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        library.mallopt(_M_MMAP_THRESHOLD, _FROM_HEAP)

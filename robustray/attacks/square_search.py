@@ -9,14 +9,15 @@ evaluation of adversarial robustness with an ensemble of diverse parameter-free 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from robustray.attacks.budgets import are_counts
+from robustray.attacks.batches import Examples
 from robustray.attacks.losses import margin
 from robustray.attacks.norms import per_example
-from robustray.attacks.rows import take_rows
 from robustray.attacks.square_moves import (
     TILES,
     colour_squares,
@@ -31,15 +32,16 @@ from robustray.attacks.square_moves import (
 from robustray.attacks.square_patterns import Windows, side_table
 from robustray.attacks.square_upstream import add_projected, move_mass_together
 from robustray.attacks.steppers import (
-    Entrants,
-    Noise,
     Oracle,
     SlotState,
+    Stepper,
     affects,
     select,
     slot_fields,
 )
-from robustray.attacks.threat import ThreatModel
+
+if TYPE_CHECKING:
+    from robustray.attacks.square import Square
 
 _START, _MOVE, _SIGNS = range(3)  # purposes of random numbers
 _BLOCK = 64  # iterations whose numbers are drawn at once, where that is possible
@@ -70,85 +72,33 @@ class SquareState(SlotState):
 
 
 @dataclass(frozen=True)
-class Square:
-    """Square attack.
+class SquareSearch(Stepper[SquareState]):
+    """The runs of Square attack, of which no window touches the last row or column upstream."""
 
-    Parameters
-    ----------
-    threat : ThreatModel
-        What is allowed: linf, l2 or l1.
-    noise : Noise
-        Where random numbers come from.
-    upstream : bool
-        Follow the reference implementation in what it does differently: no window touches the
-        last row or column, and rounding may overstep eps.
-    n_queries : int
-        Proposals in each restart, at least 1; the start is one query more.
-    p_init : float
-        The share of an image's pixels in the first windows, in (0, 1].
-    rescale : bool
-        Stretch the schedule, which is made for 10,000 queries.
-    n_restarts : int
-        Runs from different starts, at least 1.
+    attack: Square
 
-    Raises
-    ------
-    ValueError
-        For options outside these ranges.
-    """
-
-    threat: ThreatModel
-    noise: Noise
-    upstream: bool = False
-    n_queries: int = 5000
-    p_init: float = 0.8
-    rescale: bool = False
-    n_restarts: int = 1
-
-    eot = 1
-    uses_gradients = False
-    upstream_leaves = True
-
-    def __post_init__(self) -> None:
-        if not are_counts(self.n_queries, self.n_restarts):
-            raise ValueError(
-                "n_queries and n_restarts are at least 1, not "
-                f"{self.n_queries} and {self.n_restarts}"
-            )
-        if not 0 < self.p_init <= 1:
-            raise ValueError(f"p_init is in (0, 1], not {self.p_init!r}")
-
-    def runs(self, num_classes: int) -> int:
-        """Return the number of restarts."""
-        del num_classes
-        return self.n_restarts
-
-    def begin(self, entrants: Entrants) -> SquareState:
-        """Return the starts, of which nothing is known yet.
-
-        Raises
-        ------
-        ValueError
-            For images that are not (B, C, H, W), or for l2 and l1 smaller than 5 pixels.
-        """
-        x = entrants.x
+    @override
+    def begin(self, examples: Examples, run_B: Tensor, logits_BK: Tensor) -> SquareState:
+        # Nothing is known of the starts yet.
+        x = examples.x
         _check_images(x, self.threat.norm)
         none = x.new_empty(len(x), 0)
         lower, upper = self._bounds(x) if self.threat.norm == "linf" else (none, none)
-        query_B = torch.zeros_like(entrants.y_B)
+        query_B = torch.zeros_like(run_B)
         state = SquareState(
-            **slot_fields(entrants),
+            **slot_fields(examples, run_B),
             lower=lower,
             upper=upper,
             margin_B=torch.full_like(query_B, torch.inf, dtype=x.dtype),
             query_B=query_B,
-            plan_BTQ=self._plan(entrants.index_B, entrants.run_B, query_B, x),
+            plan_BTQ=self._plan(examples.index_N, run_B, query_B, x),
             planned_B=query_B,
         )
         return replace(state, x_adv=self._inside(self._start(state), state))
 
+    @override
     def step(self, oracle: Oracle, state: SquareState) -> SquareState:
-        """Try one proposal (the start itself, in the first step) and keep it if it is better."""
+        # The proposal of the first step is the start itself.
         state = self._planned(state, 1)
         tried = self._proposal(state)
         logits_BK = oracle.logits(tried)
@@ -156,7 +106,7 @@ class Square:
         broken_B = ~(margin_B > 0)  # NaN is broken
         better_B = broken_B | (margin_B < state.margin_B)
         query_B = state.query_B + 1
-        done_B, best = query_B > self.n_queries, state.x_adv
+        done_B, best = query_B > self.attack.n_queries, state.x_adv
         if affects(better_B):
             # Weights are 0 or 1, for which this is exact; and four times as fast as torch.where.
             worse_B = (~better_B).to(tried.dtype)
@@ -173,24 +123,23 @@ class Square:
             forwards_B=state.forwards_B + oracle.logits_cost.forwards,
         )
 
+    @override
     def leap(self, oracle: Oracle, state: SquareState, rows: int) -> SquareState:
-        """Try the next proposals of each run at once, and go on from the first that is better.
-
-        They all start at the best point of now, so none counts that comes after a better one.
-        """
+        # The next proposals of each run at once; it goes on from the first that is better. They all
+        # start at the best point of now, so none counts that comes after a better one.
         count = len(state.y_B)
         width = min(rows // count, state.plan_BTQ.shape[1])
         state = self._planned(state, width)
         place = torch.arange(rows, device=state.y_B.device)
         run = (place // width).clamp_(max=count - 1)
         ahead = (place - run * width).clamp_(max=width - 1)
-        wide = take_rows(state, run)
+        wide = state.take(run)
         wide = replace(wide, query_B=wide.query_B + ahead)
         after = self.step(oracle, wide)
         last = (after.claimed_B | after.spent_B | (after.margin_B < wide.margin_B))[: count * width]
         last_BW = last.view(count, width)
         first_B = torch.where(last_BW.any(1), last_BW.int().argmax(1), width - 1)
-        chosen = take_rows(after, torch.arange(count, device=place.device) * width + first_B)
+        chosen = after.take(torch.arange(count, device=place.device) * width + first_B)
         passes_B = (first_B + 1) * oracle.logits_cost.forwards
         return replace(chosen, forwards_B=state.forwards_B + passes_B)
 
@@ -256,13 +205,20 @@ class Square:
 
     def _windows(self, x: Tensor) -> Windows:
         height, width = x.shape[2:]
-        return Windows(self.n_queries, self.p_init, self.rescale, height, width, self.threat.norm)
+        return Windows(
+            self.attack.n_queries,
+            self.attack.p_init,
+            self.attack.rescale,
+            height,
+            width,
+            self.threat.norm,
+        )
 
     def _planned(self, state: SquareState, width: int) -> SquareState:
         """Return the state with a plan for the next ``width`` queries of each run."""
         ahead = state.plan_BTQ.shape[1]
         used_B = state.query_B - state.planned_B
-        if ahead > self.n_queries or not affects(used_B + width > ahead):
+        if ahead > self.attack.n_queries or not affects(used_B + width > ahead):
             return state
         plan_BTQ = self._plan(state.index_B, state.run_B, state.query_B, state.x)
         return replace(state, plan_BTQ=plan_BTQ, planned_B=state.query_B)
@@ -270,10 +226,10 @@ class Square:
     def _plan(self, index_B: Tensor, run_B: Tensor, query_B: Tensor, x: Tensor) -> Tensor:
         """Plan some queries from ``query_B`` on (B, T, Q)."""
         # Off the CPU, asking whether a plan is used up costs more than making the whole of it.
-        ahead = _BLOCK if x.device.type == "cpu" else self.n_queries + 1
+        ahead = _BLOCK if x.device.type == "cpu" else self.attack.n_queries + 1
         ahead = 1 if self.upstream else ahead
         query_BT = query_B[:, None] + torch.arange(ahead, device=x.device)
-        side_BT = side_table(self._windows(x), x.device)[query_BT.clamp(max=self.n_queries)]
+        side_BT = side_table(self._windows(x), x.device)[query_BT.clamp(max=self.attack.n_queries)]
         u_BTQ = self._draws(index_B, run_B, query_BT, x.shape[1])
         size, last_too = (x.shape[2], x.shape[3]), not self.upstream
         if self.threat.norm == "linf":

@@ -4,9 +4,9 @@ The engine keeps a device batch of slots. In each slot sits one *run*: one examp
 with one restart number and, for targeted attacks, one target. Runs know nothing of each other:
 each is at its own iteration, and leaves when it claims success or has spent its budget.
 
-An attack is a frozen dataclass (threat model, noise, budget) with three methods, ``runs``,
-``begin`` and ``step``, and a state: a frozen dataclass of tensors that extends ``SlotState``. What
-an author of an attack must keep:
+An attack is a frozen dataclass of its budget (`SlotAttack`). For a threat model and a source of
+noise it makes a *stepper*: a frozen dataclass with two methods, ``begin`` and ``step``, and a
+state, a frozen dataclass of tensors that extends ``SlotState``. What an author must keep:
 
 * Every tensor of a state has the slots as its first dimension. So the engine can put rows of a
   fresh state into freed slots, take rows out and put them back, for any attack.
@@ -38,51 +38,31 @@ iteration, and ``upstream=True`` asks a stepper for the reference's quirks.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from robustray.attacks.rows import columns
+from robustray.attacks.attack import Attack
+from robustray.attacks.batches import Examples
+from robustray.attacks.result import Passes
+from robustray.attacks.rows import Rowwise
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 
 
 @dataclass(frozen=True)
-class Entrants:
-    """Runs that are about to begin.
-
-    Attributes
-    ----------
-    x : Tensor
-        Clean images, float32 (B, ...) in [0, 1].
-    y_B, index_B, run_B : Tensor
-        Labels, official indices and run numbers, int64 (B,). Run numbers count from 0 to
-        ``stepper.runs(K) - 1``; the first run in this order that succeeds gives the verdict.
-    logits_BK : Tensor
-        Logits of the clean images, float32 (B, K).
-    """
-
-    x: Tensor
-    y_B: Tensor
-    index_B: Tensor
-    run_B: Tensor
-    logits_BK: Tensor
-
-    def __len__(self) -> int:
-        return len(self.y_B)
-
-
-@dataclass(frozen=True)
-class SlotState:
+class SlotState(Rowwise):
     """What the engine reads in every attack's state. Attacks extend it with their own tensors.
 
     Attributes
     ----------
     x, y_B, index_B, run_B : Tensor
-        As in ``Entrants``; they do not change during a run.
+        Images, labels, indices and run numbers; they do not change during a run.
     x_adv : Tensor
         The candidate, shaped as the images, inside the threat model.
     claimed_B : Tensor
@@ -124,13 +104,6 @@ class Gradient(NamedTuple):
     flawed_B: Tensor
 
 
-class Passes(NamedTuple):
-    """What one question to the oracle costs for each example."""
-
-    forwards: int
-    backwards: int
-
-
 class Oracle(Protocol):
     """What attacks may ask about a model. The physical shape of passes is its own business."""
 
@@ -160,56 +133,76 @@ class Oracle(Protocol):
 Rows = slice
 
 
-class Stepper(Protocol[StateT]):
-    """An attack: a frozen dataclass ``Attack(threat, noise, *, upstream=False, **budget)``."""
+@dataclass(frozen=True, kw_only=True)
+class SlotAttack(Attack):
+    """An attack that runs example by example in the slots of the engine, through its stepper."""
 
-    @property
-    def threat(self) -> ThreatModel:
-        """What is allowed."""
-        ...
+    uses_gradients: ClassVar[bool] = True  # Square does not: any function of images will do
+    upstream_leaves: ClassVar[bool] = False  # the reference stops evaluating what it has broken
+    leaps: ClassVar[bool] = False  # the stepper can make several steps of a run in one pass
+
+    @abstractmethod
+    def runs(self, classes: int) -> int:
+        """Return how many runs an example gets at most: restarts x targets."""
+
+    @abstractmethod
+    def stepper(self, threat: ThreatModel, noise: Noise, *, upstream: bool = False) -> Stepper[Any]:
+        """Return what makes the runs, under a threat model that `check` has let pass.
+
+        Parameters
+        ----------
+        threat : ThreatModel
+            What is allowed.
+        noise : Noise
+            Where random numbers come from.
+        upstream : bool
+            Follow the reference implementation in what it does differently.
+        """
+
+
+@dataclass(frozen=True)
+class Stepper(ABC, Generic[StateT]):
+    """One run of an attack in steps. Parameters are those of `SlotAttack.stepper`."""
+
+    attack: SlotAttack
+    threat: ThreatModel
+    noise: Noise
+    upstream: bool = False
 
     @property
     def eot(self) -> int:
         """Passes that the oracle averages each gradient over, 1 for deterministic models."""
-        ...
+        return getattr(self.attack, "eot", 1)
 
-    @property
-    def uses_gradients(self) -> bool:
-        """Whether steps ask for gradients (Square's do not: any function of images will do)."""
-        ...
+    @abstractmethod
+    def begin(self, examples: Examples, run_B: Tensor, logits_BK: Tensor) -> StateT:
+        """Return the state of runs before their first step.
 
-    @property
-    def upstream_leaves(self) -> bool:
-        """Whether the reference stops evaluating an example once it is broken (Square does)."""
-        ...
+        Parameters
+        ----------
+        examples : Examples
+            The clean images, float32 (B, ...), with labels and indices.
+        run_B : Tensor
+            Run numbers, int64 (B,), from 0 to ``attack.runs(K) - 1``: the first run in this order
+            that succeeds gives the verdict.
+        logits_BK : Tensor
+            Logits of the clean images, float32 (B, K).
+        """
 
-    def runs(self, num_classes: int) -> int:
-        """Return how many runs an example gets at most: restarts x targets."""
-        ...
-
-    def begin(self, entrants: Entrants) -> StateT:
-        """Return the state of runs before their first step."""
-        ...
-
+    @abstractmethod
     def step(self, oracle: Oracle, state: StateT) -> StateT:
         """Return the state after one more step of each run."""
-        ...
 
+    def leap(self, oracle: Oracle, state: StateT, rows: int) -> StateT:
+        """Return what some steps of each run give, in one pass of ``rows`` rows.
 
-@runtime_checkable
-class Leaper(Protocol):
-    """A stepper that can make several steps of a run in one pass, where slots are idle."""
-
-    def leap(self, oracle: Oracle, state: Any, rows: int) -> Any:
-        """Return what some steps of each run give; the pass has ``rows`` rows.
-
-        How many steps that is may differ from run to run. State and counts afterwards are those
-        of making them one after the other.
+        Asked where slots are idle, of attacks that say that they can (``leaps``). How many steps it
+        is may differ from run to run; state and counts are as if they were made one by one.
         """
-        ...
+        raise NotImplementedError
 
 
-class Noise(Protocol):
+class Noise(ABC):
     """Where attacks take random numbers from.
 
     ``keys`` are ``(index_B, run_B)`` or ``(index_B, run_B, iteration_B)``; ``purpose`` tells draws
@@ -217,66 +210,62 @@ class Noise(Protocol):
     of draws, and one for each example in ours. All return (B, *shape), where ``keys`` are.
     """
 
+    @abstractmethod
     def uniform(
         self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int, shared: bool = False
     ) -> Tensor:
         """Draw float32 from U[0, 1)."""
-        ...
 
+    @abstractmethod
     def normal(self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int) -> Tensor:
         """Draw float32 from N(0, 1)."""
-        ...
 
 
 @dataclass(frozen=True)
-class ExampleNoise:
+class ExampleNoise(Noise):
     """Numbers that belong to the example: independent of slots, batches and order."""
 
     rng: ExampleRandom
 
+    @override
     def uniform(
         self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int, shared: bool = False
     ) -> Tensor:
-        """Draw float32 (B, *shape) from U[0, 1)."""
-        del shared
         return self.rng.uniform(keys[0], shape, purpose, *keys[1:])
 
+    @override
     def normal(self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int) -> Tensor:
-        """Draw float32 (B, *shape) from N(0, 1)."""
         return self.rng.normal(keys[0], shape, purpose, *keys[1:])
 
 
 @dataclass(frozen=True)
-class BatchNoise:
+class BatchNoise(Noise):
     """Numbers in the order of the calls, from one CPU generator, whatever they are for."""
 
     generator: torch.Generator
 
+    @override
     def uniform(
         self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int, shared: bool = False
     ) -> Tensor:
-        """Draw float32 (B, *shape) from U[0, 1): one draw, repeated, if ``shared``."""
-        del purpose
         count, device = len(keys[0]), keys[0].device
         drawn = torch.rand(1 if shared else count, *shape, generator=self.generator)
         return drawn.to(device).expand(count, *shape)
 
+    @override
     def normal(self, keys: tuple[Tensor, ...], shape: tuple[int, ...], purpose: int) -> Tensor:
-        """Draw float32 (B, *shape) from N(0, 1)."""
-        del purpose
         return torch.randn(len(keys[0]), *shape, generator=self.generator).to(keys[0].device)
 
 
-def slot_fields(entrants: Entrants) -> dict[str, Any]:
+def slot_fields(examples: Examples, run_B: Tensor) -> dict[str, Any]:
     """Return the fields of ``SlotState`` at the beginning of runs, the image as the candidate."""
-    no_B = torch.zeros_like(entrants.y_B, dtype=torch.bool)
-    zero_B = torch.zeros_like(entrants.y_B)
+    no_B, zero_B = torch.zeros_like(run_B, dtype=torch.bool), torch.zeros_like(run_B)
     return {
-        "x": entrants.x,
-        "y_B": entrants.y_B,
-        "index_B": entrants.index_B,
-        "run_B": entrants.run_B,
-        "x_adv": entrants.x,
+        "x": examples.x,
+        "y_B": examples.y_N,
+        "index_B": examples.index_N,
+        "run_B": run_B,
+        "x_adv": examples.x,
         "claimed_B": no_B,
         "spent_B": no_B,
         "forwards_B": zero_B,
@@ -311,20 +300,19 @@ def affects(mask_B: Tensor) -> bool:
 
 def keep_rows(mask_B: Tensor, before: StateT, after: StateT) -> StateT:
     """Return ``after`` with the rows of ``mask_B`` as they were ``before``."""
-    new = dict(columns(after))
+    new = after.columns()
     changes = {
         name: old if new[name] is old else select(mask_B, old, new[name])
-        for name, old in columns(before)
+        for name, old in before.columns().items()
     }
     return replace(after, **changes)
 
 
-def target_of_rank(logits_BK: Tensor, y_B: Tensor, rank_B: Tensor) -> Tensor:
+def target_of_rank(logits_BK: Tensor, rank_B: Tensor) -> Tensor:
     """Return the class that comes ``rank_B`` places after the first in the clean logits: (B,).
 
     Rank 1 is the runner-up of a correctly classified image. Ranks run from 1 to K - 1. An image
     whose label is not on top may get its own label, as in the reference implementation.
     """
-    del y_B
     order_BK = logits_BK.argsort(dim=1, descending=True, stable=True)
     return order_BK.gather(1, rank_B[:, None])[:, 0]

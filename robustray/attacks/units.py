@@ -12,10 +12,10 @@ from torch.utils.hooks import RemovableHandle
 
 from robustray.attacks.batches import Examples, Schedule
 from robustray.attacks.chance import VERY_SURE, at_least
+from robustray.attacks.engine import clean_logits
 from robustray.attacks.findings import Finding, graded
 from robustray.attacks.gradients import Model, is_correct
 from robustray.attacks.network import Network
-from robustray.attacks.stepping import clean_logits
 
 FEW = 8  # images whose statistics say nothing of a data set
 

@@ -19,9 +19,8 @@ from robustray.attacks.gradients import predict_logits
 from robustray.attacks.network import Network
 from robustray.attacks.oracle import SearchOracle
 from robustray.attacks.result import AttackResult
-from robustray.attacks.rows import join_rows, move_rows, take_rows
 from robustray.attacks.shapes import Shapes
-from robustray.attacks.steppers import BatchNoise, Entrants, SlotState, Stepper
+from robustray.attacks.steppers import BatchNoise, SlotAttack, SlotState, Stepper
 from robustray.attacks.suite import AttackSpec
 from robustray.attacks.threat import ThreatModel
 
@@ -63,14 +62,16 @@ def run_attack_upstream(
     ValueError
         For an attack without a stepper.
     """
-    if spec.stepper is None:
-        raise ValueError(f"attack {spec.attack} has no upstream mode")
+    attack = spec.make(threat)
+    if not isinstance(attack, SlotAttack):
+        message = f"attack {spec.attack} has no upstream mode"
+        raise ValueError(message)  # noqa: TRY004 - users catch one type for all arguments
     results = []
     for part in _batches(network, examples, batch_size):
         noise = BatchNoise(torch.Generator().manual_seed(seed))
-        stepper = spec.stepper(threat, noise, upstream=True, **spec.options)
+        stepper = attack.stepper(threat, noise, upstream=True)
         results.append(_run_batch(stepper, network, part))
-    return move_rows(join_rows(results), examples.x.device)
+    return AttackResult.cat(results).to(examples.x.device)
 
 
 def clean_logits_upstream(network: Network, examples: Examples, batch_size: int) -> Tensor:
@@ -89,7 +90,7 @@ def _run_batch(stepper: Stepper[Any], network: Network, batch: Examples) -> Atta
     open_B = logits_BK.argmax(1) == batch.y_N
     x_adv, spent_B3 = batch.x.clone(), torch.zeros(len(batch), 3, dtype=torch.int64)
     spent_B3 = spent_B3.to(batch.x.device)
-    for number in range(stepper.runs(logits_BK.shape[1])):
+    for number in range(stepper.attack.runs(logits_BK.shape[1])):
         rows = open_B.nonzero()[:, 0]
         if len(rows) == 0:
             break
@@ -110,14 +111,14 @@ def _lockstep(
     """Make one run of each example; return final states, with the examples' places."""
     logits_BK = predict_logits(network, examples.x)
     run_B = torch.full_like(examples.y_N, number)
-    entrants = Entrants(examples.x, examples.y_N, examples.index_N, run_B, logits_BK)
-    state, at = stepper.begin(entrants), torch.arange(len(run_B), device=run_B.device)
+    state = stepper.begin(examples, run_B, logits_BK)
+    at = torch.arange(len(run_B), device=run_B.device)
     left = []
     while not bool(state.spent_B.all()):
         oracle = SearchOracle(network, Shapes(len(at)), stepper.eot, last_counts=True)
         state = stepper.step(oracle, state)
-        if stepper.upstream_leaves and bool(state.claimed_B.any()):
+        if stepper.attack.upstream_leaves and bool(state.claimed_B.any()):
             gone, kept = state.claimed_B.nonzero()[:, 0], (~state.claimed_B).nonzero()[:, 0]
-            left.append((take_rows(state, gone), at[gone]))
-            state, at = take_rows(state, kept), at[kept]
+            left.append((state.take(gone), at[gone]))
+            state, at = state.take(kept), at[kept]
     return [*left, (state, at)]

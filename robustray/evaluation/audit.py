@@ -63,7 +63,7 @@ def audit(
     schedule = Schedule(compute_shape, compute_shape)
     network = Network(model, examples.x.device)
     few = examples.take(slice(0, min(IMAGES, compute_shape)))
-    full = few.padded(compute_shape).to(network.device)
+    full = few.pad(compute_shape).to(network.device)
     with judging(model):
         logits = clean_logits(network, few, schedule)
         check_logits(logits, few)

@@ -95,7 +95,7 @@ def random_points(
     network: Network, examples: Examples, threat: ThreatModel, schedule: Schedule, seed: int
 ) -> Finding:
     """Compare a gradient attack with random points of the ball."""
-    full = examples.padded(schedule.compute_shape).to(network.device)
+    full = examples.pad(schedule.compute_shape).to(network.device)
     rng = ExampleRandom(seed, "audit")
     still = is_correct(predict_logits(network, full.x), full.y_N)
     for number in range(_RANDOM_POINTS):
