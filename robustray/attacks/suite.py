@@ -12,8 +12,8 @@ from robustray.attacks.columns import SUITE_MODES, Column, attack_labels, mode_o
 from robustray.attacks.result import AttackResult
 from robustray.attacks.steppers import ExampleNoise, Stepper
 from robustray.attacks.threat import ThreatModel
-from robustray.manifest.words import suggest
 from robustray.random import ExampleRandom
+from robustray.words import suggest
 
 Attack = Callable[..., AttackResult]
 MakeStepper = Callable[..., Stepper[Any]]

@@ -9,6 +9,7 @@ from robustray.data.load import (
     load_dataset,
     needed_files,
     needed_forms,
+    official_names,
 )
 
 __all__ = [
@@ -25,5 +26,6 @@ __all__ = [
     "load_dataset",
     "needed_files",
     "needed_forms",
+    "official_names",
     "steps_per_epoch",
 ]

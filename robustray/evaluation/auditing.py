@@ -11,7 +11,6 @@ import ray
 from robustray.cluster import connect
 from robustray.evaluation.audits import audit_key, read_audit
 from robustray.evaluation.driver import final_error
-from robustray.evaluation.networks import import_from
 from robustray.evaluation.plan import make_plan, prepare
 from robustray.evaluation.pool import Pool
 from robustray.evaluation.queue import Call, UnitQueue
@@ -23,6 +22,7 @@ from robustray.manifest import Evaluation
 from robustray.store import ObjectStore
 from robustray.sweeps.queue import Failure
 from robustray.sweeps.session import check_store
+from robustray.user_code import import_from
 
 
 def run_audit(

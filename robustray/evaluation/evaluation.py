@@ -14,7 +14,6 @@ from robustray.evaluation.agenda import Work
 from robustray.evaluation.audits import audit_key, read_audit
 from robustray.evaluation.driver import Conclusion, Driver
 from robustray.evaluation.merge import Merged
-from robustray.evaluation.networks import import_from
 from robustray.evaluation.outputs import (
     describe_result,
     evaluation_run,
@@ -40,6 +39,7 @@ from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.session import check_store, start_tracking
 from robustray.tracking import RunRecord, Uploader, ui_command
 from robustray.tracking.records import Status
+from robustray.user_code import import_from
 
 # What is written where units were given up; it goes when the result is whole.
 _PARTIAL = ("partial.json", "partial.csv")
