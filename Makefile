@@ -8,7 +8,9 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# Bytecode is written on all cores afterwards; some packages hold files that are no Python.
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 # Processes that share the tests; what must stay together does (tests/conftest.py).
 JOBS   ?= 2
 # Tests start hundreds of processes; without bytecode each would compile everything anew.
@@ -60,10 +62,12 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	$(PIP) --constraint constraints.txt torch
 	$(PIP) --constraint constraints.txt --no-deps torchvision
 	$(PIP) --constraint constraints.txt --editable .
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	$(PIP) --constraint constraints.txt --editable '.[dev,bench]'
+	$(COMPILE)
 	touch $@
 
 clean:

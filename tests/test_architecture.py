@@ -10,7 +10,17 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "robustray"
 SCIENCE = {"attacks", "data", "models", "training", "smoothing", "alignment", "random"}
 RUNNERS = {"sweeps", "evaluation", "cluster", "reports", "store", "tracking", "pipelines", "zoo"}
-BESIDE = {"manifest", "registry", "user_code", "words", "errors", "faults", "redaction"}
+BESIDE = {
+    "manifest",
+    "registry",
+    "user_code",
+    "words",
+    "errors",
+    "faults",
+    "files",
+    "redaction",
+}
+RUNTIME = {"runtime", "cluster", "store", "tracking"}
 ENGINES = {"ray", "mlflow", "boto3", "botocore"}
 
 
@@ -46,8 +56,10 @@ def test_imports_only_go_down(path):
         assert not {name.split(".")[0] for name in imported(path)} & ENGINES
     elif room in BESIDE:
         assert below <= {"errors", "words", "user_code", "registry"}
+    elif room == "runtime":
+        assert below <= RUNTIME | SCIENCE | BESIDE
     elif room in RUNNERS:
-        assert below <= RUNNERS | SCIENCE | BESIDE
+        assert below <= RUNNERS | RUNTIME | SCIENCE | BESIDE
 
 
 def test_science_is_free_of_the_engines():
@@ -57,22 +69,6 @@ def test_science_is_free_of_the_engines():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize("option", ["--version", "--help"])
-def test_the_command_line_answers_before_it_loads_anything_heavy(option):
-    code = (
-        "import sys\n"
-        "from robustray.cli import main\n"
-        "try:\n"
-        f"    main(['{option}'])\n"
-        "except SystemExit as end:\n"
-        "    assert not end.code\n"
-        "heavy = ('torch', 'ray', 'mlflow', 'matplotlib', 'scipy', 'numpy', 'pandas', 'boto3')\n"
-        "print('heavy:', [m for m in heavy if m in sys.modules])"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.splitlines()[-1] == "heavy: []"
 
 
 def test_workers_load_nothing_that_only_drivers_need():
@@ -93,7 +89,7 @@ def test_a_trial_in_a_worker_loads_nothing_that_only_drivers_need(tmp_path):
         "from functools import partial\n"
         "from ray import cloudpickle\n"
         "from robustray.sweeps.execution import execute_attempt\n"
-        "from robustray.sweeps.runner import _trainable\n"
+        "from robustray.runtime.trial_pool import _trainable\n"
         "open(sys.argv[1], 'wb').write(cloudpickle.dumps(_trainable(partial(execute_attempt, 1))))"
     )
     load = (

@@ -17,29 +17,22 @@ from robustray.evaluation.agenda import Agenda, Work, make_agenda, valid_records
 from robustray.evaluation.audit import refusal
 from robustray.evaluation.audits import read_audit
 from robustray.evaluation.merge import Merged, MergeError, merge
-from robustray.evaluation.pool import Pool
-from robustray.evaluation.progress import Progress
-from robustray.evaluation.queue import Call, UnitQueue
 from robustray.evaluation.task import Task, Unit
 from robustray.evaluation.units import LoadedUnit, UnitStore
-from robustray.evaluation.worker import Order, Place, Reply
+from robustray.evaluation.worker import Order, Worker
 from robustray.manifest import Resources
+from robustray.runtime.failures import Failure
+from robustray.runtime.lease import Lease
+from robustray.runtime.pool import Pool
+from robustray.runtime.progress import UnitProgress
+from robustray.runtime.replies import Place, Reply, UnitError, make_error
+from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import canonical_json
-from robustray.sweeps.lease import Lease
-from robustray.sweeps.queue import Failure
 
 _ROUNDS = 4
 # Units of one attack that fail, with none that works, until it is not the images: so many, and
 # this share of them all; where there are fewer, all.
 _SYSTEMATIC, _SYSTEMATIC_SHARE = 10, 0.1
-
-
-class UnitError(MachineError):
-    """A unit failed as often as its budget allows, through no fault of the user."""
-
-
-class ProgramError(RuntimeError):
-    """A worker met an error of the program; carries the worker's traceback."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +81,7 @@ class Driver:
         self._open = set(self._work)
         self._queue = UnitQueue([], Resources().retries)
         self._agenda = Agenda()
-        self._progress: Progress | None = None
+        self._progress: UnitProgress | None = None
         self.computed = 0
         self.failures: dict[str, str] = {}
         self._failed: dict[tuple[str, int], int] = Counter()
@@ -127,7 +120,9 @@ class Driver:
             self._prepare(resources, bundle, place.batch_size)
             try:
                 if not self._queue.finished:
-                    pool = Pool(place, size(self._queue.unfinished), resources, self._dispatch)
+                    pool = Pool(
+                        place, size(self._queue.unfinished), resources, self._dispatch, Worker
+                    )
                     if not pool.run(self._queue, self):
                         return False
             finally:
@@ -205,7 +200,9 @@ class Driver:
             fill=min((item.task.conditions.compute_shape for item in work), default=1),
             done=self._agenda.done,
         )
-        self._progress = Progress(len(nodes), sum(node.name in self._agenda.done for node in nodes))
+        self._progress = UnitProgress(
+            len(nodes), sum(node.name in self._agenda.done for node in nodes)
+        )
 
     def _dispatch(self, actor: Any, call: Call) -> ray.ObjectRef:
         """Send a call's units to an actor."""
@@ -247,7 +244,7 @@ class Driver:
 
     def _give_up(self, reply: Reply, kind: Failure) -> None:
         message = f"{self._named(reply.prefix)}: {reply.message}"
-        error = final_error(reply, kind, message)
+        error = make_error(reply, kind, message)
         item = self._agenda.audits.get(reply.prefix)
         if item is not None:
             return self._drop(item, message, error)
@@ -311,10 +308,3 @@ class Driver:
     def _say(self, text: str) -> None:
         if self._progress is not None:
             self._progress.say(text)
-
-
-def final_error(reply: Reply, kind: Failure, message: str) -> Exception:
-    """Return what to raise for a failure that is not tried again."""
-    if kind is not Failure.USER_ERROR:
-        return UnitError(f"{message} ({kind.value}, as often as its budget allows)")
-    return UserError(message) if reply.user else ProgramError(f"{message}\n{reply.traceback}")

@@ -24,19 +24,15 @@ from robustray.evaluation.outputs import (
 from robustray.evaluation.plan import Plan, describe_plan, make_plan, prepare
 from robustray.evaluation.record import result_document, summary_text, write_csv
 from robustray.evaluation.units import UnitStore
-from robustray.evaluation.workers import (
-    expected_on_gpu,
-    make_place,
-    on_gpu,
-    pick_resources,
-    pool_size,
-)
+from robustray.evaluation.workers import expected_on_gpu, on_gpu, pick_resources
+from robustray.files import write_atomically
 from robustray.manifest import Evaluation
-from robustray.reports.files import write_atomically
+from robustray.runtime import attempts
+from robustray.runtime.failures import classify
+from robustray.runtime.lease import Lease, LeaseLostError, lease
+from robustray.runtime.pool import make_place, pool_size
+from robustray.runtime.session import check_store, start_tracking
 from robustray.store import ObjectStore, canonical_json
-from robustray.sweeps import attempts
-from robustray.sweeps.lease import Lease, LeaseLostError, lease
-from robustray.sweeps.session import check_store, start_tracking
 from robustray.tracking import RunRecord, Uploader, ui_command
 from robustray.tracking.records import Status
 from robustray.user_code import import_from
@@ -180,7 +176,7 @@ class _Run:
         except LeaseLostError:
             raise
         except BaseException as error:
-            kind = attempts.classify(error).value if isinstance(error, Exception) else "stopped"
+            kind = classify(error).value if isinstance(error, Exception) else "stopped"
             self._end_session(kind, error)
             self._track("FAILED" if isinstance(error, Exception) else "KILLED")
             self._uploader.drain(min(10, self._patience_s))

@@ -30,9 +30,14 @@ from robustray.evaluation.study_setting import (
 from robustray.evaluation.suites import suite_text
 from robustray.evaluation.task import Conditions, Task
 from robustray.evaluation.units import UnitStore
-from robustray.evaluation.workers import make_place, on_gpu, pick_resources, pool_size
+from robustray.evaluation.workers import on_gpu, pick_resources
 from robustray.manifest import Evaluation
 from robustray.models import Profile
+from robustray.runtime import attempts
+from robustray.runtime.failures import classify
+from robustray.runtime.lease import Lease, LeaseLostError, lease
+from robustray.runtime.pool import make_place, pool_size
+from robustray.runtime.session import check_store, start_tracking
 from robustray.store import (
     NotFoundError,
     ObjectStore,
@@ -40,11 +45,9 @@ from robustray.store import (
     read_sealed,
     seal,
 )
-from robustray.sweeps import Study, Trial, attempts, make_plan, publish
-from robustray.sweeps.lease import Lease, LeaseLostError, lease
+from robustray.sweeps import Study, Trial, make_plan, publish
 from robustray.sweeps.records import finished_trials, read_trial, study_run, trial_run
 from robustray.sweeps.report import Published
-from robustray.sweeps.session import check_store, start_tracking
 from robustray.tracking import RunRecord, Uploader, ui_command
 
 
@@ -173,7 +176,7 @@ class _Run:
         except LeaseLostError:
             raise
         except BaseException as error:
-            kind = attempts.classify(error).value if isinstance(error, Exception) else "stopped"
+            kind = classify(error).value if isinstance(error, Exception) else "stopped"
             attempts.conclude(self._store, self._prefix, self._session, kind, error)
             raise
         outcome = "finished" if whole else "interrupted"

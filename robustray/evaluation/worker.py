@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,55 +19,22 @@ from robustray.evaluation.audits import make_audit
 from robustray.evaluation.compute import Part, compute
 from robustray.evaluation.images import facts_of, load_images
 from robustray.evaluation.networks import try_network
-from robustray.evaluation.provenance import environment
 from robustray.evaluation.subjects import load_subject
 from robustray.evaluation.task import Subject, Task, Unit
 from robustray.evaluation.units import Outcome, UnitStore
+from robustray.runtime.attempts import environment
+from robustray.runtime.replies import FINISHED, STALE, Place, Reply, reply_to_failure
 from robustray.store import NotFoundError, open_store
 from robustray.user_code import import_from
-
-FINISHED, STALE = "finished", "stale"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a worker finds things, and what it may use."""
-
-    store_uri: str
-    data_root: str | None
-    import_paths: tuple[str, ...]
-    cpus: float
-    gpus: float
-    batch_size: int
 
 
 @dataclass(frozen=True)
 class Order:
-    """One unit to be computed, after which unit, and the how-manieth attempt it is."""
+    """One unit to be computed, after which unit, and which attempt at it this is."""
 
     unit: Unit
     before: Unit | None
     attempt: int
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What became of an order.
-
-    ``outcome`` is "finished", "stale" (the unit before is not there as its record says), or the
-    kind of a failure (`robustray.sweeps.Failure`); then ``user`` tells whether the message is
-    meant for a user. ``counts`` are those of the committed record, and ``next_examples`` how many
-    images the next attack has to work on.
-    """
-
-    prefix: str
-    outcome: str
-    next_examples: int = 0
-    counts: Mapping[str, int] | None = None
-    seconds: float = 0.0
-    message: str = ""
-    traceback: str = ""
-    user: bool = False
 
 
 class Worker:
@@ -94,7 +60,7 @@ class Worker:
         try:
             return self._attack(task, orders)
         except Exception as error:
-            return [failure(order.unit.prefix, error) for order in orders]
+            return [reply_to_failure(order.unit.prefix, error) for order in orders]
 
     def _attack(self, task: Task, orders: Sequence[Order]) -> list[Reply]:
         started = time.time()
@@ -143,7 +109,7 @@ class Worker:
             self._try(model, device, task)
             make_audit(store, task, images, model)
         except Exception as error:
-            return [failure(name, error)]
+            return [reply_to_failure(name, error)]
         return [Reply(name, FINISHED, seconds=time.time() - started)]
 
     def _load(self, subject: Subject) -> tuple[nn.Module, torch.device]:
@@ -163,17 +129,6 @@ class Worker:
         shape, facts = task.conditions.compute_shape, facts_of(task.data, self._place.data_root)
         try_network(model, facts, str(task.data.name), device, shape)
         self._tried = True
-
-
-def failure(prefix: str, error: BaseException) -> Reply:
-    """Return the reply that tells of an exception; ``user``: its message is enough."""
-    from robustray.sweeps.attempts import classify, one_line  # Ray Tune and more: seconds
-
-    kind = classify(error).value
-    user = kind == "user_error" and isinstance(error, UserError | ValueError)
-    message = str(error) if user else one_line(error)
-    trace = "".join(traceback.format_exception(error))
-    return Reply(prefix, kind, message=message, traceback=trace, user=user)
 
 
 def _part(order: Order, images: Split, task: Task, units: UnitStore) -> tuple[Part, str | None]:
@@ -206,5 +161,5 @@ def _provenance(
         "ended_ms": int(ended * 1000),
         "seconds": seconds,
         "units_together": together,
-        "environment": environment(device),
+        "environment": {**environment(device), "tf32": False},  # as attacks compute
     }

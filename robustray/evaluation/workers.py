@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
 from robustray.cluster import find_room, read_capacity
-from robustray.data import data_root
-from robustray.evaluation.worker import Place
 from robustray.manifest import Resources
+from robustray.runtime.session import check_shared
 from robustray.store import ObjectStore
-from robustray.sweeps.session import check_shared
 
 NO_GPU = (
     "this evaluation asks for GPUs and there is none, neither here nor on a cluster. "
@@ -37,30 +34,6 @@ def pick_resources(
     check_shared(store, read_capacity(), say)
     cpus_do = assume_yes or "gpus" not in resources.model_fields_set
     return find_room(resources, say, cpus_do=cpus_do, work="attacking", no_gpu=NO_GPU)
-
-
-def pool_size(resources: Resources) -> Callable[[int], int]:
-    """Return the number of workers for a number of units: what fits on the live nodes.
-
-    ``max_concurrent`` is taken instead where it is given; so an autoscaler can be asked for more.
-    """
-    fitting = resources.max_concurrent or max(1, read_capacity().slots(resources))
-    return lambda units: max(1, min(fitting, units))
-
-
-def make_place(
-    store: ObjectStore, root: str | None, resources: Resources, batch_size: int
-) -> Place:
-    """Return what workers are told of their place."""
-    folder = data_root(Path(root) if root else None).resolve()  # workers run elsewhere
-    return Place(
-        store_uri=store.uri,
-        data_root=str(folder),
-        import_paths=(str(Path.cwd()),),
-        cpus=resources.cpus,
-        gpus=resources.gpus,
-        batch_size=batch_size,
-    )
 
 
 def on_gpu(resources: Resources) -> bool:

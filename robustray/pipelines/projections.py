@@ -30,15 +30,14 @@ from robustray.alignment.player import copied_weights
 from robustray.alignment.projection import project
 from robustray.cluster import pick_device
 from robustray.errors import CorruptObjectError
-from robustray.evaluation.driver import final_error
-from robustray.evaluation.pool import Pool
-from robustray.evaluation.queue import Call, UnitQueue
-from robustray.evaluation.ready import Node
-from robustray.evaluation.worker import FINISHED, Place, Reply, failure
-from robustray.evaluation.workers import make_place, pool_size
 from robustray.manifest import Resources
 from robustray.manifest.alignment import Projection
 from robustray.pipelines.projection_units import commit_payload, committed_units, read_payload
+from robustray.runtime.failures import Failure
+from robustray.runtime.pool import Pool, make_place, pool_size
+from robustray.runtime.ready import Node
+from robustray.runtime.replies import FINISHED, Place, Reply, make_error, reply_to_failure
+from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import (
     ObjectStore,
     canonical_json,
@@ -46,7 +45,6 @@ from robustray.store import (
     open_store,
     sha256_bytes,
 )
-from robustray.sweeps.queue import Failure
 
 _SYSTEMATIC = 3  # units that fail, with none that works: it is not the images
 
@@ -182,7 +180,7 @@ def compute_projections(
 
     size = pool_size(resources)(len(names) - len(there))
     place = make_place(store, None, resources, plan.setting.compute_shape)
-    pool = Pool(place, size, resources, dispatch, worker=ProjectionWorker)
+    pool = Pool(place, size, resources, dispatch, ProjectionWorker)
     listener = _Listener(len(there), len(names), on_unit)
     whole = pool.run(queue, listener)
     listener.check()
@@ -252,7 +250,7 @@ class ProjectionWorker:
             )
             _commit(store, setting, unit, x_NCHW, {"x_prime": nearest_NCHW, "z": z_NZ})
         except Exception as error:
-            return [failure(unit.prefix, error)]
+            return [reply_to_failure(unit.prefix, error)]
         return [Reply(unit.prefix, FINISHED, seconds=time.time() - started)]
 
     def _generator(self, setting: Setting, store: ObjectStore) -> ConditionalGenerator:
@@ -268,7 +266,7 @@ class ProjectionWorker:
 
 
 class _Listener:
-    """Follows `robustray.evaluation.pool.Listener`."""
+    """Follows `robustray.runtime.pool.Listener`."""
 
     def __init__(self, done: int, total: int, on_unit: Callable[[int, int], None]) -> None:
         self._done, self._total, self._on_unit = done, total, on_unit
@@ -290,7 +288,7 @@ class _Listener:
         if wait is not None:
             return
         words = f"projection: {reply.message}"
-        self._failed.append(final_error(reply, kind, words))
+        self._failed.append(make_error(reply, kind, words))
         if kind is Failure.STORAGE or (not self._fresh and len(self._failed) >= _SYSTEMATIC):
             raise self._failed[0]
 

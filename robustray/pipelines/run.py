@@ -17,22 +17,23 @@ from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
 from robustray.cluster import connect, find_room, read_capacity
 from robustray.data import data_root
 from robustray.errors import CorruptObjectError, MachineError
+from robustray.files import write_atomically
 from robustray.manifest import Manifest, dump_manifest, study_id
 from robustray.pipelines.tracked import job_run
 from robustray.pipelines.work import Context, Job, Product, attempt_job, read_file, read_result
-from robustray.reports.files import write_atomically
+from robustray.runtime import attempts
+from robustray.runtime.failures import Failure, one_line
+from robustray.runtime.lease import Lease, LeaseLostError, lease
+from robustray.runtime.progress import Progress
+from robustray.runtime.queue import TrialQueue
+from robustray.runtime.session import check_shared, check_store, start_tracking
+from robustray.runtime.signals import stopping_politely
 from robustray.store import (
     CheckpointStore,
     NotFoundError,
     ObjectStore,
     canonical_json,
 )
-from robustray.sweeps import attempts
-from robustray.sweeps.lease import Lease, LeaseLostError, lease
-from robustray.sweeps.progress import Telling
-from robustray.sweeps.queue import Failure, TrialQueue
-from robustray.sweeps.session import check_shared, check_store, start_tracking
-from robustray.sweeps.signals import stopping_politely
 from robustray.tracking import Uploader, ui_command
 from robustray.tracking.records import Status
 
@@ -160,7 +161,7 @@ class _Driver:
         self._checkpoints = CheckpointStore(store, job.prefix, Path(tempfile.gettempdir()))
         self._seen = max(self._checkpoints.steps(), default=0)
         self._queue = TrialQueue([(job.prefix, 1.0)], job.resources.retries)
-        self._bar = Telling(steps, self._seen, "step", None, _HEARTBEAT_S)
+        self._bar = Progress(steps, self._seen, "step", None, _HEARTBEAT_S)
         self._failure = ""
 
     def run(self, report_root: Path) -> Outcome:
@@ -229,9 +230,9 @@ class _Driver:
         try:
             outcome, message = ray.get(reference)
         except OutOfMemoryError as error:
-            outcome, message = Failure.OUT_OF_MEMORY.value, attempts.one_line(error)
+            outcome, message = Failure.OUT_OF_MEMORY.value, one_line(error)
         except RayError as error:
-            outcome, message = Failure.PREEMPTION.value, attempts.one_line(error)
+            outcome, message = Failure.PREEMPTION.value, one_line(error)
         if outcome != "finished" and attempts.was_preempted(self._store, self._job.prefix):
             self._queue.give_back(self._job.prefix)
             return self._bar.say("the worker was asked to go and kept what it had; starting again")

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from robustray.files import write_atomically
 from robustray.manifest import ModelConfig, Recipe, Sweep
 from robustray.models.scaling import split
 from robustray.reports import TrialRow, kendall, render, scale_figure
-from robustray.reports.files import write_atomically
 from robustray.reports.html import Picture
 from robustray.reports.paper import (
     Line,
@@ -31,12 +31,12 @@ from robustray.reports.published import (
 )
 from robustray.reports.rows import Axis, judged
 from robustray.reports.text import correlation_words
+from robustray.runtime.session import start_tracking
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study
 from robustray.sweeps.plan import make_plan
 from robustray.sweeps.records import TrialState, read_trials, trial_row
 from robustray.sweeps.report import grid_kind
-from robustray.sweeps.session import start_tracking
 from robustray.tracking import RunRecord
 
 NAME = "robust_resnets"

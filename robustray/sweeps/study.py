@@ -14,17 +14,20 @@ from robustray.cluster import Capacity, connect, find_room, read_capacity
 from robustray.data import data_root
 from robustray.errors import MachineError
 from robustray.manifest import Resources, Sweep
+from robustray.runtime import attempts
+from robustray.runtime.failures import Failure
+from robustray.runtime.lease import Lease, LeaseLostError, lease
+from robustray.runtime.progress import TrialProgress
+from robustray.runtime.queue import TrialQueue
+from robustray.runtime.session import check_shared, check_store, start_tracking
+from robustray.runtime.trial_pool import run_queue
 from robustray.store import ObjectStore
 from robustray.store.staged_data import load_staged_dataset
-from robustray.sweeps import attempts
 from robustray.sweeps.execution import execute_attempt
 from robustray.sweeps.grid import Study
 from robustray.sweeps.halving import Halving, stop_words
-from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.mending import mend_study
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
-from robustray.sweeps.progress import Progress
-from robustray.sweeps.queue import Failure, TrialQueue
 from robustray.sweeps.records import (
     TrialReader,
     committed_epochs,
@@ -34,8 +37,6 @@ from robustray.sweeps.records import (
     trial_run,
 )
 from robustray.sweeps.report import Published, publish
-from robustray.sweeps.runner import run_queue
-from robustray.sweeps.session import check_shared, check_store, start_tracking
 from robustray.sweeps.throughput import load_throughputs
 from robustray.tracking import RunRecord, Uploader, ui_command
 from robustray.tracking.records import Status
@@ -143,7 +144,7 @@ class _Driver:
         self._interrupted = False
         self._begun = set(self._epochs) - self._done - self._stopped
         total = study.manifest.recipe.epochs
-        self._progress = Progress(
+        self._progress = TrialProgress(
             len(study.trials),
             total * len(study.trials),
             len(self._done),

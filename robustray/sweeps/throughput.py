@@ -22,8 +22,8 @@ from robustray.data import Dataset, Split, describe
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Recipe, Sweep
 from robustray.models import Profile
+from robustray.runtime.attempts import device_name
 from robustray.store import NotFoundError, ObjectStore, read_sealed, seal
-from robustray.sweeps.attempts import device_name
 from robustray.sweeps.grid import Study, Trial, build_model
 from robustray.training import fit, recipe_passes
 

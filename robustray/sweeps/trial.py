@@ -29,6 +29,8 @@ from robustray.data import Dataset, data_root, describe
 from robustray.errors import CorruptObjectError
 from robustray.manifest import DataConfig, pin_code
 from robustray.random import derive_seed
+from robustray.runtime import attempts
+from robustray.runtime.failures import classify, is_store_away, one_line
 from robustray.store import (
     CheckpointStore,
     NotFoundError,
@@ -39,7 +41,6 @@ from robustray.store import (
 )
 from robustray.store.sealed import Document
 from robustray.store.staged_data import load_staged_dataset
-from robustray.sweeps import attempts
 from robustray.sweeps.checkpointing import (
     commit_epoch,
     keep_partial,
@@ -119,9 +120,9 @@ def _attempted(job: TrialJob, report: Report, work: Work, world: World) -> dict[
         attempts.conclude(store, job.prefix, attempt, attempts.PREEMPTED, error)
         return _outcome(job, attempts.PREEMPTED, str(error))
     except Exception as error:
-        kind = attempts.classify(error)
+        kind = classify(error)
         _conclude_quietly(store, job, attempt, kind.value, error)
-        return _outcome(job, kind.value, attempts.one_line(error))
+        return _outcome(job, kind.value, one_line(error))
     return _outcome(job, "finished")
 
 
@@ -268,7 +269,7 @@ def _conclude_quietly(
     error: BaseException,
 ) -> None:
     """Keep the failure's story where the store allows it; the outcome is reported anyway."""
-    if store is None or attempts.is_store_away(error):
+    if store is None or is_store_away(error):
         return
     with contextlib.suppress(Exception):
         attempt = attempt or attempts.register(store, job.prefix, torch.device("cpu"))

@@ -262,7 +262,7 @@ def test_verdicts_are_those_of_the_reference(shared_data, name, norm, eps, chang
 )
 def test_verdicts_are_those_of_the_reference_at_full_budget(shared_data, network, name, norm, eps):
     # Up to 900 steps amplify any rounding error.
-    compare_with_reference(shared_data, network, name, norm, eps, 16, 100, n_restarts=1)
+    compare_with_reference(shared_data, network, name, norm, eps, 10, 100, n_restarts=1)
 
 
 def test_upstream_draws_are_its_own():

@@ -217,7 +217,7 @@ def test_verdicts_are_those_of_the_reference(shared_data, norm, eps, queries):
     ],
 )
 def test_verdicts_are_those_of_the_reference_at_full_budget(shared_data, network, norm, eps):
-    compare_with_reference(shared_data, network, norm, eps, 20, 5000)
+    compare_with_reference(shared_data, network, norm, eps, 12, 5000)
 
 
 def compare_with_reference(shared_data, network, norm, eps, count, queries):

@@ -77,6 +77,7 @@ def test_a_killed_worker_costs_an_epoch_at_most(calm, tmp_path, victim):
     assert place.survivors() == []
 
 
+@pytest.mark.long
 def test_one_worker_goes_on_where_two_were(calm, tmp_path):
     place = Place(tmp_path, on_two_workers())
     with started(place) as process:
@@ -91,6 +92,7 @@ def test_one_worker_goes_on_where_two_were(calm, tmp_path):
     assert found["metrics"] == pytest.approx(wanted["metrics"], abs=0.15), "order of sums"
 
 
+@pytest.mark.long
 def test_a_mistake_of_the_user_is_told_once(tmp_path):
     place = Place(tmp_path, on_two_workers(optimizer={"lr": 1e12}, grad_clip=None))
     assert place.run() == 1, place.log

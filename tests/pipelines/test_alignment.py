@@ -20,9 +20,9 @@ from robustray.pipelines.alignment import align
 from robustray.pipelines.alignment_commands import check_references, steps_of
 from robustray.pipelines.alignment_files import find_run
 from robustray.pipelines.run import run_job
+from robustray.runtime.attempts import list_attempts
 from robustray.store import CheckpointStore, LocalStore
 from robustray.sweeps import run_study
-from robustray.sweeps.attempts import list_attempts
 from tests.sweeps.support import wait_for
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("local_ray")]

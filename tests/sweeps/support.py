@@ -37,7 +37,7 @@ recipe:
   batch_size: 50
   augmentation: {crop_padding: 0, flip: false}
   selection: {start: 0.0, attack: pgd-10}
-data: {name: digits, validation: 60, train_limit: 560, test_limit: 60}
+data: {name: digits, validation: 60, train_limit: 320, test_limit: 60}
 evaluation: {attacks: [fgsm, pgd-20]}
 resources: {gpus: 0, cpus: 1, max_concurrent: 1, retries: {backoff_seconds: 0.2}}
 """

@@ -46,7 +46,7 @@ class ReadyUnits:
     Parameters
     ----------
     bundle, slots, fill : int
-        As in `robustray.evaluation.queue.UnitQueue`.
+        As in `robustray.runtime.unit_queue.UnitQueue`.
     """
 
     def __init__(self, *, bundle: int, slots: int, fill: int) -> None:

@@ -8,25 +8,16 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 
 from robustray.manifest import Retries
-
-
-class Failure(StrEnum):
-    """Kinds of failure; each has its own budget (`robustray.manifest.Retries`)."""
-
-    PREEMPTION = "preemption"
-    OUT_OF_MEMORY = "out_of_memory"
-    STORAGE = "storage"
-    USER_ERROR = "user_error"
+from robustray.runtime.failures import Budget, Failure
 
 
 @dataclass
 class _Entry:
     cost: float
-    failures: dict[Failure, int] = field(default_factory=dict)
+    budget: Budget
 
 
 class TrialQueue:
@@ -41,8 +32,7 @@ class TrialQueue:
     """
 
     def __init__(self, costs: Iterable[tuple[str, float]], retries: Retries) -> None:
-        self._retries = retries
-        self._entries = {name: _Entry(cost) for name, cost in costs}
+        self._entries = {name: _Entry(cost, Budget(retries)) for name, cost in costs}
         self._ready = [(-entry.cost, name) for name, entry in self._entries.items()]
         heapq.heapify(self._ready)
         self._waiting: list[tuple[float, str]] = []
@@ -81,14 +71,10 @@ class TrialQueue:
             Seconds until it may start again, or None when its budget is spent.
         """
         self._running.remove(name)
-        failures = self._entries[name].failures
-        earlier = failures.get(kind, 0)
-        failures[kind] = earlier + 1
-        if earlier >= getattr(self._retries, kind.value):
+        wait = self._entries[name].budget.charge(kind)
+        if wait is None:
             self.given_up[name] = kind
             return None
-        longest = self._retries.backoff_limit_seconds
-        wait = min(self._retries.backoff_seconds * 2 ** min(earlier, 60), longest)
         heapq.heappush(self._waiting, (now + wait, name))
         return wait
 
@@ -99,7 +85,7 @@ class TrialQueue:
 
     def progress(self, name: str) -> None:
         """Give a trial its whole budget back: the last attempt got further than those before."""
-        self._entries[name].failures.clear()
+        self._entries[name].budget.restore()
 
     @property
     def unfinished(self) -> int:

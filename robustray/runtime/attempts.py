@@ -16,18 +16,17 @@ from typing import Any
 
 import torch
 
-from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError, UserError
-from robustray.faults import causes, find_fault
+from robustray.errors import CorruptObjectError
 from robustray.redaction import redact
-from robustray.store import NotFoundError, ObjectStore, read_sealed, seal
-from robustray.sweeps.queue import Failure
+from robustray.runtime.failures import one_line
+from robustray.store import ObjectStore, read_sealed, seal
 
-logger = logging.getLogger("robustray.sweeps")
+logger = logging.getLogger("robustray.runtime")
 
 # The outcome of an attempt that was asked to go and kept what it had: no failure.
 PREEMPTED = "preempted"
 
-_PACKAGES = ("robustray", "torch", "ray", "numpy", "mlflow")
+_PACKAGES = ("robustray", "torch", "ray", "numpy", "mlflow", "pyarrow", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -108,29 +107,6 @@ def last_attempt(store: ObjectStore, prefix: str) -> Attempt | None:
     return _read(store, keys[-1]) if keys else None
 
 
-def classify(error: BaseException) -> Failure:
-    """Tell the kind of a failure from its exception, and from what that came from."""
-    carried = getattr(error, "cause", None)
-    if isinstance(carried, Exception):  # by Ray, from another process
-        return classify(carried)
-    if isinstance(error, StoreUnavailableError | CorruptObjectError | NotFoundError):
-        return Failure.STORAGE
-    if (fault := find_fault(error)) is not None:
-        return Failure(fault.kind)
-    if isinstance(error, UserError):
-        return Failure.USER_ERROR
-    behind = list(causes(error))
-    if any(isinstance(one, StoreUnavailableError | CorruptObjectError) for one in behind):
-        return Failure.STORAGE
-    is_machine = any(isinstance(one, MachineError) for one in behind)
-    return Failure.PREEMPTION if is_machine else Failure.USER_ERROR
-
-
-def is_store_away(error: BaseException) -> bool:
-    """Tell whether an error came from a store that does not answer, which can keep no story."""
-    return any(isinstance(one, StoreUnavailableError) for one in causes(error))
-
-
 def environment(device: torch.device) -> dict[str, Any]:
     """Return what may explain a difference between two runs: host, device, threads, versions."""
     return {
@@ -172,13 +148,6 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def one_line(error: BaseException) -> str:
-    """Return an exception as one short line for tables; a machine's fault with its remedy."""
-    text = redact(f"{type(error).__name__}: {' '.join(str(error).split())}")[:500]
-    fault = find_fault(error)
-    return f"{text}; {fault.remedy}" if fault and fault.kind != "preemption" else text
 
 
 def _key(prefix: str, number: int) -> str:

@@ -1,4 +1,4 @@
-"""Telling a person how a sweep goes: a bar on a terminal, plain lines in a job's log."""
+"""Showing how work goes: a bar on a terminal, plain lines in a job's log."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from robustray.sweeps.queue import Failure
+from robustray.runtime.failures import Failure
 
 
-class Telling:
+class Progress:
     """A bar on a terminal; elsewhere lines with the time, and one now and then if nothing is said.
 
     Parameters
@@ -60,7 +60,7 @@ class Telling:
         return time.monotonic() - self._spoke > self._heartbeat_s
 
 
-class Progress(Telling):
+class TrialProgress(Progress):
     """Counts epochs over all trials.
 
     Parameters
@@ -144,3 +144,64 @@ class Progress(Telling):
         if trained == 0:
             return ""
         return f", about {elapsed * (self._epochs - self._done) / trained / 60:.0f} min left"
+
+
+class UnitProgress(Progress):
+    """Counts units, and what they cost.
+
+    Parameters
+    ----------
+    units, done : int
+        Number of units, and of those that earlier runs have committed.
+    stream : text stream, optional
+        Where to write (standard error by default).
+    heartbeat_s : float
+        Seconds between plain lines when nothing else is said.
+    """
+
+    def __init__(
+        self, units: int, done: int = 0, stream: TextIO | None = None, heartbeat_s: float = 15.0
+    ) -> None:
+        super().__init__(units, done, "unit", stream, heartbeat_s)
+        self._units, self._done = units, done
+        self._examples = self._passes = 0
+
+    def unit(self, examples: int, passes: int) -> None:
+        """Count one more unit: images it worked on, forward and backward passes it took."""
+        self._done += 1
+        self._examples += examples
+        self._passes += passes
+        if self._bar is not None:
+            self._bar.update()
+
+    def redo(self) -> None:
+        """Count a unit that turned out to be damaged."""
+        self._done -= 1
+        if self._bar is not None:
+            self._bar.update(-1)
+
+    def heartbeat(self, workers: int, seconds_left: float | None) -> None:
+        """Say something if nothing was said for a while."""
+        words = self._words(workers, seconds_left)
+        if self._bar is not None:
+            self._bar.set_postfix_str(words)
+        elif self.silent:
+            self.say(f"{self._done}/{self._units} units, {words}")
+
+    def _words(self, workers: int, seconds_left: float | None) -> str:
+        elapsed = time.monotonic() - self._started
+        words = [f"{workers} workers" if workers else "waiting for a free node"]
+        if self._passes:
+            words.append(f"{self._examples:,} images attacked")
+            words.append(f"{self._passes / elapsed:,.0f} passes/s")
+        if seconds_left is not None:
+            words.append(f"about {describe_duration(seconds_left)} left")
+        return ", ".join(words)
+
+
+def describe_duration(seconds: float) -> str:
+    """Return a time in the unit that suits it."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"

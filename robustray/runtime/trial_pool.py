@@ -25,10 +25,11 @@ from ray.tune.trainable.function_trainable import wrap_function
 from robustray.cluster import preemption
 from robustray.errors import MachineError
 from robustray.manifest import Resources
-from robustray.sweeps.attempts import PREEMPTED, classify, one_line
-from robustray.sweeps.judging import Judge, JudgedScheduler
-from robustray.sweeps.queue import Failure, TrialQueue
-from robustray.sweeps.signals import stopping_politely
+from robustray.runtime.attempts import PREEMPTED
+from robustray.runtime.failures import Failure, classify, one_line
+from robustray.runtime.judging import Judge, JudgedScheduler
+from robustray.runtime.queue import TrialQueue
+from robustray.runtime.signals import stopping_politely
 
 _LAUNCHER_BYTES = 400 * 2**20  # a process with torch and Ray, without work of its own
 

@@ -12,17 +12,21 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
+from robustray.cluster import read_capacity
+from robustray.data import data_root
 from robustray.errors import MachineError
-from robustray.evaluation.queue import Call, UnitQueue
-from robustray.evaluation.worker import FINISHED, STALE, Place, Reply, Worker, failure
 from robustray.manifest import Resources
-from robustray.sweeps.queue import Failure
-from robustray.sweeps.signals import stopping_politely
+from robustray.runtime.failures import Failure
+from robustray.runtime.replies import FINISHED, STALE, Place, Reply, reply_to_failure
+from robustray.runtime.signals import stopping_politely
+from robustray.runtime.unit_queue import Call, UnitQueue
+from robustray.store import ObjectStore
 
 _TICK_S = 0.5
 _DEADLY = 3  # units may each cost their whole budget of workers; more losses in a row are no units'
@@ -45,7 +49,7 @@ class Listener(Protocol):
 
 
 @dataclass
-class _Seat:
+class _Slot:
     """One actor, and what it is doing."""
 
     actor: Any
@@ -78,15 +82,15 @@ class Pool:
         size: int,
         resources: Resources,
         dispatch: Callable[[Any, Call], ray.ObjectRef],
-        worker: type = Worker,
+        worker: type,
     ) -> None:
         self._place, self._size, self._resources = place, size, resources
         self._dispatch = dispatch
         self._actor_class: Any = ray.remote(
             num_cpus=place.cpus, num_gpus=place.gpus, max_restarts=0, max_task_retries=0
         )(worker)
-        self._seats: dict[ray.ObjectRef, _Seat] = {}
-        self._idle: list[_Seat] = []
+        self._busy: dict[ray.ObjectRef, _Slot] = {}
+        self._idle: list[_Slot] = []
         self._losses = 0
         self._alone_since = time.monotonic()
 
@@ -108,7 +112,7 @@ class Pool:
         try:
             with stopping_politely(stop):
                 while not queue.finished and not stop.is_set():
-                    self._seat_actors(queue)
+                    self._start_actors(queue)
                     self._hand_out(queue)
                     self._listen(queue, listener)
                     listener.tick(self._workers)
@@ -118,65 +122,65 @@ class Pool:
 
     def close(self) -> None:
         """End all actors, whatever they are doing."""
-        for seat in (*self._seats.values(), *self._idle):
+        for slot in (*self._busy.values(), *self._idle):
             with suppress(RayError):
-                ray.kill(seat.actor)
-        self._seats.clear()
+                ray.kill(slot.actor)
+        self._busy.clear()
         self._idle.clear()
 
     @property
     def _workers(self) -> int:
-        return sum(seat.here for seat in (*self._seats.values(), *self._idle))
+        return sum(slot.here for slot in (*self._busy.values(), *self._idle))
 
-    def _seat_actors(self, queue: UnitQueue) -> None:
+    def _start_actors(self, queue: UnitQueue) -> None:
         """Start actors where some are missing."""
-        there = len(self._seats) + len(self._idle)
+        there = len(self._busy) + len(self._idle)
         for _ in range(min(self._size, queue.unfinished) - there):
             actor = self._actor_class.remote(self._place)
-            self._seats[actor.hello.remote()] = _Seat(actor)
+            self._busy[actor.hello.remote()] = _Slot(actor)
 
     def _hand_out(self, queue: UnitQueue) -> None:
         """Give every idle actor something to do, as long as there is something."""
         now, still_idle = time.monotonic(), []
-        for seat in self._idle:
-            call = queue.pop(now, group=seat.group, workers=max(self._workers, 1))
+        for slot in self._idle:
+            call = queue.pop(now, group=slot.group, workers=max(self._workers, 1))
             call = call or queue.straggler(now)
             if call is None:
-                still_idle.append(seat)
+                still_idle.append(slot)
                 continue
-            seat.call, seat.group = call, queue.node(call.names[0]).group
-            self._seats[self._dispatch(seat.actor, call)] = seat
+            slot.call, slot.group = call, queue.node(call.names[0]).group
+            self._busy[self._dispatch(slot.actor, call)] = slot
         self._idle = still_idle
 
     def _listen(self, queue: UnitQueue, listener: Listener) -> None:
         """Wait for an answer, and deal with it."""
-        if not self._seats:
+        if not self._busy:
             time.sleep(_TICK_S / 5)
             return
-        ready, _ = ray.wait(list(self._seats), timeout=_TICK_S)
+        ready, _ = ray.wait(list(self._busy), timeout=_TICK_S)
         for reference in ready:
-            seat = self._seats.pop(reference)
+            slot = self._busy.pop(reference)
             try:
                 answer = ray.get(reference)
             except RayTaskError as error:
-                self._settle(queue, listener, seat, _all_failed(seat, error.cause or error))
+                self._settle(queue, listener, slot, _all_failed(slot, error.cause or error))
             except RayError as error:
-                self._lost(queue, listener, seat, error)
+                self._lost(queue, listener, slot, error)
                 continue
             else:
                 self._losses = 0
-                if seat.call is None:
-                    seat.here = True
+                if slot.call is None:
+                    slot.here = True
                 else:
-                    self._settle(queue, listener, seat, answer)
-            self._idle.append(seat)
+                    self._settle(queue, listener, slot, answer)
+            self._idle.append(slot)
         self._check_patience()
 
     def _settle(
-        self, queue: UnitQueue, listener: Listener, seat: _Seat, replies: Sequence[Reply]
+        self, queue: UnitQueue, listener: Listener, slot: _Slot, replies: Sequence[Reply]
     ) -> None:
         """Enter what an actor has answered."""
-        call, seat.call = seat.call, None
+        call, slot.call = slot.call, None
         if call is None:
             return
         queue.end(call)
@@ -192,17 +196,17 @@ class Pool:
                     continue  # its own failure is told when it fails by itself
                 listener.failed(reply, kind, queue.fail(reply.prefix, kind, time.monotonic()))
 
-    def _lost(self, queue: UnitQueue, listener: Listener, seat: _Seat, error: RayError) -> None:
-        """Enter that an actor is gone; another one takes its seat."""
+    def _lost(self, queue: UnitQueue, listener: Listener, slot: _Slot, error: RayError) -> None:
+        """Enter that an actor is gone; another one takes its place."""
         out_of_memory = isinstance(error, OutOfMemoryError) or "out of memory" in str(error).lower()
         kind = Failure.OUT_OF_MEMORY if out_of_memory else Failure.PREEMPTION
         with suppress(RayError):
-            ray.kill(seat.actor)
-        if seat.call is not None:
+            ray.kill(slot.actor)
+        if slot.call is not None:
             words = "its worker was lost" if isinstance(error, RayActorError) else str(error)
-            replies = [Reply(name, kind.value, message=words) for name in seat.call.names]
+            replies = [Reply(name, kind.value, message=words) for name in slot.call.names]
             given_up = len(queue.given_up)
-            self._settle(queue, listener, seat, replies)
+            self._settle(queue, listener, slot, replies)
             if len(queue.given_up) > given_up:  # that was to blame, and comes no more
                 self._losses = 0
                 return
@@ -221,5 +225,29 @@ class Pool:
             )
 
 
-def _all_failed(seat: _Seat, error: BaseException) -> list[Reply]:
-    return [failure(name, error) for name in seat.call.names] if seat.call else []
+def _all_failed(slot: _Slot, error: BaseException) -> list[Reply]:
+    return [reply_to_failure(name, error) for name in slot.call.names] if slot.call else []
+
+
+def pool_size(resources: Resources) -> Callable[[int], int]:
+    """Return the number of workers for a number of units: what fits on the live nodes.
+
+    ``max_concurrent`` is taken instead where it is given; so an autoscaler can be asked for more.
+    """
+    fitting = resources.max_concurrent or max(1, read_capacity().slots(resources))
+    return lambda units: max(1, min(fitting, units))
+
+
+def make_place(
+    store: ObjectStore, root: str | None, resources: Resources, batch_size: int
+) -> Place:
+    """Return what workers are told of their place."""
+    folder = data_root(Path(root) if root else None).resolve()  # workers run elsewhere
+    return Place(
+        store_uri=store.uri,
+        data_root=str(folder),
+        import_paths=(str(Path.cwd()),),
+        cpus=resources.cpus,
+        gpus=resources.gpus,
+        batch_size=batch_size,
+    )

@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from statistics import median
 
-from robustray.evaluation.ready import Node, ReadyUnits
 from robustray.manifest import Retries
-from robustray.sweeps.queue import Failure
+from robustray.runtime.failures import Budget, Failure
+from robustray.runtime.ready import Node, ReadyUnits
 
 # A call is slow when it takes this many times what it should, and at least so many seconds.
 _SLOW_FACTOR, _SLOW_SECONDS, _UNKNOWN_SECONDS = 1.5, 2.0, 30.0
@@ -34,6 +34,7 @@ class Call:
 class _State:
     node: Node
     missing: set[str]
+    budget: Budget
     followers: list[str] = field(default_factory=list)
     remaining: float = 0.0
     attempts: int = 0
@@ -41,7 +42,6 @@ class _State:
     done: bool = False
     redone: int = 0
     alone: bool = False
-    failures: dict[Failure, int] = field(default_factory=dict)
 
 
 class UnitQueue:
@@ -74,7 +74,7 @@ class UnitQueue:
         done: Collection[str] = (),
     ) -> None:
         self._retries = retries
-        self._states = {node.name: _State(node, set(node.after)) for node in nodes}
+        self._states = {node.name: _State(node, set(node.after), Budget(retries)) for node in nodes}
         for state in self._states.values():
             for name in state.node.after:
                 self._states[name].followers.append(state.node.name)
@@ -173,13 +173,10 @@ class UnitQueue:
         state = self._states[name]
         if state.done or state.running:
             return 0.0
-        earlier = state.failures.get(kind, 0)
-        state.failures[kind] = earlier + 1
-        if earlier >= getattr(self._retries, kind.value):
+        wait = state.budget.charge(kind)
+        if wait is None:
             self._give_up(name, kind)
             return None
-        longest = self._retries.backoff_limit_seconds
-        wait = min(self._retries.backoff_seconds * 2 ** min(earlier, 60), longest)
         heapq.heappush(self._waiting, (now + wait, name))
         return wait
 
@@ -197,7 +194,7 @@ class UnitQueue:
         state = self._states[name]
         if kind is Failure.STORAGE or state.done or state.running or state.alone:
             return False
-        is_first = not state.failures.get(kind)
+        is_first = not state.budget.has_failed(kind)
         if kind is Failure.PREEMPTION and is_first and self._retries.preemption:
             return False
         state.alone = True

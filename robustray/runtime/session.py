@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from robustray.cluster import Capacity
 from robustray.errors import StoreUnavailableError, UserError
+from robustray.runtime.lease import Lease
 from robustray.store import LocalStore, ObjectStore
-from robustray.sweeps.lease import Lease
 from robustray.tracking import Uploader
 
 

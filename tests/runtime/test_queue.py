@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustray.manifest import Retries
-from robustray.sweeps import Failure, TrialQueue
+from robustray.runtime.failures import Failure
+from robustray.runtime.queue import TrialQueue
 
 RETRIES = Retries(
     preemption=3, out_of_memory=1, user_error=0, backoff_seconds=10, backoff_limit_seconds=25
