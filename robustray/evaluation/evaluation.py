@@ -13,7 +13,6 @@ from robustray.evaluation.agenda import Work
 from robustray.evaluation.audits import audit_key, read_audit
 from robustray.evaluation.driver import Conclusion, Driver
 from robustray.evaluation.merge import Merged
-from robustray.evaluation.networks import import_from
 from robustray.evaluation.outputs import (
     describe_result,
     evaluation_run,
@@ -32,6 +31,7 @@ from robustray.runtime.session import Session, check_services, open_session
 from robustray.store import ObjectStore, canonical_json
 from robustray.tracking import RunRecord
 from robustray.tracking.records import Status
+from robustray.user_code import import_from
 
 # What is written where units were given up; it goes when the result is whole.
 _PARTIAL = ("partial.json", "partial.csv")
