@@ -8,14 +8,13 @@
 from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from robustray.attacks.apgd_adaptive import apgd_mixture
 from robustray.attacks.attack import BatchAttack
-from robustray.attacks.bpda import Bpda, WithSurrogate, soft_round, straight_through
 from robustray.attacks.carlini_wagner import carlini_wagner, cw_l2
+from robustray.attacks.checks.findings import Finding, JudgementWarning
 from robustray.attacks.columns import Column
+from robustray.attacks.engine.gradients import input_gradient
 from robustray.attacks.evaluate import autoattack, evaluate
 from robustray.attacks.fab import fab, fab_t
 from robustray.attacks.fgsm import fgsm
-from robustray.attacks.findings import Finding, JudgementWarning
-from robustray.attacks.gradients import input_gradient
 from robustray.attacks.minimum_norm import MinimumNorm, minimum_norms
 from robustray.attacks.pgd import pgd
 from robustray.attacks.registry import list_attacks, register_attack
@@ -30,6 +29,7 @@ from robustray.attacks.suite import (
     list_suites,
     register_suite,
 )
+from robustray.attacks.surrogates.bpda import Bpda, WithSurrogate, soft_round, straight_through
 from robustray.attacks.threat import ThreatModel
 
 # isort: split

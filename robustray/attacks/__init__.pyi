@@ -4,11 +4,10 @@ from torch import Tensor
 
 from robustray.attacks import catalogue as catalogue
 from robustray.attacks.attack import BatchAttack
-from robustray.attacks.bpda import Bpda, WithSurrogate, soft_round, straight_through
+from robustray.attacks.checks.findings import Finding, JudgementWarning
 from robustray.attacks.columns import Column
+from robustray.attacks.engine.gradients import Model, input_gradient
 from robustray.attacks.evaluate import autoattack, evaluate
-from robustray.attacks.findings import Finding, JudgementWarning
-from robustray.attacks.gradients import Model, input_gradient
 from robustray.attacks.minimum_norm import MinimumNorm
 from robustray.attacks.registry import list_attacks, register_attack
 from robustray.attacks.result import AttackResult, EvaluationResult, Passes
@@ -20,6 +19,7 @@ from robustray.attacks.suite import (
     list_suites,
     register_suite,
 )
+from robustray.attacks.surrogates.bpda import Bpda, WithSurrogate, soft_round, straight_through
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from robustray.attacks.apgd_ascent import Ascent
-from robustray.attacks.apgd_l1 import AscentL1
-from robustray.attacks.budgets import are_counts
+from robustray.attacks.engine.budgets import are_counts
+from robustray.attacks.engine.steppers import Noise, SlotAttack
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import Passes
-from robustray.attacks.steppers import Noise, SlotAttack
+from robustray.attacks.steps.apgd_ascent import Ascent
+from robustray.attacks.steps.apgd_l1 import AscentL1
 from robustray.attacks.threat import ThreatModel
 
 LOSSES = ("ce", "dlr", "targeted-dlr")

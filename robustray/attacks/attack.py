@@ -26,8 +26,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from robustray.attacks.batches import Examples
-from robustray.attacks.gradients import Model
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.gradients import Model
 from robustray.attacks.result import AttackResult, Passes
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom

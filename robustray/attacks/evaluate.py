@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from robustray.attacks.context import judging
+from robustray.attacks.checks.plausibility import look, warn_of
 from robustray.attacks.engine import (
     Network,
     Schedule,
@@ -16,14 +16,14 @@ from robustray.attacks.engine import (
     default_compute_shape,
     run_attack,
 )
-from robustray.attacks.gradients import Model, is_correct
-from robustray.attacks.inputs import check_inside, check_logits, checked_examples
-from robustray.attacks.plausibility import look, warn_of
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import Model, is_correct
+from robustray.attacks.engine.inputs import check_inside, check_logits, checked_examples
+from robustray.attacks.engine.tally import Tally
+from robustray.attacks.engine.upstream import clean_logits_upstream, run_attack_upstream
 from robustray.attacks.result import EvaluationResult
 from robustray.attacks.suite import AttackSpec, Suite, attack_suite
-from robustray.attacks.tally import Tally
 from robustray.attacks.threat import ThreatModel
-from robustray.attacks.upstream import clean_logits_upstream, run_attack_upstream
 
 MODES = ("robustray", "upstream")
 AUTOATTACKS = ("standard", "plus", "rand")

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from robustray.attacks.budgets import are_counts
-from robustray.attacks.fab_steps import FabSteps
+from robustray.attacks.engine.budgets import are_counts
+from robustray.attacks.engine.steppers import Noise, SlotAttack
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import Passes
-from robustray.attacks.steppers import Noise, SlotAttack
+from robustray.attacks.steps.fab_steps import FabSteps
 from robustray.attacks.threat import ThreatModel
 
 

@@ -11,16 +11,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustray.attacks.batches import Examples, Schedule, default_compute_shape
-from robustray.attacks.context import judging
+from robustray.attacks.engine.batches import Examples, Schedule, default_compute_shape
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import Model, is_correct, predict_logits
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.oracle import SearchOracle
+from robustray.attacks.engine.shapes import Shapes
+from robustray.attacks.engine.steppers import ExampleNoise, select
 from robustray.attacks.fab import Fab
-from robustray.attacks.fab_steps import FabSteps
-from robustray.attacks.gradients import Model, is_correct, predict_logits
-from robustray.attacks.network import Network
 from robustray.attacks.options import takes_options
-from robustray.attacks.oracle import SearchOracle
-from robustray.attacks.shapes import Shapes
-from robustray.attacks.steppers import ExampleNoise, select
+from robustray.attacks.steps.fab_steps import FabSteps
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from robustray.attacks.rows import Rowwise
+from robustray.attacks.engine.rows import Rowwise
 
 if TYPE_CHECKING:
-    from robustray.attacks.findings import Finding
+    from robustray.attacks.checks.findings import Finding
     from robustray.attacks.threat import ThreatModel
 
 

@@ -17,10 +17,10 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.attack import BatchAttack
-from robustray.attacks.batches import Examples
-from robustray.attacks.budgets import are_counts, is_size
-from robustray.attacks.context import judging
-from robustray.attacks.gradients import (
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.budgets import are_counts, is_size
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import (
     Model,
     differentiate,
     explained,
@@ -29,11 +29,11 @@ from robustray.attacks.gradients import (
     predict_logits,
     watched_path,
 )
+from robustray.attacks.engine.network import as_network
 from robustray.attacks.losses import margin
-from robustray.attacks.network import as_network
-from robustray.attacks.norms import per_example
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import AttackResult, Passes
+from robustray.attacks.steps.norms import per_example
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 

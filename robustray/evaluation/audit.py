@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustray.attacks import ThreatModel, plausibility
-from robustray.attacks.context import judging
+from robustray.attacks import ThreatModel
+from robustray.attacks.checks import plausibility
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
-from robustray.attacks.inputs import check_logits
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.inputs import check_logits
 from robustray.evaluation import masking, stability
 from robustray.evaluation.findings import Finding
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks import AttackResult, AttackSpec, ThreatModel
-from robustray.attacks.composition import (
+from robustray.attacks.engine import Examples
+from robustray.attacks.engine.composition import (
     Composition,
     InComposition,
     composed_logits,
     in_composition,
 )
-from robustray.attacks.engine import Examples
-from robustray.attacks.gradients import is_correct
-from robustray.attacks.network import Network
+from robustray.attacks.engine.gradients import is_correct
+from robustray.attacks.engine.network import Network
 from robustray.evaluation.engines import Engine
 from robustray.evaluation.findings import graded, plain
 from robustray.evaluation.task import Conditions

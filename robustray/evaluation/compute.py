@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks import AttackResult, AttackSpec, ThreatModel
-from robustray.attacks.context import judging
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
-from robustray.attacks.gradients import is_correct
-from robustray.attacks.inputs import check_inside, check_logits
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import is_correct
+from robustray.attacks.engine.inputs import check_inside, check_logits
 from robustray.evaluation.composed import attack_each, logits_in_composition
 from robustray.evaluation.engines import is_independent, load_engine
 from robustray.evaluation.task import SAMPLES, Task

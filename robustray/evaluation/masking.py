@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robustray.attacks import AttackSpec, ThreatModel, input_gradient
 from robustray.attacks.engine import Examples, Network, Schedule, run_attack
-from robustray.attacks.gradients import gradient_shares, is_correct, predict_logits
+from robustray.attacks.engine.gradients import gradient_shares, is_correct, predict_logits
 from robustray.attacks.losses import cross_entropy, margin
 from robustray.evaluation.findings import Finding, graded
 from robustray.random import ExampleRandom

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks import AttackResult, ThreatModel
-from robustray.attacks.batches import Examples, Schedule
-from robustray.attacks.context import judging
-from robustray.attacks.engine import clean_logits, run_stepper
-from robustray.attacks.network import Network
-from robustray.attacks.steppers import ExampleNoise, SlotAttack
+from robustray.attacks.engine.batches import Examples, Schedule
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.run import clean_logits, run_stepper
+from robustray.attacks.engine.steppers import ExampleNoise, SlotAttack
 from robustray.random import ExampleRandom
 
 COUNT = 72

@@ -6,10 +6,10 @@ from torch import nn
 
 from robustray.attacks import AttackSpec, ThreatModel, apgd_ce, apgd_dlr, apgd_t
 from robustray.attacks.apgd import Apgd
-from robustray.attacks.apgd_ascent import checkpoints
-from robustray.attacks.batches import Examples
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.steppers import ExampleNoise
 from robustray.attacks.losses import margin
-from robustray.attacks.steppers import ExampleNoise
+from robustray.attacks.steps.apgd_ascent import checkpoints
 from robustray.random import ExampleRandom
 from tests.attacks.linear import Linear, interior
 from tests.attacks.slots import assert_independent, conv_images, convnet

@@ -22,8 +22,8 @@ from robustray.attacks import (
     list_suites,
     register_attack,
 )
-from robustray.attacks.batches import Examples
-from robustray.attacks.gradients import Model, is_fooled
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.gradients import Model, is_fooled
 from robustray.attacks.registry import _entries
 from robustray.random import ExampleRandom
 from scripts.write_stubs import STUB, render_stub

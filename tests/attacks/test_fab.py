@@ -5,15 +5,15 @@ import torch
 from torch import nn
 
 from robustray.attacks import AttackSpec, ThreatModel
-from robustray.attacks.batches import Examples
-from robustray.attacks.context import judging
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.steppers import BatchNoise, ExampleNoise
+from robustray.attacks.engine.upstream import run_attack_upstream
 from robustray.attacks.fab import Fab, fab, fab_t
-from robustray.attacks.hyperplane import step_to_hyperplane
 from robustray.attacks.minimum_norm import minimum_norms
-from robustray.attacks.network import Network
-from robustray.attacks.norms import norm_per_example
-from robustray.attacks.steppers import BatchNoise, ExampleNoise
-from robustray.attacks.upstream import run_attack_upstream
+from robustray.attacks.steps.hyperplane import step_to_hyperplane
+from robustray.attacks.steps.norms import norm_per_example
 from robustray.random import ExampleRandom
 from tests.attacks.linear import Linear, interior
 from tests.attacks.networks import CHECKPOINTS, load_images, load_network

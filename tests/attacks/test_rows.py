@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from robustray.attacks import AttackResult, AttackSpec, ThreatModel, evaluate, fgsm
-from robustray.attacks.batches import Examples
+from robustray.attacks.engine.batches import Examples
 from robustray.evaluation.audit import audit
 from robustray.evaluation.reference import ReferenceResult
 

@@ -6,16 +6,16 @@ import pytest
 import torch
 
 from robustray.attacks import AttackSpec, ThreatModel
-from robustray.attacks.batches import Examples
-from robustray.attacks.context import judging
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.oracle import SearchOracle
+from robustray.attacks.engine.shapes import Shapes
+from robustray.attacks.engine.steppers import ExampleNoise
 from robustray.attacks.losses import margin
-from robustray.attacks.network import Network
-from robustray.attacks.oracle import SearchOracle
-from robustray.attacks.shapes import Shapes
 from robustray.attacks.square import Square, square
-from robustray.attacks.square_moves import plan_moves, plan_squares
-from robustray.attacks.square_patterns import Windows, pattern, share_of_pixels, window_sides
-from robustray.attacks.steppers import ExampleNoise
+from robustray.attacks.steps.square_moves import plan_moves, plan_squares
+from robustray.attacks.steps.square_patterns import Windows, pattern, share_of_pixels, window_sides
 from robustray.random import ExampleRandom
 from tests.attacks.linear import Linear, interior
 from tests.attacks.networks import CHECKPOINTS, load_images, load_network

@@ -8,9 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from robustray.attacks.gradients import Model, gradient_path
-from robustray.attacks.shapes import Shapes
-from robustray.attacks.watch import Asked, Watched, check_mixture
+from robustray.attacks.engine.gradients import Model, gradient_path
+from robustray.attacks.engine.shapes import Shapes
+from robustray.attacks.engine.watch import Asked, Watched, check_mixture
 
 SEARCH_DTYPES = ("float32", "bfloat16")
 

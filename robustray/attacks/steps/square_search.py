@@ -15,10 +15,18 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robustray.attacks.batches import Examples
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.steppers import (
+    Oracle,
+    SlotState,
+    Stepper,
+    affects,
+    select,
+    slot_fields,
+)
 from robustray.attacks.losses import margin
-from robustray.attacks.norms import per_example
-from robustray.attacks.square_moves import (
+from robustray.attacks.steps.norms import per_example
+from robustray.attacks.steps.square_moves import (
     TILES,
     colour_squares,
     move_mass,
@@ -29,16 +37,8 @@ from robustray.attacks.square_moves import (
     tile_patterns,
     tiles,
 )
-from robustray.attacks.square_patterns import Windows, side_table
-from robustray.attacks.square_upstream import add_projected, move_mass_together
-from robustray.attacks.steppers import (
-    Oracle,
-    SlotState,
-    Stepper,
-    affects,
-    select,
-    slot_fields,
-)
+from robustray.attacks.steps.square_patterns import Windows, side_table
+from robustray.attacks.steps.square_upstream import add_projected, move_mass_together
 
 if TYPE_CHECKING:
     from robustray.attacks.square import Square

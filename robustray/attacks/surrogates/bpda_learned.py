@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robustray.attacks.bpda_rules import named_component
+from robustray.attacks.surrogates.bpda_rules import named_component
 from robustray.random import derive_seed, generator
 
 
@@ -60,7 +60,7 @@ def fit_approximation(
         What is imitated; not differentiated.
     approximation : nn.Module
         Differentiable, of the same shapes; trained in place with Adam, and left in evaluation
-        mode. Give it to `robustray.attacks.bpda_rules.StraightThrough`.
+        mode. Give it to `robustray.attacks.surrogates.bpda_rules.StraightThrough`.
     v : Tensor
         Inputs (N, ...) to learn from (`inputs_of`).
     steps, batch_size, learning_rate, seed

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustray.attacks.gradients import finite, input_gradient, is_correct, predict_logits
-from robustray.attacks.network import Network
+from robustray.attacks.engine.gradients import finite, input_gradient, is_correct, predict_logits
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.shapes import Shapes, equal_shapes
+from robustray.attacks.engine.steppers import Gradient, Rows
 from robustray.attacks.result import Passes
-from robustray.attacks.shapes import Shapes, equal_shapes
-from robustray.attacks.steppers import Gradient, Rows
 from robustray.random import ExampleRandom
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from robustray.attacks.bpda import Attackable, WithoutSurrogate
-from robustray.attacks.bpda_rules import (
+from robustray.attacks.surrogates.bpda import Attackable, WithoutSurrogate
+from robustray.attacks.surrogates.bpda_rules import (
     Bypass,
     Clipped,
     Rule,
@@ -19,7 +19,7 @@ from robustray.attacks.bpda_rules import (
     StraightThrough,
     with_bpda,
 )
-from robustray.attacks.finite_differences import FiniteDifferences
+from robustray.attacks.surrogates.finite_differences import FiniteDifferences
 
 COMPONENTS = ("Quantiser",)
 

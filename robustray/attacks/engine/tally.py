@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from robustray.attacks.batches import Examples
-from robustray.attacks.findings import Finding
+from robustray.attacks.checks.findings import Finding
+from robustray.attacks.engine.batches import Examples
 from robustray.attacks.result import AttackResult, EvaluationResult
 from robustray.attacks.suite import AttackSpec, Suite
 from robustray.attacks.threat import ThreatModel

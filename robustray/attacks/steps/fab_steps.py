@@ -16,13 +16,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robustray.attacks.batches import Examples
-from robustray.attacks.gradients import is_correct
-from robustray.attacks.hyperplane import step_to_hyperplane
-from robustray.attacks.hyperplane_upstream import step_sorted
-from robustray.attacks.losses import bounded
-from robustray.attacks.norms import norm_per_example
-from robustray.attacks.steppers import (
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.gradients import is_correct
+from robustray.attacks.engine.steppers import (
     Gradient,
     Oracle,
     Rows,
@@ -33,6 +29,10 @@ from robustray.attacks.steppers import (
     slot_fields,
     target_of_rank,
 )
+from robustray.attacks.losses import bounded
+from robustray.attacks.steps.hyperplane import step_to_hyperplane
+from robustray.attacks.steps.hyperplane_upstream import step_sorted
+from robustray.attacks.steps.norms import norm_per_example
 
 if TYPE_CHECKING:
     from robustray.attacks.fab import Fab

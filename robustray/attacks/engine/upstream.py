@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustray.attacks.batches import Examples
-from robustray.attacks.gradients import predict_logits
-from robustray.attacks.network import Network
-from robustray.attacks.oracle import SearchOracle
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.gradients import predict_logits
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.oracle import SearchOracle
+from robustray.attacks.engine.shapes import Shapes
+from robustray.attacks.engine.steppers import BatchNoise, SlotAttack, SlotState, Stepper
 from robustray.attacks.result import AttackResult
-from robustray.attacks.shapes import Shapes
-from robustray.attacks.steppers import BatchNoise, SlotAttack, SlotState, Stepper
 from robustray.attacks.suite import AttackSpec
 from robustray.attacks.threat import ThreatModel
 

@@ -23,18 +23,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustray.attacks.batches import Examples
-from robustray.attacks.graphs import GraphedStep
-from robustray.attacks.network import Network
-from robustray.attacks.oracle import SearchOracle, judge
-from robustray.attacks.result import AttackResult
-from robustray.attacks.runs import Run, RunBook, Spent, Verdict
-from robustray.attacks.shapes import Shapes
-from robustray.attacks.steppers import (
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.graphs import GraphedStep
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.oracle import SearchOracle, judge
+from robustray.attacks.engine.runs import Run, RunBook, Spent, Verdict
+from robustray.attacks.engine.shapes import Shapes
+from robustray.attacks.engine.steppers import (
     SlotState,
     Stepper,
     keep_rows,
 )
+from robustray.attacks.result import AttackResult
 
 _PATIENCE = 8  # steps after which a run is likely to last, and between tidyings of the batch
 _LONGEST = 64  # steps between two looks at a device

@@ -15,7 +15,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from robustray.attacks.watch import Watched, watched
+from robustray.attacks.engine.watch import Watched, watched
 
 Model = Callable[[Tensor], Tensor]
 

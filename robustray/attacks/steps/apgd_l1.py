@@ -15,12 +15,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robustray.attacks.apgd_ascent import AnyAscent
-from robustray.attacks.batches import Examples
-from robustray.attacks.gradients import is_correct
-from robustray.attacks.norms import add_toward, per_example
-from robustray.attacks.projections import project_l1, sorted_l1_correction, value_of_rank
-from robustray.attacks.steppers import (
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.gradients import is_correct
+from robustray.attacks.engine.steppers import (
     Gradient,
     Oracle,
     Rows,
@@ -29,6 +26,9 @@ from robustray.attacks.steppers import (
     select,
     slot_fields,
 )
+from robustray.attacks.steps.apgd_ascent import AnyAscent
+from robustray.attacks.steps.norms import add_toward, per_example
+from robustray.attacks.steps.projections import project_l1, sorted_l1_correction, value_of_rank
 
 _START, _STAGE = 0, 1  # purposes of random numbers
 _LARGER = (3, 2, 1)  # radii of the stages, in eps

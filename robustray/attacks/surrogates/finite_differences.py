@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustray.attacks.bpda import Attackable
-from robustray.attacks.budgets import are_counts, is_size
-from robustray.attacks.gradients import Model
-from robustray.attacks.watch import ask
+from robustray.attacks.engine.budgets import are_counts, is_size
+from robustray.attacks.engine.gradients import Model
+from robustray.attacks.engine.watch import ask
+from robustray.attacks.surrogates.bpda import Attackable
 from robustray.random import ExampleRandom
 
 DIRECTIONS = {"spsa": "signs", "nes": "normal"}

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robustray.attacks.budgets import are_counts
-from robustray.attacks.rows import Rowwise
+from robustray.attacks.engine.budgets import are_counts
+from robustray.attacks.engine.rows import Rowwise
 
 
 @dataclass(frozen=True)

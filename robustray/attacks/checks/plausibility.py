@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from robustray.attacks.batches import Examples, Schedule
-from robustray.attacks.chance import SURE, VERY_SURE, at_least, at_most
-from robustray.attacks.findings import Finding, JudgementWarning, graded
-from robustray.attacks.gradients import Model, is_correct
-from robustray.attacks.network import Network
+from robustray.attacks.checks.chance import SURE, VERY_SURE, at_least, at_most
+from robustray.attacks.checks.findings import Finding, JudgementWarning, graded
+from robustray.attacks.checks.units import FEW, check_network
+from robustray.attacks.engine.batches import Examples, Schedule
+from robustray.attacks.engine.gradients import Model, is_correct
+from robustray.attacks.engine.network import Network
 from robustray.attacks.threat import UNIT_BOX, ThreatModel
-from robustray.attacks.units import FEW, check_network
 
 CHECKS = ("clean_accuracy", "one_class", "pixels", "constants", "normalisation")
 IMAGES = 64
@@ -155,7 +155,7 @@ def look(
     Parameters
     ----------
     model, network, schedule : callable, Network, Schedule
-        As in `robustray.attacks.units.check_network`.
+        As in `robustray.attacks.checks.units.check_network`.
     examples : Examples
         All that are judged; the first few are asked about again.
     logits : Tensor

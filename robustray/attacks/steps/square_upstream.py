@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustray.attacks.projections import sorted_l1_correction
-from robustray.attacks.square_patterns import pattern
+from robustray.attacks.steps.projections import sorted_l1_correction
+from robustray.attacks.steps.square_patterns import pattern
 
 _TINY = 1e-12
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from robustray.attacks.attack import BatchAttack
-from robustray.attacks.batches import Examples, Schedule, default_compute_shape
-from robustray.attacks.context import judging
-from robustray.attacks.gradients import Model, is_correct, predict_logits
-from robustray.attacks.network import Network
-from robustray.attacks.oracle import find_shapes
+from robustray.attacks.engine.batches import Examples, Schedule, default_compute_shape
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import Model, is_correct, predict_logits
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.oracle import find_shapes
+from robustray.attacks.engine.slots import SlotEngine
+from robustray.attacks.engine.steppers import ExampleNoise, SlotAttack, Stepper
 from robustray.attacks.result import AttackResult
-from robustray.attacks.slots import SlotEngine
-from robustray.attacks.steppers import ExampleNoise, SlotAttack, Stepper
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from robustray.attacks.bpda import Attackable, carried
+from robustray.attacks.surrogates.bpda import Attackable, carried
 
 LOSS_VALUES = ("model", "surrogate")
 
@@ -58,7 +58,7 @@ class StraightThrough(Rule):
     ----------
     approximation : callable, optional
         The component's input to something near its value. A module that was fitted to it (see
-        `robustray.attacks.bpda_learned.fit_approximation`) makes this learned BPDA.
+        `robustray.attacks.surrogates.bpda_learned.fit_approximation`) makes this learned BPDA.
     """
 
     def __init__(self, approximation: Callable[[Tensor], Tensor] | None = None) -> None:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from robustray.attacks.batches import Examples
+from robustray.attacks.engine.batches import Examples
 from robustray.attacks.threat import UNIT_BOX, ThreatModel
 
 

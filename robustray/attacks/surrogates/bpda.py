@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robustray.attacks.budgets import are_counts, is_size
-from robustray.attacks.gradients import Model
-from robustray.attacks.watch import ask
+from robustray.attacks.engine.budgets import are_counts, is_size
+from robustray.attacks.engine.gradients import Model
+from robustray.attacks.engine.watch import ask
 
 Transform = Callable[[Tensor], Tensor]
 

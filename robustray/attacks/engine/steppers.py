@@ -48,9 +48,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.attack import Attack
-from robustray.attacks.batches import Examples
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.rows import Rowwise
 from robustray.attacks.result import Passes
-from robustray.attacks.rows import Rowwise
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from robustray.attacks.batches import Examples, Schedule
-from robustray.attacks.chance import VERY_SURE, at_least
+from robustray.attacks.checks.chance import VERY_SURE, at_least
+from robustray.attacks.checks.findings import Finding, graded
 from robustray.attacks.engine import clean_logits
-from robustray.attacks.findings import Finding, graded
-from robustray.attacks.gradients import Model, is_correct
-from robustray.attacks.network import Network
+from robustray.attacks.engine.batches import Examples, Schedule
+from robustray.attacks.engine.gradients import Model, is_correct
+from robustray.attacks.engine.network import Network
 
 FEW = 8  # images whose statistics say nothing of a data set
 
@@ -53,7 +53,7 @@ def check_network(
     Parameters
     ----------
     model : callable
-        In evaluation mode (`robustray.attacks.context.judging`).
+        In evaluation mode (`robustray.attacks.engine.context.judging`).
     network : Network
         The same, on its device.
     examples : Examples

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustray.attacks.bpda import Attackable
-from robustray.attacks.budgets import are_counts
-from robustray.attacks.gradients import gradient_path
-from robustray.attacks.watch import ask
+from robustray.attacks.engine.budgets import are_counts
+from robustray.attacks.engine.gradients import gradient_path
+from robustray.attacks.engine.watch import ask
+from robustray.attacks.surrogates.bpda import Attackable
 from robustray.random import generator
 
 

@@ -16,11 +16,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robustray.attacks.batches import Examples
-from robustray.attacks.gradients import is_correct
-from robustray.attacks.losses import cross_entropy, dlr, targeted_dlr
-from robustray.attacks.norms import norm_per_example, per_example, steepest
-from robustray.attacks.steppers import (
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.gradients import is_correct
+from robustray.attacks.engine.steppers import (
     Gradient,
     Oracle,
     Rows,
@@ -32,6 +30,8 @@ from robustray.attacks.steppers import (
     slot_fields,
     target_of_rank,
 )
+from robustray.attacks.losses import cross_entropy, dlr, targeted_dlr
+from robustray.attacks.steps.norms import norm_per_example, per_example, steepest
 
 if TYPE_CHECKING:
     from robustray.attacks.apgd import Apgd

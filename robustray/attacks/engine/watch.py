@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 
-from robustray.attacks.context import is_judging
+from robustray.attacks.engine.context import is_judging
 
 _EVERY = 64  # passes of a kind between two looks, after those at 0, 1, 2, 4, ..., 32
 

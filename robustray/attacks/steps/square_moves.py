@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustray.attacks.projections import project_l1
-from robustray.attacks.square_patterns import Windows, pattern, pattern_table
+from robustray.attacks.steps.projections import project_l1
+from robustray.attacks.steps.square_patterns import Windows, pattern, pattern_table
 
 _TINY = 1e-12
 TILES = 5

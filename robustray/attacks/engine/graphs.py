@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustray.attacks.steppers import SlotState
+from robustray.attacks.engine.steppers import SlotState
 
 Step = Callable[[Any], Any]
 

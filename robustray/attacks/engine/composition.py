@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustray.attacks.gradients import gradient_path
-from robustray.attacks.watch import ask, watched
+from robustray.attacks.engine.gradients import gradient_path
+from robustray.attacks.engine.watch import ask, watched
 from robustray.random import generator
 
 
