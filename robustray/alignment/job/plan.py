@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from robustray.alignment.job.align import build_classifier, build_conditional, build_generator
+from robustray.alignment.job.files import find_run, load_made, made_of
+from robustray.alignment.splits import SPHERE_COUNTS, StudySplit, load_study
+from robustray.alignment.squares import COUNTS as SQUARES
 from robustray.data import data_root
 from robustray.data.folder import count_folder
-from robustray.data.squares import COUNTS as SQUARES
-from robustray.data.study import SPHERE_COUNTS, StudySplit, load_study
 from robustray.errors import ManifestError, below
 from robustray.manifest import Alignment, study_id
 from robustray.manifest.alignment_stages import CurveAttack
-from robustray.pipelines.alignment import build_classifier, build_conditional, build_generator
-from robustray.pipelines.alignment_files import find_run, load_made, made_of
 from robustray.store import ObjectStore
 from robustray.sweeps import load_study as load_sweep
 

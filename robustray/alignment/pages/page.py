@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from robustray.reports.alignment_published import (
+from robustray.alignment.pages.published import (
     COLUMNS,
     METHODS,
     AlignmentRow,

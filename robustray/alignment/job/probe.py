@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.alignment import alignment, class_gradient, closest_class, jacobian
+from robustray.alignment.pages.figures import probe_figure
 from robustray.data import Split
 from robustray.data.nearest import nearest_other
 from robustray.errors import UserError
@@ -18,7 +19,6 @@ from robustray.evaluation.study_setting import resolve_study, selected_subject
 from robustray.evaluation.subjects import load_subject
 from robustray.manifest import Alignment, Evaluation, build_manifest
 from robustray.pipelines.work import Context, Product
-from robustray.reports.alignment_figures import probe_figure
 from robustray.reports.frontier import kendall
 from robustray.reports.style import accuracy_label, render
 from robustray.reports.text import correlation_words

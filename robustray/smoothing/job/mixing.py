@@ -20,11 +20,11 @@ from robustray.evaluation.subjects import local_copy
 from robustray.manifest import Mixing, WeightsConfig
 from robustray.models import ModelError, create_model, load_weights, save_weights
 from robustray.models.composite import Composite
-from robustray.pipelines.mixing_attackers import Attackers
-from robustray.pipelines.mixing_judging import Judgements, check_judging, judge, judged_names
-from robustray.pipelines.mixing_outputs import outputs
 from robustray.pipelines.work import Context, Product, Resumed
 from robustray.random import derive_seed
+from robustray.smoothing.job.attackers import Attackers
+from robustray.smoothing.job.judging import Judgements, check_judging, judge, judged_names
+from robustray.smoothing.job.outputs import outputs
 from robustray.smoothing.train import MixingTraining, attack_here
 from robustray.store import NotFoundError, ObjectStore, sha256_file
 from robustray.store.staged_data import load_staged_dataset

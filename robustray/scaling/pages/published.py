@@ -109,7 +109,7 @@ def published_correlations() -> dict[str, float]:
 
 @cache
 def _document() -> dict[str, Any]:
-    text = (files("robustray.reports") / "published.yaml").read_text(encoding="utf-8")
+    text = (files("robustray.scaling.pages") / "published.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from robustray.alignment.job.align import align
+from robustray.alignment.job.files import KIND
+from robustray.alignment.job.plan import check_references, describe_plan
 from robustray.manifest import Alignment
-from robustray.pipelines.alignment import align
-from robustray.pipelines.alignment_files import KIND
-from robustray.pipelines.alignment_plan import check_references, describe_plan
 from robustray.pipelines.commands import Say, carry_out
 from robustray.pipelines.run import describe_progress
 from robustray.store import ObjectStore

@@ -9,10 +9,20 @@ from pathlib import Path
 
 from robustray.files import write_atomically
 from robustray.manifest import ModelConfig, Recipe, Sweep
-from robustray.models.scaling import split
 from robustray.reports import TrialRow, kendall, render, scale_figure
 from robustray.reports.html import Picture
-from robustray.reports.paper import (
+from robustray.reports.rows import Axis, judged
+from robustray.reports.text import correlation_words
+from robustray.runtime.session import start_tracking
+from robustray.scaling.pages.figures import METRIC, compare_scale_figure, compound_scale_figure
+from robustray.scaling.pages.page import paper_page
+from robustray.scaling.pages.published import (
+    names_of,
+    published_correlations,
+    published_tables,
+    setting,
+)
+from robustray.scaling.pages.tables import (
     Line,
     MeasuredStudy,
     Measurement,
@@ -21,17 +31,7 @@ from robustray.reports.paper import (
     csv_bytes,
     parquet_bytes,
 )
-from robustray.reports.paper_figures import METRIC, compare_scale_figure, compound_scale_figure
-from robustray.reports.paper_page import paper_page
-from robustray.reports.published import (
-    names_of,
-    published_correlations,
-    published_tables,
-    setting,
-)
-from robustray.reports.rows import Axis, judged
-from robustray.reports.text import correlation_words
-from robustray.runtime.session import start_tracking
+from robustray.scaling.rules import split
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study
 from robustray.sweeps.plan import make_plan

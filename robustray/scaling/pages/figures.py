@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from robustray.reports.equal_cost import depth_share, share_panel
-from robustray.reports.paper import Line
 from robustray.reports.rows import TrialRow, judged
 from robustray.reports.style import STAGE_HATCHES, accuracy_label, draw_caption, style
+from robustray.scaling.pages.tables import Line
 
 METRIC = "cw-40"
 _HEIGHT, _PITCH, _WIDTH = 5.3, 6.3, 4.9  # inches

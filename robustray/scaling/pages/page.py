@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from html import escape
 
 from robustray.reports.html import Picture, document, figure_html, section
-from robustray.reports.paper import Cell, Line
-from robustray.reports.published import COSTS, PublishedTable
 from robustray.reports.style import metric_label
 from robustray.reports.text import amount, percent, stages
+from robustray.scaling.pages.published import COSTS, PublishedTable
+from robustray.scaling.pages.tables import Cell, Line
 
 _LEAD = (
     "Each number three times: as published, as corrected (costs are counted from the network; bold "

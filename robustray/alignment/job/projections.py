@@ -26,13 +26,13 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from robustray.alignment.conditional_networks import ConditionalGenerator
+from robustray.alignment.job.projection_units import commit_payload, committed_units, read_payload
 from robustray.alignment.player import copied_weights
 from robustray.alignment.projection import project
 from robustray.cluster import pick_device
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources
 from robustray.manifest.alignment import Projection
-from robustray.pipelines.projection_units import commit_payload, committed_units, read_payload
 from robustray.runtime.failures import Failure
 from robustray.runtime.pool import Pool, make_place, pool_size
 from robustray.runtime.ready import Node

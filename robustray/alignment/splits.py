@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustray.alignment.spheres import draw_spheres, sphere_delta_x
+from robustray.alignment.squares import SQUARES, SQUARES32, make_squares, square_delta_x
 from robustray.data.dataset import Split
 from robustray.data.folder import read_folder
 from robustray.data.imagenet import read_imagenet
 from robustray.data.load import data_root, load_dataset
-from robustray.data.spheres import draw_spheres, sphere_delta_x
-from robustray.data.squares import SQUARES, SQUARES32, make_squares, square_delta_x
 from robustray.errors import DataError
 from robustray.manifest.alignment import FolderData
 from robustray.manifest.schema import DataConfig

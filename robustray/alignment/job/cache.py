@@ -1,7 +1,7 @@
 """The projections of a study as a stage, and as what later stages read.
 
-A projection is found by what it depends on (`robustray.pipelines.projections`), so a later stage
-needs no name: what is there for its images, its generator and its settings is used.
+A projection is found by what it depends on (`robustray.alignment.job.projections`), so a later
+stage needs no name: what is there for its images, its generator and its settings is used.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from robustray.alignment.conditional_networks import ConditionalGenerator
-from robustray.data.study import StudySplit
-from robustray.errors import UserError
-from robustray.manifest import Resources
-from robustray.manifest.alignment_stages import Projection
-from robustray.pipelines.projections import (
+from robustray.alignment.job.projections import (
     ProjectionPlan,
     compute_projections,
     open_projections,
     plan_projections,
 )
+from robustray.alignment.splits import StudySplit
+from robustray.errors import UserError
+from robustray.manifest import Resources
+from robustray.manifest.alignment_stages import Projection
 from robustray.store import ObjectStore
 from robustray.training import PreemptedError
 

@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robustray.reports.published import COSTS, PublishedRow, PublishedTable
 from robustray.reports.rows import GridKind, TrialRow
 from robustray.reports.text import stages
+from robustray.scaling.pages.published import COSTS, PublishedRow, PublishedTable
 
 # What a column of accuracies is called among the metrics of a trial.
 METRICS = {"autoattack": "autoattack-standard"}

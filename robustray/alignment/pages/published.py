@@ -111,7 +111,7 @@ def number(value: float | None) -> str:
 
 @cache
 def _document() -> dict[str, Any]:
-    text = (files("robustray.reports") / "alignment_published.yaml").read_text(encoding="utf-8")
+    text = (files("robustray.alignment.pages") / "published.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)
 
 

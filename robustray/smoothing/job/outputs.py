@@ -10,21 +10,6 @@ from typing import Any
 import numpy as np
 
 from robustray.manifest import Mixing
-from robustray.pipelines.mixing_judging import (
-    ADAPTIVE,
-    CERTIFIED,
-    MIXTURE,
-    MULTIPLIERS,
-    Judgements,
-    alpha_name,
-)
-from robustray.reports.smoothing_figures import (
-    Plane,
-    certified_figure,
-    multiplier_figure,
-    plane_figure,
-    weight_figure,
-)
 from robustray.reports.style import render
 from robustray.smoothing.certificates import (
     certified_accuracy,
@@ -34,6 +19,21 @@ from robustray.smoothing.certificates import (
     smoothing_radius,
 )
 from robustray.smoothing.curves import above_the_line, trade_off
+from robustray.smoothing.job.judging import (
+    ADAPTIVE,
+    CERTIFIED,
+    MIXTURE,
+    MULTIPLIERS,
+    Judgements,
+    alpha_name,
+)
+from robustray.smoothing.pages.figures import (
+    Plane,
+    certified_figure,
+    multiplier_figure,
+    plane_figure,
+    weight_figure,
+)
 
 _GRID = tuple(np.linspace(0, 1, 41).round(3).tolist())
 _RADII = 101

@@ -11,7 +11,9 @@ from robustray.data import describe
 from robustray.manifest import Mixing, study_id
 from robustray.models import profile
 from robustray.pipelines.commands import Say, carry_out
-from robustray.pipelines.mixing import (
+from robustray.pipelines.run import describe_progress
+from robustray.smoothing.job.judging import judged_names, judging_passes
+from robustray.smoothing.job.mixing import (
     BASES,
     Stages,
     build_composite,
@@ -19,8 +21,6 @@ from robustray.pipelines.mixing import (
     check_references,
     train_mixing,
 )
-from robustray.pipelines.mixing_judging import judged_names, judging_passes
-from robustray.pipelines.run import describe_progress
 from robustray.store import ObjectStore
 from robustray.training import checkpoint_bytes, epoch_images, recipe_passes
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from robustray.reports.alignment_figures import method_label
+from robustray.alignment.pages.figures import method_label
 from robustray.reports.style import plain, style
 
 _SMALLEST = 640  # small images are enlarged until a sheet is about so wide

@@ -20,18 +20,18 @@ from robustray.alignment.conditional_gan import fit_conditional_generator
 from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.delta_x import DeltaXSource, Direct, Exact, Nearest, Projected
 from robustray.alignment.direct_generator import fit_direct_generator
+from robustray.alignment.job.cache import known_projections, make_projections
+from robustray.alignment.job.comparison import compare
+from robustray.alignment.job.files import load_made, made_of
+from robustray.alignment.job.judging import judge_classifier, judge_delta_x
+from robustray.alignment.job.probe import probe
 from robustray.alignment.networks import SphereGenerator, UNetGenerator
+from robustray.alignment.splits import StudySplit, load_study
 from robustray.data import data_root
-from robustray.data.study import StudySplit, load_study
 from robustray.errors import ManifestError
 from robustray.manifest import Alignment
 from robustray.manifest.alignment import AlignmentData
 from robustray.models import create_model
-from robustray.pipelines.alignment_cache import known_projections, make_projections
-from robustray.pipelines.alignment_comparison import compare
-from robustray.pipelines.alignment_files import load_made, made_of
-from robustray.pipelines.alignment_judging import judge_classifier, judge_delta_x
-from robustray.pipelines.alignment_probe import probe
 from robustray.pipelines.work import Context, Product
 from robustray.random import derive_seed
 

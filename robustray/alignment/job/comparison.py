@@ -7,15 +7,15 @@ from typing import Any
 
 import pandas as pd
 
+from robustray.alignment.job.files import find_run
+from robustray.alignment.job.judging import published_columns
 from robustray.alignment.metrics import ALPHA
+from robustray.alignment.pages.figures import Curve, accuracy_figure, histogram_figure
+from robustray.alignment.pages.page import alignment_page
+from robustray.alignment.pages.published import AlignmentRow, method_named
 from robustray.errors import ManifestError
 from robustray.manifest import Alignment
-from robustray.pipelines.alignment_files import find_run
-from robustray.pipelines.alignment_judging import published_columns
 from robustray.pipelines.work import Context, Product, read_file
-from robustray.reports.alignment_figures import Curve, accuracy_figure, histogram_figure
-from robustray.reports.alignment_page import alignment_page
-from robustray.reports.alignment_published import AlignmentRow, method_named
 from robustray.reports.html import Picture
 from robustray.reports.style import render
 from robustray.store import ObjectStore

@@ -27,10 +27,7 @@ from robustray.alignment import (
 from robustray.alignment.curves import Box, ErrorCurve, error_curve
 from robustray.alignment.delta_x import DeltaXSource
 from robustray.alignment.metrics import ALPHA
-from robustray.data.study import StudySplit
-from robustray.manifest import Alignment
-from robustray.manifest.alignment_stages import CurveAttack
-from robustray.reports.alignment_figures import (
+from robustray.alignment.pages.figures import (
     RADII,
     Curve,
     accuracy_figure,
@@ -38,9 +35,12 @@ from robustray.reports.alignment_figures import (
     linearity_figure,
     radius_figure,
 )
-from robustray.reports.alignment_page import alignment_page
-from robustray.reports.alignment_published import AlignmentRow, method_named
-from robustray.reports.alignment_sheets import comparison_figure
+from robustray.alignment.pages.page import alignment_page
+from robustray.alignment.pages.published import AlignmentRow, method_named
+from robustray.alignment.pages.sheets import comparison_figure
+from robustray.alignment.splits import StudySplit
+from robustray.manifest import Alignment
+from robustray.manifest.alignment_stages import CurveAttack
 from robustray.reports.html import Picture
 from robustray.reports.style import render
 

@@ -1,11 +1,11 @@
 """Published accuracies of the catalogue's models, and weights that come with them.
 
-Source: the evaluation tables of arXiv:2212.11005's README; see `robustray.models.published`.
+Source: the evaluation tables of arXiv:2212.11005's README; see `robustray.scaling.published_costs`.
 """
 
 from __future__ import annotations
 
-from robustray.models.published import TABLE_2, Row
+from robustray.scaling.published_costs import TABLE_2, Row
 
 _NOTES = {
     ("CIFAR-10 (TRADES)", "rrn_a1"): (
@@ -122,3 +122,13 @@ ACCURACIES = (*CIFAR10_TRADES, *CIFAR100_TRADES, *CIFAR10_SAT, *CIFAR10_MART, *T
 def rows_of(model: str) -> list[Row]:
     """Return the published rows on a model of the catalogue, in the tables' order."""
     return [row for row in (*TABLE_2, *ACCURACIES) if row.model == model]
+
+
+def describe_rows(model: str) -> list[str]:
+    """Return a line for each published row on a model, and for each correction of it."""
+    lines: list[str] = []
+    for row in rows_of(model):
+        numbers = ", ".join(f"{metric} {value:.2f}" for metric, value in row.accuracies)
+        lines.append(f"published  {row.table}, {row.training}, {row.data}: {numbers}")
+        lines += [f"           {note}" for note in row.corrections]
+    return lines

@@ -8,7 +8,7 @@ import torch
 
 from robustray.errors import UserError
 from robustray.models import ModelError, Profile, create_model, profile
-from robustray.models.scaling import (
+from robustray.scaling.rules import (
     BY_DEPTH,
     BY_WIDTH,
     COMPOUND,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from robustray.models.profile import Profile, profile
-from robustray.models.published import TABLE_1, TABLE_2, TOPOLOGIES, Row
-from robustray.models.published_accuracies import CIFAR10_TRADES
 from robustray.models.registry import PublishedCost, create_model, find_model, list_models
+from robustray.scaling.published_accuracies import CIFAR10_TRADES
+from robustray.scaling.published_costs import TABLE_1, TABLE_2, TOPOLOGIES, Row
 
 _UNITS = {"M": 1e6, "G": 1e9}
 
