@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustray.attacks.batches import default_compute_shape
-from robustray.attacks.bpda import Attackable, WithSurrogate
-from robustray.attacks.context import judging
-from robustray.attacks.gradients import gradient_path
-from robustray.attacks.network import Network
-from robustray.attacks.surrogates import put_surrogate
-from robustray.attacks.watch import ask
+from robustray.attacks.engine.batches import default_compute_shape
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import gradient_path
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.watch import ask
+from robustray.attacks.surrogates.bpda import Attackable, WithSurrogate
+from robustray.attacks.surrogates.catalogue import put_surrogate
 from robustray.data import DataFacts
 from robustray.errors import ManifestError, UserError, below
 from robustray.manifest import (

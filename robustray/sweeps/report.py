@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustray.attacks.plausibility import CHECKS, check_accuracy
+from robustray.attacks.checks.plausibility import CHECKS, check_accuracy
 from robustray.data import describe
 from robustray.manifest import Grid, Recipe, Sweep, manifest_hash
 from robustray.reports import GridKind, StudyReport, write_report
