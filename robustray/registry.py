@@ -47,8 +47,15 @@ class Registry(Generic[T]):
         self._functions: dict[str, Callable[..., Any]] = {}
 
     def add(self, name: str, entry: T, function: Callable[..., Any]) -> None:
-        """Register an entry; ``function`` is the one whose signature has its options."""
-        assert name not in self._entries, f"two entries of kind {self.kind} are called {name}"
+        """Register an entry; ``function`` is the one whose signature has its options.
+
+        Raises
+        ------
+        ValueError
+            If the name is taken.
+        """
+        if name in self._entries:
+            raise ValueError(f"the {self.kind} {name!r} is registered already")
         self._entries[name], self._functions[name] = entry, function
 
     def register(self, name: str) -> Callable[[_Function], _Function]:
@@ -214,4 +221,10 @@ OPTIMIZERS: Registry[Any] = Registry(
     "optimizers",
     "robustray.training.optimizer",
     supplied=("groups", "lr", "momentum", "nesterov", "weight_decay"),
+)
+ATTACKS: Registry[Any] = Registry(
+    "attack",
+    "attacks",
+    "robustray.attacks",
+    supplied=("model", "x", "y", "threat", "rng", "index"),
 )

@@ -21,12 +21,10 @@ from robustray.attacks.options import default_options, takes_options
 from robustray.attacks.result import AttackResult, Passes
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
+from robustray.registry import ATTACKS
 from robustray.words import suggest
 
 AttackFunction = Callable[..., AttackResult]
-
-_NO_OPTIONS = {"model", "x", "y", "threat", "rng", "index"}
-_entries: dict[str, Entry] = {}
 
 
 @dataclass(frozen=True)
@@ -104,15 +102,9 @@ def register_attack(
     ValueError
         If the name is taken, or an option has no default.
     """
-    if name in _entries:
-        raise ValueError(f"an attack named {name!r} is registered already")
+    ATTACKS.add(name, _make_entry(name, attack, fixed), attack)
     if not isinstance(attack, type):
-        parameters = inspect.signature(attack).parameters
-        defaults = {p: parameters[p].default for p in parameters if p not in _NO_OPTIONS}
-        make = lambda **options: FunctionAttack(function=attack, options=options)  # noqa: E731
-        _entries[name] = Entry(name, make, defaults)
         return attack
-    _entries[name] = Entry(name, partial(attack, **fixed), default_options(attack, fixed))
     first, gap, rest = inspect.cleandoc(attack.__doc__ or "").partition("\n\n")
     doc = (summary or first) + gap + rest
     return takes_options(attack, doc, **fixed)(_function_named(name, attack.__module__))
@@ -162,23 +154,35 @@ def _function_named(name: str, module: str) -> AttackFunction:
     return function
 
 
+def _make_entry(
+    name: str, attack: type[Attack] | AttackFunction, fixed: Mapping[str, Any]
+) -> Entry:
+    if isinstance(attack, type):
+        return Entry(name, partial(attack, **fixed), default_options(attack, fixed))
+    parameters = inspect.signature(attack).parameters
+    defaults = {p: parameters[p].default for p in parameters if p not in ATTACKS.supplied}
+    make = lambda **options: FunctionAttack(function=attack, options=options)  # noqa: E731
+    return Entry(name, make, defaults)
+
+
 def list_attacks() -> list[str]:
-    """Return the names of the registered attacks, sorted."""
-    return sorted(_entries)
+    """Return the names of the registered attacks, sorted; those of installed packages too."""
+    return ATTACKS.names()
 
 
 def find_attack(name: str) -> Entry:
-    """Return what is registered under a name.
+    """Return what is registered under a name, or a user's ``package.module:name``.
 
     Raises
     ------
     ValueError
         For an unknown name, with those that are known.
     """
-    if name not in _entries:
+    if not ATTACKS.knows(name):
         names = list_attacks()
         raise ValueError(f"attack is one of {', '.join(names)}, not {name!r}{suggest(name, names)}")
-    return _entries[name]
+    found = ATTACKS.find(name)
+    return found if isinstance(found, Entry) else _make_entry(name, found, {})
 
 
 def _check_kind(attack: str, option: str, value: Any, default: Any) -> None:

@@ -12,6 +12,7 @@ from robustray.attacks.columns import SUITE_MODES, Column, attack_labels, mode_o
 from robustray.attacks.registry import find_attack, list_attacks
 from robustray.attacks.result import Passes
 from robustray.attacks.threat import ThreatModel
+from robustray.registry import ATTACKS
 from robustray.words import suggest
 
 _suites: dict[str, Suite] = {}
@@ -78,9 +79,12 @@ class AttackSpec:
         return find_attack(self.attack).make(**self.options).passes(classes)
 
     def describe(self) -> dict[str, Any]:
-        """Return name, attack and the whole budget, defaults included, as plain data."""
+        """Return name, attack and the whole budget, defaults included; a user's with its digest."""
         options = {**find_attack(self.attack).defaults, **self.options}
-        return {"name": self.name, "attack": self.attack, "options": options}
+        described = {"name": self.name, "attack": self.attack, "options": options}
+        if ATTACKS.is_brought(self.attack):
+            described["code_sha256"] = ATTACKS.code_digest(self.attack)
+        return described
 
 
 @dataclass(frozen=True)
@@ -260,7 +264,7 @@ def _member(item: str | AttackSpec | Suite, norm: str) -> Suite:
     """Return an item of a list as a suite: of one attack, if it is one."""
     if isinstance(item, Suite):
         return item
-    if isinstance(item, str) and (item in _suites or item not in list_attacks()):
+    if isinstance(item, str) and (item in _suites or not ATTACKS.knows(item)):
         return _known_suite(item, norm)
     spec = AttackSpec(item) if isinstance(item, str) else item
     return Suite(spec.name, (spec,))

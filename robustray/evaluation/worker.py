@@ -64,7 +64,6 @@ class Worker:
 
     def _attack(self, task: Task, orders: Sequence[Order]) -> list[Reply]:
         started = time.time()
-        import_from(self._place.import_paths)
         store = open_store(self._place.store_uri)
         units = UnitStore(store)
         model, device = self._load(task.subject)
@@ -102,7 +101,6 @@ class Worker:
         """Audit a task's model and keep what was found; never raises."""
         started = time.time()
         try:
-            import_from(self._place.import_paths)
             model, device = self._load(task.subject)
             store = open_store(self._place.store_uri)
             images = load_images(task.data, self._place.data_root, store)
@@ -116,6 +114,7 @@ class Worker:
         """Return the subject's network on this worker's device; loaded once."""
         if self._loaded is None or self._loaded[0] != subject.digest:
             self._loaded, self._tried = None, False
+            import_from(self._place.import_paths)
             device = pick_device(self._place.cpus, self._place.gpus)
             store = open_store(self._place.store_uri)
             model = load_subject(subject, store).to(device).requires_grad_(False)
