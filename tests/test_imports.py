@@ -17,7 +17,11 @@ HEAVY = (
     "torch", "ray", "mlflow", "matplotlib", "scipy", "numpy", "pandas", "pyarrow", "sklearn",
     "boto3", "torchvision",
 )  # fmt: skip
-LAZY = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.pyi"))
+LAZY = sorted(
+    path.parent.name
+    for path in PACKAGE.glob("*/__init__.py")
+    if "lazy_loader.attach_stub" in path.read_text()
+)
 # Scheduling, records and addresses: what a notebook or a script may load without waiting.
 PURE = (
     "errors", "faults", "files", "redaction", "manifest", "cli",
