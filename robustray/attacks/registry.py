@@ -115,10 +115,10 @@ def register_attack(
     _entries[name] = Entry(name, partial(attack, **fixed), default_options(attack, fixed))
     first, gap, rest = inspect.cleandoc(attack.__doc__ or "").partition("\n\n")
     doc = (summary or first) + gap + rest
-    return takes_options(attack, doc, **fixed)(_function_named(name, attack.__module__))
+    return takes_options(attack, doc, **fixed)(_make_function(name, attack.__module__))
 
 
-def _function_named(name: str, module: str) -> AttackFunction:
+def _make_function(name: str, module: str) -> AttackFunction:
     def function(
         attack: Attack,
         model: Model,
