@@ -22,6 +22,6 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Place:
         place = Place(folder)
         if not (folder / "done").exists():
             assert place.run("--set", "resources.max_concurrent=2") == 0, place.log
-            assert place.survivors() == []
+            place.expect_no_survivors()
             (folder / "done").touch()
     return place

@@ -18,9 +18,7 @@ HEAVY = (
     "boto3", "torchvision",
 )  # fmt: skip
 LAZY = sorted(
-    path.parent.name
-    for path in PACKAGE.glob("*/__init__.py")
-    if "lazy_loader.attach_stub" in path.read_text()
+    path.parent.name for path in PACKAGE.glob("*/__init__.py") if "attach_stub" in path.read_text()
 )
 # Scheduling, records and addresses: what a notebook or a script may load without waiting.
 PURE = (

@@ -20,8 +20,8 @@ from robustray.attacks.engine.steppers import SlotAttack
 from robustray.attacks.options import default_options, takes_options
 from robustray.attacks.result import AttackResult, Passes
 from robustray.attacks.threat import ThreatModel
-from robustray.manifest.words import suggest
 from robustray.random import ExampleRandom
+from robustray.words import suggest
 
 AttackFunction = Callable[..., AttackResult]
 

@@ -12,7 +12,7 @@ from robustray.attacks.columns import SUITE_MODES, Column, attack_labels, mode_o
 from robustray.attacks.registry import find_attack, list_attacks
 from robustray.attacks.result import Passes
 from robustray.attacks.threat import ThreatModel
-from robustray.manifest.words import suggest
+from robustray.words import suggest
 
 _suites: dict[str, tuple[Suite, Suite]] = {}  # for l1, and for the other norms
 

@@ -8,21 +8,20 @@ from typing import Any
 
 import ray
 
-from robustray.cluster import connect
 from robustray.evaluation.audits import audit_key, read_audit
-from robustray.evaluation.networks import import_from
 from robustray.evaluation.plan import make_plan, prepare
 from robustray.evaluation.task import Task
 from robustray.evaluation.worker import Worker
-from robustray.evaluation.workers import on_gpu, pick_resources
+from robustray.evaluation.workers import may_use_cpus, on_gpu
 from robustray.manifest import Evaluation
 from robustray.runtime.failures import Failure
 from robustray.runtime.pool import Pool, make_place
 from robustray.runtime.ready import Node
 from robustray.runtime.replies import Reply, make_error
-from robustray.runtime.session import check_store
+from robustray.runtime.session import check_store, find_workers
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import ObjectStore
+from robustray.user_code import import_from
 
 
 def run_audit(
@@ -55,8 +54,10 @@ def run_audit(
     import_from((str(Path.cwd()),))
     prepared = prepare(manifest, store.impatient(), data_root)
     check_store(store)
-    with connect():
-        resources = pick_resources(store, manifest.resources, assume_yes, say)
+    cpus_do = may_use_cpus(manifest.resources, assume_yes)
+    with find_workers(
+        store, manifest.resources, say, cpus_do=cpus_do, work="attacking"
+    ) as resources:
         plan = make_plan(prepared, store, on_gpu=on_gpu(resources), dry=True)
         task, images = plan.tasks[0], plan.images.split
         key = audit_key(task, images)

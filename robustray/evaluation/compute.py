@@ -172,7 +172,7 @@ def _group(
     result, prediction, notes = None, np.zeros(0, np.int64), {}
     if any(len(open_) for open_ in rows):
         engine = load_engine(task.conditions.engine["name"])
-        joined = AttackResult.cat(chosen)
+        joined = Examples.cat(chosen)
         conditions = task.conditions
         if everyone is not None:
             result = attack_each(model, everyone, joined, engine, threat, spec, conditions)

@@ -20,12 +20,12 @@ from robustray.evaluation.merge import Merged, MergeError, merge
 from robustray.evaluation.task import Task, Unit
 from robustray.evaluation.units import LoadedUnit, UnitStore
 from robustray.evaluation.worker import Order, Worker
-from robustray.manifest import Resources
+from robustray.manifest import Evaluation, Resources
 from robustray.runtime.failures import Failure
 from robustray.runtime.lease import Lease
-from robustray.runtime.pool import Pool
+from robustray.runtime.pool import Pool, make_place, pool_size
 from robustray.runtime.progress import UnitProgress
-from robustray.runtime.replies import Place, Reply, UnitError, make_error
+from robustray.runtime.replies import Reply, UnitError, make_error
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import canonical_json
 
@@ -86,9 +86,7 @@ class Driver:
         self.failures: dict[str, str] = {}
         self._failed: dict[tuple[str, int], int] = Counter()
 
-    def run(
-        self, place: Place, size: Callable[[int], int], resources: Resources, bundle: int
-    ) -> bool:
+    def run(self, resources: Resources, manifest: Evaluation, data_root: str | None) -> bool:
         """Complete every task, but for units that fail again and again: see ``failures``.
 
         A unit that fails by itself is given up, and with it the later attacks on its images; all
@@ -97,12 +95,12 @@ class Driver:
 
         Parameters
         ----------
-        place, resources : Place, Resources
-            Of the workers.
-        size : callable
-            Returns the number of workers for a number of units.
-        bundle : int
-            Units that a worker is given at once, at most.
+        resources : Resources
+            Of each worker.
+        manifest : Evaluation
+            Says how many units and images a worker is given at once, at most.
+        data_root : str or None
+            Folder of the data sets.
 
         Returns
         -------
@@ -116,13 +114,13 @@ class Driver:
         MachineError
             If machines failed more often than the budgets allow.
         """
+        place = make_place(self._store, data_root, resources, manifest.batch_size)
         for _ in range(_ROUNDS):
-            self._prepare(resources, bundle, place.batch_size)
+            self._prepare(resources, manifest.bundle, place.batch_size)
             try:
                 if not self._queue.finished:
-                    pool = Pool(
-                        place, size(self._queue.unfinished), resources, self._dispatch, Worker
-                    )
+                    size = pool_size(resources, self._queue.unfinished)
+                    pool = Pool(place, size, resources, self._dispatch, Worker)
                     if not pool.run(self._queue, self):
                         return False
             finally:

@@ -178,7 +178,7 @@ def compute_projections(
         unit = names[name]
         return actor.project.remote(plan.setting, unit, x_NCHW[unit.start : unit.stop].cpu())
 
-    size = pool_size(resources)(len(names) - len(there))
+    size = pool_size(resources, len(names) - len(there))
     place = make_place(store, None, resources, plan.setting.compute_shape)
     pool = Pool(place, size, resources, dispatch, ProjectionWorker)
     listener = _Listener(len(there), len(names), on_unit)

@@ -18,7 +18,7 @@ import torch
 
 from robustray.errors import CorruptObjectError
 from robustray.redaction import redact
-from robustray.runtime.failures import one_line
+from robustray.runtime.failures import classify, one_line
 from robustray.store import ObjectStore, read_sealed, seal
 
 logger = logging.getLogger("robustray.runtime")
@@ -62,6 +62,14 @@ def conclude(
     done = replace(attempt, ended_ms=_now_ms(), outcome=outcome, message=message, traceback=trace)
     store.put(_key(prefix, attempt.number), _encode(done))
     return done
+
+
+def conclude_failed(
+    store: ObjectStore, prefix: str, attempt: Attempt, error: BaseException
+) -> Attempt:
+    """Write down that an error, or who stopped it, has ended an attempt."""
+    kind = classify(error).value if isinstance(error, Exception) else "stopped"
+    return conclude(store, prefix, attempt, kind, error)
 
 
 def conclude_lost(store: ObjectStore, prefix: str, kind: str, message: str) -> None:

@@ -229,13 +229,13 @@ def _all_failed(slot: _Slot, error: BaseException) -> list[Reply]:
     return [reply_to_failure(name, error) for name in slot.call.names] if slot.call else []
 
 
-def pool_size(resources: Resources) -> Callable[[int], int]:
+def pool_size(resources: Resources, units: int) -> int:
     """Return the number of workers for a number of units: what fits on the live nodes.
 
     ``max_concurrent`` is taken instead where it is given; so an autoscaler can be asked for more.
     """
-    fitting = resources.max_concurrent or max(1, read_capacity().slots(resources))
-    return lambda units: max(1, min(fitting, units))
+    fitting = resources.max_concurrent or read_capacity().slots(resources)
+    return max(1, min(fitting, units))
 
 
 def make_place(

@@ -6,12 +6,28 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+
+_STOPPING = "stopping after this step"
+_AGAIN = "; press again to end now"
 
 
 @contextmanager
 def stopping_politely(stop: threading.Event) -> Iterator[None]:
-    """Let the first SIGINT or SIGTERM end the sweep in order; a second SIGINT ends it at once."""
+    """Let the first SIGINT or SIGTERM end a run in order, and a second SIGINT end it at once.
+
+    The first is answered on standard error as it comes, whatever the run is doing.
+
+    Parameters
+    ----------
+    stop : threading.Event
+        Set by the first signal; whoever does the work looks at it.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        In the block, at the second Ctrl-C.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -19,7 +35,11 @@ def stopping_politely(stop: threading.Event) -> Iterator[None]:
     def ask(number: int, frame: object) -> None:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
-        stop.set()
+        if not stop.is_set():
+            stop.set()
+            words = _STOPPING + (_AGAIN if number == signal.SIGINT else "")
+            with suppress(OSError):  # not through sys.stderr, which may be writing just now
+                os.write(2, f"\n{words}\n".encode())
 
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from robustray.attacks import attack_suite
 from robustray.manifest.schema import Recipe
-from robustray.training.objectives import OBJECTIVES, ascent_of
+from robustray.training.objectives import ascent_of, find_objective
 
 _FORWARD, _INPUT_BACKWARD, _FULL_BACKWARD = 1, 1, 2
 _FLOAT32 = 4
@@ -21,7 +21,7 @@ def recipe_passes(recipe: Recipe) -> float:
     adversarial training: 10 * 2 + 3 = 23; natural training: 3. A weight perturbation takes the
     objective's passes twice; over its warm-up and the rest of the epochs, the mean is returned.
     """
-    training = OBJECTIVES[recipe.objective].forwards * (_FORWARD + _FULL_BACKWARD)
+    training = find_objective(recipe.objective).forwards * (_FORWARD + _FULL_BACKWARD)
     ascent, inner = ascent_of(recipe), 0
     if ascent:
         inner = recipe.inner.steps * (_FORWARD + _INPUT_BACKWARD)

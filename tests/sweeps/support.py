@@ -118,6 +118,10 @@ class Place:
                 os.kill(process, signal.SIGKILL)
         wait_for(lambda: not self.survivors(), what="for what was killed to be gone")
 
+    def expect_no_survivors(self) -> None:
+        """Fail if something still runs a minute after the driver has ended."""
+        wait_for(lambda: not self.survivors(), 60, "for the last process to end")
+
     def survivors(self) -> list[int]:
         """Return the processes that carry this place's mark."""
         mark, found = f"ROBUSTRAY_TEST_MARK={self.mark}".encode(), []

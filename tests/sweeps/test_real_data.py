@@ -18,6 +18,7 @@ resources: {gpus: 0, cpus: 1}
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_two_thin_networks_on_cifar10(tmp_path, shared_data):
     place = Place(tmp_path, MANIFEST, ROBUSTRAY_DATA=str(shared_data))

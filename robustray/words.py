@@ -32,6 +32,25 @@ def suggest(word: object, allowed: Iterable[str]) -> str:
     return f"; did you mean {found!r}?" if found else ""
 
 
+def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
+    """Return the message for a name that is not among the allowed ones.
+
+    Parameters
+    ----------
+    kind : str
+        What the name stands for ("activation").
+    value : object
+        What was given.
+    allowed : iterable of str
+        What may be given.
+    """
+    names = list(allowed)
+    folded = {name.casefold(): name for name in names}
+    close = [folded[key] for key in difflib.get_close_matches(str(value).casefold(), folded)]
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return f"unknown {kind} {value!r}.{hint} Allowed: {', '.join(names)}"
+
+
 def alternatives(words: Iterable[str]) -> str:
     """Join words as "a, b or c"."""
     *first, last = words
