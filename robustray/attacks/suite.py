@@ -9,9 +9,10 @@ from typing import Any
 
 from robustray.attacks.attack import Attack
 from robustray.attacks.columns import SUITE_MODES, Column, attack_labels, mode_of
-from robustray.attacks.registry import find_attack, list_attacks
+from robustray.attacks.registry import digest_attack, find_attack, list_attacks
 from robustray.attacks.result import Passes
 from robustray.attacks.threat import ThreatModel
+from robustray.registry import ATTACKS
 from robustray.words import suggest
 
 _suites: dict[str, tuple[Suite, Suite]] = {}  # for l1, and for the other norms
@@ -26,7 +27,7 @@ class AttackSpec:
     name : str
         What verdicts call it. It also keys the attack's randomness.
     attack : str
-        A registered attack; the name itself when not given.
+        A registered attack, or a user's as ``package.module:name``; the name itself when not given.
     options : mapping
         Its budget: keyword arguments as the attack declares them, plain numbers and strings.
 
@@ -77,9 +78,11 @@ class AttackSpec:
         return find_attack(self.attack).make(**self.options).passes(classes)
 
     def describe(self) -> dict[str, Any]:
-        """Return name, attack and the whole budget, defaults included, as plain data."""
+        """Return name, attack and the whole budget as plain data; a user's has a digest."""
         options = {**find_attack(self.attack).defaults, **self.options}
-        return {"name": self.name, "attack": self.attack, "options": options}
+        described = {"name": self.name, "attack": self.attack, "options": options}
+        digest = digest_attack(self.attack)
+        return described | ({"code_sha256": digest} if digest else {})
 
 
 @dataclass(frozen=True)
@@ -257,7 +260,7 @@ def _make_member(item: str | AttackSpec | Suite, norm: str) -> Suite:
     """Return an item of a list as a suite: of one attack, if it is one."""
     if isinstance(item, Suite):
         return item
-    if isinstance(item, str) and (item in _suites or item not in list_attacks()):
+    if isinstance(item, str) and (item in _suites or not ATTACKS.knows(item)):
         return _find_suite(item, norm)
     spec = AttackSpec(item) if isinstance(item, str) else item
     return Suite(spec.name, (spec,))

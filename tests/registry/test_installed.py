@@ -68,11 +68,8 @@ def test_a_sweep_and_an_evaluation_use_network_data_set_and_objective(tmp_path):
 ATTACK = """
 import json
 import torch
-from importlib.metadata import entry_points
 from robustray.attacks import AttackSpec, ThreatModel, evaluate
 
-for point in entry_points(group="robustray.attacks"):
-    point.load()
 x, y = torch.rand(8, 1, 8, 8), torch.arange(8)
 network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
 found = evaluate(network, x, y, ThreatModel("linf", 0.1), [AttackSpec("half-step", "half-step")])
