@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustray.attacks.engine.inputs import checked_examples
+from robustray.attacks.engine.inputs import check_examples
 from robustray.cluster import pick_device
 from robustray.data import Split
 from robustray.errors import CorruptObjectError, UserError
@@ -81,7 +81,7 @@ class Worker:
         position = ready[0][0].unit.position
         everyone = None
         if task.conditions.composition is not None:
-            everyone = checked_examples(images.x_NCHW, images.y_N, images.index_N)
+            everyone = check_examples(images.x_NCHW, images.y_N, images.index_N)
         computed = compute(task, position, model, parts, self._place.batch_size, everyone)
         ended = time.time()
         examples = sum(len(part.open(task.attack_all)) for part in parts) or 1
@@ -139,7 +139,7 @@ def _part(order: Order, images: Split, task: Task, units: UnitStore) -> tuple[Pa
             f"this worker reads other images of {task.data.name} than the command that was "
             "started; give all machines the same data"
         )
-    examples = checked_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
+    examples = check_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
     if order.before is None:
         return Part(examples, None), None
     before = units.read(order.before)
