@@ -32,8 +32,9 @@ from robustray.pipelines.alignment_comparison import compare
 from robustray.pipelines.alignment_files import load_made, made_of
 from robustray.pipelines.alignment_judging import judge_classifier, judge_delta_x
 from robustray.pipelines.alignment_probe import probe
-from robustray.pipelines.work import Context, Product
+from robustray.pipelines.work import Product
 from robustray.random import derive_seed
+from robustray.runtime.job import Context
 
 # Of published classifiers: one logit for two classes; images in [-1, 1], points anywhere.
 _STUDY_NETWORKS = ("gd_spheres_mlp", "gd_resnet18")  # the others of the catalogue take [0, 1]
@@ -41,7 +42,7 @@ _BINARY = ("spheres", "squares", "mnist35", "folder")
 
 
 def align(context: Context) -> Product:
-    """Do one stage; see `robustray.pipelines.work`."""
+    """Do one stage; see `robustray.runtime.job`."""
     return _STAGES[context.job.manifest.stage](_Stage(context))
 
 

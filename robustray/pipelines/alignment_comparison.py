@@ -12,12 +12,13 @@ from robustray.errors import ManifestError
 from robustray.manifest import Alignment
 from robustray.pipelines.alignment_files import find_run
 from robustray.pipelines.alignment_judging import published_columns
-from robustray.pipelines.work import Context, Product, read_file
+from robustray.pipelines.work import Product, read_file
 from robustray.reports.alignment_figures import Curve, accuracy_figure, histogram_figure
 from robustray.reports.alignment_page import alignment_page
 from robustray.reports.alignment_published import AlignmentRow, method_named
 from robustray.reports.html import Picture
 from robustray.reports.style import render
+from robustray.runtime.job import Context
 from robustray.store import ObjectStore
 
 _CORRECTED = "_epsilon_50_corrected"
@@ -25,7 +26,7 @@ _NOT_CURVES = ("examples.csv", "csv_table.csv")
 
 
 def compare(context: Context) -> Product:
-    """Put the methods of finished jobs on one page; see `robustray.pipelines.work`.
+    """Put the methods of finished jobs on one page; see `robustray.runtime.job`.
 
     Raises
     ------

@@ -23,8 +23,9 @@ from robustray.models.composite import Composite
 from robustray.pipelines.mixing_attackers import Attackers
 from robustray.pipelines.mixing_judging import Judgements, check_judging, judge, judged_names
 from robustray.pipelines.mixing_outputs import outputs
-from robustray.pipelines.work import Context, Product, Resumed
+from robustray.pipelines.work import Product
 from robustray.random import derive_seed
+from robustray.runtime.job import Context, Resumed
 from robustray.smoothing.train import MixingTraining, attack_here
 from robustray.store import NotFoundError, ObjectStore, sha256_file
 from robustray.store.staged_data import load_staged_dataset
@@ -160,7 +161,7 @@ def check_references(manifest: Mixing, store: ObjectStore, root: Path | None = N
 
 
 def train_mixing(context: Context) -> Product:
-    """Do the whole job, or what is left of it; see `robustray.pipelines.work`."""
+    """Do the whole job, or what is left of it; see `robustray.runtime.job`."""
     try:
         return _Run(context).product()
     except (CorruptObjectError, NotFoundError):
