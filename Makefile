@@ -2,15 +2,19 @@
 # make test         set up and run the fast tests;   make test-slow   those of minutes
 # make test-long    those that want a machine for themselves, one after another
 # make durations    all tests, and which took longest;   make cover   which lines the fast ones enter
-# make lint         ruff and pyright;   make fix   what ruff can mend by itself
+# make lint         ruff, pyright and codespell;   make fix   what ruff can mend by itself
 # make k8s-render   k8s/*.yaml and k8s/jobs/*.yaml from k8s/base; IMAGE=name:tag names the image
 # make k8s-secret   the cluster's random secrets, once;   make compose-secret   those of compose
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Processes that share the tests; what must stay together does (tests/conftest.py).
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# Bytecode is written on all cores afterwards; some packages hold files that are no Python.
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
+# Processes that share the tests; what must stay together does (tests/conftest.py). The slow ones
+# wait for servers, clusters and patience half of the time.
 JOBS   ?= 2
+JOBS_SLOW ?= 3
 # Tests start hundreds of processes; without bytecode each would compile everything anew.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -24,7 +28,7 @@ test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.dev
-	$(PYTEST) -m "slow and not long"
+	$(PYTEST) --numprocesses $(JOBS_SLOW) -m "slow and not long"
 
 test-long: $(VENV)/.dev
 	$(PYTEST) --numprocesses 0 -m long
@@ -39,6 +43,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md docs robustray tests benchmarks scripts jobs manifests
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -60,10 +65,12 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	$(PIP) --constraint constraints.txt torch
 	$(PIP) --constraint constraints.txt --no-deps torchvision
 	$(PIP) --constraint constraints.txt --editable .
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	$(PIP) --constraint constraints.txt --editable '.[dev,bench]'
+	$(COMPILE)
 	touch $@
 
 clean:

@@ -30,6 +30,7 @@ from robustray.manifest import (
     build_manifest,
     dump_manifest,
     load_manifest,
+    pin_code,
     study_id,
 )
 from robustray.redaction import redact
@@ -302,7 +303,7 @@ def _manifest(options: argparse.Namespace) -> Manifest:
     path = options.manifest or options.default_manifest
     if path is None:
         raise UserError("name a manifest: --manifest FILE (see manifests/)")
-    return load_manifest(path, options.set)
+    return pin_code(load_manifest(path, options.set))
 
 
 def _sweep(options: argparse.Namespace) -> Sweep:

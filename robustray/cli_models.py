@@ -99,12 +99,13 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from robustray.evaluation.networks import build_function, is_factory
+    from robustray.evaluation.networks import build_function
     from robustray.models.convert import convert_weights
+    from robustray.user_code import is_reference
 
     given = dict(_assignment(text) for text in options.set)
     model: Any = options.model
-    if is_factory(model):
+    if is_reference(model):
         model, given = build_function(model, given), {}
     try:
         done = convert_weights(

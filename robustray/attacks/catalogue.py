@@ -1,25 +1,14 @@
-"""The attacks and suites that are known by name."""
+"""The suites that are known by name."""
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
-from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t, make_apgd
-from robustray.attacks.apgd_adaptive import apgd_mixture, check_apgd_mixture
-from robustray.attacks.carlini_wagner import check_cw_l2, cw_l2
-from robustray.attacks.fab import fab, fab_t, make_fab, make_fab_t
-from robustray.attacks.fgsm import check_fgsm, fgsm
-from robustray.attacks.pgd import check_pgd, pgd
-from robustray.attacks.square import square
-from robustray.attacks.square_search import Square
-from robustray.attacks.stadv import check_stadv, stadv
 from robustray.attacks.suite import (
     AttackSpec,
     Suite,
     attack_suite,
     independent_suite,
-    register_attack,
     register_suite,
 )
 
@@ -31,20 +20,6 @@ def _study(name: str, attack: str, **options: Any) -> None:
     0.8/255 at eps 8/255; elsewhere the step keeps that proportion, eps / 10 (pgd's default).
     """
     register_suite(Suite(name, (AttackSpec(name, attack, options),), attack_all=True))
-
-
-def _register_attacks() -> None:
-    register_attack("fgsm", fgsm, check=check_fgsm)
-    register_attack("pgd", pgd, check=check_pgd)
-    register_attack("apgd-ce", apgd_ce, partial(make_apgd, loss="ce"))
-    register_attack("apgd-dlr", apgd_dlr, partial(make_apgd, loss="dlr"))
-    register_attack("apgd-t", apgd_t, partial(make_apgd, loss="targeted-dlr"))
-    register_attack("fab", fab, make_fab)
-    register_attack("fab-t", fab_t, make_fab_t)
-    register_attack("square", square, Square)
-    register_attack("cw-l2", cw_l2, check=check_cw_l2)
-    register_attack("stadv", stadv, check=check_stadv)
-    register_attack("apgd-mixture", apgd_mixture, check=check_apgd_mixture)
 
 
 def _register_autoattack() -> None:
@@ -124,7 +99,6 @@ def _cascade(name: str, *attacks: str | AttackSpec) -> Suite:
     return Suite(name, tuple(specs))
 
 
-_register_attacks()
 _register_autoattack()
 _register_smoothing()
 _study("fgsm", "fgsm")

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from robustray.attacks.attack import Attack
 from robustray.attacks.columns import SUITE_MODES, Column, attack_labels, mode_of
-from robustray.attacks.result import AttackResult
-from robustray.attacks.steppers import ExampleNoise, Stepper
+from robustray.attacks.registry import find_attack, list_attacks
+from robustray.attacks.result import Passes
 from robustray.attacks.threat import ThreatModel
-from robustray.manifest.words import suggest
-from robustray.random import ExampleRandom
+from robustray.words import suggest
 
-Attack = Callable[..., AttackResult]
-MakeStepper = Callable[..., Stepper[Any]]
-
-Check = Callable[..., object]
-
-_NOT_BUDGET = {"model", "x", "y", "threat", "rng", "index"}
-_attacks: dict[str, Attack] = {}
-_steppers: dict[str, MakeStepper] = {}
-_checks: dict[str, Check] = {}
 _suites: dict[str, Suite] = {}
 _l1_suites: dict[str, Suite] = {}
 
@@ -54,19 +44,7 @@ class AttackSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "attack", self.attack or self.name)
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
-        if self.attack not in _attacks:
-            names = list_attacks()
-            hint = suggest(self.attack, names)
-            raise ValueError(f"attack is one of {', '.join(names)}, not {self.attack!r}{hint}")
-        defaults = _budget(_attacks[self.attack])
-        for option in self.options:
-            if option not in defaults:
-                allowed = ", ".join(defaults) or "none"
-                raise ValueError(
-                    f"attack {self.attack} has no option {option!r}; it has: {allowed}"
-                    f"{suggest(option, defaults)}"
-                )
-            _check_kind(self.attack, option, self.options[option], defaults[option])
+        find_attack(self.attack).check_options(self.options)
 
     def check(self, threat: ThreatModel) -> None:
         """Refuse a budget that is out of range, before anything runs.
@@ -76,30 +54,32 @@ class AttackSpec:
         ValueError
             As the attack itself would, with the name of this one.
         """
-        options = _budget(self.function) | dict(self.options)
         try:
-            if options.get("step_size") is not None:
-                threat.require_length("step_size", options["step_size"])
-            if self.stepper is not None:
-                self.stepper(threat, ExampleNoise(ExampleRandom(0, self.name)), **options)
-            elif self.attack in _checks:
-                _checks[self.attack](threat, **options)
+            if self.options.get("step_size") is not None:
+                threat.require_length("step_size", self.options["step_size"])
+            self.make(threat)
         except ValueError as error:
             raise ValueError(f"attack {self.name}: {error}") from error
 
-    @property
-    def function(self) -> Attack:
-        """The attack itself."""
-        return _attacks[self.attack]
+    def make(self, threat: ThreatModel) -> Attack:
+        """Return the attack with its budget, checked for a threat model.
 
-    @property
-    def stepper(self) -> MakeStepper | None:
-        """What makes the attack's stepper, where the attack has one."""
-        return _steppers.get(self.attack)
+        Raises
+        ------
+        ValueError
+            For a budget that is out of range, or a threat model that the attack is not for.
+        """
+        attack = find_attack(self.attack).make(**self.options)
+        attack.check(threat)
+        return attack
+
+    def passes(self, classes: int = 10) -> Passes:
+        """Return what it takes at most, for an image and a network of so many classes."""
+        return find_attack(self.attack).make(**self.options).passes(classes)
 
     def describe(self) -> dict[str, Any]:
         """Return name, attack and the whole budget, defaults included, as plain data."""
-        options = _budget(self.function) | dict(self.options)
+        options = {**find_attack(self.attack).defaults, **self.options}
         return {"name": self.name, "attack": self.attack, "options": options}
 
 
@@ -176,39 +156,6 @@ class Suite:
         return described
 
 
-def register_attack(
-    name: str, attack: Attack, stepper: MakeStepper | None = None, check: Check | None = None
-) -> None:
-    """Make an attack known to suites.
-
-    Parameters
-    ----------
-    name : str
-        What suites call it.
-    attack : callable
-        ``attack(model, x, y, threat, *, rng, index, **budget)``. Its budget is every other
-        keyword it declares, each with a default.
-    stepper : callable, optional
-        ``stepper(threat, noise, *, upstream=False, **budget)``, with the same keywords and
-        defaults: suites then run the attack through the slot engine.
-    check : callable, optional
-        For attacks without a stepper, ``check(threat, **budget)``: raises ValueError for a budget
-        that is out of range.
-
-    Raises
-    ------
-    ValueError
-        If the name is taken.
-    """
-    if name in _attacks:
-        raise ValueError(f"an attack named {name!r} is registered already")
-    _attacks[name] = attack
-    if stepper is not None:
-        _steppers[name] = stepper
-    if check is not None:
-        _checks[name] = check
-
-
 def register_suite(suite: Suite, l1: Suite | None = None) -> Suite:
     """Make a suite known by its name, with another of the same name for l1 where that is given.
 
@@ -224,11 +171,6 @@ def register_suite(suite: Suite, l1: Suite | None = None) -> Suite:
         assert l1.name == suite.name
         _l1_suites[suite.name] = l1
     return suite
-
-
-def list_attacks() -> list[str]:
-    """Return the names of the registered attacks, sorted."""
-    return sorted(_attacks)
 
 
 def list_suites() -> list[str]:
@@ -318,29 +260,7 @@ def _member(item: str | AttackSpec | Suite, norm: str) -> Suite:
     """Return an item of a list as a suite: of one attack, if it is one."""
     if isinstance(item, Suite):
         return item
-    if isinstance(item, str) and (item in _suites or item not in _attacks):
+    if isinstance(item, str) and (item in _suites or item not in list_attacks()):
         return _known_suite(item, norm)
     spec = AttackSpec(item) if isinstance(item, str) else item
     return Suite(spec.name, (spec,))
-
-
-def _budget(attack: Attack) -> dict[str, Any]:
-    parameters = inspect.signature(attack).parameters
-    return {name: p.default for name, p in parameters.items() if name not in _NOT_BUDGET}
-
-
-def _check_kind(attack: str, option: str, value: Any, default: Any) -> None:
-    """Refuse a value of another kind than the default's; None stands for a number."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(default, bool):
-        fits, kind = isinstance(value, bool), "true or false"
-    elif isinstance(default, int):
-        fits, kind = number and isinstance(value, int), "a whole number"
-    elif isinstance(default, str):
-        fits, kind = isinstance(value, str), "a word"
-    elif default is None or isinstance(default, float):
-        fits, kind = number or (value is None and default is None), "a number"
-    else:
-        return
-    if not fits:
-        raise ValueError(f"attack {attack}: {option} is {kind}, not {value!r}")

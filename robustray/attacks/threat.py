@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustray.attacks.norms import add_toward, norm_per_example, per_example
-from robustray.attacks.projections import project_l1
+from robustray.attacks.steps.norms import add_toward, norm_per_example, per_example
+from robustray.attacks.steps.projections import project_l1
 from robustray.manifest.lengths import Extent, Length, check_length
-from robustray.manifest.words import suggest
 from robustray.random import ExampleRandom
+from robustray.words import suggest
 
 NORMS = ("linf", "l2", "l1")
 UNIT_BOX = (0.0, 1.0)

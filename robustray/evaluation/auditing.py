@@ -9,7 +9,6 @@ from typing import Any
 import ray
 
 from robustray.evaluation.audits import audit_key, read_audit
-from robustray.evaluation.networks import import_from
 from robustray.evaluation.plan import make_plan, prepare
 from robustray.evaluation.task import Task
 from robustray.evaluation.worker import Worker
@@ -22,6 +21,7 @@ from robustray.runtime.replies import Reply, make_error
 from robustray.runtime.session import check_store, find_workers
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import ObjectStore
+from robustray.user_code import import_from
 
 
 def run_audit(

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from robustray.attacks import ThreatModel
-from robustray.attacks.context import judging
-from robustray.attacks.inputs import checked_examples
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.inputs import checked_examples
 from robustray.data import Split
 from robustray.errors import CorruptObjectError
 from robustray.evaluation.audit import AUDIT_VERSION, IMAGES, audit

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from robustray.errors import CorruptObjectError, UserError
+from robustray.files import write_atomically
 from robustray.reports import render
-from robustray.reports.files import write_atomically
 from robustray.reports.html import Picture
 from robustray.reports.judgements import Judgement, curves_figure, page, table_csv, table_text
 from robustray.store import NotFoundError, ObjectStore, read_sealed, sha256_bytes

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks import AttackResult, AttackSpec, ThreatModel
-from robustray.attacks.context import judging
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
-from robustray.attacks.gradients import is_correct
-from robustray.attacks.inputs import check_inside, check_logits
-from robustray.attacks.rows import join_rows, take_rows
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import is_correct
+from robustray.attacks.engine.inputs import check_inside, check_logits
 from robustray.evaluation.composed import attack_each, logits_in_composition
 from robustray.evaluation.engines import is_independent, load_engine
 from robustray.evaluation.task import SAMPLES, Task
@@ -116,7 +115,7 @@ def _clean(
     batch_size: int,
     everyone: Examples | None,
 ) -> list[Computed]:
-    examples = join_rows([part.examples for part in parts])
+    examples = Examples.cat([part.examples for part in parts])
     logits = _logits(task, model, examples, batch_size, everyone)
     check_logits(logits, examples)
     prediction, correct = logits.argmax(dim=1).numpy(), is_correct(logits, examples.y_N).numpy()
@@ -173,7 +172,7 @@ def _group(
     result, prediction, notes = None, np.zeros(0, np.int64), {}
     if any(len(open_) for open_ in rows):
         engine = load_engine(task.conditions.engine["name"])
-        joined = join_rows(chosen)
+        joined = AttackResult.cat(chosen)
         conditions = task.conditions
         if everyone is not None:
             result = attack_each(model, everyone, joined, engine, threat, spec, conditions)
@@ -185,7 +184,7 @@ def _group(
     bounds = np.cumsum([0, *map(len, rows)])
 
     def part_of(start: int, stop: int) -> AttackResult | None:
-        return None if result is None else take_rows(result, slice(start, stop))
+        return None if result is None else result.take(slice(start, stop))
 
     return [
         replace(

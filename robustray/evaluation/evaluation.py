@@ -13,7 +13,6 @@ from robustray.evaluation.agenda import Work
 from robustray.evaluation.audits import audit_key, read_audit
 from robustray.evaluation.driver import Conclusion, Driver
 from robustray.evaluation.merge import Merged
-from robustray.evaluation.networks import import_from
 from robustray.evaluation.outputs import (
     describe_result,
     evaluation_run,
@@ -25,13 +24,14 @@ from robustray.evaluation.plan import Plan, describe_plan, make_plan, prepare
 from robustray.evaluation.record import result_document, summary_text, write_csv
 from robustray.evaluation.units import UnitStore
 from robustray.evaluation.workers import expected_on_gpu, may_use_cpus, on_gpu
+from robustray.files import write_atomically
 from robustray.manifest import Evaluation, Resources
-from robustray.reports.files import write_atomically
 from robustray.runtime import attempts
 from robustray.runtime.session import Session, check_services, open_session
 from robustray.store import ObjectStore, canonical_json
 from robustray.tracking import RunRecord
 from robustray.tracking.records import Status
+from robustray.user_code import import_from
 
 # What is written where units were given up; it goes when the result is whole.
 _PARTIAL = ("partial.json", "partial.csv")

@@ -11,20 +11,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustray.attacks.inputs import checked_examples
+from robustray.attacks.engine.inputs import checked_examples
 from robustray.cluster import pick_device
 from robustray.data import Split
 from robustray.errors import CorruptObjectError, UserError
 from robustray.evaluation.audits import make_audit
 from robustray.evaluation.compute import Part, compute
 from robustray.evaluation.images import facts_of, load_images
-from robustray.evaluation.networks import import_from, try_network
+from robustray.evaluation.networks import try_network
 from robustray.evaluation.subjects import load_subject
 from robustray.evaluation.task import Subject, Task, Unit
 from robustray.evaluation.units import Outcome, UnitStore
 from robustray.runtime.attempts import environment
 from robustray.runtime.replies import FINISHED, STALE, Place, Reply, reply_to_failure
 from robustray.store import NotFoundError, open_store
+from robustray.user_code import import_from
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Worker:
 
     def _attack(self, task: Task, orders: Sequence[Order]) -> list[Reply]:
         started = time.time()
+        import_from(self._place.import_paths)
         store = open_store(self._place.store_uri)
         units = UnitStore(store)
         model, device = self._load(task.subject)
@@ -100,6 +102,7 @@ class Worker:
         """Audit a task's model and keep what was found; never raises."""
         started = time.time()
         try:
+            import_from(self._place.import_paths)
             model, device = self._load(task.subject)
             store = open_store(self._place.store_uri)
             images = load_images(task.data, self._place.data_root, store)
@@ -113,7 +116,6 @@ class Worker:
         """Return the subject's network on this worker's device; loaded once."""
         if self._loaded is None or self._loaded[0] != subject.digest:
             self._loaded, self._tried = None, False
-            import_from(self._place.import_paths)
             device = pick_device(self._place.cpus, self._place.gpus)
             store = open_store(self._place.store_uri)
             model = load_subject(subject, store).to(device).requires_grad_(False)
@@ -124,8 +126,8 @@ class Worker:
         """Refuse a network that does not take these images; looked at once."""
         if self._tried:
             return
-        shape = task.conditions.compute_shape
-        try_network(model, facts_of(task.data), str(task.data.name), device, shape)
+        shape, facts = task.conditions.compute_shape, facts_of(task.data, self._place.data_root)
+        try_network(model, facts, str(task.data.name), device, shape)
         self._tried = True
 
 

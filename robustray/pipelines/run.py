@@ -17,10 +17,10 @@ from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
 
 from robustray.data import data_root
 from robustray.errors import CorruptObjectError, MachineError
+from robustray.files import write_atomically
 from robustray.manifest import Manifest, dump_manifest, study_id
 from robustray.pipelines.tracked import job_run
 from robustray.pipelines.work import FileJob, Product, attempt_as_task, read_file, read_result
-from robustray.reports.files import write_atomically
 from robustray.runtime import attempts
 from robustray.runtime.failures import Failure, one_line
 from robustray.runtime.job import Context

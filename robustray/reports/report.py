@@ -8,11 +8,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from robustray.files import write_atomically
 from robustray.reports import html
 from robustray.reports.curves import curves_figure
 from robustray.reports.equal_cost import cost_groups, equal_cost_csv, equal_cost_figure
 from robustray.reports.figures import scale_figure
-from robustray.reports.files import write_atomically
 from robustray.reports.frontier import frontiers, layers_for
 from robustray.reports.rows import Axis, StudyReport, judged
 from robustray.reports.shares import GROUP, is_uniform, shown_totals, total

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robustray.reports.files import write_atomically
+from robustray.files import write_atomically
 from robustray.reports.rows import StudyReport, TrialRow, metric_names
 
 __all__ = ["StudyReport", "TrialRow", "columns", "write_provenance", "write_table"]

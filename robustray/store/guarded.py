@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from robustray.store.objects import ObjectInfo, ObjectStore, open_store
+from robustray.store.objects import ObjectInfo, ObjectStore
+from robustray.store.opening import open_store
 
 
 class GuardedStore(ObjectStore):

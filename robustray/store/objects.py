@@ -8,7 +8,6 @@ exactly one is told True.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import threading
 import uuid
@@ -209,29 +208,3 @@ class ObjectStore(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.uri!r})"
-
-
-def open_store(uri: str | None = None) -> ObjectStore:
-    """Open the store at a place; nothing is touched until it is used.
-
-    Parameters
-    ----------
-    uri : str, optional
-        ``s3://bucket/prefix`` or a folder. By default $ROBUSTRAY_STORE, else ``./runs/store``.
-
-    Raises
-    ------
-    StoreError
-        For an address that is neither.
-    """
-    place = uri or os.environ.get("ROBUSTRAY_STORE") or "runs/store"
-    if place.startswith("s3://"):
-        from robustray.store.s3 import S3Store
-
-        return S3Store(place)
-    if "://" in place:
-        scheme = place.split("://")[0]
-        raise StoreError(f"a store is a folder or s3://bucket/prefix, not {scheme}://...")
-    from robustray.store.local import LocalStore
-
-    return LocalStore(place)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from robustray.data import describe
 from robustray.errors import CorruptObjectError, UserError
+from robustray.files import write_atomically
 from robustray.reports import render
 from robustray.reports.agreement import Pairing, agreement_figure, pairs_csv, summary_csv
-from robustray.reports.files import write_atomically
 from robustray.reports.style import metric_label
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study

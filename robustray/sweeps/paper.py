@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from robustray.files import write_atomically
 from robustray.manifest import ModelConfig, Recipe, Sweep
 from robustray.models.scaling import split
 from robustray.reports import TrialRow, kendall, render, scale_figure
-from robustray.reports.files import write_atomically
 from robustray.reports.html import Picture
 from robustray.reports.paper import (
     Line,

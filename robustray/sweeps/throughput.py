@@ -61,7 +61,8 @@ def precision_name(recipe: Recipe) -> str:
 def family_name(manifest: Sweep) -> str:
     """Return what shares a throughput record: architecture, images, batch, share of a device."""
     model = manifest.model
-    block = model.block if isinstance(model.block, str) else "-".join(model.block or ("basic",))
+    block = model.options().get("block", "basic")
+    block = block if isinstance(block, str) else "-".join(map(str, block))
     shape = "x".join(str(side) for side in describe(manifest.data).image_shape)
     resources = manifest.resources
     place = f"gpu{resources.gpus:g}" if resources.gpus else f"cpu{max(1, int(resources.cpus))}"

@@ -14,7 +14,7 @@ from robustray.attacks import ThreatModel
 from robustray.cluster import preemption
 from robustray.data import Dataset, data_root, describe
 from robustray.errors import CorruptObjectError
-from robustray.manifest import DataConfig, Resources
+from robustray.manifest import DataConfig, Resources, pin_code
 from robustray.random import derive_seed
 from robustray.runtime.job import Context, Job, Report, attempt_job
 from robustray.store import (
@@ -43,15 +43,20 @@ from robustray.training import (
     accuracies,
     fit,
 )
+from robustray.user_code import import_from
 
 _RESULT = {"trial", "epochs", "selected_epoch", "validation_accuracy", "weights_sha256", "metrics"}
 
 
 @dataclass(frozen=True)
 class TrialJob(Job):
-    """Everything that a worker needs to know of a trial."""
+    """Everything that a worker needs to know of a trial.
+
+    ``import_paths``: where the user's modules are.
+    """
 
     trial: Trial
+    import_paths: tuple[str, ...] = ()
 
     @property
     def share(self) -> tuple[float, float]:
@@ -116,7 +121,8 @@ def execute_attempt(
     """
     trial = next(trial for trial in study.trials if trial.name == name)
     manifest = study.manifest.model_copy(update={"resources": resources})
-    job = TrialJob(study.trial_prefix(name), manifest, store_uri, data_folder, trial)
+    prefix = study.trial_prefix(name)
+    job = TrialJob(prefix, manifest, store_uri, data_folder, trial, study.import_paths)
     if resources.workers > 1:
         from robustray.sweeps.distributed import attempt_on_workers
 
@@ -127,6 +133,8 @@ def execute_attempt(
 def train_and_attack(context: Context) -> dict[str, Any]:
     """Train a trial to its end, attack its selected checkpoint, and return its result."""
     manifest, trial = context.job.manifest, context.job.trial
+    import_from(context.job.import_paths)
+    pin_code(manifest)  # refuses other code than the driver's
     data = _dataset(manifest.data, context.job)
     model = _initial_model(context, data)
     fitted = fit(
@@ -188,7 +196,7 @@ def _initial_model(context: Context, data: Dataset) -> torch.nn.Module:
     trial = context.job.trial
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(trial.seed, "initialisation"))
-        return build_model(trial, describe(context.job.manifest.data))
+        return build_model(trial, describe(context.job.manifest.data, _data_root(context.job)))
 
 
 def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
@@ -223,14 +231,15 @@ def has_result(store: ObjectStore, prefix: str) -> bool:
         return False
 
 
+def _data_root(job: TrialJob) -> Path:
+    return data_root(Path(job.data_root) if job.data_root else None)
+
+
 def _dataset(config: DataConfig, job: TrialJob) -> Dataset:
-    return _cached_dataset(config.model_dump_json(), job.data_root, job.store_uri)
+    return _cached_dataset(config.model_dump_json(), _data_root(job), job.store_uri)
 
 
 @lru_cache(maxsize=1)
-def _cached_dataset(config: str, root: str | None, store_uri: str) -> Dataset:
+def _cached_dataset(config: str, root: Path, store_uri: str) -> Dataset:
     """Read a data set once per process: actors are reused by many trials."""
-    folder = data_root(Path(root) if root else None)
-    return load_staged_dataset(
-        DataConfig.model_validate_json(config), folder, open_store(store_uri)
-    )
+    return load_staged_dataset(DataConfig.model_validate_json(config), root, open_store(store_uri))

@@ -5,24 +5,6 @@ is in the store, anybody can make `RunRecord`s, and an `Uploader` brings them to
 answers. Sending a record twice changes nothing.
 """
 
-from robustray.redaction import redact
-from robustray.tracking.faults import RecordRejectedError, TrackingUnavailableError
-from robustray.tracking.journal import Journal, read_journal
-from robustray.tracking.mlflow_sink import MlflowSink
-from robustray.tracking.records import MetricPoint, RunRecord
-from robustray.tracking.uploader import Uploader
-from robustray.tracking.uris import default_tracking_uri, ui_command
+import lazy_loader
 
-__all__ = [
-    "Journal",
-    "MetricPoint",
-    "MlflowSink",
-    "RecordRejectedError",
-    "RunRecord",
-    "TrackingUnavailableError",
-    "Uploader",
-    "default_tracking_uri",
-    "read_journal",
-    "redact",
-    "ui_command",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,7 +14,7 @@ from typing import Any
 
 from robustray.errors import CorruptObjectError
 from robustray.faults import find_fault
-from robustray.reports.files import write_atomically
+from robustray.files import write_atomically
 from robustray.store import seal, unseal
 from robustray.zoo.addresses import DownloadError
 from robustray.zoo.archives import find_changes, unpack

@@ -13,7 +13,7 @@ from robustray.attacks import (
     pgd,
     register_attack,
 )
-from robustray.attacks.suite import _attacks
+from robustray.attacks.registry import _entries
 from robustray.random import ExampleRandom
 
 THREAT = ThreatModel("linf", 0.1)
@@ -272,4 +272,4 @@ def test_what_leaves_the_threat_model_is_no_adversarial_example():
         with pytest.raises(ValueError, match=r"attack careless left the threat model \(linf, eps="):
             evaluate(model, x, labels(model, x), THREAT, suite=["careless"])
     finally:
-        _attacks.pop("careless")
+        _entries.pop("careless")

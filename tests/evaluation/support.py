@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from robustray.attacks import AttackSpec, Suite, ThreatModel, attack_suite
-from robustray.attacks.inputs import checked_examples
+from robustray.attacks.engine.inputs import checked_examples
 from robustray.evaluation.compute import Part, compute
 from robustray.evaluation.images import load_images, ranges_of
 from robustray.evaluation.task import Conditions, Subject, Task

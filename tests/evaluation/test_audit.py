@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from robustray.attacks import ThreatModel
-from robustray.attacks.inputs import checked_examples
+from robustray.attacks.engine.inputs import checked_examples
 from robustray.evaluation.audit import audit, refusal
 from robustray.evaluation.findings import plain, worst
 from robustray.evaluation.images import load_images

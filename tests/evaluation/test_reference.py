@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustray.attacks import AttackSpec, Suite, ThreatModel
 from robustray.attacks.engine import Examples
-from robustray.attacks.inputs import checked_examples
+from robustray.attacks.engine.inputs import checked_examples
 from robustray.errors import UserError
 from robustray.evaluation import reference
 from robustray.evaluation.compute import Part, compute

@@ -12,9 +12,9 @@ from torch import nn
 
 from robustray import attacks
 from robustray.attacks import AttackSpec, ThreatModel, input_gradient
-from robustray.attacks.context import judging
-from robustray.attacks.inputs import checked_examples
-from robustray.attacks.surrogates import put_surrogate
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.inputs import checked_examples
+from robustray.attacks.surrogates.catalogue import put_surrogate
 from robustray.errors import ManifestError, UserError
 from robustray.evaluation.audit import audit
 from robustray.evaluation.images import facts_of, load_images

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from robustray.attacks import attack_suite, evaluate
-from robustray.attacks.inputs import checked_examples
+from robustray.attacks.engine.inputs import checked_examples
 from robustray.errors import CorruptObjectError
 from robustray.evaluation.compute import Part, compute
 from robustray.evaluation.images import load_images

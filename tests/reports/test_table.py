@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from robustray.files import write_atomically
 from robustray.reports import StudyReport, TrialRow, write_provenance, write_table
-from robustray.reports.files import write_atomically
 from robustray.reports.rows import headline, metric_names
 
 from .synthetic import grid, trial

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from robustray.errors import UserError
-from robustray.tracking import default_tracking_uri, redact, ui_command
+from robustray.redaction import redact
+from robustray.tracking import default_tracking_uri, ui_command
 from robustray.tracking.uris import resolve_uri, sqlite_file
 
 

@@ -1,0 +1,17 @@
+from .archives import unpack
+from .download import DownloadError, Fetcher, fetch_url
+from .fetch import Cache, Fetched
+from .records import ZooFile, ZooRecord, find_record, load_records
+
+__all__ = [
+    "Cache",
+    "DownloadError",
+    "Fetched",
+    "Fetcher",
+    "ZooFile",
+    "ZooRecord",
+    "fetch_url",
+    "find_record",
+    "load_records",
+    "unpack",
+]
