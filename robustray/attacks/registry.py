@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -132,7 +132,8 @@ def _make_entry(name: str, attack: Any, fixed: Mapping[str, Any] = MappingProxyT
     for option, value in defaults.items():
         if value is inspect.Parameter.empty:
             raise ValueError(f"attack {name}: {option} has no default")
-    make = lambda **options: FunctionAttack(function=attack, options=options)  # noqa: E731
+    function = cast(AttackFunction, attack)
+    make = lambda **options: FunctionAttack(function=function, options=options)  # noqa: E731
     return Entry(name, make, defaults, getattr(attack, "__module__", "__main__"))
 
 
