@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from robustray.attacks import AttackSpec
 from robustray.data import data_root
 from robustray.data.folder import count_folder
 from robustray.data.squares import COUNTS as SQUARES
@@ -23,7 +24,6 @@ from robustray.sweeps import load_study as load_sweep
 
 _IMAGENET = 5000  # in the list that is judged
 _MADE = {"spheres": SPHERE_COUNTS, "squares": SQUARES, "squares32": SQUARES}
-_CW_PASSES = 2 * 9 * 1000  # forward and backward, of its default search
 _FLOAT32 = 4
 
 
@@ -217,7 +217,11 @@ def _training_passes(manifest: Alignment) -> int:
 
 
 def _curve_passes(attack: CurveAttack) -> int:
-    if attack.attack == "cw":
-        return _CW_PASSES
-    each = attack.queries if attack.attack == "square" else 2 * attack.steps
-    return len(attack.eps) * each
+    name, options = {
+        "cw": ("cw-l2", {}),
+        "pgd": ("pgd", {"steps": attack.steps}),
+        "square": ("square", {"n_queries": attack.queries}),
+        "stadv": ("stadv", {"n_iter": attack.steps}),
+    }[attack.attack]
+    each = AttackSpec(name, options=options).passes().equivalents
+    return round(max(len(attack.eps), 1) * each)
