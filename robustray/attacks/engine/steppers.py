@@ -1,6 +1,6 @@
 """Attacks as steppers: one run of an attack, cut into steps of about one model evaluation.
 
-The engine keeps a device batch of slots. In each slot sits one *run*: one example attacked once,
+The engine keeps a device batch of slots. Each slot holds one *run*: one example attacked once,
 with one restart number and, for targeted attacks, one target. Runs know nothing of each other:
 each is at its own iteration, and leaves when it claims success or has spent its budget.
 
