@@ -211,6 +211,7 @@ def _strict(kind: Any) -> Any:
 ATTACKS: Registry[Any] = Registry(
     "attack", "attacks", "robustray.attacks", supplied=("model", "x", "y", "threat", "rng", "index")
 )
+SUITES: Registry[Any] = Registry("suite", "suites", "robustray.attacks")
 MODELS: Registry[Any] = Registry(
     "model", "models", "robustray.models", supplied=("num_classes", "in_channels")
 )
