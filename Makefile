@@ -8,9 +8,13 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Processes that share the tests; what must stay together does (tests/conftest.py).
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+# Bytecode is written on all cores afterwards; some packages hold files that are no Python.
+COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
+# Processes that share the tests; what must stay together does (tests/conftest.py). The slow ones
+# wait for servers, clusters and patience half of the time.
 JOBS   ?= 2
+JOBS_SLOW ?= 3
 # Tests start hundreds of processes; without bytecode each would compile everything anew.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
@@ -24,7 +28,7 @@ test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.dev
-	$(PYTEST) -m "slow and not long"
+	$(PYTEST) --numprocesses $(JOBS_SLOW) -m "slow and not long"
 
 test-long: $(VENV)/.dev
 	$(PYTEST) --numprocesses 0 -m long
@@ -61,10 +65,12 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	$(PIP) --constraint constraints.txt torch
 	$(PIP) --constraint constraints.txt --no-deps torchvision
 	$(PIP) --constraint constraints.txt --editable .
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	$(PIP) --constraint constraints.txt --editable '.[dev,bench]'
+	$(COMPILE)
 	touch $@
 
 clean:

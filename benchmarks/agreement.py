@@ -46,10 +46,10 @@ sys.path = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != ROOT / "ben
 
 from benchmarks.networks import CASES, describe_machine, images, network
 from robustray.attacks import EvaluationResult, Suite, ThreatModel, attack_suite, evaluate
-from robustray.attacks.context import judging
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
-from robustray.attacks.gradients import is_correct
-from robustray.attacks.upstream import run_attack_upstream
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import is_correct
+from robustray.attacks.engine.upstream import run_attack_upstream
 from robustray.evaluation.reference import evaluate_reference, run_reference
 from robustray.evaluation.reference_attacks import find_package
 from robustray.manifest.fields import read_number

@@ -32,10 +32,12 @@ from ray import tune
 
 from robustray.cluster import connect
 from robustray.manifest import Resources, Retries, Sweep, load_manifest
+from robustray.runtime.failures import Failure
+from robustray.runtime.queue import TrialQueue
+from robustray.runtime.trial_pool import run_queue
 from robustray.store import open_store
-from robustray.sweeps import Failure, Study, TrialQueue, make_plan
+from robustray.sweeps import Study, make_plan
 from robustray.sweeps.records import TrialReader, trial_run
-from robustray.sweeps.runner import run_queue
 from robustray.sweeps.trial import TrialContext, TrialJob, attempt_trial
 from robustray.tracking import Uploader
 

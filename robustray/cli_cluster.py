@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from robustray.errors import MachineError, UserError
 from robustray.manifest import DataConfig, Evaluation, Manifest, Mixing, Sweep, load_manifest
-
-_SETS = ("cifar10", "cifar100", "mnist")
 
 
 def add_cluster(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -36,7 +34,12 @@ def add_cluster(commands: Any, common: argparse.ArgumentParser) -> None:
     push = actions.add_parser(
         "push", parents=[common], help="put verified data files into the store, for nodes to fetch"
     )
-    push.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(_SETS)}; or --manifest")
+    push.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="official data sets, such as cifar10; or --manifest",
+    )
     push.add_argument("--download", action="store_true", help="download what is missing here")
     push.set_defaults(command=_push)
 
@@ -69,7 +72,7 @@ def _push(options: argparse.Namespace) -> int:
     configs = _configs(options.names) or [_wanted(options)]
     for config in configs:
         if config is None:
-            raise UserError(f"name data sets ({', '.join(_SETS)}), or a --manifest")
+            raise UserError("name data sets, such as cifar10, or a --manifest")
         if options.download:
             config = config.model_copy(update={"download": True})
         push_data(config, data_root(), store, _say)
@@ -94,9 +97,12 @@ def preflight(manifest: Manifest, say: Callable[[str], None]) -> None:
 
 
 def _configs(names: Sequence[str]) -> list[DataConfig | None]:
-    if unknown := sorted(set(names) - set(_SETS)):
-        raise UserError(f"no files of {unknown[0]!r} can be staged; allowed: {', '.join(_SETS)}")
-    return [DataConfig(name=cast(Any, name)) for name in names]
+    from robustray.data import official_names
+
+    known = official_names()
+    if unknown := sorted(set(names) - set(known)):
+        raise UserError(f"no files of {unknown[0]!r} can be staged; allowed: {', '.join(known)}")
+    return [DataConfig(name=name) for name in names]
 
 
 def _wanted(options: argparse.Namespace) -> DataConfig | None:

@@ -17,13 +17,16 @@ HEAVY = (
     "torch", "ray", "mlflow", "matplotlib", "scipy", "numpy", "pandas", "pyarrow", "sklearn",
     "boto3", "torchvision",
 )  # fmt: skip
-LAZY = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.pyi"))
+LAZY = sorted(
+    path.parent.name for path in PACKAGE.glob("*/__init__.py") if "attach_stub" in path.read_text()
+)
 # Scheduling, records and addresses: what a notebook or a script may load without waiting.
 PURE = (
     "errors", "faults", "files", "redaction", "manifest", "cli",
     "store.canonical", "store.opening", "store.sealed", "store.attempt_keys",
     "tracking.journal", "tracking.uploader", "tracking.uris",
-    "sweeps.queue", "sweeps.lease", "evaluation.queue",
+    "runtime.failures", "runtime.lease", "runtime.queue", "runtime.replies", "runtime.signals",
+    "runtime.unit_queue",
 )  # fmt: skip
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import grad
 
-from robustray.attacks.gradients import Model, gradient_path
-from robustray.attacks.watch import ask
+from robustray.attacks.engine.gradients import Model, gradient_path
+from robustray.attacks.engine.watch import ask
 
 _TOGETHER = 2**24  # pixels of gradients that one backward pass makes
 

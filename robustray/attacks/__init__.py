@@ -5,21 +5,20 @@
 >>> result.robust_accuracy                                      # doctest: +SKIP
 """
 
-from robustray.attacks import catalogue as _catalogue
 from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from robustray.attacks.apgd_adaptive import apgd_mixture
-from robustray.attacks.autoattack import autoattack
-from robustray.attacks.bpda import Bpda, WithSurrogate, soft_round, straight_through
+from robustray.attacks.attack import BatchAttack
 from robustray.attacks.carlini_wagner import carlini_wagner, cw_l2
+from robustray.attacks.checks.findings import Finding, JudgementWarning
 from robustray.attacks.columns import Column
-from robustray.attacks.evaluate import evaluate
+from robustray.attacks.engine.gradients import input_gradient
+from robustray.attacks.evaluate import autoattack, evaluate
 from robustray.attacks.fab import fab, fab_t
 from robustray.attacks.fgsm import fgsm
-from robustray.attacks.findings import Finding, JudgementWarning
-from robustray.attacks.gradients import input_gradient
 from robustray.attacks.minimum_norm import MinimumNorm, minimum_norms
 from robustray.attacks.pgd import pgd
-from robustray.attacks.result import AttackResult, EvaluationResult
+from robustray.attacks.registry import list_attacks, register_attack
+from robustray.attacks.result import AttackResult, EvaluationResult, Passes
 from robustray.attacks.square import square
 from robustray.attacks.stadv import stadv
 from robustray.attacks.suite import (
@@ -27,24 +26,26 @@ from robustray.attacks.suite import (
     Suite,
     attack_suite,
     independent_suite,
-    list_attacks,
     list_suites,
-    register_attack,
     register_suite,
 )
+from robustray.attacks.surrogates.bpda import Bpda, WithSurrogate, soft_round, straight_through
 from robustray.attacks.threat import ThreatModel
 
-assert _catalogue  # imported for what it registers
+# isort: split
+from robustray.attacks import catalogue as catalogue  # suites of the attacks above
 
 __all__ = [
     "AttackResult",
     "AttackSpec",
+    "BatchAttack",
     "Bpda",
     "Column",
     "EvaluationResult",
     "Finding",
     "JudgementWarning",
     "MinimumNorm",
+    "Passes",
     "Suite",
     "ThreatModel",
     "WithSurrogate",

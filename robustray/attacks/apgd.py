@@ -1,4 +1,4 @@
-"""Auto-PGD as functions: APGD-CE, APGD-DLR and APGD-T.
+"""Auto-PGD: APGD-CE, APGD-DLR and APGD-T.
 
 Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
 parameter-free attacks" (2020). What they do is in ``apgd_ascent`` (linf, l2) and ``apgd_l1``.
@@ -6,57 +6,43 @@ parameter-free attacks" (2020). What they do is in ``apgd_ascent`` (linf, l2) an
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
-from torch import Tensor
+from typing_extensions import override
 
-from robustray.attacks.apgd_ascent import Apgd, Budget
-from robustray.attacks.apgd_l1 import ApgdL1
-from robustray.attacks.gradients import Model
-from robustray.attacks.result import AttackResult
-from robustray.attacks.steppers import Noise
-from robustray.attacks.stepping import attack_batch
+from robustray.attacks.engine.budgets import are_counts
+from robustray.attacks.engine.steppers import Noise, SlotAttack
+from robustray.attacks.registry import register_attack
+from robustray.attacks.result import Passes
+from robustray.attacks.steps.apgd_ascent import Ascent
+from robustray.attacks.steps.apgd_l1 import AscentL1
 from robustray.attacks.threat import ThreatModel
-from robustray.random import ExampleRandom
+
+LOSSES = ("ce", "dlr", "targeted-dlr")
 
 
-def apgd_ce(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
-    n_iter: int = 100,
-    n_restarts: int = 1,
-    eot: int = 1,
-    l1_stages: bool = False,
-) -> AttackResult:
+@dataclass(frozen=True, kw_only=True)
+class Apgd(SlotAttack):
     """Ascend the cross-entropy with APGD; a run ends at its first misclassified point.
+
+    For linf, l2 and l1.
 
     Parameters
     ----------
-    model : callable
-        Images to logits (B, K), judged in evaluation mode; see ``gradients`` for surrogates.
-    x : Tensor
-        Images (B, ...) in [0, 1].
-    y : Tensor
-        Labels, int64 (B,).
-    threat : ThreatModel
-        What is allowed: linf, l2 or l1.
-    rng : ExampleRandom, optional
-        Where random starts come from; ``ExampleRandom(0, "apgd-ce")`` when not given.
-    index : Tensor, optional
-        The examples' indices, int64 (B,); 0..B-1 when not given.
+    loss : {"ce", "dlr", "targeted-dlr"}
+        What is maximised.
     n_iter : int
-        Iterations in each run; each run takes one gradient more, at its start.
+        Iterations in each run, at least 1; each run takes one gradient more, at its start.
     n_restarts : int
-        Runs from different random starts.
+        Runs from different random starts (for each target), at least 1.
+    n_targets : int
+        For "targeted-dlr": how many classes to aim at, one after another: those that come after the
+        first in the logits of the clean image, in that order; K - 1 where there are fewer.
     eot : int
         Passes that each gradient is averaged over, for models that are random.
     l1_stages : bool
-        For l1 only: begin in larger balls.
+        For l1 only: begin in a ball three times as large, go on in one of twice the size, and end
+        in the threat model; only what is found there counts.
 
     Returns
     -------
@@ -69,73 +55,57 @@ def apgd_ce(
     ValueError
         For options out of range.
     """
-    rng = ExampleRandom(0, "apgd-ce") if rng is None else rng
-    budget = {"n_iter": n_iter, "n_restarts": n_restarts, "eot": eot, "l1_stages": l1_stages}
-    return attack_batch(make_apgd, model, x, y, threat, rng, index, loss="ce", **budget)
+
+    loss: str = "ce"
+    n_iter: int = 100
+    n_restarts: int = 1
+    n_targets: int = 9
+    eot: int = 1
+    l1_stages: bool = False
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss is one of {', '.join(LOSSES)}, not {self.loss!r}")
+        for name in ("n_iter", "n_restarts", "n_targets", "eot"):
+            if not are_counts(getattr(self, name)):
+                raise ValueError(f"{name} is at least 1, not {getattr(self, name)}")
+
+    @override
+    def check(self, threat: ThreatModel) -> None:
+        if self.l1_stages and threat.norm != "l1":
+            raise ValueError(f"l1_stages is for l1, not {threat.norm}")
+
+    @override
+    def passes(self, classes: int = 10) -> Passes:
+        runs, gradients = self.runs(classes), self.n_iter + 1 + (2 if self.l1_stages else 0)
+        each = runs * self.eot
+        return Passes(each * (gradients + 1), each * gradients)
+
+    @override
+    def runs(self, classes: int) -> int:
+        targets = min(self.n_targets, classes - 1) if self.loss == "targeted-dlr" else 1
+        return self.n_restarts * targets
+
+    @override
+    def stepper(
+        self, threat: ThreatModel, noise: Noise, *, upstream: bool = False
+    ) -> Ascent | AscentL1:
+        ascent = AscentL1 if threat.norm == "l1" else Ascent
+        return ascent(self, threat, noise, upstream)
 
 
-def apgd_dlr(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
-    n_iter: int = 100,
-    n_restarts: int = 1,
-    eot: int = 1,
-    l1_stages: bool = False,
-) -> AttackResult:
-    """Ascend the difference of logits ratio with APGD; see ``apgd_ce`` and ``losses.dlr``."""
-    rng = ExampleRandom(0, "apgd-dlr") if rng is None else rng
-    budget = {"n_iter": n_iter, "n_restarts": n_restarts, "eot": eot, "l1_stages": l1_stages}
-    return attack_batch(make_apgd, model, x, y, threat, rng, index, loss="dlr", **budget)
-
-
-def apgd_t(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
-    n_iter: int = 100,
-    n_restarts: int = 1,
-    n_targets: int = 9,
-    eot: int = 1,
-    l1_stages: bool = False,
-) -> AttackResult:
-    """Ascend the targeted difference of logits ratio with APGD, for one class after another.
-
-    The targets are the classes that come after the first in the logits of the clean image, in
-    that order: ``n_targets`` of them, or K - 1 where there are fewer. The rest is as in
-    ``apgd_ce``; see ``losses.targeted_dlr`` for models of two or three classes.
-    """
-    rng = ExampleRandom(0, "apgd-t") if rng is None else rng
-    budget = {"n_iter": n_iter, "n_restarts": n_restarts, "n_targets": n_targets, "eot": eot}
-    return attack_batch(
-        make_apgd, model, x, y, threat, rng, index,
-        loss="targeted-dlr", l1_stages=l1_stages, **budget,
-    )  # fmt: skip
-
-
-def make_apgd(
-    threat: ThreatModel, noise: Noise, *, l1_stages: bool = False, **budget: Any
-) -> Apgd | ApgdL1:
-    """Return the stepper for a norm; see ``apgd_ascent.Budget`` for what it takes.
-
-    Raises
-    ------
-    ValueError
-        For options out of range, or ``l1_stages`` under another norm.
-    """
-    if threat.norm == "l1":
-        return ApgdL1(threat, noise, l1_stages=l1_stages, **budget)
-    if l1_stages:
-        raise ValueError(f"l1_stages is for l1, not {threat.norm}")
-    return Apgd(threat, noise, **budget)
-
-
-__all__ = ["Budget", "apgd_ce", "apgd_dlr", "apgd_t", "make_apgd"]
+apgd_ce = register_attack("apgd-ce", Apgd, loss="ce", n_targets=1)
+apgd_dlr = register_attack(
+    "apgd-dlr",
+    Apgd,
+    summary="Ascend the difference of logits ratio with APGD; see ``apgd_ce``, ``losses.dlr``.",
+    loss="dlr",
+    n_targets=1,
+)
+apgd_t = register_attack(
+    "apgd-t",
+    Apgd,
+    summary="Ascend the targeted difference of logits ratio with APGD, for one class after another."
+    " See ``losses.targeted_dlr`` for models of two or three classes.",
+    loss="targeted-dlr",
+)

@@ -16,13 +16,23 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import override
 
-from robustray.attacks.budgets import are_counts
-from robustray.attacks.gradients import Model, differentiate, finite, is_correct, predict_logits
+from robustray.attacks.attack import BatchAttack
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.budgets import are_counts
+from robustray.attacks.engine.gradients import (
+    Model,
+    differentiate,
+    finite,
+    is_correct,
+    predict_logits,
+)
+from robustray.attacks.engine.network import as_network
 from robustray.attacks.losses import cross_entropy, targeted_dlr
-from robustray.attacks.network import as_network
-from robustray.attacks.norms import per_example
-from robustray.attacks.result import AttackResult
+from robustray.attacks.registry import register_attack
+from robustray.attacks.result import AttackResult, Passes
+from robustray.attacks.steps.norms import per_example
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 
@@ -160,33 +170,15 @@ def stretched_start(
     return (x + noise * per_example(eps_B / largest_B, x)).clamp(0, 1)
 
 
-def apgd_mixture(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
-    n_iter: int = 100,
-    n_targets: int = 0,
-    weight: float = 0.5,
-) -> AttackResult:
+@dataclass(frozen=True, kw_only=True)
+class ApgdMixture(BatchAttack):
     """Attack a mixed classifier end to end, its mixing weight included.
+
+    For linf. The model returns log-probabilities (B, K), and has a method ``forward_with_gamma``
+    that gives gamma (B,) too.
 
     Parameters
     ----------
-    model : callable
-        Images to log-probabilities (B, K), with a method ``forward_with_gamma`` that gives gamma
-        (B,) too.
-    x, y : Tensor
-        Images (B, C, H, W) in [0, 1] and labels int64 (B,).
-    threat : ThreatModel
-        linf.
-    rng : ExampleRandom, optional
-        Where random starts come from; ``ExampleRandom(0, "apgd-mixture")`` when not given.
-    index : Tensor, optional
-        The examples' indices; 0..B-1 when not given.
     n_iter : int
         Iterations of each run.
     n_targets : int
@@ -205,56 +197,67 @@ def apgd_mixture(
     ValueError
         For another norm, options out of range, or a model without gamma.
     """
-    check_apgd_mixture(threat, n_iter=n_iter, n_targets=n_targets, weight=weight)
-    network = as_network(model, x.device)
-    answer = cast(Any, network.forward_with_gamma)
-    if not callable(answer):
-        message = "this attack is for mixed classifiers: the model has no gamma"
-        raise ValueError(message)  # noqa: TRY004 - users catch one type for all arguments
-    rng = ExampleRandom(0, "apgd-mixture") if rng is None else rng
-    index = torch.arange(len(x), device=x.device) if index is None else index
-    clean_BK = predict_logits(network, x)
-    order_BK = clean_BK.argsort(1, descending=True)
-    eps_B = torch.full_like(clean_BK[:, 0], threat.eps_in(x.dtype))
-    weight_B = torch.full_like(eps_B, weight)
-    targets = min(n_targets, clean_BK.shape[1] - 1)
-    x_adv, broken_B = x, ~is_correct(clean_BK, y)
-    done_B, flawed_B = torch.zeros_like(y), torch.zeros_like(y)
-    for run in range(max(targets, 1)):
-        target_B = order_BK[:, run + 1] if targets else None
-        start = stretched_start(x, eps_B, rng, index, run)
-        found = adaptive_ascent(
-            cast(Answer, answer),
-            x,
-            y,
-            start,
-            eps_B,
-            n_iter=n_iter,
-            weight_B=weight_B,
-            target_B=target_B,
-        )
-        best = torch.where(per_example(found.fooled_B, x), found.x_adv, found.x_best)
-        best = threat.project(best, x)
-        fooled_B = ~is_correct(predict_logits(network, best), y)
-        x_adv = torch.where(per_example(broken_B, x), x_adv, best)
-        done_B, flawed_B = done_B + ~broken_B, flawed_B + found.flawed_B * ~broken_B
-        broken_B = broken_B | fooled_B
-        if bool(broken_B.all()):
-            break
-    return AttackResult(x_adv, broken_B, 1 + done_B * (n_iter + 2), done_B * (n_iter + 1), flawed_B)
+
+    n_iter: int = 100
+    n_targets: int = 0
+    weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (are_counts(self.n_iter) and are_counts(self.n_targets, least=0)):
+            raise ValueError("n_iter is at least 1, and n_targets at least 0")
+        if not 0 <= self.weight < 1:
+            raise ValueError(f"weight is in [0, 1), not {self.weight!r}")
+
+    @override
+    def check(self, threat: ThreatModel) -> None:
+        if threat.norm != "linf":
+            raise ValueError(f"this attack is for linf, not {threat.norm}")
+
+    @override
+    def passes(self, classes: int = 10) -> Passes:
+        runs = max(min(self.n_targets, classes - 1), 1)
+        return Passes(1 + runs * (self.n_iter + 2), runs * (self.n_iter + 1))
+
+    @override
+    def run(
+        self, model: Model, examples: Examples, threat: ThreatModel, rng: ExampleRandom
+    ) -> AttackResult:
+        x, y = examples.x, examples.y_N
+        network = as_network(model, x.device)
+        answer = cast(Any, network.forward_with_gamma)
+        if not callable(answer):
+            message = "this attack is for mixed classifiers: the model has no gamma"
+            raise ValueError(message)  # noqa: TRY004 - users catch one type for all arguments
+        clean_BK = predict_logits(network, x)
+        order_BK = clean_BK.argsort(1, descending=True)
+        eps_B = torch.full_like(clean_BK[:, 0], threat.eps_in(x.dtype))
+        weight_B = torch.full_like(eps_B, self.weight)
+        targets = min(self.n_targets, clean_BK.shape[1] - 1)
+        x_adv, broken_B = x, ~is_correct(clean_BK, y)
+        done_B, flawed_B = torch.zeros_like(y), torch.zeros_like(y)
+        for run in range(max(targets, 1)):
+            target_B = order_BK[:, run + 1] if targets else None
+            start = stretched_start(x, eps_B, rng, examples.index_N, run)
+            found = adaptive_ascent(
+                cast(Answer, answer),
+                x,
+                y,
+                start,
+                eps_B,
+                n_iter=self.n_iter,
+                weight_B=weight_B,
+                target_B=target_B,
+            )
+            best = torch.where(per_example(found.fooled_B, x), found.x_adv, found.x_best)
+            best = threat.project(best, x)
+            fooled_B = ~is_correct(predict_logits(network, best), y)
+            x_adv = torch.where(per_example(broken_B, x), x_adv, best)
+            done_B, flawed_B = done_B + ~broken_B, flawed_B + found.flawed_B * ~broken_B
+            broken_B = broken_B | fooled_B
+            if bool(broken_B.all()):
+                break
+        forwards_B = 1 + done_B * (self.n_iter + 2)
+        return AttackResult(x_adv, broken_B, forwards_B, done_B * (self.n_iter + 1), flawed_B)
 
 
-def check_apgd_mixture(threat: ThreatModel, *, n_iter: int, n_targets: int, weight: float) -> None:
-    """Refuse a budget that is out of range; see ``apgd_mixture``.
-
-    Raises
-    ------
-    ValueError
-        For the first option that is.
-    """
-    if threat.norm != "linf":
-        raise ValueError(f"this attack is for linf, not {threat.norm}")
-    if not (are_counts(n_iter) and are_counts(n_targets, least=0)):
-        raise ValueError("n_iter is at least 1, and n_targets at least 0")
-    if not 0 <= weight < 1:
-        raise ValueError(f"weight is in [0, 1), not {weight!r}")
+apgd_mixture = register_attack("apgd-mixture", ApgdMixture)

@@ -9,18 +9,24 @@ V.B: through a tanh, pixels at the wall take hundreds of steps to leave it.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
-from robustray.attacks.budgets import are_counts, is_size
-from robustray.attacks.context import judging
-from robustray.attacks.gradients import Model, input_gradient, is_correct, predict_logits
+from robustray.attacks.attack import BatchAttack
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.budgets import are_counts, is_size
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import Model, input_gradient, is_correct, predict_logits
+from robustray.attacks.engine.network import as_network
 from robustray.attacks.losses import margin
 from robustray.attacks.minimum_norm import MinimumNorm
-from robustray.attacks.network import as_network
-from robustray.attacks.norms import norm_per_example, per_example
-from robustray.attacks.result import AttackResult
+from robustray.attacks.options import takes_options
+from robustray.attacks.registry import register_attack
+from robustray.attacks.result import AttackResult, Passes
+from robustray.attacks.steps.norms import norm_per_example, per_example
 from robustray.attacks.threat import UNIT_BOX, ThreatModel
 from robustray.random import ExampleRandom
 
@@ -30,34 +36,14 @@ _CHECKS, _BETTER, _FINEST = 20, 0.9999, 5e-3
 _BETAS, _ADAM_EPS = (0.9, 0.999), 1e-8
 
 
-def cw_l2(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
-    n_iter: int = 1000,
-    search_steps: int = 9,
-    initial_weight: float = 1e-3,
-    lr: float = 0.01,
-    confidence: float = 0.0,
-) -> AttackResult:
+@dataclass(frozen=True, kw_only=True)
+class CwL2(BatchAttack):
     """Look for the smallest l2 perturbation; within eps it is a success.
+
+    For l2, in any box. Deterministic.
 
     Parameters
     ----------
-    model : callable
-        Images to logits (B, K); see ``gradients`` for surrogates.
-    x : Tensor
-        Images (B, ...) in the threat model's box.
-    y : Tensor
-        Labels, int64 (B,).
-    threat : ThreatModel
-        l2, in any box.
-    rng, index
-        Not needed: the attack is deterministic.
     n_iter : int
         Adam's steps for each weight. Where a twentieth of them brings an example nothing its
         step size falls to a tenth, and the third time it stops: small distances are smaller
@@ -81,75 +67,87 @@ def cw_l2(
     ValueError
         For another norm, or options out of range.
     """
-    del rng, index
-    check_cw_l2(
-        threat,
-        n_iter=n_iter,
-        search_steps=search_steps,
-        initial_weight=initial_weight,
-        lr=lr,
-        confidence=confidence,
-    )
-    threat.require_images(x)
-    search = _Search(model, x.detach(), y, threat.box, n_iter, lr, confidence)
-    found = search.run(search_steps, initial_weight)
-    inside_B = threat.contains(found.nearest, x)
-    x_adv = torch.where(per_example(inside_B, x), found.nearest, x)
-    with judging(model):
-        success_B = ~is_correct(predict_logits(search.network, x_adv), y)
-    return AttackResult(
-        x_adv, success_B, search.passes_B + 2, search.passes_B.clone(), search.flawed_B
-    )
+
+    n_iter: int = 1000
+    search_steps: int = 9
+    initial_weight: float = 1e-3
+    lr: float = 0.01
+    confidence: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not are_counts(self.n_iter, self.search_steps):
+            raise ValueError(
+                f"n_iter and search_steps are at least 1, not {self.n_iter} and {self.search_steps}"
+            )
+        for name, value in (("initial_weight", self.initial_weight), ("lr", self.lr)):
+            if not is_size(value):
+                raise ValueError(f"{name} is a positive number, not {value!r}")
+        if not (math.isfinite(self.confidence) and self.confidence >= 0):
+            raise ValueError(f"confidence is at least 0, not {self.confidence!r}")
+
+    @override
+    def check(self, threat: ThreatModel) -> None:
+        if threat.norm != "l2":
+            raise ValueError(f"it finds l2 perturbations, not {threat.norm}")
+
+    @override
+    def passes(self, classes: int = 10) -> Passes:
+        steps = self.search_steps * self.n_iter
+        return Passes(steps + 2, steps)
+
+    @override
+    def run(
+        self, model: Model, examples: Examples, threat: ThreatModel, rng: ExampleRandom
+    ) -> AttackResult:
+        x, y = examples.x, examples.y_N
+        threat.require_images(x)
+        search = _Search(self, model, x.detach(), y, threat.box)
+        found = search.run()
+        inside_B = threat.contains(found.nearest, x)
+        x_adv = torch.where(per_example(inside_B, x), found.nearest, x)
+        with judging(model):
+            success_B = ~is_correct(predict_logits(search.network, x_adv), y)
+        passes_B = search.passes_B
+        return AttackResult(x_adv, success_B, passes_B + 2, passes_B.clone(), search.flawed_B)
 
 
+cw_l2 = register_attack("cw-l2", CwL2)
+
+
+@takes_options(CwL2)
 def carlini_wagner(
+    attack: CwL2,
     model: Model,
     x: Tensor,
     y: Tensor,
     *,
     box: tuple[float, float] | None = UNIT_BOX,
-    n_iter: int = 1000,
-    search_steps: int = 9,
-    initial_weight: float = 1e-3,
-    lr: float = 0.01,
-    confidence: float = 0.0,
 ) -> MinimumNorm:
     """Return the nearest misclassified points that ``cw_l2`` finds, however far they are.
 
-    ``distance_B`` is 0 for images that are misclassified as they are, and infinite where
-    nothing was found. Parameters are those of ``cw_l2``; ``box`` is that of ``ThreatModel``.
-    """
-    budget = {"n_iter": n_iter, "search_steps": search_steps, "initial_weight": initial_weight}
-    check_cw_l2(ThreatModel("l2", 1.0, box), **budget, lr=lr, confidence=confidence)
-    search = _Search(model, x.detach(), y, box, n_iter, lr, confidence)
-    return search.run(search_steps, initial_weight)
+    Parameters
+    ----------
+    model : callable
+        Images to logits (B, K); see ``gradients`` for surrogates.
+    x : Tensor
+        Images (B, ...) in the box.
+    y : Tensor
+        Labels, int64 (B,).
+    box : tuple of float, optional
+        That of ``ThreatModel``.
 
-
-def check_cw_l2(
-    threat: ThreatModel,
-    *,
-    n_iter: int,
-    search_steps: int,
-    initial_weight: float,
-    lr: float,
-    confidence: float,
-) -> None:
-    """Refuse a budget that is out of range; see ``cw_l2``.
+    Returns
+    -------
+    MinimumNorm
+        ``distance_B`` is 0 for images that are misclassified as they are, and infinite where
+        nothing was found.
 
     Raises
     ------
     ValueError
-        For the first option that is.
+        For a box or options out of range.
     """
-    if threat.norm != "l2":
-        raise ValueError(f"it finds l2 perturbations, not {threat.norm}")
-    if not are_counts(n_iter, search_steps):
-        raise ValueError(f"n_iter and search_steps are at least 1, not {n_iter} and {search_steps}")
-    for name, value in (("initial_weight", initial_weight), ("lr", lr)):
-        if not is_size(value):
-            raise ValueError(f"{name} is a positive number, not {value!r}")
-    if not (math.isfinite(confidence) and confidence >= 0):
-        raise ValueError(f"confidence is at least 0, not {confidence!r}")
+    return _Search(attack, model, x.detach(), y, ThreatModel("l2", 1.0, box).box).run()
 
 
 class _Search:
@@ -157,31 +155,29 @@ class _Search:
 
     def __init__(
         self,
+        attack: CwL2,
         model: Model,
         x: Tensor,
         y: Tensor,
         box: tuple[float, float] | None,
-        n_iter: int,
-        lr: float,
-        confidence: float,
     ) -> None:
+        self._attack = attack
         self._owner, self.network = model, as_network(model, x.device)
         self._x, self._y = x, y
         self._box = (-math.inf, math.inf) if box is None else box
-        self._n_iter, self._lr, self._confidence = n_iter, lr, confidence
         self._best = x.clone()
         self._best_B = torch.full_like(y, torch.inf, dtype=x.dtype)
         self.passes_B, self.flawed_B = torch.zeros_like(y), torch.zeros_like(y)
 
-    def run(self, search_steps: int, initial_weight: float) -> MinimumNorm:
+    def run(self) -> MinimumNorm:
         """Try one weight after another for each example."""
         with judging(self._owner):
             wrong_B = ~is_correct(predict_logits(self.network, self._x), self._y)
             self._best_B[wrong_B] = 0
-            weight_B = torch.full_like(self._best_B, initial_weight)
+            weight_B = torch.full_like(self._best_B, self._attack.initial_weight)
             low_B = torch.zeros_like(weight_B)
             high_B = torch.full_like(weight_B, _LARGEST)
-            for _ in range(search_steps):
+            for _ in range(self._attack.search_steps):
                 found_B = self._descend(weight_B, ~wrong_B)
                 high_B = torch.where(found_B, torch.minimum(high_B, weight_B), high_B)
                 low_B = torch.where(found_B, low_B, torch.maximum(low_B, weight_B))
@@ -199,15 +195,15 @@ class _Search:
         recent_B = found_B.clone()
         first, second = torch.zeros_like(point), torch.zeros_like(point)
         least_B = torch.full_like(weight_B, torch.inf)
-        before_B, lr_B = least_B, torch.full_like(weight_B, self._lr)
-        for step in range(1, self._n_iter + 1):
-            loss_B, grad = self._objective(point, weight_B, active_B, recent_B)
+        before_B, lr_B = least_B, torch.full_like(weight_B, self._attack.lr)
+        for step in range(1, self._attack.n_iter + 1):
+            loss_B, grad = self._evaluate(point, weight_B, active_B, recent_B)
             least_B = torch.minimum(least_B, loss_B)
-            if step % max(self._n_iter // _CHECKS, 1) == 0:
+            if step % max(self._attack.n_iter // _CHECKS, 1) == 0:
                 lr_B = torch.where(least_B < before_B * _BETTER, lr_B, lr_B / 10)
                 found_B = torch.where(active_B, recent_B, found_B)
                 recent_B = torch.zeros_like(recent_B)
-                active_B, before_B = active_B & (lr_B > self._lr * _FINEST), least_B
+                active_B, before_B = active_B & (lr_B > self._attack.lr * _FINEST), least_B
                 if not bool(active_B.any()):
                     break
             first = first.lerp(grad, 1 - _BETAS[0])
@@ -217,13 +213,13 @@ class _Search:
             point = (point - size * first / length).clamp(*self._box)
         return found_B
 
-    def _objective(
+    def _evaluate(
         self, point: Tensor, weight_B: Tensor, active_B: Tensor, recent_B: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Judge points; note new nearest ones; return the loss and its gradient."""
 
         def margins(logits_BK: Tensor) -> Tensor:
-            return (-margin(logits_BK, self._y) + self._confidence).clamp(min=0)
+            return (-margin(logits_BK, self._y) + self._attack.confidence).clamp(min=0)
 
         passed = input_gradient(self.network, point, margins)
         self.passes_B += active_B
@@ -231,7 +227,7 @@ class _Search:
         self.flawed_B += ~whole.flatten(1).all(1) & active_B
         delta = point - self._x
         distance_B = norm_per_example(delta, "l2")
-        fooled_B = margin(passed.logits_BK, self._y) > self._confidence
+        fooled_B = margin(passed.logits_BK, self._y) > self._attack.confidence
         fooled_B = fooled_B & ~is_correct(passed.logits_BK, self._y) & active_B
         recent_B |= fooled_B
         nearer_B = fooled_B & (distance_B < self._best_B)

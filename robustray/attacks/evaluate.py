@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor
 
-from robustray.attacks.context import judging
+from robustray.attacks.checks.plausibility import look, warn_of
 from robustray.attacks.engine import (
     Network,
     Schedule,
@@ -15,16 +16,17 @@ from robustray.attacks.engine import (
     default_compute_shape,
     run_attack,
 )
-from robustray.attacks.gradients import Model, is_correct
-from robustray.attacks.inputs import check_inside, check_logits, checked_examples
-from robustray.attacks.plausibility import look, warn_of
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import Model, is_correct
+from robustray.attacks.engine.inputs import check_examples, check_inside, check_logits
+from robustray.attacks.engine.tally import Tally
+from robustray.attacks.engine.upstream import clean_logits_upstream, run_attack_upstream
 from robustray.attacks.result import EvaluationResult
 from robustray.attacks.suite import AttackSpec, Suite, attack_suite
-from robustray.attacks.tally import Tally
 from robustray.attacks.threat import ThreatModel
-from robustray.attacks.upstream import clean_logits_upstream, run_attack_upstream
 
 MODES = ("robustray", "upstream")
+AUTOATTACKS = ("standard", "plus", "rand")
 
 
 def evaluate(
@@ -111,7 +113,7 @@ def evaluate(
     if mode not in MODES:
         raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
     suite, upstream = attack_suite(suite, threat.norm, suite_mode), mode == "upstream"
-    examples = checked_examples(x, y, index, threat)
+    examples = check_examples(x, y, index, threat)
     network = Network(model, examples.x.device, search_dtype, channels_last)
     shape = default_compute_shape(network.device) if compute_shape is None else compute_shape
     schedule = Schedule(shape, batch_size, graphs)
@@ -135,6 +137,38 @@ def evaluate(
         warn_of_luck(suite)
     warn_of(findings)
     return tally.result(threat, seed, batch_size if upstream else shape, findings)
+
+
+def autoattack(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    threat: ThreatModel,
+    version: str = "standard",
+    **settings: Any,
+) -> EvaluationResult:
+    """Judge a model by a version of AutoAttack: ``evaluate`` with the suite of that name.
+
+    Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+    parameter-free attacks" (2020).
+
+    Parameters
+    ----------
+    model, x, y, threat
+        As in ``evaluate``.
+    version : {"standard", "plus", "rand"}
+        "rand" is for models that are random; "plus" has more attacks than the usual "standard".
+    **settings
+        The other arguments of ``evaluate``, but for the suite.
+
+    Raises
+    ------
+    ValueError
+        For another version, and as ``evaluate`` does.
+    """
+    if version not in AUTOATTACKS:
+        raise ValueError(f"version is one of {', '.join(AUTOATTACKS)}, not {version!r}")
+    return evaluate(model, x, y, threat, suite=f"autoattack-{version}", **settings)
 
 
 def warn_of_luck(suite: Suite) -> None:

@@ -1,4 +1,4 @@
-"""FAB and FAB-T as functions. What they do is in ``fab_steps``.
+"""FAB and FAB-T. What they do is in ``fab_steps``.
 
 Croce and Hein, "Minimally distorted adversarial examples with a fast adaptive boundary attack"
 (2020); FAB-T is from "Reliable evaluation of adversarial robustness with an ensemble of diverse
@@ -7,53 +7,37 @@ parameter-free attacks" (2020), section 4.
 
 from __future__ import annotations
 
-from functools import partial
+from dataclasses import dataclass
 
-from torch import Tensor
+from typing_extensions import override
 
-from robustray.attacks.fab_steps import Fab
-from robustray.attacks.gradients import Model
-from robustray.attacks.result import AttackResult
-from robustray.attacks.stepping import attack_batch
+from robustray.attacks.engine.budgets import are_counts
+from robustray.attacks.engine.steppers import Noise, SlotAttack
+from robustray.attacks.registry import register_attack
+from robustray.attacks.result import Passes
+from robustray.attacks.steps.fab_steps import FabSteps
 from robustray.attacks.threat import ThreatModel
-from robustray.random import ExampleRandom
-
-make_fab = partial(Fab, n_targets=0)
-make_fab_t = partial(Fab, n_targets=9)
 
 
-def fab(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
-    n_iter: int = 100,
-    n_restarts: int = 1,
-) -> AttackResult:
+@dataclass(frozen=True, kw_only=True)
+class Fab(SlotAttack):
     """Look for the nearest boundary to any class; a run ends at its first point within eps.
+
+    For linf, l2 and l1. With one restart it is deterministic. A step takes two forward passes and
+    one backward pass if it aims at one class; K forward and K - 1 backward passes if it looks at
+    all.
 
     Parameters
     ----------
-    model : callable
-        Images to logits (B, K), judged in evaluation mode; see ``gradients`` for surrogates.
-    x : Tensor
-        Images (B, ...) in [0, 1].
-    y : Tensor
-        Labels, int64 (B,).
-    threat : ThreatModel
-        What is allowed: linf, l2 or l1.
-    rng : ExampleRandom, optional
-        Where the starts of all runs but the first come from; ``ExampleRandom(0, "fab")`` when
-        not given.
-    index : Tensor, optional
-        The examples' indices, int64 (B,); 0..B-1 when not given.
     n_iter : int
-        Steps in each run, each of K forward and K - 1 backward passes.
+        Steps in each run, at least 1.
     n_restarts : int
-        Runs: the first from the image, the others from random points.
+        Runs for each target, at least 1: the first from the image, the others from random points
+        at half of eps from it.
+    n_targets : int
+        How many classes to aim at, one run after another: those that come after the first in the
+        logits of the clean image, in that order; K - 1 where there are fewer. 0 is FAB without
+        targets: the boundary that is nearest at each step.
 
     Returns
     -------
@@ -65,29 +49,37 @@ def fab(
     ValueError
         For options out of range.
     """
-    rng = ExampleRandom(0, "fab") if rng is None else rng
-    budget = {"n_iter": n_iter, "n_restarts": n_restarts}
-    return attack_batch(make_fab, model, x, y, threat, rng, index, **budget)
+
+    n_iter: int = 100
+    n_restarts: int = 1
+    n_targets: int = 9
+
+    def __post_init__(self) -> None:
+        if not (are_counts(self.n_iter, self.n_restarts) and are_counts(self.n_targets, least=0)):
+            raise ValueError(
+                "n_iter and n_restarts are at least 1 and n_targets at least 0, not "
+                f"{self.n_iter}, {self.n_restarts} and {self.n_targets}"
+            )
+
+    @override
+    def check(self, threat: ThreatModel) -> None:
+        threat.require_unit_box("FAB")
+
+    @override
+    def passes(self, classes: int = 10) -> Passes:
+        planes, runs = 1 if self.n_targets else classes - 1, self.runs(classes)
+        return Passes(runs * (self.n_iter * (planes + 1) + 1), runs * self.n_iter * planes)
+
+    @override
+    def runs(self, classes: int) -> int:
+        return self.n_restarts * max(1, min(self.n_targets, classes - 1))
+
+    @override
+    def stepper(self, threat: ThreatModel, noise: Noise, *, upstream: bool = False) -> FabSteps:
+        return FabSteps(self, threat, noise, upstream)
 
 
-def fab_t(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
-    n_iter: int = 100,
-    n_restarts: int = 1,
-    n_targets: int = 9,
-) -> AttackResult:
-    """Look for the boundary to one class after another; deterministic with one restart.
-
-    The targets are the classes that come after the first in the logits of the clean image, in
-    that order: ``n_targets`` of them, or K - 1 where there are fewer. A step takes two forward
-    passes and one backward pass. The rest is as in ``fab``.
-    """
-    rng = ExampleRandom(0, "fab-t") if rng is None else rng
-    budget = {"n_iter": n_iter, "n_restarts": n_restarts, "n_targets": n_targets}
-    return attack_batch(make_fab_t, model, x, y, threat, rng, index, **budget)
+fab = register_attack("fab", Fab, n_targets=0)
+fab_t = register_attack(
+    "fab-t", Fab, summary="Look for the boundary to one class after another, as FAB does to any."
+)

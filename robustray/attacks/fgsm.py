@@ -5,46 +5,34 @@ Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples"
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
 
-from robustray.attacks.budgets import are_counts
-from robustray.attacks.gradients import Model, averaged_gradient, is_fooled
+import torch
+from typing_extensions import override
+
+from robustray.attacks.attack import BatchAttack
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.budgets import are_counts
+from robustray.attacks.engine.gradients import Model, averaged_gradient, is_fooled
+from robustray.attacks.engine.network import as_network
 from robustray.attacks.losses import cross_entropy
-from robustray.attacks.network import as_network
-from robustray.attacks.norms import ascent_step
-from robustray.attacks.result import AttackResult
+from robustray.attacks.registry import register_attack
+from robustray.attacks.result import AttackResult, Passes
+from robustray.attacks.steps.norms import ascent_step
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 
 
-def fgsm(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
-    eot: int = 1,
-) -> AttackResult:
+@dataclass(frozen=True, kw_only=True)
+class Fgsm(BatchAttack):
     """Take one step of size eps along the steepest direction of the cross-entropy.
 
     For linf that is x + eps * sign(gradient); for l2 x + eps * gradient / ||gradient||; for l1 the
-    pixels of the largest gradients move as far as they can. There is no random start.
+    pixels of the largest gradients move as far as they can. Deterministic: there is no random
+    start.
 
     Parameters
     ----------
-    model : callable
-        Images to logits (B, K); see ``gradients`` for surrogates.
-    x : Tensor
-        Images (B, ...) in [0, 1].
-    y : Tensor
-        Labels, int64 (B,).
-    threat : ThreatModel
-        What is allowed.
-    rng, index
-        Not needed: the attack is deterministic.
     eot : int
         Passes that the gradient is averaged over, and that vote on the result, for models that
         are random.
@@ -59,25 +47,30 @@ def fgsm(
     ValueError
         For ``eot`` below 1.
     """
-    check_fgsm(threat, eot=eot)
-    threat.require_images(x)
-    network = as_network(model, x.device)
-    grad, flawed_B = averaged_gradient(
-        network, x, lambda logits_BK: cross_entropy(logits_BK, y), eot
-    )
-    x_adv = threat.project(x + ascent_step(x, grad, threat.eps, threat.norm), x)
-    passes_B = torch.full_like(y, eot)
-    return AttackResult(x_adv, is_fooled(network, x_adv, y, eot), 2 * passes_B, passes_B, flawed_B)
+
+    eot: int = 1
+
+    def __post_init__(self) -> None:
+        if not are_counts(self.eot):
+            raise ValueError(f"eot is at least 1, not {self.eot}")
+
+    @override
+    def passes(self, classes: int = 10) -> Passes:
+        return Passes(2 * self.eot, self.eot)
+
+    @override
+    def run(
+        self, model: Model, examples: Examples, threat: ThreatModel, rng: ExampleRandom
+    ) -> AttackResult:
+        x, y = examples.x, examples.y_N
+        threat.require_images(x)
+        network = as_network(model, x.device)
+        grad, flawed_B = averaged_gradient(
+            network, x, lambda logits_BK: cross_entropy(logits_BK, y), self.eot
+        )
+        x_adv = threat.project(x + ascent_step(x, grad, threat.eps, threat.norm), x)
+        fooled_B, passes_B = is_fooled(network, x_adv, y, self.eot), torch.full_like(y, self.eot)
+        return AttackResult(x_adv, fooled_B, 2 * passes_B, passes_B, flawed_B)
 
 
-def check_fgsm(threat: ThreatModel, *, eot: int) -> None:
-    """Refuse a budget that is out of range.
-
-    Raises
-    ------
-    ValueError
-        For ``eot`` below 1.
-    """
-    del threat
-    if not are_counts(eot):
-        raise ValueError(f"eot is at least 1, not {eot}")
+fgsm = register_attack("fgsm", Fgsm)

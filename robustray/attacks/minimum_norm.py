@@ -11,14 +11,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustray.attacks.batches import Examples, Schedule, default_compute_shape
-from robustray.attacks.context import judging
-from robustray.attacks.fab_steps import Fab
-from robustray.attacks.gradients import Model, is_correct, predict_logits
-from robustray.attacks.network import Network
-from robustray.attacks.oracle import SearchOracle
-from robustray.attacks.shapes import Shapes
-from robustray.attacks.steppers import Entrants, ExampleNoise, select
+from robustray.attacks.engine.batches import Examples, Schedule, default_compute_shape
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import Model, is_correct, predict_logits
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.oracle import SearchOracle
+from robustray.attacks.engine.shapes import Shapes
+from robustray.attacks.engine.steppers import ExampleNoise, select
+from robustray.attacks.fab import Fab
+from robustray.attacks.options import takes_options
+from robustray.attacks.steps.fab_steps import FabSteps
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 
@@ -34,9 +36,8 @@ class MinimumNorm(NamedTuple):
     distance_B: Tensor
 
 
-def minimum_norms(
-    model: Model, x: Tensor, y: Tensor, norm: str, *, n_iter: int = 100, n_targets: int = 9
-) -> MinimumNorm:
+@takes_options(Fab, n_restarts=1)
+def minimum_norms(attack: Fab, model: Model, x: Tensor, y: Tensor, norm: str) -> MinimumNorm:
     """Look for the smallest perturbation of each image that changes its class; deterministic.
 
     Parameters
@@ -49,11 +50,6 @@ def minimum_norms(
         Labels, int64 (B,).
     norm : {"linf", "l2", "l1"}
         What is to be small.
-    n_iter : int
-        Steps for each target.
-    n_targets : int
-        How many classes to aim at, in the order of the clean logits, as far as there are so many;
-        0 for FAB without targets.
 
     Returns
     -------
@@ -65,19 +61,14 @@ def minimum_norms(
         For options out of range.
     """
     whole_box = {"linf": 1.0, "l2": float(x[0].numel()) ** 0.5}.get(norm, float(x[0].numel()))
-    attack = Fab(
-        ThreatModel(norm, whole_box),
-        ExampleNoise(ExampleRandom(0, "minimum norm")),
-        n_iter=n_iter,
-        n_targets=n_targets,
-        minimum_norm=True,
-    )
+    noise = ExampleNoise(ExampleRandom(0, "minimum norm"))
+    steps = FabSteps(attack, ThreatModel(norm, whole_box), noise, minimum_norm=True)
     network = Network(model, x.device)
     examples = Examples(x.detach(), y, torch.arange(len(x), device=x.device))
     schedule = Schedule(default_compute_shape(network.device), len(x))
     with judging(model):
         found = [
-            _nearest(attack, network, part, schedule.compute_shape)
+            _find_nearest(steps, network, part, schedule.compute_shape)
             for parts in schedule.rounds(examples, network.device)
             for part in parts
         ]
@@ -85,18 +76,20 @@ def minimum_norms(
     return MinimumNorm(nearest, distance_B)
 
 
-def _nearest(attack: Fab, network: Network, part: Examples, compute_shape: int) -> MinimumNorm:
+def _find_nearest(
+    steps: FabSteps, network: Network, part: Examples, compute_shape: int
+) -> MinimumNorm:
     """Run all targets on one batch, padded to the compute shape."""
-    full, oracle = part.padded(compute_shape), SearchOracle(network, Shapes(compute_shape))
+    full, oracle = part.pad(compute_shape), SearchOracle(network, Shapes(compute_shape))
     logits_BK = predict_logits(network, full.x)
     correct_B = is_correct(logits_BK, full.y_N)
     nearest = full.x
     distance_B = torch.where(correct_B, torch.inf, 0.0).to(full.x.dtype)
-    for number in range(attack.runs(logits_BK.shape[1])):
+    for number in range(steps.attack.runs(logits_BK.shape[1])):
         run_B = torch.full_like(full.y_N, number)
-        state = attack.begin(Entrants(full.x, full.y_N, full.index_N, run_B, logits_BK))
-        for _ in range(attack.n_iter):
-            state = attack.step(oracle, state)
+        state = steps.begin(full, run_B, logits_BK)
+        for _ in range(steps.attack.n_iter):
+            state = steps.step(oracle, state)
         closer_B = state.distance_B < distance_B
         nearest = select(closer_B, state.nearest, nearest)
         distance_B = torch.minimum(distance_B, state.distance_B)

@@ -1,4 +1,4 @@
-"""What attacks and evaluations return."""
+"""What attacks and evaluations return, and what they take."""
 
 from __future__ import annotations
 
@@ -6,15 +6,39 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from robustray.attacks.engine.rows import Rowwise
+
 if TYPE_CHECKING:
-    from robustray.attacks.findings import Finding
+    from robustray.attacks.checks.findings import Finding
     from robustray.attacks.threat import ThreatModel
 
 
 @dataclass(frozen=True)
-class AttackResult:
+class Passes:
+    """Forward and backward passes for an image: what they are, or a mean."""
+
+    forwards: float
+    backwards: float
+
+    @property
+    def equivalents(self) -> float:
+        """In forward passes; a backward pass to the images costs about as much as a forward."""
+        return self.forwards + self.backwards
+
+    def times(self, factor: float) -> Passes:
+        """Return that many of them."""
+        return Passes(self.forwards * factor, self.backwards * factor)
+
+    def plus(self, other: Passes) -> Passes:
+        """Return the sum."""
+        return Passes(self.forwards + other.forwards, self.backwards + other.backwards)
+
+
+@dataclass(frozen=True)
+class AttackResult(Rowwise):
     """What one attack found for each of B examples.
 
     Attributes
@@ -28,7 +52,7 @@ class AttackResult:
     flawed_B : Tensor
         Int64 (B,): gradients that were not finite, and were taken as zero there.
 
-    Results are joined, cut and moved by the functions of ``rows``, which forget no field.
+    ``AttackResult.cat(parts)``, ``take(rows)``, ``pad(count)`` and ``to(device)`` forget no field.
     """
 
     x_adv: Tensor
@@ -36,6 +60,12 @@ class AttackResult:
     forwards_B: Tensor
     backwards_B: Tensor
     flawed_B: Tensor
+
+    @staticmethod
+    def begin(x: Tensor, wrong_B: Tensor) -> AttackResult:
+        """Return what is known of images (B, ...) before any pass, some of them wrong already."""
+        counts = [torch.zeros_like(wrong_B, dtype=torch.int64) for _ in range(3)]
+        return AttackResult(x.clone(), wrong_B, *counts)
 
 
 @dataclass(frozen=True)

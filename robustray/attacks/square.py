@@ -1,4 +1,4 @@
-"""Square attack as a function. What it does is in ``square_search``.
+"""Square attack. Its search is in ``square_search``.
 
 Andriushchenko, Croce, Flammarion and Hein, "Square attack: a query-efficient black-box adversarial
 attack via random search" (2020).
@@ -6,49 +6,31 @@ attack via random search" (2020).
 
 from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass
 
-from robustray.attacks.gradients import Model
-from robustray.attacks.result import AttackResult
-from robustray.attacks.square_search import Square
-from robustray.attacks.stepping import attack_batch
+from typing_extensions import override
+
+from robustray.attacks.engine.budgets import are_counts
+from robustray.attacks.engine.steppers import Noise, SlotAttack
+from robustray.attacks.registry import register_attack
+from robustray.attacks.result import Passes
+from robustray.attacks.steps.square_search import SquareSearch
 from robustray.attacks.threat import ThreatModel
-from robustray.random import ExampleRandom
 
 
-def square(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
-    n_queries: int = 5000,
-    n_restarts: int = 1,
-    p_init: float = 0.8,
-    rescale: bool = False,
-) -> AttackResult:
+@dataclass(frozen=True, kw_only=True)
+class Square(SlotAttack):
     """Search at random with square windows; a run ends at its first misclassified point.
+
+    For linf, l2 and l1. No gradient is asked of the model. Images are (B, C, H, W); for l2 and l1
+    of at least 5 x 5 pixels.
 
     Parameters
     ----------
-    model : callable
-        Images to logits (B, K), judged in evaluation mode. No gradient is asked of it.
-    x : Tensor
-        Images (B, C, H, W) in [0, 1]; for l2 and l1 of at least 5 x 5 pixels.
-    y : Tensor
-        Labels, int64 (B,).
-    threat : ThreatModel
-        What is allowed: linf, l2 or l1.
-    rng : ExampleRandom, optional
-        Where windows and signs come from; ``ExampleRandom(0, "square")`` when not given.
-    index : Tensor, optional
-        The examples' indices, int64 (B,); 0..B-1 when not given.
     n_queries : int
-        Proposals in each run; its start is one query more.
+        Proposals in each run, at least 1; its start is one query more.
     n_restarts : int
-        Runs from different random starts.
+        Runs from different random starts, at least 1.
     p_init : float
         The share of an image's pixels in the first windows, in (0, 1].
     rescale : bool
@@ -65,8 +47,36 @@ def square(
     ValueError
         For options out of range, or other images.
     """
-    rng = ExampleRandom(0, "square") if rng is None else rng
-    budget = {"n_queries": n_queries, "n_restarts": n_restarts}
-    return attack_batch(
-        Square, model, x, y, threat, rng, index, **budget, p_init=p_init, rescale=rescale
-    )
+
+    n_queries: int = 5000
+    n_restarts: int = 1
+    p_init: float = 0.8
+    rescale: bool = False
+
+    uses_gradients = False
+    upstream_leaves = True
+    leaps = True
+
+    def __post_init__(self) -> None:
+        if not are_counts(self.n_queries, self.n_restarts):
+            raise ValueError(
+                "n_queries and n_restarts are at least 1, not "
+                f"{self.n_queries} and {self.n_restarts}"
+            )
+        if not 0 < self.p_init <= 1:
+            raise ValueError(f"p_init is in (0, 1], not {self.p_init!r}")
+
+    @override
+    def passes(self, classes: int = 10) -> Passes:
+        return Passes(self.n_restarts * (self.n_queries + 2), 0)
+
+    @override
+    def runs(self, classes: int) -> int:
+        return self.n_restarts
+
+    @override
+    def stepper(self, threat: ThreatModel, noise: Noise, *, upstream: bool = False) -> SquareSearch:
+        return SquareSearch(self, threat, noise, upstream)
+
+
+square = register_attack("square", Square)

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from robustray.attacks.attack import Attack
 from robustray.attacks.columns import SUITE_MODES, Column, attack_labels, mode_of
-from robustray.attacks.result import AttackResult
-from robustray.attacks.steppers import ExampleNoise, Stepper
+from robustray.attacks.registry import digest_attack, find_attack, list_attacks
+from robustray.attacks.result import Passes
 from robustray.attacks.threat import ThreatModel
-from robustray.manifest.words import suggest
-from robustray.random import ExampleRandom
+from robustray.registry import ATTACKS
+from robustray.words import suggest
 
-Attack = Callable[..., AttackResult]
-MakeStepper = Callable[..., Stepper[Any]]
-
-Check = Callable[..., object]
-
-_NOT_BUDGET = {"model", "x", "y", "threat", "rng", "index"}
-_attacks: dict[str, Attack] = {}
-_steppers: dict[str, MakeStepper] = {}
-_checks: dict[str, Check] = {}
-_suites: dict[str, Suite] = {}
-_l1_suites: dict[str, Suite] = {}
+_suites: dict[str, tuple[Suite, Suite]] = {}  # for l1, and for the other norms
 
 
 @dataclass(frozen=True)
@@ -37,7 +27,7 @@ class AttackSpec:
     name : str
         What verdicts call it. It also keys the attack's randomness.
     attack : str
-        A registered attack; the name itself when not given.
+        A registered attack, or a user's as ``package.module:name``; the name itself when not given.
     options : mapping
         Its budget: keyword arguments as the attack declares them, plain numbers and strings.
 
@@ -54,19 +44,7 @@ class AttackSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "attack", self.attack or self.name)
         object.__setattr__(self, "options", MappingProxyType(dict(self.options)))
-        if self.attack not in _attacks:
-            names = list_attacks()
-            hint = suggest(self.attack, names)
-            raise ValueError(f"attack is one of {', '.join(names)}, not {self.attack!r}{hint}")
-        defaults = _budget(_attacks[self.attack])
-        for option in self.options:
-            if option not in defaults:
-                allowed = ", ".join(defaults) or "none"
-                raise ValueError(
-                    f"attack {self.attack} has no option {option!r}; it has: {allowed}"
-                    f"{suggest(option, defaults)}"
-                )
-            _check_kind(self.attack, option, self.options[option], defaults[option])
+        find_attack(self.attack).check_options(self.options)
 
     def check(self, threat: ThreatModel) -> None:
         """Refuse a budget that is out of range, before anything runs.
@@ -76,31 +54,35 @@ class AttackSpec:
         ValueError
             As the attack itself would, with the name of this one.
         """
-        options = _budget(self.function) | dict(self.options)
         try:
-            if options.get("step_size") is not None:
-                threat.require_length("step_size", options["step_size"])
-            if self.stepper is not None:
-                self.stepper(threat, ExampleNoise(ExampleRandom(0, self.name)), **options)
-            elif self.attack in _checks:
-                _checks[self.attack](threat, **options)
+            if self.options.get("step_size") is not None:
+                threat.require_length("step_size", self.options["step_size"])
+            self.make(threat)
         except ValueError as error:
             raise ValueError(f"attack {self.name}: {error}") from error
 
-    @property
-    def function(self) -> Attack:
-        """The attack itself."""
-        return _attacks[self.attack]
+    def make(self, threat: ThreatModel) -> Attack:
+        """Return the attack with its budget, checked for a threat model.
 
-    @property
-    def stepper(self) -> MakeStepper | None:
-        """What makes the attack's stepper, where the attack has one."""
-        return _steppers.get(self.attack)
+        Raises
+        ------
+        ValueError
+            For a budget that is out of range, or a threat model that the attack is not for.
+        """
+        attack = find_attack(self.attack).make(**self.options)
+        attack.check(threat)
+        return attack
+
+    def passes(self, classes: int = 10) -> Passes:
+        """Return what it takes at most, for an image and a network of so many classes."""
+        return find_attack(self.attack).make(**self.options).passes(classes)
 
     def describe(self) -> dict[str, Any]:
-        """Return name, attack and the whole budget, defaults included, as plain data."""
-        options = _budget(self.function) | dict(self.options)
-        return {"name": self.name, "attack": self.attack, "options": options}
+        """Return name, attack and the whole budget as plain data; a user's has a digest."""
+        options = {**find_attack(self.attack).defaults, **self.options}
+        described = {"name": self.name, "attack": self.attack, "options": options}
+        digest = digest_attack(self.attack)
+        return described | ({"code_sha256": digest} if digest else {})
 
 
 @dataclass(frozen=True)
@@ -176,39 +158,6 @@ class Suite:
         return described
 
 
-def register_attack(
-    name: str, attack: Attack, stepper: MakeStepper | None = None, check: Check | None = None
-) -> None:
-    """Make an attack known to suites.
-
-    Parameters
-    ----------
-    name : str
-        What suites call it.
-    attack : callable
-        ``attack(model, x, y, threat, *, rng, index, **budget)``. Its budget is every other
-        keyword it declares, each with a default.
-    stepper : callable, optional
-        ``stepper(threat, noise, *, upstream=False, **budget)``, with the same keywords and
-        defaults: suites then run the attack through the slot engine.
-    check : callable, optional
-        For attacks without a stepper, ``check(threat, **budget)``: raises ValueError for a budget
-        that is out of range.
-
-    Raises
-    ------
-    ValueError
-        If the name is taken.
-    """
-    if name in _attacks:
-        raise ValueError(f"an attack named {name!r} is registered already")
-    _attacks[name] = attack
-    if stepper is not None:
-        _steppers[name] = stepper
-    if check is not None:
-        _checks[name] = check
-
-
 def register_suite(suite: Suite, l1: Suite | None = None) -> Suite:
     """Make a suite known by its name, with another of the same name for l1 where that is given.
 
@@ -219,16 +168,9 @@ def register_suite(suite: Suite, l1: Suite | None = None) -> Suite:
     """
     if suite.name in _suites:
         raise ValueError(f"a suite named {suite.name!r} is registered already")
-    _suites[suite.name] = suite
-    if l1 is not None:
-        assert l1.name == suite.name
-        _l1_suites[suite.name] = l1
+    assert l1 is None or l1.name == suite.name
+    _suites[suite.name] = (l1 or suite, suite)
     return suite
-
-
-def list_attacks() -> list[str]:
-    """Return the names of the registered attacks, sorted."""
-    return sorted(_attacks)
 
 
 def list_suites() -> list[str]:
@@ -263,10 +205,10 @@ def attack_suite(
     if suite_mode not in (None, *SUITE_MODES):
         raise ValueError(f"suite_mode is one of {', '.join(SUITE_MODES)}, not {suite_mode!r}")
     if isinstance(suite, str):
-        suite = _known_suite(suite, norm)
+        suite = _find_suite(suite, norm)
     if isinstance(suite, Suite):
-        return _in_mode(suite, suite_mode)
-    members = [_member(item, norm) for item in suite]
+        return _set_mode(suite, suite_mode)
+    members = [_make_member(item, norm) for item in suite]
     if suite_mode == "independent":
         return independent_suite("custom", members)
     return Suite("custom", tuple(spec for member in members for spec in member.attacks))
@@ -283,27 +225,27 @@ def independent_suite(name: str, members: Iterable[Suite]) -> Suite:
     return Suite(name, tuple(attacks), columns=tuple(columns))
 
 
-def _known_suite(name: str, norm: str) -> Suite:
+def _find_suite(name: str, norm: str) -> Suite:
     if name not in _suites:
         if name in list_attacks():
             hint = f": that is an attack; a list of it is a suite, [{name!r}]"
         else:
             hint = suggest(name, [*list_suites(), *list_attacks()])
         raise ValueError(f"suite is one of {', '.join(list_suites())}, not {name!r}{hint}")
-    return _l1_suites.get(name, _suites[name]) if norm == "l1" else _suites[name]
+    return _suites[name][norm != "l1"]
 
 
-def _in_mode(suite: Suite, mode: str | None) -> Suite:
+def _set_mode(suite: Suite, mode: str | None) -> Suite:
     """Return a suite whose attacks follow each other as wanted."""
     if mode in (None, suite.mode):
         return suite
     if mode == "cascade":
-        return replace(suite, attacks=_merged(suite), attack_all=False, columns=())
+        return replace(suite, attacks=_merge_columns(suite), attack_all=False, columns=())
     columns = tuple(Column(spec.name, k, k + 1) for k, spec in enumerate(suite.attacks))
     return replace(suite, attack_all=False, columns=columns)
 
 
-def _merged(suite: Suite) -> tuple[AttackSpec, ...]:
+def _merge_columns(suite: Suite) -> tuple[AttackSpec, ...]:
     """Return each attack once; others of the same name as "column/attack"."""
     attacks: dict[str, AttackSpec] = {}
     for column in suite.cascades:
@@ -314,33 +256,11 @@ def _merged(suite: Suite) -> tuple[AttackSpec, ...]:
     return tuple(attacks.values())
 
 
-def _member(item: str | AttackSpec | Suite, norm: str) -> Suite:
+def _make_member(item: str | AttackSpec | Suite, norm: str) -> Suite:
     """Return an item of a list as a suite: of one attack, if it is one."""
     if isinstance(item, Suite):
         return item
-    if isinstance(item, str) and (item in _suites or item not in _attacks):
-        return _known_suite(item, norm)
+    if isinstance(item, str) and (item in _suites or not ATTACKS.knows(item)):
+        return _find_suite(item, norm)
     spec = AttackSpec(item) if isinstance(item, str) else item
     return Suite(spec.name, (spec,))
-
-
-def _budget(attack: Attack) -> dict[str, Any]:
-    parameters = inspect.signature(attack).parameters
-    return {name: p.default for name, p in parameters.items() if name not in _NOT_BUDGET}
-
-
-def _check_kind(attack: str, option: str, value: Any, default: Any) -> None:
-    """Refuse a value of another kind than the default's; None stands for a number."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(default, bool):
-        fits, kind = isinstance(value, bool), "true or false"
-    elif isinstance(default, int):
-        fits, kind = number and isinstance(value, int), "a whole number"
-    elif isinstance(default, str):
-        fits, kind = isinstance(value, str), "a word"
-    elif default is None or isinstance(default, float):
-        fits, kind = number or (value is None and default is None), "a number"
-    else:
-        return
-    if not fits:
-        raise ValueError(f"attack {attack}: {option} is {kind}, not {value!r}")

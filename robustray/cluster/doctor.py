@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustray.cluster.submission import authorization, open_client
-from robustray.data import data_root
-from robustray.data.sources import SOURCES
+from robustray.data import data_root, needed_files, official_names
 from robustray.errors import DataError, MachineError, StoreError, UserError
 from robustray.manifest import DataConfig
 from robustray.redaction import redact
@@ -188,7 +187,7 @@ def _mlflow() -> Answer:
 def _data(config: DataConfig | None) -> Answer:
     root, store = data_root().resolve(), _usable_store()
     if config is not None:
-        if not SOURCES[config.name].train[0].files:
+        if not needed_files(config):
             return OK, f"{config.name} needs no files"
         place = where_is(config, root, store)
         if place == "missing" and not config.download:
@@ -197,8 +196,7 @@ def _data(config: DataConfig | None) -> Answer:
                 f"robustray data push {config.name} where they are, or set ROBUSTRAY_DATA"
             )
         return OK, f"{config.name} is {'to be downloaded' if place == 'absent' else place}; {root}"
-    configs = (DataConfig(name=name) for name, s in SOURCES.items() if s.train[0].files)  # pyright: ignore[reportArgumentType]
-    places = {c.name: where_is(c, root, store) for c in configs}
+    places = {n: where_is(DataConfig(name=n), root, store) for n in official_names()}
     words = f"{root}: {', '.join(f'{name} {place}' for name, place in places.items())}"
     if set(places.values()) == {"missing"}:
         return WARN, f"{words}; set ROBUSTRAY_DATA, or robustray data push --download cifar10"

@@ -17,6 +17,11 @@ from robustray.manifest import Resources
 _LOOK_S = 2.0
 _TELL_S = 15.0
 _IDLE_S = 60.0
+_NO_GPU = (
+    "GPUs are asked for and there is none, neither here nor on a cluster. Work on CPUs, however "
+    "long it takes, with --set resources.gpus=0, or run with --yes. `make quickstart` "
+    "(manifests/quickstart.yaml) needs no GPU"
+)
 
 
 class NoRoomError(UserError):
@@ -24,7 +29,7 @@ class NoRoomError(UserError):
 
 
 def find_room(
-    resources: Resources, say: Callable[[str], None], *, cpus_do: bool, work: str, no_gpu: str
+    resources: Resources, say: Callable[[str], None], *, cpus_do: bool, work: str
 ) -> Resources:
     """Return what each worker gets, once the connected cluster has room for one trial.
 
@@ -42,8 +47,6 @@ def find_room(
         Whether to do without GPUs where there are none.
     work : str
         What is done then ("training").
-    no_gpu : str
-        What is said where there are none and CPUs do not do.
 
     Raises
     ------
@@ -54,7 +57,7 @@ def find_room(
     """
     capacity = read_capacity()
     if resources.gpus > 0 and not has_gpu(capacity):
-        refusal = _try_to_grow(resources, say, cpus_do) if capacity.grows else UserError(no_gpu)
+        refusal = _try_to_grow(resources, say, cpus_do) if capacity.grows else UserError(_NO_GPU)
         if refusal is None:
             return resources
         if not cpus_do:

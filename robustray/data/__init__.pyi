@@ -7,6 +7,7 @@ from .load import (
     load_dataset,
     needed_files,
     needed_forms,
+    official_names,
 )
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "load_dataset",
     "needed_files",
     "needed_forms",
+    "official_names",
     "steps_per_epoch",
 ]

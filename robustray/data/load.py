@@ -14,10 +14,12 @@ import torch
 from robustray.data.dataset import ROLES, Dataset, Split, digest_of, smallest_hashes
 from robustray.data.extra import read_extra
 from robustray.data.files import read_part
+from robustray.data.functions import find_source
 from robustray.data.readers import Arrays
-from robustray.data.sources import SOURCES, Part, Source
+from robustray.data.sources import Part, Source
 from robustray.errors import DataError
 from robustray.manifest.schema import DataConfig
+from robustray.registry import DATASETS
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,15 @@ class DataFacts:
     test: int
 
 
-def describe(config: DataConfig) -> DataFacts:
-    """Check a configuration and say what it gives, without reading anything.
+def describe(config: DataConfig, root: Path | None = None) -> DataFacts:
+    """Check a configuration and say what it gives; of official sets no file is read.
+
+    Parameters
+    ----------
+    config : DataConfig
+        Which data set, and what part of it.
+    root : Path, optional
+        Where the files are; default ``$ROBUSTRAY_DATA``, else ``./data``.
 
     Raises
     ------
@@ -45,7 +54,7 @@ def describe(config: DataConfig) -> DataFacts:
         If parts are unknown or named twice, a limit exceeds the set, or the validation part
         leaves nothing to train on.
     """
-    source = SOURCES[config.name]
+    source = _source(config, root)
     parts = _training_parts(source, config)
     train = _limited(sum(part.size for part in parts), "train_limit", config.train_limit)
     test = _limited(sum(part.size for part in source.test), "test_limit", config.test_limit)
@@ -53,7 +62,7 @@ def describe(config: DataConfig) -> DataFacts:
         message = f"data.validation of {config.validation} leaves none of {train} training images"
         raise DataError(f"{message} of {config.name} to train on")
     return DataFacts(
-        label=_label(config, parts),
+        label=_label(config, source, parts),
         image_shape=source.image_shape,
         num_classes=len(source.class_names),
         class_names=source.class_names,
@@ -95,7 +104,7 @@ def load_dataset(
     """
     if not set(splits) <= set(ROLES):
         raise ValueError(f"splits must be among {ROLES}, not {splits}")
-    facts, source, folder = describe(config), SOURCES[config.name], data_root(root)
+    facts, source, folder = describe(config, root), _source(config, root), data_root(root)
     found: dict[str, Split] = {}
     if "train" in splits or "validation" in splits:
         parts = _training_parts(source, config)
@@ -143,7 +152,7 @@ def needed_forms(
     config: DataConfig, splits: Collection[str] = ROLES
 ) -> tuple[tuple[tuple[str, str | None], ...], ...]:
     """Return `needed_files`, each with what may lie there in its place: unpacked, or an archive."""
-    facts, source = describe(config), SOURCES[config.name]
+    facts, source = describe(config), _source(config, None)
     parts: list[Part] = []
     if "train" in splits or "validation" in splits:
         parts += _first_parts(_training_parts(source, config), facts.train + facts.validation)
@@ -156,9 +165,20 @@ def needed_forms(
     return tuple(files)
 
 
+def official_names() -> list[str]:
+    """Return the names of the data sets that come as files of their publishers'."""
+    sources = {name: DATASETS.find(name) for name in DATASETS.names()
+               if not DATASETS.is_brought(name)}  # fmt: skip
+    return [n for n, s in sources.items() if isinstance(s, Source) and s.train[0].files]
+
+
 def data_root(root: Path | None = None) -> Path:
     """Return the folder of data files: ``root``, else ``$ROBUSTRAY_DATA``, else ``./data``."""
     return Path(root or os.environ.get("ROBUSTRAY_DATA") or "data")
+
+
+def _source(config: DataConfig, root: Path | None) -> Source:
+    return find_source(config.name, config.arguments, data_root(root))
 
 
 def _training_parts(source: Source, config: DataConfig) -> tuple[Part, ...]:
@@ -178,10 +198,12 @@ def _limited(size: int, field: str, limit: int | None) -> int:
     return limit or size
 
 
-def _label(config: DataConfig, parts: tuple[Part, ...]) -> str:
-    """Name the data set and everything in which it differs from the official one."""
+def _label(config: DataConfig, source: Source, parts: tuple[Part, ...]) -> str:
+    """Name the data set and everything in which it differs from the whole one."""
     label = config.name
-    if parts != SOURCES[config.name].train:
+    if config.arguments:
+        label += f"({', '.join(f'{name}={value}' for name, value in config.arguments.items())})"
+    if parts != source.train:
         label += f"[{','.join(part.name for part in parts)}]"
     if config.train_limit is not None:
         label += f"[:{config.train_limit}]"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from robustray.data.readers import Arrays, read_cifar, read_digits, read_mnist
+from robustray.registry import DATASETS
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Source:
-    """An official data set."""
+    """A data set: an official one, or what a function gave."""
 
     name: str
     image_shape: tuple[int, int, int]
@@ -145,4 +146,5 @@ def _digits() -> Source:
     return Source("digits", (1, 8, 8), tuple("0123456789"), (train,), (test,))
 
 
-SOURCES = {source.name: source for source in (_cifar10(), _cifar100(), _mnist(), _digits())}
+for _source in (_cifar10, _cifar100, _mnist, _digits):
+    DATASETS.add(_source.__name__.removeprefix("_"), _source(), _source)

@@ -10,9 +10,9 @@ from robustray.data import Split
 from robustray.evaluation.audit import IMAGES
 from robustray.evaluation.audits import audit_key, read_audit
 from robustray.evaluation.cost import CLEAN_ACCURACY, ROBUST_SHARE, attack_passes
-from robustray.evaluation.ready import Node
 from robustray.evaluation.task import Task, Unit
 from robustray.evaluation.units import UnitRecord, UnitStore
+from robustray.runtime.ready import Node
 
 _AUDIT_PASSES = 150.0
 

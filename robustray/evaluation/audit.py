@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustray.attacks import ThreatModel, plausibility
-from robustray.attacks.context import judging
+from robustray.attacks import ThreatModel
+from robustray.attacks.checks import plausibility
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
-from robustray.attacks.inputs import check_logits
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.inputs import check_logits
 from robustray.evaluation import masking, stability
 from robustray.evaluation.findings import Finding
 
@@ -63,7 +64,7 @@ def audit(
     schedule = Schedule(compute_shape, compute_shape)
     network = Network(model, examples.x.device)
     few = examples.take(slice(0, min(IMAGES, compute_shape)))
-    full = few.padded(compute_shape).to(network.device)
+    full = few.pad(compute_shape).to(network.device)
     with judging(model):
         logits = clean_logits(network, few, schedule)
         check_logits(logits, few)

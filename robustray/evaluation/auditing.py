@@ -8,21 +8,20 @@ from typing import Any
 
 import ray
 
-from robustray.cluster import connect
 from robustray.evaluation.audits import audit_key, read_audit
-from robustray.evaluation.driver import final_error
-from robustray.evaluation.networks import import_from
 from robustray.evaluation.plan import make_plan, prepare
-from robustray.evaluation.pool import Pool
-from robustray.evaluation.queue import Call, UnitQueue
-from robustray.evaluation.ready import Node
 from robustray.evaluation.task import Task
-from robustray.evaluation.worker import Reply
-from robustray.evaluation.workers import make_place, on_gpu, pick_resources
+from robustray.evaluation.worker import Worker
+from robustray.evaluation.workers import may_use_cpus, on_gpu
 from robustray.manifest import Evaluation
+from robustray.runtime.failures import Failure
+from robustray.runtime.pool import Pool, make_place
+from robustray.runtime.ready import Node
+from robustray.runtime.replies import Reply, make_error
+from robustray.runtime.session import check_store, find_workers
+from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import ObjectStore
-from robustray.sweeps.queue import Failure
-from robustray.sweeps.session import check_store
+from robustray.user_code import import_from
 
 
 def run_audit(
@@ -55,15 +54,17 @@ def run_audit(
     import_from((str(Path.cwd()),))
     prepared = prepare(manifest, store.impatient(), data_root)
     check_store(store)
-    with connect():
-        resources = pick_resources(store, manifest.resources, assume_yes, say)
+    cpus_do = may_use_cpus(manifest.resources, assume_yes)
+    with find_workers(
+        store, manifest.resources, say, cpus_do=cpus_do, work="attacking"
+    ) as resources:
         plan = make_plan(prepared, store, on_gpu=on_gpu(resources), dry=True)
         task, images = plan.tasks[0], plan.images.split
         key = audit_key(task, images)
         if read_audit(store, key) is None:
             place = make_place(store, data_root, resources, manifest.batch_size)
             queue = UnitQueue([Node(key, task.subject.digest, key)], resources.retries)
-            Pool(place, 1, resources, _asking(task)).run(queue, _Listener(say))
+            Pool(place, 1, resources, _asking(task), Worker).run(queue, _Listener(say))
         findings = read_audit(store, key)
     if findings is None:
         raise KeyboardInterrupt
@@ -82,7 +83,7 @@ def _asking(task: Task) -> Callable[[Any, Call], ray.ObjectRef]:
 
 
 class _Listener:
-    """Follows `robustray.evaluation.pool.Listener` for a single audit."""
+    """Follows `robustray.runtime.pool.Listener` for a single audit."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
@@ -96,7 +97,7 @@ class _Listener:
     def failed(self, reply: Reply, kind: Failure, wait: float | None) -> None:
         """Say so, and raise what can't be tried again."""
         if wait is None:
-            raise final_error(reply, kind, f"audit: {reply.message}")
+            raise make_error(reply, kind, f"audit: {reply.message}")
         self._say(f"audit failed ({kind.value}): {reply.message}; again in {wait:.0f} s")
 
     def tick(self, workers: int) -> None:

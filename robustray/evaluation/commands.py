@@ -10,7 +10,6 @@ from pathlib import Path
 
 from robustray.evaluation.auditing import describe_findings, run_audit
 from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
-from robustray.evaluation.networks import is_factory
 from robustray.evaluation.plan import describe_plan
 from robustray.evaluation.status import describe_status
 from robustray.evaluation.study import describe_study, evaluate_study
@@ -18,6 +17,7 @@ from robustray.manifest import Evaluation
 from robustray.reports import text_table
 from robustray.store import ObjectStore
 from robustray.tracking import default_tracking_uri, ui_command
+from robustray.user_code import is_reference
 
 Say = Callable[[str], None]
 
@@ -28,7 +28,7 @@ def overrides(options: Namespace) -> list[str]:
     if options.study:
         found += ["model=null", "factory=null", "weights=null", _assign("study", options.study)]
     if options.model:
-        names = ("factory", "model") if is_factory(options.model) else ("model", "factory")
+        names = ("factory", "model") if is_reference(options.model) else ("model", "factory")
         inner = "function" if names[0] == "factory" else "name"
         found += [_assign(names[0], {inner: options.model}), f"{names[1]}=null"]
     if options.weights:

@@ -10,16 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks import AttackResult, AttackSpec, ThreatModel
-from robustray.attacks.composition import (
+from robustray.attacks.engine import Examples
+from robustray.attacks.engine.composition import (
     Composition,
     InComposition,
     composed_logits,
     in_composition,
 )
-from robustray.attacks.engine import Examples
-from robustray.attacks.gradients import is_correct
-from robustray.attacks.network import Network
-from robustray.attacks.rows import join_rows
+from robustray.attacks.engine.gradients import is_correct
+from robustray.attacks.engine.network import Network
 from robustray.evaluation.engines import Engine
 from robustray.evaluation.findings import graded, plain
 from robustray.evaluation.task import Conditions
@@ -54,7 +53,7 @@ def attack_each(
     for row, inside in enumerate(_inside(model, everyone, chosen, conditions)):
         one = chosen.take(slice(row, row + 1))
         results.append(engine.attack(inside, one, threat, spec, single, 1))
-    return join_rows(results)
+    return AttackResult.cat(results)
 
 
 def logits_in_composition(

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks import AttackResult, AttackSpec, ThreatModel
-from robustray.attacks.context import judging
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
-from robustray.attacks.gradients import is_correct
-from robustray.attacks.inputs import check_inside, check_logits
-from robustray.attacks.rows import join_rows, take_rows
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import is_correct
+from robustray.attacks.engine.inputs import check_inside, check_logits
+from robustray.errors import UserError
 from robustray.evaluation.composed import attack_each, logits_in_composition
 from robustray.evaluation.engines import is_independent, load_engine
 from robustray.evaluation.task import SAMPLES, Task
@@ -104,9 +104,12 @@ def compute(
 
 
 def rebuilt_spec(description: object) -> AttackSpec:
-    """Return the attack that ``AttackSpec.describe`` has described."""
+    """Return the attack that ``AttackSpec.describe`` has described; other code is refused."""
     assert isinstance(description, dict)
-    return AttackSpec(description["name"], description["attack"], description["options"])
+    spec = AttackSpec(description["name"], description["attack"], description["options"])
+    if spec.describe().get("code_sha256") != description.get("code_sha256"):
+        raise UserError(f"{spec.attack} is other code here than where the evaluation began")
+    return spec
 
 
 def _clean(
@@ -116,7 +119,7 @@ def _clean(
     batch_size: int,
     everyone: Examples | None,
 ) -> list[Computed]:
-    examples = join_rows([part.examples for part in parts])
+    examples = Examples.cat([part.examples for part in parts])
     logits = _logits(task, model, examples, batch_size, everyone)
     check_logits(logits, examples)
     prediction, correct = logits.argmax(dim=1).numpy(), is_correct(logits, examples.y_N).numpy()
@@ -173,7 +176,7 @@ def _group(
     result, prediction, notes = None, np.zeros(0, np.int64), {}
     if any(len(open_) for open_ in rows):
         engine = load_engine(task.conditions.engine["name"])
-        joined = join_rows(chosen)
+        joined = Examples.cat(chosen)
         conditions = task.conditions
         if everyone is not None:
             result = attack_each(model, everyone, joined, engine, threat, spec, conditions)
@@ -185,7 +188,7 @@ def _group(
     bounds = np.cumsum([0, *map(len, rows)])
 
     def part_of(start: int, stop: int) -> AttackResult | None:
-        return None if result is None else take_rows(result, slice(start, stop))
+        return None if result is None else result.take(slice(start, stop))
 
     return [
         replace(

@@ -3,56 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from robustray.attacks.columns import Column
+from robustray.attacks import Column, Passes
+from robustray.attacks.registry import find_attack
 
 # Assumed until the clean pass and the first attack have been seen.
 CLEAN_ACCURACY = 0.85
 ROBUST_SHARE = 0.5
 
-_STEPS = ("steps", "n_iter", "n_queries")
-_RUNS = ("restarts", "n_restarts", "n_targets")
-# Attacks that look at each new point with a forward pass of its own.
-_FORWARDS_EACH = {"fab": 2, "fab-t": 2}
-
-
-@dataclass(frozen=True)
-class Passes:
-    """Forward and backward passes."""
-
-    forwards: float
-    backwards: float
-
-    @property
-    def equivalents(self) -> float:
-        """In forward passes; a backward pass to the images costs about as much as a forward."""
-        return self.forwards + self.backwards
-
-    def times(self, factor: float) -> Passes:
-        """Return that many of them."""
-        return Passes(self.forwards * factor, self.backwards * factor)
-
-    def plus(self, other: Passes) -> Passes:
-        """Return the sum."""
-        return Passes(self.forwards + other.forwards, self.backwards + other.backwards)
-
 
 def attack_passes(attack: Mapping[str, Any]) -> Passes:
     """Return the passes of one image that an attack does not break.
 
-    Read off the attack's budget: steps (or queries), times restarts and targets, times samples of
-    expectation over transformations; queries need no backward pass.
+    Parameters
+    ----------
+    attack : mapping
+        ``AttackSpec.describe()``, or a part of it.
     """
-    options = attack["options"]
-    steps = next((int(options[name]) for name in _STEPS if options.get(name)), 1)
-    runs = 1
-    for name in _RUNS:
-        runs *= int(options.get(name) or 1)
-    gradients = steps * runs * int(options.get("eot") or 1)
-    forwards = gradients * _FORWARDS_EACH.get(str(attack["attack"]), 1) + runs
-    return Passes(forwards, 0 if options.get("n_queries") else gradients)
+    return find_attack(attack["attack"]).make(**attack["options"]).passes()
 
 
 def task_passes(

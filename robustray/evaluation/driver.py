@@ -17,29 +17,22 @@ from robustray.evaluation.agenda import Agenda, Work, make_agenda, valid_records
 from robustray.evaluation.audit import refusal
 from robustray.evaluation.audits import read_audit
 from robustray.evaluation.merge import Merged, MergeError, merge
-from robustray.evaluation.pool import Pool
-from robustray.evaluation.progress import Progress
-from robustray.evaluation.queue import Call, UnitQueue
 from robustray.evaluation.task import Task, Unit
 from robustray.evaluation.units import LoadedUnit, UnitStore
-from robustray.evaluation.worker import Order, Place, Reply
-from robustray.manifest import Resources
+from robustray.evaluation.worker import Order, Worker
+from robustray.manifest import Evaluation, Resources
+from robustray.runtime.failures import Failure
+from robustray.runtime.lease import Lease
+from robustray.runtime.pool import Pool, make_place, pool_size
+from robustray.runtime.progress import UnitProgress
+from robustray.runtime.replies import Reply, UnitError, make_error
+from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import canonical_json
-from robustray.sweeps.lease import Lease
-from robustray.sweeps.queue import Failure
 
 _ROUNDS = 4
 # Units of one attack that fail, with none that works, until it is not the images: so many, and
 # this share of them all; where there are fewer, all.
 _SYSTEMATIC, _SYSTEMATIC_SHARE = 10, 0.1
-
-
-class UnitError(MachineError):
-    """A unit failed as often as its budget allows, through no fault of the user."""
-
-
-class ProgramError(RuntimeError):
-    """A worker met an error of the program; carries the worker's traceback."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +81,12 @@ class Driver:
         self._open = set(self._work)
         self._queue = UnitQueue([], Resources().retries)
         self._agenda = Agenda()
-        self._progress: Progress | None = None
+        self._progress: UnitProgress | None = None
         self.computed = 0
         self.failures: dict[str, str] = {}
         self._failed: dict[tuple[str, int], int] = Counter()
 
-    def run(
-        self, place: Place, size: Callable[[int], int], resources: Resources, bundle: int
-    ) -> bool:
+    def run(self, resources: Resources, manifest: Evaluation, data_root: str | None) -> bool:
         """Complete every task, but for units that fail again and again: see ``failures``.
 
         A unit that fails by itself is given up, and with it the later attacks on its images; all
@@ -104,12 +95,12 @@ class Driver:
 
         Parameters
         ----------
-        place, resources : Place, Resources
-            Of the workers.
-        size : callable
-            Returns the number of workers for a number of units.
-        bundle : int
-            Units that a worker is given at once, at most.
+        resources : Resources
+            Of each worker.
+        manifest : Evaluation
+            Says how many units and images a worker is given at once, at most.
+        data_root : str or None
+            Folder of the data sets.
 
         Returns
         -------
@@ -123,11 +114,13 @@ class Driver:
         MachineError
             If machines failed more often than the budgets allow.
         """
+        place = make_place(self._store, data_root, resources, manifest.batch_size)
         for _ in range(_ROUNDS):
-            self._prepare(resources, bundle, place.batch_size)
+            self._prepare(resources, manifest.bundle, place.batch_size)
             try:
                 if not self._queue.finished:
-                    pool = Pool(place, size(self._queue.unfinished), resources, self._dispatch)
+                    size = pool_size(resources, self._queue.unfinished)
+                    pool = Pool(place, size, resources, self._dispatch, Worker)
                     if not pool.run(self._queue, self):
                         return False
             finally:
@@ -205,7 +198,9 @@ class Driver:
             fill=min((item.task.conditions.compute_shape for item in work), default=1),
             done=self._agenda.done,
         )
-        self._progress = Progress(len(nodes), sum(node.name in self._agenda.done for node in nodes))
+        self._progress = UnitProgress(
+            len(nodes), sum(node.name in self._agenda.done for node in nodes)
+        )
 
     def _dispatch(self, actor: Any, call: Call) -> ray.ObjectRef:
         """Send a call's units to an actor."""
@@ -247,7 +242,7 @@ class Driver:
 
     def _give_up(self, reply: Reply, kind: Failure) -> None:
         message = f"{self._named(reply.prefix)}: {reply.message}"
-        error = final_error(reply, kind, message)
+        error = make_error(reply, kind, message)
         item = self._agenda.audits.get(reply.prefix)
         if item is not None:
             return self._drop(item, message, error)
@@ -311,10 +306,3 @@ class Driver:
     def _say(self, text: str) -> None:
         if self._progress is not None:
             self._progress.say(text)
-
-
-def final_error(reply: Reply, kind: Failure, message: str) -> Exception:
-    """Return what to raise for a failure that is not tried again."""
-    if kind is not Failure.USER_ERROR:
-        return UnitError(f"{message} ({kind.value}, as often as its budget allows)")
-    return UserError(message) if reply.user else ProgramError(f"{message}\n{reply.traceback}")

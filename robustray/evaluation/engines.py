@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustray.attacks import AttackResult, AttackSpec, Suite, ThreatModel
 from robustray.attacks.engine import Examples, Network, Schedule, run_attack
-from robustray.attacks.gradients import Model
+from robustray.attacks.engine.gradients import Model
 from robustray.errors import ManifestError, UserError
 from robustray.evaluation.task import Conditions
 
@@ -49,7 +49,8 @@ class Engine(Protocol):
         Parameters
         ----------
         model : callable
-            On its device, in evaluation mode, true float32 (`robustray.attacks.context.judging`).
+            On its device, in evaluation mode, true float32
+            (`robustray.attacks.engine.context.judging`).
         examples : Examples
             At least one, on the CPU, from one or more ranges of one task.
         threat, spec : ThreatModel, AttackSpec

@@ -9,12 +9,10 @@ from typing import Any
 
 import torch
 
-from robustray.cluster import connect
 from robustray.evaluation.agenda import Work
 from robustray.evaluation.audits import audit_key, read_audit
 from robustray.evaluation.driver import Conclusion, Driver
 from robustray.evaluation.merge import Merged
-from robustray.evaluation.networks import import_from
 from robustray.evaluation.outputs import (
     describe_result,
     evaluation_run,
@@ -25,21 +23,15 @@ from robustray.evaluation.outputs import (
 from robustray.evaluation.plan import Plan, describe_plan, make_plan, prepare
 from robustray.evaluation.record import result_document, summary_text, write_csv
 from robustray.evaluation.units import UnitStore
-from robustray.evaluation.workers import (
-    expected_on_gpu,
-    make_place,
-    on_gpu,
-    pick_resources,
-    pool_size,
-)
+from robustray.evaluation.workers import expected_on_gpu, may_use_cpus, on_gpu
 from robustray.files import write_atomically
-from robustray.manifest import Evaluation
+from robustray.manifest import Evaluation, Resources
+from robustray.runtime import attempts
+from robustray.runtime.session import Session, check_services, open_session
 from robustray.store import ObjectStore, canonical_json
-from robustray.sweeps import attempts
-from robustray.sweeps.lease import Lease, LeaseLostError, lease
-from robustray.sweeps.session import check_store, start_tracking
-from robustray.tracking import RunRecord, Uploader, ui_command
+from robustray.tracking import RunRecord
 from robustray.tracking.records import Status
+from robustray.user_code import import_from
 
 # What is written where units were given up; it goes when the result is whole.
 _PARTIAL = ("partial.json", "partial.csv")
@@ -129,39 +121,36 @@ def run_evaluation(
         If machines failed too often.
     """
     import_from((str(Path.cwd()),))
-    ui_command(tracking_uri)  # refuses what is no tracking URI
     prepared = prepare(manifest, store.impatient(), data_root)
-    check_store(store)
-    with connect():
-        resources = pick_resources(store, manifest.resources, assume_yes, say)
-        gpu = on_gpu(resources)
-        prefix = make_plan(prepared, store, on_gpu=gpu, dry=True).prefix
-        with lease(store, prefix, say) as held:
-            plan = make_plan(prepared, held.store, on_gpu=gpu)  # only its driver settles the shards
-            say(describe_plan(plan))
-            uploader, patience_s = start_tracking(tracking_uri, say, held)
-            try:
-                run = _Run(plan, held, uploader, patience_s)
-                place = make_place(store, data_root, resources, manifest.batch_size)
-                interrupted = not run.drive(
-                    lambda driver: driver.run(
-                        place, pool_size(resources), resources, manifest.bundle
-                    )
-                )
-                if interrupted:
-                    return run.stop()
-                return run.conclude_part(report_root) if run.failed else run.conclude(report_root)
-            finally:
-                uploader.close()
+    check_services(store, tracking_uri)
+
+    def find_prefix(resources: Resources) -> str:
+        return make_plan(prepared, store, on_gpu=on_gpu(resources), dry=True).prefix
+
+    with open_session(
+        store,
+        tracking_uri,
+        manifest.resources,
+        say,
+        prefix=find_prefix,
+        cpus_do=may_use_cpus(manifest.resources, assume_yes),
+        work="attacking",
+    ) as session:
+        # Only its driver settles the shards.
+        plan = make_plan(prepared, session.store, on_gpu=on_gpu(session.resources))
+        say(describe_plan(plan))
+        run = _Run(plan, session)
+        if not run.drive(data_root):
+            return run.stop()
+        return run.conclude_part(report_root) if run.failed else run.conclude(report_root)
 
 
 class _Run:
     """One run of an evaluation, in this process."""
 
-    def __init__(self, plan: Plan, held: Lease, uploader: Uploader, patience_s: float) -> None:
-        self._lease, store = held, held.store
-        self._plan, self._store, self._uploader = plan, store, uploader
-        self._patience_s = patience_s
+    def __init__(self, plan: Plan, session: Session) -> None:
+        self._plan, self._session = plan, session
+        self._store = store = session.store
         self._units = UnitStore(store)
         self._done: dict[str, Conclusion] = {}
         images, manifest = plan.images.split, plan.manifest
@@ -169,24 +158,22 @@ class _Run:
             Work(task, images, plan.macs, audited=manifest.audit and not task.name)
             for task in plan.tasks
         ]
-        self._driver = Driver(held, work, plan.prefix, self._keep)
-        self._session = attempts.register(store, plan.prefix, torch.device("cpu"))
+        self._driver = Driver(session.lease, work, plan.prefix, self._keep)
+        self._attempt = attempts.register(store, plan.prefix, torch.device("cpu"))
 
-    def drive(self, run: Callable[[Driver], bool]) -> bool:
-        """Run the driver; write down how that ended."""
-        self._track("RUNNING")
-        try:
-            whole = run(self._driver)
-        except LeaseLostError:
-            raise
-        except BaseException as error:
-            kind = attempts.classify(error).value if isinstance(error, Exception) else "stopped"
-            self._end_session(kind, error)
-            self._track("FAILED" if isinstance(error, Exception) else "KILLED")
-            self._uploader.drain(min(10, self._patience_s))
-            raise
-        self._end_session("finished" if whole else "interrupted")
+    def drive(self, data_root: str | None) -> bool:
+        """Run the driver and write down how that ended; return False if it was interrupted."""
+        self._submit("RUNNING")
+        with self._session.closing(self._close):
+            whole = self._driver.run(self._session.resources, self._plan.manifest, data_root)
+        outcome = "finished" if whole else "interrupted"
+        attempts.conclude(self._store, self._plan.prefix, self._attempt, outcome, None)
         return whole
+
+    def _close(self, error: BaseException) -> None:
+        attempts.conclude_failed(self._store, self._plan.prefix, self._attempt, error)
+        self._submit("FAILED" if isinstance(error, Exception) else "KILLED")
+        self._session.drain(10)
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -196,14 +183,14 @@ class _Run:
     def stop(self) -> Evaluated:
         """Say how far an interrupted run came."""
         result = self._partial_result(self._driver.partial(""))
-        self._track("KILLED")
-        untracked = self._uploader.drain(min(20, self._patience_s))
+        self._submit("KILLED")
+        untracked = self._session.drain(20)
         text = summary_text(result)
         return Evaluated(self._plan.id, result, None, self._driver.computed, True, untracked, text)
 
     def conclude_part(self, report_root: Path) -> Evaluated:
         """Write what could be computed, labelled partial, where the rest was given up."""
-        self._lease.check(self._store)
+        self._session.lease.check(self._store)
         merged, folder = self._driver.partial(""), report_root / self._plan.id
         result = self._partial_result(merged)
         document = {"failed": list(self.failed), "result": result}
@@ -218,7 +205,7 @@ class _Run:
             folder,
             self._driver.computed,
             False,
-            self._uploader.drain(self._patience_s),
+            self._session.drain(),
             summary_text(result),
             self.failed,
         )
@@ -236,7 +223,7 @@ class _Run:
 
     def conclude(self, report_root: Path) -> Evaluated:
         """Write everything that the evaluation leaves behind."""
-        self._lease.check(self._store)
+        self._session.lease.check(self._store)
         plan, sessions = self._plan, attempts.list_attempts(self._store, self._plan.prefix)
         files = result_files(plan, self._done, self._units)
         result = main_result(plan, self._done[""])
@@ -258,20 +245,12 @@ class _Run:
             folder,
             self._driver.computed,
             False,
-            self._uploader.drain(self._patience_s),
+            self._session.drain(),
             describe_result(result, provenance),
         )
 
     def _keep(self, item: Work, conclusion: Conclusion) -> None:
         self._done[item.task.name] = conclusion
-
-    def _end_session(self, outcome: str, error: BaseException | None = None) -> None:
-        self._session = attempts.conclude(
-            self._store, self._plan.prefix, self._session, outcome, error
-        )
-
-    def _track(self, status: Status) -> None:
-        self._submit(status)
 
     def _submit(
         self,
@@ -284,4 +263,4 @@ class _Run:
         record: RunRecord = evaluation_run(
             self._plan, status, sessions, self._store.uri, result, files, provenance
         )
-        self._uploader.submit(self._plan.prefix, lambda: record)
+        self._session.uploader.submit(self._plan.prefix, lambda: record)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
-from robustray.attacks.findings import Finding, Severity, graded
+from robustray.attacks.checks.findings import Finding, Severity, graded
 
 __all__ = [
     "Finding",

@@ -13,8 +13,8 @@ from robustray.store import ObjectStore, open_store
 from robustray.store.staged_data import load_staged_dataset
 
 
-def facts_of(data: JudgedData) -> DataFacts:
-    """Return shape, classes and sizes of the data set, without reading a file.
+def facts_of(data: JudgedData, root: str | None = None) -> DataFacts:
+    """Return shape, classes and sizes of the data set; of official ones no file is read.
 
     Raises
     ------
@@ -22,16 +22,17 @@ def facts_of(data: JudgedData) -> DataFacts:
         If there are not that many images, or no such parts.
     """
     config = config_of(data)
-    whole = describe(config.model_copy(update={"test_limit": None}))
+    folder = Path(root) if root else None
+    whole = describe(config.model_copy(update={"test_limit": None}), folder)
     count = getattr(whole, data.split)
     if data.first is not None and data.first > count:
         raise DataError(f"data.first is {data.first}, but there are only {count} images")
-    return describe(config)
+    return describe(config, folder)
 
 
-def label_of(data: JudgedData) -> str:
+def label_of(data: JudgedData, root: str | None = None) -> str:
     """Return the words that stand beside every number: "cifar10 test[:1000]"."""
-    facts = facts_of(data)
+    facts = facts_of(data, root)
     if data.split == "test":
         return facts.label
     first = f"[:{data.first}]" if data.first else ""
@@ -62,6 +63,7 @@ def config_of(data: JudgedData) -> DataConfig:
     assert data.name is not None
     return DataConfig(
         name=data.name,
+        arguments=data.arguments,
         validation=data.validation,
         parts=data.parts,
         test_limit=data.first if data.split == "test" else None,
@@ -72,7 +74,7 @@ def config_of(data: JudgedData) -> DataConfig:
 @lru_cache(maxsize=2)
 def _load(text: str, root: str | None, store_uri: str | None) -> Split:
     data = JudgedData.model_validate_json(text)
-    facts_of(data)
+    facts_of(data, root)
     folder, store = data_root(Path(root) if root else None), open_store(store_uri)
     splits = load_staged_dataset(config_of(data), folder, store, (data.split,))
     images: Split = getattr(splits, data.split)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robustray.attacks import AttackSpec, ThreatModel, input_gradient
 from robustray.attacks.engine import Examples, Network, Schedule, run_attack
-from robustray.attacks.gradients import gradient_shares, is_correct, predict_logits
+from robustray.attacks.engine.gradients import gradient_shares, is_correct, predict_logits
 from robustray.attacks.losses import cross_entropy, margin
 from robustray.evaluation.findings import Finding, graded
 from robustray.random import ExampleRandom
@@ -95,7 +95,7 @@ def random_points(
     network: Network, examples: Examples, threat: ThreatModel, schedule: Schedule, seed: int
 ) -> Finding:
     """Compare a gradient attack with random points of the ball."""
-    full = examples.padded(schedule.compute_shape).to(network.device)
+    full = examples.pad(schedule.compute_shape).to(network.device)
     rng = ExampleRandom(seed, "audit")
     still = is_correct(predict_logits(network, full.x), full.y_N)
     for number in range(_RANDOM_POINTS):

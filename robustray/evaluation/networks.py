@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import re
-import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from robustray.attacks.batches import default_compute_shape
-from robustray.attacks.bpda import Attackable, WithSurrogate
-from robustray.attacks.context import judging
-from robustray.attacks.gradients import gradient_path
-from robustray.attacks.network import Network
-from robustray.attacks.surrogates import put_surrogate
-from robustray.attacks.watch import ask
+from robustray.attacks.engine.batches import default_compute_shape
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import gradient_path
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.watch import ask
+from robustray.attacks.surrogates.bpda import Attackable, WithSurrogate
+from robustray.attacks.surrogates.catalogue import put_surrogate
 from robustray.data import DataFacts
-from robustray.errors import ManifestError, UserError
+from robustray.errors import ManifestError, UserError, below
 from robustray.manifest import (
     Evaluation,
     ModelConfig,
@@ -32,9 +26,9 @@ from robustray.manifest import (
 )
 from robustray.models import create_model
 from robustray.models.constants import check_recorded, constants_of
+from robustray.registry import MODELS
 from robustray.store import canonical_json, sha256_bytes
-
-_LIBRARIES = ("torch", "torchvision", "robustray")
+from robustray.user_code import call, digest_code, load_reference, told
 
 
 class Standardized(nn.Module):
@@ -103,7 +97,7 @@ def describe_model(
     facts: DataFacts,
     surrogate: SurrogateConfig | None = None,
 ) -> dict[str, Any]:
-    """Return how a network of the catalogue is built for a data set, as plain data.
+    """Return how a named network is built for a data set, as plain data; a user's has a digest.
 
     Raises
     ------
@@ -116,7 +110,11 @@ def describe_model(
         "in_channels": facts.image_shape[0],
         "preprocessing": _plain(preprocessing),
     }
-    on_meta = surrogate is None or surrogate.function is None  # users' code may load weights
+    brought = MODELS.is_brought(model.name)
+    if brought:
+        network["code_sha256"] = MODELS.code_digest(model.name)
+    # Users' code may load weights.
+    on_meta = not brought and (surrogate is None or surrogate.function is None)
     with torch.device("meta") if on_meta else torch.random.fork_rng(devices=[]):
         built = build_network(network)
         network |= _standardisation(inner_network(built))
@@ -225,7 +223,7 @@ def try_network(
     except ValueError as error:
         raise UserError(f"{words}: {error}") from error
     except Exception as error:  # a user's code
-        raise UserError(f"{words}: {_told(error)}") from error
+        raise UserError(f"{words}: {told(error)}") from error
     if classes != facts.num_classes:
         raise UserError(
             f"the network gives logits of {classes} classes, and {name} has {facts.num_classes}"
@@ -261,7 +259,6 @@ def build_function(function: str, arguments: Mapping[str, Any]) -> nn.Module:
     UserError
         If it can't be found, does not take the arguments, fails, or makes no network.
     """
-    import_from((str(Path.cwd()),))
     return _call(function, arguments, "model")
 
 
@@ -281,75 +278,28 @@ def state_digest(model: nn.Module) -> str:
     return sha256_bytes(canonical_json(parts))
 
 
-def import_from(paths: Sequence[str]) -> None:
-    """Let user code be imported from these folders, as far as they exist here."""
-    for path in paths:
-        if path not in sys.path and Path(path).is_dir():
-            sys.path.insert(0, path)
-
-
 def _call(function: str, arguments: Mapping[str, Any], section: str) -> nn.Module:
-    module_name, _, name = function.partition(":")
+    with below(f"{section}.function"):
+        make = load_reference(function)
+        if not callable(make):
+            raise ManifestError(f"{function} is no function")
     try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise ManifestError(
-            f"{module_name} can't be imported ({error}); start the command where the package lies, "
-            "or install it",
-            path=f"{section}.function",
-        ) from error
-    except Exception as error:  # a user's code
-        message = f"{module_name} fails when it is imported: {_told(error)}"
-        raise ManifestError(message, path=f"{section}.function") from error
-    make = getattr(module, name, None)
-    if not callable(make):
-        raise ManifestError(f"{module_name} has no function {name!r}", path=f"{section}.function")
-    try:
-        inspect.signature(make).bind(**arguments)
-    except TypeError as error:
-        raise ManifestError(f"{function}: {error}", path=f"{section}.arguments") from error
-    except ValueError:
-        pass  # it has no signature to look at
-    try:
-        built = make(**arguments)
-    except Exception as error:  # a user's code
-        message = f"{function} fails: {_told(error)}"
-        raise ManifestError(message, path=f"{section}.function") from error
+        built = call(function, make, arguments)
+    except ManifestError as error:
+        place = f"{section}.{error.path or 'function'}"
+        raise ManifestError(error.message, path=place) from error
     if not isinstance(built, nn.Module):
         raise UserError(f"{function} returns a {type(built).__name__}, not a torch.nn.Module")
     return built
 
 
-def _told(error: Exception) -> str:
-    """Return an exception of a user's code in one line, with the place that raised it."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
-
-
 def _code_digest(function: str, built: nn.Module) -> str:
-    """Hash the source files of the function and of all classes that it built from.
-
-    An edited network is another network: its old verdicts must not be taken for it.
-    """
-    modules = {function.partition(":")[0]}
-    modules |= {type(part).__module__ for part in built.modules()}
-    sources = {}
-    for name in sorted(modules):
-        if name.partition(".")[0] in _LIBRARIES:
-            continue
-        try:
-            sources[name] = sha256_bytes(inspect.getsource(sys.modules[name]).encode())
-        except (OSError, TypeError, KeyError):
-            sources[name] = "no source"
-    return sha256_bytes(canonical_json(sources))
+    """Hash the source of the function, of its helpers, and of all classes that it built from."""
+    classes = (type(part).__module__ for part in built.modules())
+    return digest_code([function.partition(":")[0]], classes)
 
 
 def _plain(preprocessing: Preprocessing | None) -> dict[str, list[float]] | None:
     if preprocessing is None:
         return None
     return {"mean": list(preprocessing.mean), "std": list(preprocessing.std)}
-
-
-def is_factory(text: str) -> bool:
-    """Tell ``package.module:function`` from a name of the catalogue."""
-    return re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text) is not None

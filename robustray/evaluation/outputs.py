@@ -29,8 +29,8 @@ from robustray.evaluation.task import SAMPLES, Task
 from robustray.evaluation.units import LoadedUnit, UnitStore
 from robustray.manifest import dump_manifest
 from robustray.reports import render
+from robustray.runtime.attempts import Attempt
 from robustray.store import canonical_json, seal
-from robustray.sweeps.attempts import Attempt
 from robustray.sweeps.records import flatten
 from robustray.tracking import MetricPoint, RunRecord
 from robustray.tracking.records import Status

@@ -93,8 +93,8 @@ def read_images(data: JudgedData, root: str | None, store: ObjectStore | None = 
     DataError
         If they are missing or damaged.
     """
-    facts = facts_of(data)
-    return Images(data, load_images(data, root, store), label_of(data), facts.class_names)
+    facts = facts_of(data, root)
+    return Images(data, load_images(data, root, store), label_of(data, root), facts.class_names)
 
 
 def find_wanted(manifest: Evaluation) -> tuple[Wanted, ...]:
@@ -173,7 +173,7 @@ def prepare(
         If network, weights, images or attacks can't be had.
     """
     wanted = find_wanted(manifest)
-    facts = facts_of(manifest.data)
+    facts = facts_of(manifest.data, data_root)
     _check(manifest, facts.image_shape[0])
     subject = find_subject(manifest, facts, store, keep=not dry)
     images = read_images(manifest.data, data_root, store)
@@ -217,7 +217,7 @@ def count_macs(subject: Subject, images: Images) -> int | None:
     in a pass without numbers is its own business, and no reason to refuse it.
     """
     network = {**subject.network, "surrogate": False}
-    if "factory" in network:
+    if "factory" in network or "code_sha256" in network:
         model = build_network(network)
         try:
             return profile(model, images.split.image_shape).macs

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robustray.attacks.plausibility import CHECKS
+from robustray.attacks.checks.plausibility import CHECKS
 from robustray.evaluation.intervals import wilson
 from robustray.evaluation.merge import AttackSummary, Merged, as_document
 from robustray.evaluation.suites import MODES

@@ -29,7 +29,7 @@ from robustray.attacks import (
     ThreatModel,
     attack_suite,
 )
-from robustray.attacks.context import judging
+from robustray.attacks.checks.plausibility import look, warn_of
 from robustray.attacks.engine import (
     Examples,
     Network,
@@ -37,12 +37,12 @@ from robustray.attacks.engine import (
     clean_logits,
     default_compute_shape,
 )
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import Model, is_correct
+from robustray.attacks.engine.inputs import check_examples, check_logits
+from robustray.attacks.engine.steppers import select
+from robustray.attacks.engine.tally import Tally
 from robustray.attacks.evaluate import warn_of_luck
-from robustray.attacks.gradients import Model, is_correct
-from robustray.attacks.inputs import check_logits, checked_examples
-from robustray.attacks.plausibility import look, warn_of
-from robustray.attacks.steppers import select
-from robustray.attacks.tally import Tally
 from robustray.errors import UserError
 from robustray.evaluation.reference_attacks import Call, Metered, find_package, undisturbed
 from robustray.evaluation.task import Conditions
@@ -82,8 +82,8 @@ def run_reference(
     Parameters
     ----------
     model : callable
-        In evaluation mode and true float32 (`robustray.attacks.context.judging`). Where it offers
-        ``surrogate``, gradients come from that.
+        In evaluation mode and true float32 (`robustray.attacks.engine.context.judging`). Where it
+        offers ``surrogate``, gradients come from that.
     examples : Examples
         At least one.
     threat : ThreatModel
@@ -169,7 +169,7 @@ def evaluate_reference(
         For images, labels or models that are not as described.
     """
     suite = attack_suite(suite, threat.norm, suite_mode)
-    examples = checked_examples(x, y, index, threat)
+    examples = check_examples(x, y, index, threat)
     ENGINE.check(suite, threat, "float32")
     network = Network(model, examples.x.device)
     shape = default_compute_shape(network.device)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from robustray.attacks.engine import Examples, Network
-from robustray.attacks.gradients import predict_logits
+from robustray.attacks.engine.gradients import predict_logits
 from robustray.attacks.losses import margin
 from robustray.evaluation.findings import Finding, graded
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +11,6 @@ from typing import Any
 
 import torch
 
-from robustray.cluster import connect
 from robustray.errors import CorruptObjectError, UserError
 from robustray.evaluation.agenda import Work
 from robustray.evaluation.driver import Conclusion, Driver
@@ -30,9 +30,11 @@ from robustray.evaluation.study_setting import (
 from robustray.evaluation.suites import suite_text
 from robustray.evaluation.task import Conditions, Task
 from robustray.evaluation.units import UnitStore
-from robustray.evaluation.workers import make_place, on_gpu, pick_resources, pool_size
+from robustray.evaluation.workers import may_use_cpus, on_gpu
 from robustray.manifest import Evaluation
 from robustray.models import Profile
+from robustray.runtime import attempts
+from robustray.runtime.session import Session, check_services, open_session
 from robustray.store import (
     NotFoundError,
     ObjectStore,
@@ -40,12 +42,10 @@ from robustray.store import (
     read_sealed,
     seal,
 )
-from robustray.sweeps import Study, Trial, attempts, make_plan, publish
-from robustray.sweeps.lease import Lease, LeaseLostError, lease
+from robustray.sweeps import Study, Trial, make_plan, publish
 from robustray.sweeps.records import finished_trials, read_trial, study_run, trial_run
 from robustray.sweeps.report import Published
-from robustray.sweeps.session import check_store, start_tracking
-from robustray.tracking import RunRecord, Uploader, ui_command
+from robustray.tracking import RunRecord
 
 
 @dataclass(frozen=True)
@@ -102,24 +102,20 @@ def evaluate_study(
     MachineError
         If machines failed too often.
     """
-    ui_command(tracking_uri)  # refuses what is no tracking URI
     setting = resolve_study(manifest, store.impatient(), data_root)
-    check_store(store)
-    with connect():
-        resources = pick_resources(store, manifest.resources, assume_yes, say)
-        with lease(store, setting.study.prefix, say) as held:  # the sweep's own
-            uploader, patience_s = start_tracking(tracking_uri, say, held)
-            try:
-                run = _Run(setting, held, uploader, say, gpu=on_gpu(resources))
-                place = make_place(store, data_root, resources, manifest.batch_size)
-                interrupted = not run.drive(
-                    lambda driver: driver.run(
-                        place, pool_size(resources), resources, manifest.bundle
-                    )
-                )
-                return run.conclude(report_root, 20 if interrupted else patience_s, interrupted)
-            finally:
-                uploader.close()
+    check_services(store, tracking_uri)
+    with open_session(
+        store,
+        tracking_uri,
+        manifest.resources,
+        say,
+        prefix=setting.study.prefix,  # the sweep's own
+        cpus_do=may_use_cpus(manifest.resources, assume_yes),
+        work="attacking",
+    ) as session:
+        run = _Run(setting, session, say)
+        whole = run.drive(data_root)
+        return run.conclude(report_root, interrupted=not whole)
 
 
 def describe_study(manifest: Evaluation, store: ObjectStore, data_root: str | None) -> str:
@@ -141,48 +137,37 @@ def describe_study(manifest: Evaluation, store: ObjectStore, data_root: str | No
 class _Run:
     """One run over a study, in this process."""
 
-    def __init__(
-        self,
-        setting: Setting,
-        held: Lease,
-        uploader: Uploader,
-        say: Callable[[str], None],
-        *,
-        gpu: bool,
-    ) -> None:
-        self._lease, store = held, held.store
-        self._setting, self._store, self._uploader, self._say = setting, store, uploader, say
+    def __init__(self, setting: Setting, session: Session, say: Callable[[str], None]) -> None:
+        self._setting, self._session, self._say = setting, session, say
+        self._store = store = session.store
         study, manifest = setting.study, setting.manifest
         self._plan = make_plan(study, store)
         self._units = UnitStore(store)
         self._trials = {trial.name: trial for trial in study.trials}
         self._failed: dict[str, str] = {}
         self._prefix = f"{study.prefix}/evaluations/{setting.label}"
-        conditions = conditions_of(manifest, manifest.seed, on_gpu=gpu)
+        conditions = conditions_of(manifest, manifest.seed, on_gpu=on_gpu(session.resources))
         size = agreed_size(store, self._prefix, manifest.shard_size)
         done = sorted(finished_trials(store, study))
         work = [item for name in done if (item := self._work(name, conditions, size))]
         say(f"{study.id}: {len(work)} of {len(done)} finished trials to attack ({setting.label})")
-        self._driver = Driver(held, work, self._prefix, self._keep, self._give_up)
-        self._session = attempts.register(store, self._prefix, torch.device("cpu"))
+        self._driver = Driver(session.lease, work, self._prefix, self._keep, self._give_up)
+        self._attempt = attempts.register(store, self._prefix, torch.device("cpu"))
 
-    def drive(self, run: Callable[[Driver], bool]) -> bool:
-        """Run the driver; write down how that ended."""
-        try:
-            whole = run(self._driver)
-        except LeaseLostError:
-            raise
-        except BaseException as error:
-            kind = attempts.classify(error).value if isinstance(error, Exception) else "stopped"
-            attempts.conclude(self._store, self._prefix, self._session, kind, error)
-            raise
+    def drive(self, data_root: str | None) -> bool:
+        """Run the driver and write down how that ended; return False if it was interrupted."""
+        with self._session.closing(self._close):
+            whole = self._driver.run(self._session.resources, self._setting.manifest, data_root)
         outcome = "finished" if whole else "interrupted"
-        attempts.conclude(self._store, self._prefix, self._session, outcome, None)
+        attempts.conclude(self._store, self._prefix, self._attempt, outcome, None)
         return whole
 
-    def conclude(self, report_root: Path, patience_s: float, interrupted: bool) -> StudyEvaluated:
+    def _close(self, error: BaseException) -> None:
+        attempts.conclude_failed(self._store, self._prefix, self._attempt, error)
+
+    def conclude(self, report_root: Path, *, interrupted: bool) -> StudyEvaluated:
         """Write the study's report again, and close its runs in MLflow."""
-        self._lease.check(self._store)
+        self._session.lease.check(self._store)
         study, published = self._setting.study, publish(self._plan, self._store, report_root)
         for name in finished_trials(self._store, study):
             self._track(name)
@@ -190,8 +175,8 @@ class _Run:
         ended = counts.finished + counts.failed == counts.expected
         status = "KILLED" if not ended else "FAILED" if counts.failed else "FINISHED"
         record = study_run(study, status, self._started_ms(), published.artifacts)
-        self._uploader.submit(study.prefix, lambda: record)
-        untracked = self._uploader.drain(patience_s)
+        self._session.uploader.submit(study.prefix, lambda: record)
+        untracked = self._session.drain(20 if interrupted else math.inf)
         return StudyEvaluated(
             self._setting.label,
             published,
@@ -241,7 +226,7 @@ class _Run:
         record: dict[str, Any] = {
             "task": task_digest(task, setting),
             "result": result,
-            "ended_ms": max(ended, default=self._session.started_ms),
+            "ended_ms": max(ended, default=self._attempt.started_ms),
         }
         prefix = setting.prefix(task.name)
         self._store.put(f"{prefix}/table.parquet", write_parquet(conclusion.merged))
@@ -262,7 +247,7 @@ class _Run:
     def _track(self, name: str) -> None:
         study, profile = self._setting.study, self._plan.costs[name].profile
         make = partial(_trial_record, self._store, study, self._trials[name], profile)
-        self._uploader.submit(study.trial_prefix(name), make)
+        self._session.uploader.submit(study.trial_prefix(name), make)
 
     def _started_ms(self) -> int:
         """Return when the study began: its first attempt."""
@@ -272,7 +257,7 @@ class _Run:
             for trial in study.trials
             for attempt in attempts.list_attempts(self._store, study.trial_prefix(trial.name))[:1]
         ]
-        return min(first, default=self._session.started_ms)
+        return min(first, default=self._attempt.started_ms)
 
 
 def _trial_record(store: ObjectStore, study: Study, trial: Trial, profile: Profile) -> RunRecord:

@@ -71,8 +71,9 @@ class Conditions:
     """Under which conditions attacks run.
 
     ``engine`` holds name and versions; ``adversarial`` says which adversarial examples are kept:
-    "all", or the first few of each unit. ``composition`` holds the fields of an
-    `robustray.attacks.composition.Composition`, for networks whose output depends on the batch.
+    "all", or the first few of each unit. ``composition`` holds the fields of a
+    `robustray.attacks.engine.composition.Composition`, for networks whose output depends on the
+    batch.
     """
 
     seed: int

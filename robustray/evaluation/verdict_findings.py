@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from robustray.attacks.plausibility import check_predictions
+from robustray.attacks.checks.plausibility import check_predictions
 from robustray.evaluation.composed import robust_falls
 from robustray.evaluation.findings import (
     Finding,

@@ -4,70 +4,37 @@ from __future__ import annotations
 
 import os
 import time
-import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from robustray.attacks.inputs import checked_examples
+from robustray.attacks.engine.inputs import check_examples
 from robustray.cluster import pick_device
 from robustray.data import Split
 from robustray.errors import CorruptObjectError, UserError
 from robustray.evaluation.audits import make_audit
 from robustray.evaluation.compute import Part, compute
 from robustray.evaluation.images import facts_of, load_images
-from robustray.evaluation.networks import import_from, try_network
-from robustray.evaluation.provenance import environment
+from robustray.evaluation.networks import try_network
 from robustray.evaluation.subjects import load_subject
 from robustray.evaluation.task import Subject, Task, Unit
 from robustray.evaluation.units import Outcome, UnitStore
+from robustray.runtime.attempts import environment
+from robustray.runtime.replies import FINISHED, STALE, Place, Reply, reply_to_failure
 from robustray.store import NotFoundError, open_store
-
-FINISHED, STALE = "finished", "stale"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a worker finds things, and what it may use."""
-
-    store_uri: str
-    data_root: str | None
-    import_paths: tuple[str, ...]
-    cpus: float
-    gpus: float
-    batch_size: int
+from robustray.user_code import import_from
 
 
 @dataclass(frozen=True)
 class Order:
-    """One unit to be computed, after which unit, and the how-manieth attempt it is."""
+    """One unit to be computed, after which unit, and which attempt at it this is."""
 
     unit: Unit
     before: Unit | None
     attempt: int
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What became of an order.
-
-    ``outcome`` is "finished", "stale" (the unit before is not there as its record says), or the
-    kind of a failure (`robustray.sweeps.Failure`); then ``user`` tells whether the message is
-    meant for a user. ``counts`` are those of the committed record, and ``next_examples`` how many
-    images the next attack has to work on.
-    """
-
-    prefix: str
-    outcome: str
-    next_examples: int = 0
-    counts: Mapping[str, int] | None = None
-    seconds: float = 0.0
-    message: str = ""
-    traceback: str = ""
-    user: bool = False
 
 
 class Worker:
@@ -93,7 +60,7 @@ class Worker:
         try:
             return self._attack(task, orders)
         except Exception as error:
-            return [failure(order.unit.prefix, error) for order in orders]
+            return [reply_to_failure(order.unit.prefix, error) for order in orders]
 
     def _attack(self, task: Task, orders: Sequence[Order]) -> list[Reply]:
         started = time.time()
@@ -114,7 +81,7 @@ class Worker:
         position = ready[0][0].unit.position
         everyone = None
         if task.conditions.composition is not None:
-            everyone = checked_examples(images.x_NCHW, images.y_N, images.index_N)
+            everyone = check_examples(images.x_NCHW, images.y_N, images.index_N)
         computed = compute(task, position, model, parts, self._place.batch_size, everyone)
         ended = time.time()
         examples = sum(len(part.open(task.attack_all)) for part in parts) or 1
@@ -140,7 +107,7 @@ class Worker:
             self._try(model, device, task)
             make_audit(store, task, images, model)
         except Exception as error:
-            return [failure(name, error)]
+            return [reply_to_failure(name, error)]
         return [Reply(name, FINISHED, seconds=time.time() - started)]
 
     def _load(self, subject: Subject) -> tuple[nn.Module, torch.device]:
@@ -158,20 +125,9 @@ class Worker:
         """Refuse a network that does not take these images; looked at once."""
         if self._tried:
             return
-        shape = task.conditions.compute_shape
-        try_network(model, facts_of(task.data), str(task.data.name), device, shape)
+        shape, facts = task.conditions.compute_shape, facts_of(task.data, self._place.data_root)
+        try_network(model, facts, str(task.data.name), device, shape)
         self._tried = True
-
-
-def failure(prefix: str, error: BaseException) -> Reply:
-    """Return the reply that tells of an exception; ``user``: its message is enough."""
-    from robustray.sweeps.attempts import classify, one_line  # Ray Tune and more: seconds
-
-    kind = classify(error).value
-    user = kind == "user_error" and isinstance(error, UserError | ValueError)
-    message = str(error) if user else one_line(error)
-    trace = "".join(traceback.format_exception(error))
-    return Reply(prefix, kind, message=message, traceback=trace, user=user)
 
 
 def _part(order: Order, images: Split, task: Task, units: UnitStore) -> tuple[Part, str | None]:
@@ -183,7 +139,7 @@ def _part(order: Order, images: Split, task: Task, units: UnitStore) -> tuple[Pa
             f"this worker reads other images of {task.data.name} than the command that was "
             "started; give all machines the same data"
         )
-    examples = checked_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
+    examples = check_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
     if order.before is None:
         return Part(examples, None), None
     before = units.read(order.before)
@@ -204,5 +160,5 @@ def _provenance(
         "ended_ms": int(ended * 1000),
         "seconds": seconds,
         "units_together": together,
-        "environment": environment(device),
+        "environment": {**environment(device), "tf32": False},  # as attacks compute
     }

@@ -3,64 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
-from robustray.cluster import find_room, read_capacity
-from robustray.data import data_root
-from robustray.evaluation.worker import Place
 from robustray.manifest import Resources
-from robustray.store import ObjectStore
-from robustray.sweeps.session import check_shared
-
-NO_GPU = (
-    "this evaluation asks for GPUs and there is none, neither here nor on a cluster. "
-    "Attack on CPUs, however long it takes, with --yes or --set resources.gpus=0"
-)
 
 
-def pick_resources(
-    store: ObjectStore, resources: Resources, assume_yes: bool, say: Callable[[str], None]
-) -> Resources:
-    """Return the resources of a worker; refuse what the connected cluster can't hold or share.
-
-    Where the manifest does not say how many GPUs, and there is none anywhere, CPUs are used.
-
-    Raises
-    ------
-    UserError
-        If no node is large enough, GPUs were asked for where there are none, or the store is a
-        folder that the nodes don't share.
-    """
-    check_shared(store, read_capacity(), say)
-    cpus_do = assume_yes or "gpus" not in resources.model_fields_set
-    return find_room(resources, say, cpus_do=cpus_do, work="attacking", no_gpu=NO_GPU)
-
-
-def pool_size(resources: Resources) -> Callable[[int], int]:
-    """Return the number of workers for a number of units: what fits on the live nodes.
-
-    ``max_concurrent`` is taken instead where it is given; so an autoscaler can be asked for more.
-    """
-    fitting = resources.max_concurrent or max(1, read_capacity().slots(resources))
-    return lambda units: max(1, min(fitting, units))
-
-
-def make_place(
-    store: ObjectStore, root: str | None, resources: Resources, batch_size: int
-) -> Place:
-    """Return what workers are told of their place."""
-    folder = data_root(Path(root) if root else None).resolve()  # workers run elsewhere
-    return Place(
-        store_uri=store.uri,
-        data_root=str(folder),
-        import_paths=(str(Path.cwd()),),
-        cpus=resources.cpus,
-        gpus=resources.gpus,
-        batch_size=batch_size,
-    )
+def may_use_cpus(resources: Resources, assume_yes: bool) -> bool:
+    """Whether CPUs do where there is no GPU: also where the manifest asks for no number of them."""
+    return assume_yes or "gpus" not in resources.model_fields_set
 
 
 def on_gpu(resources: Resources) -> bool:

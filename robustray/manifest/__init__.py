@@ -2,6 +2,7 @@
 
 from robustray.errors import ManifestError
 from robustray.manifest.alignment import Alignment
+from robustray.manifest.code import pin_code
 from robustray.manifest.evaluation import (
     Composition,
     Curve,
@@ -106,6 +107,7 @@ __all__ = [
     "dump_manifest",
     "load_manifest",
     "manifest_hash",
+    "pin_code",
     "study_id",
     "validate",
 ]

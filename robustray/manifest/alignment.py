@@ -22,8 +22,8 @@ from robustray.manifest.alignment_stages import (
     Projection,
     Projections,
 )
-from robustray.manifest.fields import Natural, Number, Pixels, Section, Seed
-from robustray.manifest.lengths import IMAGE_SHAPES, Extent, check_lengths
+from robustray.manifest.fields import Code, Natural, Number, Pixels, Section, Seed
+from robustray.manifest.lengths import Extent, check_lengths
 from robustray.manifest.schema import ModelConfig, Resources
 
 Stage = Literal[
@@ -45,12 +45,7 @@ STAGE_SECTION: dict[str, str] = {
     "probe": "probe",
 }
 # Of the sets that are made, or cut out of another; points of the outer sphere have length 1.3.
-_SHAPES = {
-    **IMAGE_SHAPES,
-    "mnist35": IMAGE_SHAPES["mnist"],
-    "squares": (1, 224, 224),
-    "squares32": (1, 32, 32),
-}
+_SHAPES = {"mnist35": (1, 28, 28), "squares": (1, 224, 224), "squares32": (1, 32, 32)}
 _SPHERES_DIAMETER = 2.6
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
@@ -111,7 +106,8 @@ class AlignmentData(Section):
             return Extent(-1, 1, self.folder.crop**2)
         if self.name == "imagenet":
             return Extent(-1, 1, 3 * (288 if self.preprocessing == "Crop288" else 224) ** 2)
-        return Extent(-1, 1, math.prod(_SHAPES[self.name]))
+        made = _SHAPES.get(self.name)
+        return Extent(-1, 1, math.prod(made) if made else Extent.of(self.name).size)
 
     @model_validator(mode="after")
     def _settings_of_the_set(self) -> Self:
@@ -158,6 +154,7 @@ class Alignment(Section):
     kind: Literal["Alignment"]
     name: Name
     description: str = ""
+    code: Code = Field(default_factory=dict)
     seed: Seed = 0
     stage: Stage
     data: AlignmentData

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from robustray.manifest.fields import (
+    Argument,
     BatchSize,
+    DataName,
     Natural,
     Number,
     PositiveNumber,
     Section,
     Seed,
     Workers,
-    read_number,
+    read_option,
 )
 from robustray.manifest.lengths import UNIT, Extent, Length, check_lengths
 from robustray.manifest.schema import ModelConfig, Resources
@@ -45,15 +46,7 @@ class FactoryConfig(Section):
     arguments: dict[str, bool | int | float | str] = Field(default_factory=dict)
 
 
-def _option(value: object) -> object:
-    """Read an attack's option "2/255" as a number; leave other strings."""
-    number = isinstance(value, float | int) and not isinstance(value, bool)
-    if number or (isinstance(value, str) and re.fullmatch(r"[\d. ]+/[\d. ]+", value)):
-        return read_number(value)
-    return value
-
-
-Option = Annotated[bool | int | float | str | None, BeforeValidator(_option)]
+Option = Annotated[bool | int | float | str | None, BeforeValidator(read_option)]
 
 
 class SurrogateConfig(Section):
@@ -92,7 +85,8 @@ class JudgedData(Section):
     ``name`` may be left out where a study is evaluated, and is "cifar10" elsewhere.
     """
 
-    name: Literal["cifar10", "cifar100", "mnist", "digits"] | None = None
+    name: DataName | None = None
+    arguments: dict[str, Argument] | None = None
     split: Literal["test", "validation", "train"] = "test"
     first: Natural | None = None
     validation: Natural = 1024

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticCustomError
 
-from robustray.errors import ManifestError
-from robustray.manifest.words import alternatives, spell, suggest
+from robustray.errors import ManifestError, below
+from robustray.manifest.fields import SectionOf
+from robustray.words import alternatives, spell, suggest
 
 _MOST = 20  # findings that are told
 
@@ -67,12 +69,64 @@ def explain(error: ValidationError, model: type[BaseModel], file: str) -> Manife
     return ManifestError(text + "".join(lines) + more, file, place, value)
 
 
-def _finding(entry: Any, model: type[BaseModel]) -> _Finding:
+def check_options(model: type[BaseModel], given: Mapping[str, Any], place: str) -> None:
+    """Check options by a model of them.
+
+    Raises
+    ------
+    ManifestError
+        Tells what is wrong, at ``place``.
+    """
+    try:
+        model.model_validate(given)
+    except ValidationError as error:
+        with below(place):
+            raise explain(error, model, "") from error
+
+
+def read_options(model: type[BaseModel], given: Mapping[str, Any], *beside: str) -> dict[str, Any]:
+    """Return options as a model of them reads them; called within a section's own validator.
+
+    Parameters
+    ----------
+    model : type
+        Of the options, as `robustray.registry` makes it from a signature.
+    given : mapping
+        What stands there.
+    *beside : str
+        Further keys that are allowed at the same place.
+
+    Raises
+    ------
+    ValidationError
+        Its findings become the section's, and `explain` tells them like any other.
+    """
+    try:
+        checked = model.model_validate(given)
+    except ValidationError as error:
+        findings = [_finding(entry, model, beside) for entry in error.errors(include_url=False)]
+        raise ValidationError.from_exception_data(
+            "options",
+            [
+                {
+                    "type": PydanticCustomError("told", "{text}", {"text": f.text, "finding": f}),
+                    "input": f.value,
+                }
+                for f in findings
+            ],
+        ) from error
+    return {name: getattr(checked, name) for name in given}
+
+
+def _finding(entry: Any, model: type[BaseModel], beside: Sequence[str] = ()) -> _Finding:
     place, section = _place(model, entry["loc"])
     kind, value = entry["type"], entry["input"]
+    if kind == "told":
+        found: _Finding = entry["ctx"]["finding"]
+        return found._replace(place=".".join(part for part in (place, found.place) if part))
     got = "" if isinstance(value, dict | BaseModel) else f" (got {spell(value)})"
     if kind == "extra_forbidden":
-        allowed = _keys(section)
+        allowed = [*(beside if section is model else ()), *_keys(section)]
         hint = suggest(entry["loc"][-1], allowed)
         return _Finding(place, f"unknown key{hint or '.'} Allowed: {', '.join(allowed)}", value)
     if kind in ("model_type", "model_attributes_type"):
@@ -163,7 +217,9 @@ def _place(
 def _members(annotation: Any) -> tuple[Any, ...]:
     """Return the forms that a field may have: ``Ema | None`` gives Ema and None's type."""
     if get_origin(annotation) is Annotated:
-        return _members(get_args(annotation)[0])
+        kind, *marks = get_args(annotation)
+        sections = [mark.section for mark in marks if isinstance(mark, SectionOf)]
+        return tuple(sections) or _members(kind)
     if get_origin(annotation) in (Union, types.UnionType):
         return tuple(member for one in get_args(annotation) for member in _members(one))
     return (annotation,)

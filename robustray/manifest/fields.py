@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+)
+from pydantic_core.core_schema import no_info_after_validator_function
+
+from robustray.registry import DATASETS, MODELS, OBJECTIVES, OPTIMIZERS, Registry
 
 _LONGEST = 40  # characters of a number
 _LARGEST = 1e12
@@ -64,9 +75,56 @@ Pixels = Annotated[Natural, Field(le=10_000)]
 PixelsOrZero = Annotated[NaturalOrZero, Field(le=10_000)]
 MOST_STAGES = 16
 
-Depths = Annotated[tuple[Depth, ...], Field(max_length=MOST_STAGES)]
+
+def _can_be_built(depths: tuple[int, ...]) -> tuple[int, ...]:
+    if sum(depths) > MOST_BLOCKS:
+        raise ValueError(f"{sum(depths):,} blocks; at most {MOST_BLOCKS:,}")
+    return depths
+
+
+Depths = Annotated[tuple[Depth, ...], Field(max_length=MOST_STAGES), AfterValidator(_can_be_built)]
 Widths = Annotated[tuple[Width, ...], Field(max_length=MOST_STAGES)]
 PerStage = Annotated[tuple[Channels, ...], Field(max_length=MOST_STAGES)]
+
+
+def read_option(value: object) -> object:
+    """Read an option "2/255" as a number; leave other strings."""
+    number = isinstance(value, float | int) and not isinstance(value, bool)
+    if number or (isinstance(value, str) and re.fullmatch(r"[\d. ]+/[\d. ]+", value)):
+        return read_number(value)
+    return value
+
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Code = dict[str, Digest]  # of what a user brings, by its names
+Plain = bool | int | float | str
+Argument = Annotated[Plain | tuple[Plain, ...], BeforeValidator(read_option)]
+
+
+@dataclass(frozen=True)
+class SectionOf:
+    """Marks a mapping that is written, and checked, as a section of a manifest."""
+
+    section: type[BaseModel]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return handler(self.section)
+
+
+@dataclass(frozen=True)
+class NameOf:
+    """Marks a name that a registry must know."""
+
+    registry: Registry[Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return no_info_after_validator_function(self.registry.check, handler(source))
+
+
+ModelName = Annotated[str, NameOf(MODELS)]
+DataName = Annotated[str, NameOf(DATASETS)]
+ObjectiveName = Annotated[str, NameOf(OBJECTIVES)]
+OptimizerName = Annotated[str, NameOf(OPTIMIZERS)]
 
 
 class Section(BaseModel):

@@ -13,13 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# Channels, height and width of each data set's images; the data sets themselves are elsewhere.
-IMAGE_SHAPES = {
-    "cifar10": (3, 32, 32),
-    "cifar100": (3, 32, 32),
-    "mnist": (1, 28, 28),
-    "digits": (1, 8, 8),
-}
+from robustray.registry import DATASETS
 
 
 @dataclass(frozen=True)
@@ -43,8 +37,9 @@ class Extent:
 
     @classmethod
     def of(cls, data: str | None) -> Extent:
-        """Return that of a data set in [0, 1]; of an unknown one nothing but the box."""
-        shape = IMAGE_SHAPES.get(data or "")
+        """Return that of a data set in [0, 1]; of one that a function makes nothing but the box."""
+        known = data is not None and not DATASETS.is_brought(data)
+        shape = getattr(DATASETS.find(data), "image_shape", None) if known else None
         return cls(size=math.prod(shape) if shape else None)
 
     def longest(self, norm: str) -> float:

@@ -18,7 +18,7 @@ from robustray.manifest.explaining import explain
 from robustray.manifest.mixing import Mixing
 from robustray.manifest.reading import DEEPEST, read_text, read_yaml
 from robustray.manifest.schema import Sweep
-from robustray.manifest.words import alternatives, spell, suggest
+from robustray.words import alternatives, spell, suggest
 
 Manifest = Sweep | Evaluation | Mixing | Alignment
 

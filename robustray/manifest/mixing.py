@@ -18,6 +18,7 @@ from robustray.manifest.evaluation import (
 )
 from robustray.manifest.fields import (
     BatchSize,
+    Code,
     Epochs,
     Natural,
     Number,
@@ -216,6 +217,7 @@ class Mixing(Section):
     kind: Literal["Mixing"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     description: str = ""
+    code: Code = Field(default_factory=dict)
     seed: Seed = 0
     data: DataConfig
     accurate: BaseConfig

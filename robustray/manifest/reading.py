@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from robustray.errors import ManifestError
-from robustray.manifest.words import spell
+from robustray.words import spell
 
 LARGEST_FILE = 1_000_000  # bytes
 MOST_VALUES = 100_000  # with every alias written out

@@ -7,15 +7,18 @@ have them there. The defaults are the scaling study's baseline recipe.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from robustray.manifest.fields import (
+    Argument,
     BatchSize,
     Epochs,
     Natural,
     Number,
+    ObjectiveName,
+    OptimizerName,
     Pixels,
     PixelsOrZero,
     PositiveNumber,
@@ -24,6 +27,7 @@ from robustray.manifest.fields import (
     StepsOrZero,
 )
 from robustray.manifest.lengths import UNIT, Length, check_lengths
+from robustray.registry import OBJECTIVES
 
 Momentum = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
@@ -84,12 +88,14 @@ class DecayGroup(Section):
 
 
 class Optimizer(Section):
-    """SGD; weight decay falls on every parameter, norms and biases included.
+    """SGD, or a user's; weight decay falls on every parameter, norms and biases included.
 
-    ``groups`` make exceptions: a parameter belongs to the first group that names it.
+    ``groups`` make exceptions: a parameter belongs to the first group that names it. A user's
+    function takes ``arguments`` of its own.
     """
 
-    name: Literal["sgd"] = "sgd"
+    name: OptimizerName = Field("sgd", validate_default=False)
+    arguments: dict[str, Argument] | None = None
     lr: PositiveNumber = 0.1
     momentum: Momentum = 0.9
     nesterov: bool = False
@@ -253,10 +259,12 @@ class Recipe(Section):
     """How a model is trained. The defaults are the scaling study's baseline recipe.
 
     ``micro_batches`` is the number of parts in which a batch is computed, one after the other or
-    by several workers (``resources.workers``); what they add up to is one step.
+    by several workers (``resources.workers``); what they add up to is one step. An objective of a
+    user's takes ``objective_arguments``.
     """
 
-    objective: Literal["trades", "sat", "mart", "natural"] = "trades"
+    objective: ObjectiveName = Field("trades", validate_default=False)
+    objective_arguments: dict[str, Argument] | None = None
     beta: PositiveNumber = 6.0
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     threat: ThreatConfig = ThreatConfig()
@@ -290,30 +298,45 @@ class Recipe(Section):
             Length("inner.start_scale", self.inner.start_scale, "linf"),
         )
 
+    @property
+    def _facts(self) -> Any:
+        """The record of the objective; None if a user's code would be imported for it."""
+        return None if OBJECTIVES.is_brought(self.objective) else OBJECTIVES.find(self.objective)
+
     @model_validator(mode="after")
     def _attack_and_passes_fit(self) -> Self:
         unused = self.inner.changed("ascent", "statistics", "tenth_after")
-        if self.objective == "natural" and unused:
-            raise ValueError(f"inner.{', '.join(unused)}: natural training has no inner attack")
-        if self.objective != "trades" and self.inner.ascent is not None:
-            raise ValueError(
-                f"inner.ascent: {self.objective} always ascends the cross-entropy; only trades "
-                "may choose"
-            )
-        if self.objective in ("natural", "sat") and self.batch_norm.updates == "adversarial":
+        if unused and (facts := self._facts):
+            if facts.ascent is None:
+                raise ValueError(
+                    f"inner.{', '.join(unused)}: {self.objective} training has no inner attack"
+                )
+            if self.inner.ascent is not None and facts.ascent != "kl":
+                raise ValueError(
+                    f"inner.ascent: {self.objective} always ascends the cross-entropy; only trades "
+                    "may choose"
+                )
+        adversarial = self.batch_norm.updates == "adversarial"
+        if adversarial and (facts := self._facts) and facts.forwards < 2:
             raise ValueError(
                 "batch_norm.updates: adversarial needs an objective with clean and adversarial "
                 f"passes (trades, mart), not {self.objective}"
             )
+        if self.objective_arguments and self._facts:
+            raise ValueError(f"objective_arguments: {self.objective} takes none")
         return self
 
     @model_validator(mode="after")
     def _labels_and_images_fit(self) -> Self:
-        if self.objective == "mart" and self.label_smoothing:
-            raise ValueError("label_smoothing: mart's boosted cross-entropy has none")
-        if self.objective == "mart" and self.augmentation.mixes:
+        soft = self.label_smoothing or self.augmentation.mixes
+        if soft and (facts := self._facts) and facts.one_class:
+            if self.label_smoothing:
+                raise ValueError(
+                    f"label_smoothing: {self.objective}'s boosted cross-entropy has none"
+                )
             raise ValueError(
-                "augmentation.cutmix: mart weighs images by the probability of their one class"
+                f"augmentation.cutmix: {self.objective} weighs images by the probability of their "
+                "one class"
             )
         if self.mixture and not 0 < self._extra_images < self.batch_size:
             raise ValueError(

@@ -7,23 +7,27 @@ that names a study. Numbers such as ``8/255`` may be written as fractions.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
 
+from robustray.manifest.explaining import check_options, read_options
 from robustray.manifest.fields import (
     MOST_BLOCKS,
     MOST_STAGES,
+    Argument,
     BatchSize,
     Channels,
-    Depth,
+    Code,
+    DataName,
     Depths,
     Epochs,
+    ModelName,
     Natural,
     Number,
     PerStage,
-    Pixels,
     PositiveNumber,
     Section,
     Seed,
@@ -47,6 +51,8 @@ from robustray.manifest.recipe import (
     Selection,
     ThreatConfig,
 )
+from robustray.registry import DATASETS, MODELS
+from robustray.words import alternatives
 
 __all__ = [
     "Augmentation",
@@ -101,51 +107,46 @@ class MixtureConstants(Section):
 
 
 class ModelConfig(Section):
-    """The network: an architecture's name and its options (see ``robustray.models``).
+    """The network: its name, and the options that stand beside it.
 
-    Classes and input channels come from the data set.
+    A name of the catalogue (``robustray models``) has its options beside it; one that a user
+    brings (``package.module:function``, or the entry point of an installed package) has them in
+    ``arguments``. Classes and input channels come from the data set.
     """
 
-    name: str = "preact_resnet"
-    depths: Depths | None = None
-    widths: Widths | None = None
-    channels: PerStage | None = None
-    strides: PerStage | None = None
-    stem_stride: Pixels | None = None
-    block: str | tuple[str, ...] | None = None
-    activations: str | tuple[str, ...] | None = None
-    normalizations: str | tuple[str, ...] | None = None
-    kernel_sizes: Pixels | PerStage | None = None
-    scales: Depth | None = None
-    base_width: Channels | None = None
-    cardinality: Channels | None = None
-    se_reduction: Channels | None = None
-    se: str | None = None
-    pre_process: bool | None = None
-    use_init: bool | None = None
-    mode: str | None = None
-    quantise: bool | None = None
-    alpha: PositiveNumber | None = None
-    width: Channels | None = None
-    depth: Depth | None = None
-    preset: str | None = None
-    accurate: ModelConfig | None = None
-    robust: ModelConfig | None = None
-    mixing: MixingNetworkConfig | None = None
-    use_policy: bool | None = None
-    constants: MixtureConstants | None = None
-    policy_graph: bool | None = None
-    resize: Pixels | None = None
+    model_config = ConfigDict(extra="allow")
 
-    @model_validator(mode="after")
-    def _can_be_built(self) -> Self:
-        if sum(self.depths or ()) > MOST_BLOCKS:
-            raise ValueError(f"depths: {sum(self.depths or ()):,} blocks; at most {MOST_BLOCKS:,}")
-        return self
+    name: ModelName = Field("preact_resnet", validate_default=False)
+    arguments: dict[str, Argument] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_options_of_its_entry(cls, document: Any) -> Any:
+        if not isinstance(document, dict):
+            return document
+        given = {k: value for k, value in document.items() if value is not None or k == "name"}
+        name = given.pop("name", cls.model_fields["name"].default)
+        if not given or not isinstance(name, str) or not MODELS.knows(name):
+            return {"name": name, **given} if "name" in document else given
+        entry = _Brought if MODELS.is_brought(name) else MODELS.options(name)
+        return {"name": name, **read_options(entry, given, "name")}
 
     def options(self) -> dict[str, Any]:
         """Return the options that were given, as keyword arguments of ``create_model``."""
-        return self.model_dump(exclude={"name"}, exclude_none=True)
+        beside = self.model_dump(exclude={"name", "arguments"}, exclude_none=True)
+        return beside | (self.arguments or {})
+
+    def with_options(self, changes: Mapping[str, Any]) -> ModelConfig:
+        """Return the same network with other values of some options, which are not checked."""
+        if MODELS.is_brought(self.name):
+            changes = {"arguments": {**(self.arguments or {}), **changes}}
+        return self.model_copy(update=dict(changes))
+
+
+class _Brought(Section):
+    """What stands beside the name of a network that a user brings."""
+
+    arguments: dict[str, Argument] | None = None
 
 
 _MOST_TRIALS = 1_000_000
@@ -196,7 +197,7 @@ class GridSetting(Section):
     ``name`` is another entry of the catalogue, which fixes depths, widths and block itself.
     """
 
-    name: str | None = None
+    name: ModelName | None = None
     block: str | None = None
     depths: Depths | None = None
     widths: Annotated[Widths, Field(min_length=1)] | None = None
@@ -214,29 +215,40 @@ class GridSetting(Section):
         return {k: v for k, v in self.model_dump().items() if v is not None}
 
 
+def _different(values: tuple[Argument, ...]) -> tuple[Argument, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("the same value stands there twice")
+    return values
+
+
+Values = Annotated[tuple[Argument, ...], Field(min_length=1), AfterValidator(_different)]
+
+
 class Grid(Section):
     """What a sweep varies: widths or depths of the stages, or both (their product), or a list.
 
-    ``settings`` lists whole networks, for grids that are no product.
+    ``arguments`` gives values of any options of the network by their names, and takes the product
+    of them; ``settings`` lists whole networks, for grids that are no product.
     """
 
     widths: StageGrid | None = None
     depths: StageGrid | None = None
+    arguments: Annotated[dict[str, Values], Field(min_length=1)] | None = None
     settings: Annotated[tuple[GridSetting, ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _not_empty(self) -> Self:
-        product_of = self.widths is not None or self.depths is not None
-        if not product_of and self.settings is None:
-            raise ValueError("an empty grid: give widths, depths or both, or settings")
-        if product_of and self.settings is not None:
-            raise ValueError("give settings, or widths and depths, not both")
+        given = [name for name in ("arguments", "settings") if getattr(self, name) is not None]
+        given += ["widths and depths"] if self.widths or self.depths else []
+        if not given:
+            raise ValueError("an empty grid: give widths, depths or both, arguments, or settings")
+        if len(given) > 1:
+            raise ValueError(f"give one of {alternatives(given)}, not both")
         if self.settings and len(set(self.settings)) != len(self.settings):
             raise ValueError("the same setting stands there twice")
         if self.count() > _MOST_TRIALS:
             raise ValueError(f"{self.count():,} trials; at most {_MOST_TRIALS:,} make a study")
-        listed = (one.depths for one in self.settings or () if one.depths)
-        for row in [*(self.depths.largest() if self.depths else ()), *listed]:
+        for row in self.depths.largest() if self.depths else ():
             if any(depth != int(depth) for depth in row):
                 raise ValueError(f"depths are whole numbers of blocks, not {list(row)}")
             if sum(row) > MOST_BLOCKS:
@@ -247,6 +259,8 @@ class Grid(Section):
         """Return how many trials there are, without listing them."""
         if self.settings is not None:
             return len(self.settings)
+        if self.arguments is not None:
+            return math.prod(map(len, self.arguments.values()))
         parts = [part.count() for part in (self.widths, self.depths) if part is not None]
         return math.prod(parts)
 
@@ -268,18 +282,27 @@ class ExtraData(Section):
 class DataConfig(Section):
     """The data set, its held-out validation part, and labelled subsets of it.
 
+    ``name`` is that of an official set, ``folder`` for a folder of images, or that of a function
+    of a user's (``package.module:function``); ``arguments`` are those of the function.
     ``parts`` names official files of the training set ("data_batch_1"); ``train_limit`` and
     ``test_limit`` take the first images only. Each of them changes the label that stands beside
     every number ("cifar10[data_batch_1][:4000]").
     """
 
-    name: Literal["cifar10", "cifar100", "mnist", "digits"]
+    name: DataName
+    arguments: dict[str, Argument] | None = None
     validation: Natural = 1024
     parts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     train_limit: Natural | None = None
     test_limit: Natural | None = None
     extra: ExtraData | None = None
     download: bool = False
+
+    @model_validator(mode="after")
+    def _options_of_the_set(self) -> Self:
+        if not DATASETS.is_brought(self.name):  # a user's code is not imported for this
+            check_options(DATASETS.options(self.name), self.arguments or {}, "arguments")
+        return self
 
 
 class EvaluationConfig(Section):
@@ -386,13 +409,15 @@ class Sweep(Section):
     """A manifest of kind Sweep: one trial for each setting of the grid, or the model as it is.
 
     ``search`` stops poor trials early; ``narrow`` multiplies every width, for a cheap proxy of
-    the study whose trials keep the names of those that they stand for.
+    the study whose trials keep the names of those that they stand for. ``code`` holds digests of
+    what a user brings, by its names (``package.module:name``); the study fills it in as it begins.
     """
 
     kind: Literal["Sweep"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     description: str = ""
     seed: Seed = 0
+    code: Code = Field(default_factory=dict)
     model: ModelConfig = ModelConfig()
     grid: Grid | None = None
     search: Search | None = None

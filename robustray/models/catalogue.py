@@ -7,18 +7,12 @@ Robustness" in their code's tables.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
-from robustray.models.options import resolve_config
+from robustray.models.options import Structure, Style, resolve_config
 from robustray.models.papers import REVISITING
 from robustray.models.preact_resnet import PreActResNet
 from robustray.models.registry import PublishedCost, PublishedWeights, register
-
-STYLE_OPTIONS = ("activations", "normalizations", "pre_process")
-STRUCTURE_OPTIONS = (
-    "depths", "widths", "channels", "strides", "stem_stride", "block", "kernel_sizes", "use_init",
-)  # fmt: skip
-ROBUST_OPTIONS = ("scales", "base_width", "cardinality", "se_reduction", "se")
 
 _LIST_OF_WIDTHS = (
     "The printed usage example passes widening factors as channels and leaves out the stem; the "
@@ -46,7 +40,6 @@ def _of_table_1(depth: int, width: int, address: str, *white_box: float) -> Publ
 
 
 @register(
-    (*STRUCTURE_OPTIONS, *STYLE_OPTIONS, *ROBUST_OPTIONS),
     paper=REVISITING,
     weights=(
         _of_table_1(4, 10, "1Yng1A0snNj8rGzML3WStzg?pwd=f3ct", 57.70, 54.71),
@@ -55,7 +48,7 @@ def _of_table_1(depth: int, width: int, address: str, *white_box: float) -> Publ
         _of_table_1(11, 16, "1pr7QcWO1uj9GsrvS5ZvIHg?pwd=x9wp", 60.48, 57.78),
     ),
 )
-def preact_resnet(**options: Any) -> PreActResNet:
+def preact_resnet(**options: Unpack[Structure]) -> PreActResNet:
     """Pre-activation ResNet of any depth, width and block.
 
     Parameters
@@ -97,7 +90,7 @@ def preact_resnet(**options: Any) -> PreActResNet:
     return PreActResNet(resolve_config(**options))
 
 
-def _robust(depths: tuple[int, ...], widths: tuple[int, ...], options: Any) -> PreActResNet:
+def _robust(depths: tuple[int, ...], widths: tuple[int, ...], options: Style) -> PreActResNet:
     return preact_resnet(
         depths=depths,
         widths=widths,
@@ -111,7 +104,6 @@ def _robust(depths: tuple[int, ...], widths: tuple[int, ...], options: Any) -> P
 
 
 @register(
-    STYLE_OPTIONS,
     paper=REVISITING,
     parameters=18_707_930,
     macs=5_080_950_848,
@@ -119,13 +111,12 @@ def _robust(depths: tuple[int, ...], widths: tuple[int, ...], options: Any) -> P
     published=PublishedCost("17.7M", "5.09G"),
     corrections=(_COST_OF_SETTING,),
 )
-def wrn_a1(**options: Any) -> PreActResNet:
+def wrn_a1(**options: Unpack[Style]) -> PreActResNet:
     """Compound-scaled ResNet of basic blocks at 5 GMACs."""
     return preact_resnet(depths=(14, 14, 7), widths=(5, 7, 3), **options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=REVISITING,
     parameters=38_323_482,
     macs=10_842_852_096,
@@ -133,13 +124,12 @@ def wrn_a1(**options: Any) -> PreActResNet:
     published=PublishedCost("39.3M", "9.74G"),
     corrections=(_COST_OF_SETTING,),
 )
-def wrn_a2(**options: Any) -> PreActResNet:
+def wrn_a2(**options: Unpack[Style]) -> PreActResNet:
     """Compound-scaled ResNet of basic blocks at 10 GMACs."""
     return preact_resnet(depths=(17, 17, 8), widths=(7, 9, 4), **options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=REVISITING,
     parameters=75_302_490,
     macs=20_225_879_488,
@@ -147,13 +137,12 @@ def wrn_a2(**options: Any) -> PreActResNet:
     published=PublishedCost("74.8M", "20.3G"),
     corrections=(_COST_OF_SETTING,),
 )
-def wrn_a3(**options: Any) -> PreActResNet:
+def wrn_a3(**options: Unpack[Style]) -> PreActResNet:
     """Compound-scaled ResNet of basic blocks at 20 GMACs."""
     return preact_resnet(depths=(22, 22, 11), widths=(8, 11, 5), **options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=REVISITING,
     parameters=147_291_738,
     macs=40_397_033_600,
@@ -173,13 +162,12 @@ def wrn_a3(**options: Any) -> PreActResNet:
         ),
     ),
 )
-def wrn_a4(**options: Any) -> PreActResNet:
+def wrn_a4(**options: Unpack[Style]) -> PreActResNet:
     """Compound-scaled ResNet of basic blocks at 40 GMACs."""
     return preact_resnet(depths=(27, 28, 13), widths=(10, 14, 6), **options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=REVISITING,
     parameters=19_222_738,
     macs=5_105_232_768,
@@ -200,13 +188,12 @@ def wrn_a4(**options: Any) -> PreActResNet:
         ),
     ),
 )
-def rrn_a1(**options: Any) -> PreActResNet:
+def rrn_a1(**options: Unpack[Style]) -> PreActResNet:
     """RobustResNet-A1: compound-scaled ResNet of robust blocks at 5 GMACs."""
     return _robust((14, 14, 7), (5, 7, 3), options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=REVISITING,
     parameters=39_033_982,
     macs=10_779_416_768,
@@ -214,13 +201,12 @@ def rrn_a1(**options: Any) -> PreActResNet:
     published=PublishedCost("39.0M", "10.8G"),
     corrections=(_LIST_OF_WIDTHS, _CONFIG_WITHOUT_BLOCK.format("296.5M and 84.2G")),
 )
-def rrn_a2(**options: Any) -> PreActResNet:
+def rrn_a2(**options: Unpack[Style]) -> PreActResNet:
     """RobustResNet-A2: compound-scaled ResNet of robust blocks at 10 GMACs."""
     return _robust((17, 17, 8), (7, 9, 4), options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=REVISITING,
     parameters=75_856_698,
     macs=19_881_445_120,
@@ -228,13 +214,12 @@ def rrn_a2(**options: Any) -> PreActResNet:
     published=PublishedCost("75.9M", "19.9G"),
     corrections=(_LIST_OF_WIDTHS, _CONFIG_WITHOUT_BLOCK.format("581.6M and 156.6G")),
 )
-def rrn_a3(**options: Any) -> PreActResNet:
+def rrn_a3(**options: Unpack[Style]) -> PreActResNet:
     """RobustResNet-A3: compound-scaled ResNet of robust blocks at 20 GMACs."""
     return _robust((22, 22, 11), (8, 11, 5), options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=REVISITING,
     parameters=147_262_458,
     macs=39_368_543_616,
@@ -246,6 +231,6 @@ def rrn_a3(**options: Any) -> PreActResNet:
         "The overview figure's 61.1 % AutoAttack without extra data stands in no table.",
     ),
 )
-def rrn_a4(**options: Any) -> PreActResNet:
+def rrn_a4(**options: Unpack[Style]) -> PreActResNet:
     """RobustResNet-A4: compound-scaled ResNet of robust blocks at 40 GMACs."""
     return _robust((27, 28, 13), (10, 14, 6), options)

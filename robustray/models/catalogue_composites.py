@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
+from robustray.manifest.fields import Pixels, SectionOf
+from robustray.manifest.schema import MixingNetworkConfig, MixtureConstants, ModelConfig
 from robustray.models.composite import PUBLISHED, Composite, Constants
 from robustray.models.errors import ModelError, choice_error
 from robustray.models.mixing_network import PRESETS, MixingNetwork
@@ -14,22 +16,24 @@ from robustray.models.registry import create_model, register
 _BIT_SIZE = 128  # pixels that BiT networks get for 32-pixel images
 
 
-@register(
-    ("preset", "accurate", "robust", "mixing", "use_policy", "constants", "policy_graph", "resize"),
-    paper=ADAPTIVE_SMOOTHING,
-)
+_Base = Annotated[Mapping[str, Any], SectionOf(ModelConfig)]
+_Mixing = Annotated[Mapping[str, Any], SectionOf(MixingNetworkConfig)]
+_Constants = Annotated[Mapping[str, float | None], SectionOf(MixtureConstants)]
+
+
+@register(paper=ADAPTIVE_SMOOTHING)
 def adaptive_smoothing(
     *,
     num_classes: int = 10,
     in_channels: int = 3,
     preset: str | None = None,
-    accurate: Mapping[str, Any] | None = None,
-    robust: Mapping[str, Any] | None = None,
-    mixing: Mapping[str, Any] | None = None,
+    accurate: _Base | None = None,
+    robust: _Base | None = None,
+    mixing: _Mixing | None = None,
     use_policy: bool = True,
-    constants: Mapping[str, float | None] | None = None,
+    constants: _Constants | None = None,
     policy_graph: bool = True,
-    resize: int | None = None,
+    resize: Pixels | None = None,
 ) -> Composite:
     """Mixed classifier: an accurate and a robust network, weighed for each image by a third.
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
-from robustray.models.quantised import QuantisedNetwork
+from robustray.manifest.fields import Channels, Depths, PositiveNumber
+from robustray.models.options import Sizes
+from robustray.models.quantised import Mode, QuantisedNetwork
 from robustray.models.registry import PublishedWeights, register
 
-OPTIONS = ("mode", "quantise", "alpha", "width", "depths")
+
+class _Options(Sizes, total=False):
+    mode: Mode
+    quantise: bool
+    alpha: PositiveNumber
+
 
 _HIDDEN = (
     "Predictions depend on the batch: printed accuracies are of batches of 100 in file order. "
@@ -30,7 +37,6 @@ def _weights(model: str, **numbers: float) -> tuple[PublishedWeights, ...]:
 
 
 @register(
-    OPTIONS,
     parameters=43_911_430,
     macs=1_697_692_716,
     conv_linear_macs=1_695_895_296,
@@ -38,14 +44,13 @@ def _weights(model: str, **numbers: float) -> tuple[PublishedWeights, ...]:
     weights=_weights("model_1", clean=77.10, without_bpda=62.20, with_bpda=53.30),
 )
 def robust_model_zoo_1(
-    *, width: int = 48, depths: tuple[int, ...] = (2, 1, 2), **options: Any
+    *, width: Channels = 48, depths: Depths = (2, 1, 2), **options: Unpack[_Options]
 ) -> QuantisedNetwork:
     """Robust-Model-Zoo, model 1: twelve quantisers, trios in all stages."""
     return QuantisedNetwork(width, depths, "trio", **options)
 
 
 @register(
-    OPTIONS,
     parameters=25_916_422,
     macs=2_186_992_428,
     conv_linear_macs=2_184_269_568,
@@ -53,7 +58,7 @@ def robust_model_zoo_1(
     weights=_weights("model_2", clean=69.30, without_bpda=49.70, with_bpda=43.10),
 )
 def robust_model_zoo_2(
-    *, width: int = 48, depths: tuple[int, ...] = (5, 1, 5), **options: Any
+    *, width: Channels = 48, depths: Depths = (5, 1, 5), **options: Unpack[_Options]
 ) -> QuantisedNetwork:
     """Robust-Model-Zoo, model 2: fourteen quantisers, plain residual units in the last stage."""
     return QuantisedNetwork(width, depths, "unit", **options)

@@ -6,9 +6,10 @@ for Adversarial Robustness"; no table prints their costs.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
-from robustray.models.catalogue import STYLE_OPTIONS, preact_resnet
+from robustray.models.catalogue import preact_resnet
+from robustray.models.options import Style
 from robustray.models.papers import INGREDIENTS, REVISITING, WIDE_RESNETS
 from robustray.models.preact_resnet import PreActResNet
 from robustray.models.registry import PublishedCost, PublishedWeights, register
@@ -17,7 +18,6 @@ _PADDED_ROUNDING = "Printed as {}G; the same network is {}G where another table 
 
 
 @register(
-    STYLE_OPTIONS,
     paper=WIDE_RESNETS,
     parameters=36_479_194,
     macs=5_245_639_552,
@@ -25,13 +25,12 @@ _PADDED_ROUNDING = "Printed as {}G; the same network is {}G where another table 
     published=PublishedCost("36.5M", "5.20G"),
     corrections=(_PADDED_ROUNDING.format("5.20", "5.25"),),
 )
-def wrn_28_10(**options: Any) -> PreActResNet:
+def wrn_28_10(**options: Unpack[Style]) -> PreActResNet:
     """Wide ResNet of 28 layers, widening factor 10."""
     return preact_resnet(depths=(4, 4, 4), widths=(10, 10, 10), **options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=WIDE_RESNETS,
     parameters=66_457_818,
     macs=9_585_795_328,
@@ -39,39 +38,36 @@ def wrn_28_10(**options: Any) -> PreActResNet:
     published=PublishedCost("66.5M", "9.60G"),
     corrections=(_PADDED_ROUNDING.format("9.60", "9.59"),),
 )
-def wrn_34_12(**options: Any) -> PreActResNet:
+def wrn_34_12(**options: Unpack[Style]) -> PreActResNet:
     """Wide ResNet of 34 layers, widening factor 12."""
     return preact_resnet(depths=(5, 5, 5), widths=(12, 12, 12), **options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=WIDE_RESNETS,
     parameters=128_389_210,
     macs=18_591_049_344,
     conv_linear_macs=18_585_412_352,
     published=PublishedCost("128M", "18.6G"),
 )
-def wrn_46_14(**options: Any) -> PreActResNet:
+def wrn_46_14(**options: Unpack[Style]) -> PreActResNet:
     """Wide ResNet of 46 layers, widening factor 14."""
     return preact_resnet(depths=(7, 7, 7), widths=(14, 14, 14), **options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=WIDE_RESNETS,
     parameters=266_796_506,
     macs=38_774_320_128,
     conv_linear_macs=38_764_210_176,
     published=PublishedCost("267M", "38.8G"),
 )
-def wrn_70_16(**options: Any) -> PreActResNet:
+def wrn_70_16(**options: Unpack[Style]) -> PreActResNet:
     """Wide ResNet of 70 layers, widening factor 16."""
     return preact_resnet(depths=(11, 11, 11), widths=(16, 16, 16), **options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=INGREDIENTS,
     parameters=68_116_698,
     macs=19_138_024_960,
@@ -96,42 +92,39 @@ def wrn_70_16(**options: Any) -> PreActResNet:
         ),
     ),
 )
-def wrn_34_r(**options: Any) -> PreActResNet:
+def wrn_34_r(**options: Unpack[Style]) -> PreActResNet:
     """Wide ResNet of 34 layers whose last stage is narrowed: widths 20, 20, 8."""
     return preact_resnet(depths=(5, 5, 5), widths=(20, 20, 8), **options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=REVISITING,
     parameters=54_176_218,
     macs=15_060_112_896,
     conv_linear_macs=15_055_901_696,
 )
-def wrn_28_r(**options: Any) -> PreActResNet:
+def wrn_28_r(**options: Unpack[Style]) -> PreActResNet:
     """Wide ResNet of 28 layers with the widths of WRN-34-R: 20, 20, 8."""
     return preact_resnet(depths=(4, 4, 4), widths=(20, 20, 8), **options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=REVISITING,
     parameters=95_997_658,
     macs=27_293_849_088,
     conv_linear_macs=27_286_492_160,
 )
-def wrn_46_r(**options: Any) -> PreActResNet:
+def wrn_46_r(**options: Unpack[Style]) -> PreActResNet:
     """Wide ResNet of 46 layers with the widths of WRN-34-R: 20, 20, 8."""
     return preact_resnet(depths=(7, 7, 7), widths=(20, 20, 8), **options)
 
 
 @register(
-    STYLE_OPTIONS,
     paper=REVISITING,
     parameters=151_759_578,
     macs=43_605_497_344,
     conv_linear_macs=43_593_946_112,
 )
-def wrn_70_r(**options: Any) -> PreActResNet:
+def wrn_70_r(**options: Unpack[Style]) -> PreActResNet:
     """Wide ResNet of 70 layers with the widths of WRN-34-R: 20, 20, 8."""
     return preact_resnet(depths=(11, 11, 11), widths=(20, 20, 8), **options)

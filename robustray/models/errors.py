@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from robustray.errors import UserError
+from robustray.words import unknown
 
 
 class ModelError(UserError, ValueError):
@@ -17,19 +17,5 @@ class WeightsError(ModelError):
 
 
 def choice_error(kind: str, value: object, allowed: Iterable[str]) -> ModelError:
-    """Return the error for a name that is not among the allowed ones.
-
-    Parameters
-    ----------
-    kind : str
-        What the name stands for ("activation").
-    value : object
-        What was given.
-    allowed : iterable of str
-        What may be given.
-    """
-    names = list(allowed)
-    folded = {name.casefold(): name for name in names}
-    close = [folded[key] for key in get_close_matches(str(value).casefold(), folded)]
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    return ModelError(f"unknown {kind} {value!r}.{hint} Allowed: {', '.join(names)}")
+    """Return the error for a name that is not among the allowed ones; see `robustray.words`."""
+    return ModelError(unknown(kind, value, allowed))

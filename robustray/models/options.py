@@ -6,14 +6,53 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, TypedDict
 
+from robustray.manifest.fields import Channels, Depth, Depths, PerStage, Pixels, Widths
 from robustray.models.errors import ModelError, choice_error
 from robustray.models.layers import ACTIVATIONS, NORMALIZATIONS
 
 BLOCKS = ("basic", "robust")
 SE_POSITIONS = ("residual", "standard", "conv3x3", "identity", "none")
 STEM_CHANNELS = 16
+
+
+class Sizes(TypedDict, total=False):
+    """What every entry point takes, from its caller."""
+
+    num_classes: int
+    in_channels: int
+
+
+class WithPreProcess(Sizes, total=False):
+    """Options of networks that may standardise their input themselves."""
+
+    pre_process: bool
+
+
+class Style(WithPreProcess, total=False):
+    """Options of a PreActResNet of fixed structure."""
+
+    activations: str | tuple[str, ...]
+    normalizations: str | tuple[str, ...]
+
+
+class Structure(Style, total=False):
+    """All options of a PreActResNet; `robustray.models.catalogue.preact_resnet` explains them."""
+
+    depths: Depths
+    widths: Widths
+    channels: PerStage
+    strides: PerStage
+    stem_stride: Pixels
+    block: str | tuple[str, ...]
+    kernel_sizes: Pixels | PerStage
+    use_init: bool
+    scales: Depth
+    base_width: Channels
+    cardinality: Channels
+    se_reduction: Channels
+    se: str
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,12 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from robustray.models.errors import ModelError, choice_error
+from robustray.manifest.explaining import check_options
+from robustray.models.errors import ModelError
 from robustray.models.profile import Profile
+from robustray.registry import MODELS, options_of
+from robustray.user_code import call
+from robustray.words import suggest
 
 _Build = TypeVar("_Build", bound=Callable[..., nn.Module])
 
@@ -81,8 +85,6 @@ class Entry:
     ----------
     name, build : str, callable
         The entry point; ``build(num_classes=..., in_channels=..., **options)``.
-    options : tuple of str
-        What may be varied. An entry point fixes the rest.
     paper : Paper or None
         Its source.
     parameters, macs, conv_linear_macs : int or None
@@ -98,7 +100,6 @@ class Entry:
 
     name: str
     build: Callable[..., nn.Module]
-    options: tuple[str, ...]
     paper: Paper | None = None
     parameters: int | None = None
     macs: int | None = None
@@ -107,6 +108,11 @@ class Entry:
     published: PublishedCost | None = None
     corrections: tuple[str, ...] = ()
     weights: tuple[PublishedWeights, ...] = ()
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What may be varied: the named options of ``build``, which fixes the rest."""
+        return tuple(options_of(self.build, MODELS.supplied).model_fields)
 
     @property
     def cost(self) -> Profile | None:
@@ -121,24 +127,17 @@ class Entry:
         return (inspect.getdoc(self.build) or "").split("\n")[0]
 
 
-_ENTRIES: dict[str, Entry] = {}
-
-
-def register(options: tuple[str, ...], **record: Any) -> Callable[[_Build], _Build]:
+def register(**record: Any) -> Callable[[_Build], _Build]:
     """Make the decorated function the entry point of the model with the function's name.
 
     Parameters
     ----------
-    options : tuple of str
-        Options that the function takes besides ``num_classes`` and ``in_channels``.
     **record
-        The other fields of `Entry`.
+        The fields of `Entry`, but for ``name`` and ``build``.
     """
 
     def add(build: _Build) -> _Build:
-        name = build.__name__
-        assert name not in _ENTRIES, f"two models are called {name}"
-        _ENTRIES[name] = Entry(name=name, build=build, options=options, **record)
+        MODELS.add(build.__name__, Entry(name=build.__name__, build=build, **record), build)
         return build
 
     return add
@@ -146,20 +145,24 @@ def register(options: tuple[str, ...], **record: Any) -> Callable[[_Build], _Bui
 
 def list_models(pattern: str = "*") -> list[str]:
     """Return the names of all models that match a shell pattern ("rrn_*"), sorted."""
-    return sorted(name for name in _ENTRIES if fnmatchcase(name, pattern))
+    return [name for name in MODELS.names() if fnmatchcase(name, pattern)]
 
 
 def find_model(name: str) -> Entry:
     """Return a model's record.
 
+    Parameters
+    ----------
+    name : str
+        One of `list_models`, or ``package.module:function`` for a network of one's own.
+
     Raises
     ------
-    ModelError
+    ManifestError
         If no model has this name; lists the closest ones (a ``ValueError``).
     """
-    if name not in _ENTRIES:
-        raise choice_error("model", name, list_models())
-    return _ENTRIES[name]
+    found = MODELS.find(name)
+    return found if isinstance(found, Entry) else Entry(name, found)
 
 
 def create_model(
@@ -170,7 +173,7 @@ def create_model(
     Parameters
     ----------
     name : str
-        One of `list_models`.
+        One of `list_models`, or ``package.module:function`` for a network of one's own.
     num_classes, in_channels : int
         Number of logits, and channels of the image; when not given, the entry's own defaults,
         which are 10 and 3 for classifiers of photographs.
@@ -185,7 +188,7 @@ def create_model(
 
     Raises
     ------
-    ModelError
+    UserError
         For an unknown name or a wrong option; says what is allowed (a ``ValueError``).
 
     Examples
@@ -195,16 +198,22 @@ def create_model(
     entry = find_model(name)
     sizes = {"num_classes": num_classes, "in_channels": in_channels}
     given = {key: value for key, value in {**sizes, **options}.items() if value is not None}
-    for key in given:
-        if key not in sizes and key not in entry.options:
-            raise _option_error(entry, key)
+    if MODELS.is_brought(name):
+        return _build_brought(entry, given)
+    allowed = ("num_classes", "in_channels", *entry.options)
+    for option in given:
+        if option not in allowed:
+            hint = suggest(option, allowed) or "."
+            raise ModelError(
+                f"{name} does not take the option {option!r}{hint} Allowed: {', '.join(allowed)}"
+            )
     return entry.build(**given)
 
 
-def _option_error(entry: Entry, option: str) -> ModelError:
-    if any(option in other.options for other in _ENTRIES.values()):
-        allowed = ", ".join(("num_classes", "in_channels", *entry.options))
-        return ModelError(f"{entry.name} does not take the option {option!r}. Allowed: {allowed}")
-    return choice_error(
-        f"option of {entry.name}", option, ("num_classes", "in_channels", *entry.options)
-    )
+def _build_brought(entry: Entry, given: dict[str, Any]) -> nn.Module:
+    """Build a network by a user's function, which may do anything."""
+    check_options(options_of(entry.build), given, "arguments")
+    built = call(entry.name, entry.build, given)
+    if not isinstance(built, nn.Module):
+        raise ModelError(f"{entry.name} returns a {type(built).__name__}, not a torch.nn.Module")
+    return built

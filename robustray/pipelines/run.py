@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import threading
 import time
@@ -14,34 +15,28 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
 
-from robustray.cluster import connect, find_room, read_capacity
 from robustray.data import data_root
 from robustray.errors import CorruptObjectError, MachineError
 from robustray.files import write_atomically
 from robustray.manifest import Manifest, dump_manifest, study_id
 from robustray.pipelines.tracked import job_run
 from robustray.pipelines.work import Context, Job, Product, attempt_job, read_file, read_result
+from robustray.runtime import attempts
+from robustray.runtime.failures import Failure, one_line
+from robustray.runtime.progress import Progress
+from robustray.runtime.queue import TrialQueue
+from robustray.runtime.session import Session, check_services, open_session
+from robustray.runtime.signals import stopping_politely
 from robustray.store import (
     CheckpointStore,
     NotFoundError,
     ObjectStore,
     canonical_json,
 )
-from robustray.sweeps import attempts
-from robustray.sweeps.lease import Lease, LeaseLostError, lease
-from robustray.sweeps.progress import Telling
-from robustray.sweeps.queue import Failure, TrialQueue
-from robustray.sweeps.session import check_shared, check_store, start_tracking
-from robustray.sweeps.signals import stopping_politely
-from robustray.tracking import Uploader, ui_command
 from robustray.tracking.records import Status
 
 _LOOK_S = 0.5
 _HEARTBEAT_S = 15.0
-_NO_GPU = (
-    "this job asks for a GPU and there is none, neither here nor on a cluster. Work on a CPU, "
-    "however long it takes, with --yes"
-)
 
 
 @dataclass(frozen=True)
@@ -118,23 +113,23 @@ def run_job(
         If it can't be run as asked; nothing was started then.
     """
     folder = data_root(data_folder).resolve()
-    check_store(store)
-    ui_command(tracking_uri)  # refuses what is no tracking URI
-    with connect():
-        check_shared(store, read_capacity(), say)
-        resources = find_room(
-            manifest.resources, say, cpus_do=assume_yes, work="working", no_gpu=_NO_GPU
-        )
-        prefix = prefix_of(manifest, kind)
-        with lease(store, prefix, say) as held:
-            held.store.put(f"{prefix}/manifest.yaml", dump_manifest(manifest).encode())
-            uploader, patience_s = start_tracking(tracking_uri, say, held)
-            job = Job(prefix, manifest, work, store.uri, str(folder), resources, coordinates)
-            driver = _Driver(job, held, uploader, patience_s, steps, params or {})
-            try:
-                return driver.run(report_root)
-            finally:
-                uploader.close()
+    check_services(store, tracking_uri)
+    prefix = prefix_of(manifest, kind)
+    with open_session(
+        store,
+        tracking_uri,
+        manifest.resources,
+        say,
+        prefix=prefix,
+        cpus_do=assume_yes,
+        work="working",
+    ) as session:
+        session.store.put(f"{prefix}/manifest.yaml", dump_manifest(manifest).encode())
+        job = Job(prefix, manifest, work, store.uri, str(folder), session.resources, coordinates)
+        driver = _Driver(job, session, steps, params or {})
+        with session.closing(lambda error: driver.end("KILLED", 10)):
+            driver.run()
+        return driver.conclude(report_root)
 
 
 def prefix_of(manifest: Manifest, kind: str) -> str:
@@ -145,25 +140,16 @@ def prefix_of(manifest: Manifest, kind: str) -> str:
 class _Driver:
     """Watches one job: starts attempts, tells how it goes, has MLflow follow the store."""
 
-    def __init__(
-        self,
-        job: Job,
-        held: Lease,
-        uploader: Uploader,
-        patience_s: float,
-        steps: int,
-        params: Mapping[str, str],
-    ) -> None:
-        self._lease, store = held, held.store
-        self._job, self._store, self._uploader = job, store, uploader
-        self._patience_s, self._params, self._steps = patience_s, params, steps
-        self._checkpoints = CheckpointStore(store, job.prefix, Path(tempfile.gettempdir()))
+    def __init__(self, job: Job, session: Session, steps: int, params: Mapping[str, str]) -> None:
+        self._job, self._session, self._store = job, session, session.store
+        self._params, self._steps = params, steps
+        self._checkpoints = CheckpointStore(self._store, job.prefix, Path(tempfile.gettempdir()))
         self._seen = max(self._checkpoints.steps(), default=0)
         self._queue = TrialQueue([(job.prefix, 1.0)], job.resources.retries)
-        self._bar = Telling(steps, self._seen, "step", None, _HEARTBEAT_S)
+        self._bar = Progress(steps, self._seen, "step", None, _HEARTBEAT_S)
         self._failure = ""
 
-    def run(self, report_root: Path) -> Outcome:
+    def run(self) -> None:
         """Run until the job is finished, given up, or stopped."""
         if self._seen:
             self._bar.say(f"continuing after step {self._seen} of {self._steps}")
@@ -176,14 +162,8 @@ class _Driver:
                         stop.wait(_LOOK_S)
                     else:
                         self._attempt(stop)
-        except LeaseLostError:
-            raise
-        except BaseException:
-            self._end("KILLED", 10)
-            raise
         finally:
             self._bar.close()
-        return self._conclude(report_root)
 
     def _attempt(self, stop: threading.Event) -> None:
         """Start one attempt in a worker and wait for its end."""
@@ -204,7 +184,7 @@ class _Driver:
 
     def _look(self, begun: float) -> None:
         """Tell of the steps that were committed since the last look."""
-        self._lease.tick()
+        self._session.lease.tick()
         newest = max(self._checkpoints.steps(), default=0)
         if newest > self._seen:
             metrics = self._last_metrics(newest)
@@ -229,9 +209,9 @@ class _Driver:
         try:
             outcome, message = ray.get(reference)
         except OutOfMemoryError as error:
-            outcome, message = Failure.OUT_OF_MEMORY.value, attempts.one_line(error)
+            outcome, message = Failure.OUT_OF_MEMORY.value, one_line(error)
         except RayError as error:
-            outcome, message = Failure.PREEMPTION.value, attempts.one_line(error)
+            outcome, message = Failure.PREEMPTION.value, one_line(error)
         if outcome != "finished" and attempts.was_preempted(self._store, self._job.prefix):
             self._queue.give_back(self._job.prefix)
             return self._bar.say("the worker was asked to go and kept what it had; starting again")
@@ -246,13 +226,14 @@ class _Driver:
             self._failure = f"{outcome}: {message}"
         return None
 
-    def _conclude(self, report_root: Path) -> Outcome:
-        self._lease.check(self._store)
+    def conclude(self, report_root: Path) -> Outcome:
+        """Write the files of a finished job, and close its MLflow run."""
+        self._session.lease.check(self._store)
         name = self._job.prefix.rpartition("/")[2]
         if not self._queue.finished:
-            return Outcome(name, None, None, "", True, self._end("KILLED", 20))
+            return Outcome(name, None, None, "", True, self.end("KILLED", 20))
         if self._failure:
-            untracked = self._end("FAILED", self._patience_s)
+            untracked = self.end("FAILED")
             return Outcome(name, None, None, self._failure, False, untracked)
         result = read_result(self._store, self._job.prefix)
         assert result is not None, "a finished job has a result"
@@ -260,16 +241,17 @@ class _Driver:
         write_atomically(folder / "result.json", canonical_json(result))
         for file in result["files"]:
             write_atomically(folder / file, read_file(self._store, self._job.prefix, result, file))
-        untracked = self._end("FINISHED", self._patience_s)
+        untracked = self.end("FINISHED")
         return Outcome(name, result, folder, "", False, untracked)
 
-    def _end(self, status: Status, patience_s: float) -> list[str]:
+    def end(self, status: Status, limit_s: float = math.inf) -> list[str]:
+        """Close the MLflow run; return what MLflow has not got."""
         self._track(status)
-        return self._uploader.drain(min(patience_s, self._patience_s))
+        return self._session.drain(limit_s)
 
     def _track(self, status: Status) -> None:
         job, store, params = self._job, self._store, self._params
-        self._uploader.submit(job.prefix, lambda: job_run(job, store, status, params))
+        self._session.uploader.submit(job.prefix, lambda: job_run(job, store, status, params))
 
 
 def describe_progress(manifest: Manifest, kind: str, steps: int, store: ObjectStore) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from robustray.manifest import dump_manifest, manifest_hash
 from robustray.pipelines.work import Job, read_file, read_result
+from robustray.runtime.attempts import list_attempts
 from robustray.store import CheckpointStore, ObjectStore, canonical_json
-from robustray.sweeps.attempts import list_attempts
 from robustray.sweeps.records import flatten, read_finished
 from robustray.tracking import MetricPoint, RunRecord
 from robustray.tracking.records import Status

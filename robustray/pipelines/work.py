@@ -27,6 +27,8 @@ from torch import Tensor
 from robustray.cluster import pick_device, preemption
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Resources
+from robustray.runtime import attempts
+from robustray.runtime.failures import classify, is_store_away, one_line
 from robustray.store import (
     CheckpointStore,
     NotFoundError,
@@ -37,7 +39,6 @@ from robustray.store import (
     open_store,
     sha256_bytes,
 )
-from robustray.sweeps import attempts
 from robustray.tracking import Journal
 from robustray.training import PreemptedError
 
@@ -198,11 +199,11 @@ def _attempted(job: Job) -> tuple[str, str]:
         attempts.conclude(store, job.prefix, attempt, attempts.PREEMPTED, error)
         return attempts.PREEMPTED, str(error)
     except Exception as error:
-        kind = attempts.classify(error)
-        if store is not None and attempt is not None and not attempts.is_store_away(error):
+        kind = classify(error)
+        if store is not None and attempt is not None and not is_store_away(error):
             with contextlib.suppress(Exception):
                 attempts.conclude(store, job.prefix, attempt, kind.value, error)
-        return kind.value, attempts.one_line(error)
+        return kind.value, one_line(error)
     return "finished", ""
 
 

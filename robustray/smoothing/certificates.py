@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from torch import Tensor, nn
 
-from robustray.attacks.watch import watched
+from robustray.attacks.engine.watch import watched
 from robustray.random import ExampleRandom
 
 Floats = NDArray[np.float64]

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from robustray.errors import CorruptObjectError, UserError
-from robustray.manifest.words import suggest
 from robustray.store.objects import ObjectStore
+from robustray.words import suggest
 
 _THREADS = 16
 

@@ -1,24 +1,19 @@
-from .equal_cost import describe_target
 from .grid import Study, Trial, expand, profile_trials
 from .measure import measure_here
 from .plan import Plan, TrialCost, describe_plan, make_plan
-from .queue import Failure, TrialQueue
 from .records import list_studies, load_study, read_trial
 from .report import publish
 from .status import describe_status
 from .study import Outcome, run_study
 
 __all__ = [
-    "Failure",
     "Outcome",
     "Plan",
     "Study",
     "Trial",
     "TrialCost",
-    "TrialQueue",
     "describe_plan",
     "describe_status",
-    "describe_target",
     "expand",
     "list_studies",
     "load_study",

@@ -29,6 +29,7 @@ class TrialJob:
     prefix: str
     store_uri: str
     data_root: str | None = None
+    import_paths: tuple[str, ...] = ()
 
 
 @dataclass

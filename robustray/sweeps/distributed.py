@@ -20,8 +20,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from robustray.cluster import read_capacity
 from robustray.manifest import Resources
-from robustray.sweeps.attempts import classify, one_line
-from robustray.sweeps.queue import Failure
+from robustray.runtime.failures import Failure, classify, one_line
 from robustray.sweeps.trial import TrialJob, attempt_trial, join_attempt
 from robustray.training import LostWorkerError, World
 

@@ -40,7 +40,8 @@ def execute_attempt(
     """
     trial = next(trial for trial in study.trials if trial.name == name)
     manifest = study.manifest.model_copy(update={"resources": resources})
-    job = TrialJob(trial, manifest, study.trial_prefix(name), store_uri, data_folder)
+    prefix = study.trial_prefix(name)
+    job = TrialJob(trial, manifest, prefix, store_uri, data_folder, study.import_paths)
     if resources.workers > 1:
         from robustray.sweeps.distributed import attempt_on_workers
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import torch
 
 from robustray.data import DataFacts, describe
 from robustray.errors import ManifestError
-from robustray.manifest import ModelConfig, Sweep, dump_manifest, study_id, validate
+from robustray.manifest import ModelConfig, Sweep, dump_manifest, pin_code, study_id, validate
 from robustray.manifest.schema import GridSetting
 from robustray.models import Profile, create_model, profile
+from robustray.registry import MODELS
 
 __all__ = ["Study", "Trial", "expand", "profile_trials"]
 
@@ -30,26 +35,34 @@ class Trial:
     @property
     def depths(self) -> tuple[int, ...]:
         """Blocks of each stage."""
-        return tuple(self.model.depths or ())
+        return tuple((self.model.model_extra or {}).get("depths", ()))
 
     @property
     def widths(self) -> tuple[float, ...]:
         """Widening factor of each stage; empty where channels were given."""
-        return tuple(self.model.widths or ())
+        return tuple((self.model.model_extra or {}).get("widths", ()))
 
 
 @dataclass(frozen=True)
 class Study:
-    """What one manifest of kind Sweep expands to."""
+    """What one manifest of kind Sweep expands to.
+
+    ``import_paths`` are folders that a user's code is imported from.
+    """
 
     id: str
     manifest: Sweep
     trials: tuple[Trial, ...]
+    import_paths: tuple[str, ...] = ()
 
     @classmethod
     def from_manifest(cls, manifest: Sweep, known_as: str | None = None) -> Study:
         """Expand a manifest; a stored study keeps the id that it is ``known_as``."""
-        return cls(known_as or study_id(manifest), manifest, tuple(expand(manifest)))
+        trials = tuple(expand(manifest))
+        if known_as is None:
+            manifest = pin_code(manifest)
+        paths = (str(Path.cwd()),) if manifest.code else ()
+        return cls(known_as or study_id(manifest), manifest, trials, paths)
 
     @property
     def prefix(self) -> str:
@@ -82,7 +95,10 @@ def expand(manifest: Sweep) -> list[Trial]:
         If the grid sets an option that the model also fixes by other means.
     """
     grid = manifest.grid
-    trials = _listed(manifest, grid.settings) if grid and grid.settings else _product(manifest)
+    if grid and grid.arguments:
+        trials = _varied(manifest, grid.arguments)
+    else:
+        trials = _listed(manifest, grid.settings) if grid and grid.settings else _product(manifest)
     if manifest.narrow is None:
         return trials
     return [_narrowed(trial, manifest.narrow) for trial in trials]
@@ -93,19 +109,28 @@ def _product(manifest: Sweep) -> list[Trial]:
     grid, model = manifest.grid, manifest.model
     if grid is None:
         return [Trial(_name(model), model, manifest.seed)]
-    if grid.widths and model.channels:
+    if grid.widths and "channels" in model.options():
         raise ManifestError("fixes channels, and the grid varies widths", path="model.channels")
-    width_rows = grid.widths.rows() if grid.widths else [model.widths]
-    depth_rows = grid.depths.rows() if grid.depths else [model.depths]
+    width_rows = grid.widths.rows() if grid.widths else [None]
+    depth_rows = grid.depths.rows() if grid.depths else [None]
     trials = []
     for depths, widths in product(depth_rows, width_rows):
-        change = {
-            "depths": None if depths is None else tuple(int(d) for d in depths),
-            "widths": None if widths is None else tuple(widths),
-        }
-        setting = model.model_copy(update=change)
+        changes: dict[str, Any] = {"depths": depths and tuple(map(int, depths)), "widths": widths}
+        setting = model.with_options({k: v for k, v in changes.items() if v is not None})
         trials.append(Trial(_name(setting), setting, manifest.seed))
     return trials
+
+
+def _varied(manifest: Sweep, values: Mapping[str, Sequence[Any]]) -> list[Trial]:
+    """Return the trials of a grid over options of the network, named by what they vary."""
+    trials: dict[str, Trial] = {}
+    for row in product(*values.values()):
+        changes = dict(zip(values, row, strict=True))
+        name = _spell_options(changes)
+        if name in trials:
+            raise ManifestError(f"two settings are called {name}", path="grid.arguments")
+        trials[name] = Trial(name, manifest.model.with_options(changes), manifest.seed)
+    return list(trials.values())
 
 
 def _listed(manifest: Sweep, settings: tuple[GridSetting, ...]) -> list[Trial]:
@@ -113,11 +138,11 @@ def _listed(manifest: Sweep, settings: tuple[GridSetting, ...]) -> list[Trial]:
     trials: dict[str, Trial] = {}
     for number, setting in enumerate(settings):
         place, changes = f"grid.settings[{number}]", setting.changes()
-        fixed = [key for key in ("channels", "depths", "widths", "block")
-                 if getattr(manifest.model, key) is not None]  # fmt: skip
+        given = manifest.model.options()
+        fixed = [key for key in ("channels", "depths", "widths", "block") if key in given]
         if setting.name and fixed:
             raise ManifestError(f"{setting.name} fixes what model sets: {fixed}", path=place)
-        if setting.widths and manifest.model.channels:
+        if setting.widths and "channels" in given:
             raise ManifestError("model fixes channels, and this varies widths", path=place)
         model = manifest.model.model_copy(update=changes)
         name = "_".join([_name(model), *([setting.block] if setting.block else [])])
@@ -129,10 +154,10 @@ def _listed(manifest: Sweep, settings: tuple[GridSetting, ...]) -> list[Trial]:
 
 def _narrowed(trial: Trial, factor: float) -> Trial:
     """Return the proxy of a trial: thinner, under the same name."""
-    if trial.model.widths is None:
+    if not trial.widths:
         raise ManifestError(f"{trial.name} gives no widths to narrow", path="narrow", value=factor)
-    widths = tuple(factor * width for width in trial.model.widths)
-    return replace(trial, model=trial.model.model_copy(update={"widths": widths}))
+    widths = tuple(factor * width for width in trial.widths)
+    return replace(trial, model=trial.model.with_options({"widths": widths}))
 
 
 def profile_trials(study: Study) -> dict[str, Profile]:
@@ -159,17 +184,44 @@ def build_model(trial: Trial, facts: DataFacts) -> torch.nn.Module:
 
 def _profile(trial: Trial, facts: DataFacts) -> Profile:
     try:
-        with torch.device("meta"):
-            model = build_model(trial, facts)
-        return profile(model, facts.image_shape)
+        return _count(trial, facts)
+    except ManifestError as error:
+        path = f"model.{error.path}" if error.path else "model"
+        raise ManifestError(error.message, path=path, value=trial.name) from error
     except (ValueError, TypeError, RuntimeError, OverflowError) as error:
         raise ManifestError(str(error), path="model", value=trial.name) from error
 
 
+def _count(trial: Trial, facts: DataFacts) -> Profile:
+    """Count on the meta device; on the CPU what a user brings and can't be built there."""
+    try:
+        with torch.device("meta"):
+            return profile(build_model(trial, facts), facts.image_shape)
+    except Exception:
+        if not MODELS.is_brought(trial.model.name):
+            raise
+    with torch.random.fork_rng(devices=[]):
+        return profile(build_model(trial, facts), facts.image_shape)
+
+
 def _name(model: ModelConfig) -> str:
+    """Return the name of a setting: its stages, else what it is called."""
+    if model.arguments:
+        return _spell_options(model.arguments)
+    options = model.options()
     parts = [
-        f"{letter}{'-'.join(f'{value:g}' for value in values)}"
-        for letter, values in (("d", model.depths), ("w", model.widths), ("c", model.channels))
-        if values
+        f"{key[0]}{'-'.join(f'{value:g}' for value in options[key])}"
+        for key in ("depths", "widths", "channels")
+        if key in options
     ]
-    return "_".join(parts) or model.name
+    return "_".join(parts) or model.name.rpartition(":")[2]
+
+
+def _spell_options(options: Mapping[str, Any]) -> str:
+    """Write options as one word that may be a folder's: width2_pool-max."""
+    parts = []
+    for key, value in options.items():
+        values = value if isinstance(value, tuple) else (value,)
+        plain = "-".join(f"{v:g}" if type(v) in (int, float) else str(v).lower() for v in values)
+        parts.append(f"{key}{plain}")
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(parts))

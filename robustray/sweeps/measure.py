@@ -12,11 +12,6 @@ from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study, profile_trials
 from robustray.sweeps.throughput import Throughput, measure, save_throughput
 
-_NO_GPU = (
-    "trials of this study ask for GPUs and there is none to measure on, neither here nor on a "
-    "cluster. Measure how fast CPUs train it with --set resources.gpus=0"
-)
-
 
 def measure_here(study: Study, store: ObjectStore, say: Callable[[str], None]) -> Throughput:
     """Measure how fast a worker trains members of a study, and keep it in the store.
@@ -38,9 +33,7 @@ def measure_here(study: Study, store: ObjectStore, say: Callable[[str], None]) -
         If none comes, or no worker answers, within ``resources.wait_minutes``.
     """
     with connect():
-        resources = find_room(
-            study.manifest.resources, say, cpus_do=False, work="measuring", no_gpu=_NO_GPU
-        )
+        resources = find_room(study.manifest.resources, say, cpus_do=False, work="measuring")
         say("measuring: a few training steps of the smallest, a middle and the largest network")
         task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=1)(measure)
         future = task.remote(study, profile_trials(study))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from robustray.data import describe
 from robustray.manifest import Resources, manifest_hash
 from robustray.models import Profile
+from robustray.runtime.progress import describe_duration
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study, profile_trials
 from robustray.sweeps.throughput import Throughput, load_throughputs, precision_name
@@ -17,6 +18,7 @@ from robustray.training import (
     evaluation_passes,
     recipe_passes,
 )
+from robustray.training.objectives import loss_of
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,11 @@ def make_plan(study: Study, store: ObjectStore | None = None) -> Plan:
     Raises
     ------
     ManifestError
-        If a setting of the grid is no possible network.
+        If a setting of the grid is no possible network, or a user's objective does not take its
+        arguments.
     """
     profiles = profile_trials(study)
+    loss_of(study.manifest.recipe)  # refuses what a user's objective does not take
     costs = {name: _cost(study, profile) for name, profile in profiles.items()}
     measured = tuple(load_throughputs(store, study.manifest)) if store else ()
     return Plan(study, costs, measured)
@@ -196,26 +200,18 @@ def _time_lines(plan: Plan) -> list[str]:
         longest = max(plan.seconds(name, record) for name in plan.costs)
         lines.append(
             f"device-hours {plan.device_hours(record):.4g} h on {record.device} "
-            f"({record.precision}); longest trial {duration(longest)}"
+            f"({record.precision}); longest trial {describe_duration(longest)}"
         )
     return lines
 
 
 def _trial_line(plan: Plan, name: str) -> str:
     cost = plan.costs[name]
-    times = [duration(plan.seconds(name, record)) for record in plan.throughputs]
+    times = [describe_duration(plan.seconds(name, record)) for record in plan.throughputs]
     return (
         f"{name:<28} {cost.profile.parameters:>13,} {cost.profile.macs:>15,} "
         f"{cost.training_flops:>12.3e}  {', '.join(times) or 'unmeasured'}"
     )
-
-
-def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} s"
 
 
 def _bytes(count: float) -> str:

@@ -14,6 +14,13 @@ from robustray.errors import CorruptObjectError
 from robustray.manifest import manifest_hash
 from robustray.models import Profile
 from robustray.reports import Status, TrialRow
+from robustray.runtime.attempts import (
+    PREEMPTED,
+    Attempt,
+    last_attempt,
+    list_attempts,
+    package_versions,
+)
 from robustray.store import (
     CheckpointRecord,
     CheckpointStore,
@@ -24,13 +31,6 @@ from robustray.store import (
     read_sealed,
 )
 from robustray.store.naming import choose_id, newest_attempt
-from robustray.sweeps.attempts import (
-    PREEMPTED,
-    Attempt,
-    last_attempt,
-    list_attempts,
-    package_versions,
-)
 from robustray.sweeps.grid import Study, Trial
 from robustray.sweeps.manifests import list_manifests, read_study, write_manifest
 from robustray.sweeps.mending import DamagedEvaluationError, for_each, require_intact

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustray.attacks.plausibility import CHECKS, check_accuracy
+from robustray.attacks.checks.plausibility import CHECKS, check_accuracy
 from robustray.data import describe
 from robustray.manifest import Grid, Recipe, Sweep, manifest_hash
 from robustray.reports import GridKind, StudyReport, write_report
@@ -14,6 +14,7 @@ from robustray.store import ObjectStore
 from robustray.sweeps.plan import Plan, describe_search
 from robustray.sweeps.records import TrialState, read_trials, trial_row
 from robustray.sweeps.throughput import precision_name
+from robustray.training import find_objective
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def grid_kind(grid: Grid | None) -> GridKind:
     """Return what a grid varies, in a report's words."""
     if grid is None:
         return "none"
-    if grid.settings is not None:
+    if grid.settings is not None or grid.arguments is not None:
         return "list"
     return "both" if grid.widths and grid.depths else "width" if grid.widths else "depth"
 
@@ -180,12 +181,13 @@ def _recipe(recipe: Recipe) -> dict[str, str]:
     inner, sgd, schedule = recipe.inner, recipe.optimizer, recipe.schedule
     objective = f"{recipe.objective}, beta {recipe.beta:g}"
     steps = f" at {', '.join(f'{m:g}' for m in schedule.milestones)} of the epochs"
+    name = "SGD" if sgd.name == "sgd" else sgd.name
     return {
-        "objective": objective if recipe.objective in ("trades", "mart") else recipe.objective,
+        "objective": objective if find_objective(recipe.objective).weighted else recipe.objective,
         "inner attack": f"{inner.steps} steps of {pixels(inner.step_size)}, "
         f"eps = {pixels(recipe.threat.eps)}",
         "training": f"{recipe.epochs} epochs, batches of {recipe.batch_size}",
-        "optimiser": f"SGD, lr {sgd.lr:g}, momentum {sgd.momentum:g}, "
+        "optimiser": f"{name}, lr {sgd.lr:g}, momentum {sgd.momentum:g}, "
         f"weight decay {sgd.weight_decay:g}",
         "schedule": f"{schedule.name} x {schedule.gamma:g}{steps}"
         if schedule.name == "step"

@@ -10,21 +10,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from robustray.cluster import Capacity, connect, find_room, read_capacity
+from robustray.cluster import Capacity, read_capacity
 from robustray.data import data_root
 from robustray.errors import MachineError
 from robustray.manifest import Resources, Sweep
+from robustray.runtime import attempts
+from robustray.runtime.failures import Failure
+from robustray.runtime.progress import TrialProgress
+from robustray.runtime.queue import TrialQueue
+from robustray.runtime.session import Session, check_services, open_session
+from robustray.runtime.trial_pool import run_queue
 from robustray.store import ObjectStore
 from robustray.store.staged_data import load_staged_dataset
-from robustray.sweeps import attempts
 from robustray.sweeps.execution import execute_attempt
 from robustray.sweeps.grid import Study
 from robustray.sweeps.halving import Halving, stop_words
-from robustray.sweeps.lease import Lease, LeaseLostError, lease
 from robustray.sweeps.mending import mend_study
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
-from robustray.sweeps.progress import Progress
-from robustray.sweeps.queue import Failure, TrialQueue
 from robustray.sweeps.records import (
     TrialReader,
     committed_epochs,
@@ -34,17 +36,9 @@ from robustray.sweeps.records import (
     trial_run,
 )
 from robustray.sweeps.report import Published, publish
-from robustray.sweeps.runner import run_queue
-from robustray.sweeps.session import check_shared, check_store, start_tracking
 from robustray.sweeps.throughput import load_throughputs
-from robustray.tracking import RunRecord, Uploader, ui_command
+from robustray.tracking import RunRecord
 from robustray.tracking.records import Status
-
-NO_GPU = (
-    "this study asks for GPUs and there is none, neither here nor on a cluster. "
-    "Try `make quickstart` (manifests/quickstart.yaml), which needs none; "
-    "or train this study on CPUs, however long it takes, with --yes"
-)
 
 
 @dataclass(frozen=True)
@@ -98,40 +92,31 @@ def run_study(
     folder = data_root(data_folder).resolve()  # workers run elsewhere
     # A damaged file must not stop 512 trials one by one.
     load_staged_dataset(manifest.data, folder, store.impatient())
-    check_store(store)
-    ui_command(tracking_uri)  # refuses what is no tracking URI
+    check_services(store, tracking_uri)
     plan = replace(plan, throughputs=tuple(load_throughputs(store, manifest)))
     say(describe_plan(plan))
-    with connect():
-        capacity = read_capacity()
-        check_shared(store, capacity, say)
-        resources = find_room(
-            manifest.resources, say, cpus_do=assume_yes, work="training", no_gpu=NO_GPU
-        )
-        with lease(store, study.prefix, say) as held:
-            save_study(held.store, study)
-            uploader, patience_s = start_tracking(tracking_uri, say, held)
-            driver = _Driver(study, plan, held, uploader, patience_s)
-            try:
-                driver.run(str(folder), _bounded(resources, read_capacity()))
-                return driver.conclude(report_root)
-            except LeaseLostError:
-                raise
-            except BaseException:
-                driver.close_runs("KILLED", patience_s=10)
-                raise
-            finally:
-                uploader.close()
+    with open_session(
+        store,
+        tracking_uri,
+        manifest.resources,
+        say,
+        prefix=study.prefix,
+        cpus_do=assume_yes,
+        work="training",
+    ) as session:
+        save_study(session.store, study)
+        driver = _Driver(study, plan, session)
+        with session.closing(lambda error: driver.close_runs("KILLED", limit_s=10)):
+            driver.run(str(folder), _bounded(session.resources, read_capacity()))
+            return driver.conclude(report_root)
 
 
 class _Driver:
     """Listens to a running sweep: shows it, and has MLflow follow the store."""
 
-    def __init__(
-        self, study: Study, plan: Plan, held: Lease, uploader: Uploader, patience_s: float
-    ) -> None:
-        self._patience_s, self._lease, store = patience_s, held, held.store
-        self._study, self._plan, self._store, self._uploader = study, plan, store, uploader
+    def __init__(self, study: Study, plan: Plan, session: Session) -> None:
+        self._study, self._plan, self._session = study, plan, session
+        self._store = store = session.store
         self._by_name = {trial.name: trial for trial in study.trials}
         self._readers = {t.name: TrialReader(store, study, t) for t in study.trials}
         self._failures: dict[str, str] = {}
@@ -143,7 +128,7 @@ class _Driver:
         self._interrupted = False
         self._begun = set(self._epochs) - self._done - self._stopped
         total = study.manifest.recipe.epochs
-        self._progress = Progress(
+        self._progress = TrialProgress(
             len(study.trials),
             total * len(study.trials),
             len(self._done),
@@ -172,27 +157,27 @@ class _Driver:
 
     def conclude(self, report_root: Path) -> Outcome:
         """Write the report and close the MLflow runs; after an interruption only the latter."""
-        self._lease.check(self._store)
+        self._session.lease.check(self._store)
         if self._interrupted:
-            untracked = self.close_runs("KILLED", patience_s=20)
+            untracked = self.close_runs("KILLED", limit_s=20)
             return self._outcome(None, untracked)
         report = publish(self._plan, self._store, report_root, self._failures)
         status: Status = "FAILED" if self._failures else "FINISHED"
         self._track_study(status, report.artifacts)
-        untracked = self._uploader.drain(self._patience_s)
+        untracked = self._session.drain()
         return self._outcome(report, untracked)
 
     def _outcome(self, report: Published | None, untracked: list[str]) -> Outcome:
         done, stopped = len(self._done), len(self._stopped)
         return Outcome(done, stopped, dict(self._failures), self._interrupted, report, untracked)
 
-    def close_runs(self, status: Status, patience_s: float) -> list[str]:
+    def close_runs(self, status: Status, limit_s: float) -> list[str]:
         """End the MLflow runs of what was begun and isn't done, and the attempts with them."""
         for name in self._begun - self._done - self._stopped - self._failures.keys():
             self._conclude_attempt(name, "stopped", "the sweep was stopped")
             self._track(name, stopped=True)
         self._track_study(status)
-        return self._uploader.drain(min(patience_s, self._patience_s))
+        return self._session.drain(limit_s)
 
     def started(self, name: str) -> None:
         """Follow `Listener`."""
@@ -243,7 +228,7 @@ class _Driver:
 
     def tick(self) -> None:
         """Follow `Listener`."""
-        self._lease.tick()
+        self._session.lease.tick()
         self._progress.heartbeat()
 
     def _conclude_attempt(self, name: str, outcome: str, message: str) -> None:
@@ -262,7 +247,7 @@ class _Driver:
         return costs
 
     def _track(self, name: str, stopped: bool = False) -> None:
-        self._uploader.submit(
+        self._session.uploader.submit(
             self._study.trial_prefix(name), partial(self._trial_record, name, stopped)
         )
 
@@ -276,7 +261,7 @@ class _Driver:
 
     def _track_study(self, status: Status, artifacts: dict[str, bytes] | None = None) -> None:
         record = study_run(self._study, status, self._started_ms, artifacts or {})
-        self._uploader.submit(self._study.prefix, lambda: record)
+        self._session.uploader.submit(self._study.prefix, lambda: record)
 
 
 def _bounded(resources: Resources, capacity: Capacity) -> Resources:

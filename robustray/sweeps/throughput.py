@@ -22,8 +22,8 @@ from robustray.data import Dataset, Split, describe
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Recipe, Sweep
 from robustray.models import Profile
+from robustray.runtime.attempts import device_name
 from robustray.store import NotFoundError, ObjectStore, read_sealed, seal
-from robustray.sweeps.attempts import device_name
 from robustray.sweeps.grid import Study, Trial, build_model
 from robustray.training import fit, recipe_passes
 
@@ -61,7 +61,8 @@ def precision_name(recipe: Recipe) -> str:
 def family_name(manifest: Sweep) -> str:
     """Return what shares a throughput record: architecture, images, batch, share of a device."""
     model = manifest.model
-    block = model.block if isinstance(model.block, str) else "-".join(model.block or ("basic",))
+    block = model.options().get("block", "basic")
+    block = block if isinstance(block, str) else "-".join(map(str, block))
     shape = "x".join(str(side) for side in describe(manifest.data).image_shape)
     resources = manifest.resources
     place = f"gpu{resources.gpus:g}" if resources.gpus else f"cpu{max(1, int(resources.cpus))}"

@@ -27,8 +27,10 @@ from robustray.attacks import ThreatModel
 from robustray.cluster import pick_device, preemption
 from robustray.data import Dataset, data_root, describe
 from robustray.errors import CorruptObjectError
-from robustray.manifest import DataConfig
+from robustray.manifest import DataConfig, pin_code
 from robustray.random import derive_seed
+from robustray.runtime import attempts
+from robustray.runtime.failures import classify, is_store_away, one_line
 from robustray.store import (
     CheckpointStore,
     NotFoundError,
@@ -39,7 +41,6 @@ from robustray.store import (
 )
 from robustray.store.sealed import Document
 from robustray.store.staged_data import load_staged_dataset
-from robustray.sweeps import attempts
 from robustray.sweeps.checkpointing import (
     commit_epoch,
     keep_partial,
@@ -59,6 +60,7 @@ from robustray.training import (
     accuracies,
     fit,
 )
+from robustray.user_code import import_from
 
 Work = Callable[[TrialContext], dict[str, Any]]
 
@@ -118,9 +120,9 @@ def _attempted(job: TrialJob, report: Report, work: Work, world: World) -> dict[
         attempts.conclude(store, job.prefix, attempt, attempts.PREEMPTED, error)
         return _outcome(job, attempts.PREEMPTED, str(error))
     except Exception as error:
-        kind = attempts.classify(error)
+        kind = classify(error)
         _conclude_quietly(store, job, attempt, kind.value, error)
-        return _outcome(job, kind.value, attempts.one_line(error))
+        return _outcome(job, kind.value, one_line(error))
     return _outcome(job, "finished")
 
 
@@ -137,6 +139,8 @@ def join_attempt(job: TrialJob, report: Report, world: World) -> None:
 def train_and_attack(context: TrialContext) -> dict[str, Any]:
     """Train a trial to its end, attack its selected checkpoint, and return its result."""
     manifest, trial = context.job.manifest, context.job.trial
+    import_from(context.job.import_paths)
+    pin_code(manifest)  # refuses other code than the driver's
     data = _dataset(manifest.data, context.job)
     model = _initial_model(context, data)
     fitted = fit(
@@ -203,7 +207,7 @@ def _initial_model(context: TrialContext, data: Dataset) -> torch.nn.Module:
     trial = context.job.trial
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(trial.seed, "initialisation"))
-        return build_model(trial, describe(context.job.manifest.data))
+        return build_model(trial, describe(context.job.manifest.data, _data_root(context.job)))
 
 
 def _commit_result(
@@ -265,7 +269,7 @@ def _conclude_quietly(
     error: BaseException,
 ) -> None:
     """Keep the failure's story where the store allows it; the outcome is reported anyway."""
-    if store is None or attempts.is_store_away(error):
+    if store is None or is_store_away(error):
         return
     with contextlib.suppress(Exception):
         attempt = attempt or attempts.register(store, job.prefix, torch.device("cpu"))
@@ -276,14 +280,15 @@ def _outcome(job: TrialJob, outcome: str, message: str = "") -> dict[str, Any]:
     return {"trial": job.trial.name, "outcome": outcome, "message": message}
 
 
+def _data_root(job: TrialJob) -> Path:
+    return data_root(Path(job.data_root) if job.data_root else None)
+
+
 def _dataset(config: DataConfig, job: TrialJob) -> Dataset:
-    return _cached_dataset(config.model_dump_json(), job.data_root, job.store_uri)
+    return _cached_dataset(config.model_dump_json(), _data_root(job), job.store_uri)
 
 
 @lru_cache(maxsize=1)
-def _cached_dataset(config: str, root: str | None, store_uri: str) -> Dataset:
+def _cached_dataset(config: str, root: Path, store_uri: str) -> Dataset:
     """Read a data set once per process: actors are reused by many trials."""
-    folder = data_root(Path(root) if root else None)
-    return load_staged_dataset(
-        DataConfig.model_validate_json(config), folder, open_store(store_uri)
-    )
+    return load_staged_dataset(DataConfig.model_validate_json(config), root, open_store(store_uri))

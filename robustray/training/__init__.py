@@ -10,7 +10,15 @@ from robustray.training.cost import (
 )
 from robustray.training.fit import EpochReport, FitResult, Interruption, PreemptedError, fit
 from robustray.training.inner import maximise, start_point, uphill_of
-from robustray.training.objectives import OBJECTIVES, Objective, Outcome, mart, natural, sat, trades
+from robustray.training.objectives import (
+    Objective,
+    Outcome,
+    find_objective,
+    mart,
+    natural,
+    sat,
+    trades,
+)
 from robustray.training.schedule import learning_rate, momentum
 from robustray.training.state import TrainingState
 from robustray.training.step import DivergedError, Trainer
@@ -18,7 +26,6 @@ from robustray.training.world import ALONE, LostWorkerError, World
 
 __all__ = [
     "ALONE",
-    "OBJECTIVES",
     "CompileError",
     "DivergedError",
     "EpochReport",
@@ -35,6 +42,7 @@ __all__ = [
     "checkpoint_bytes",
     "epoch_images",
     "evaluation_passes",
+    "find_objective",
     "fit",
     "learning_rate",
     "mart",

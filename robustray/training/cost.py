@@ -6,11 +6,11 @@ one to images and weights twice as much.
 
 from __future__ import annotations
 
+from robustray.attacks import attack_suite
 from robustray.manifest.schema import Recipe
-from robustray.training.objectives import OBJECTIVES, ascent_of
+from robustray.training.objectives import ascent_of, find_objective
 
 _FORWARD, _INPUT_BACKWARD, _FULL_BACKWARD = 1, 1, 2
-_STEPS = {"fgsm": 1, "pgd-10": 10, "pgd-20": 20, "cw-40": 40}
 _FLOAT32 = 4
 
 
@@ -21,7 +21,7 @@ def recipe_passes(recipe: Recipe) -> float:
     adversarial training: 10 * 2 + 3 = 23; natural training: 3. A weight perturbation takes the
     objective's passes twice; over its warm-up and the rest of the epochs, the mean is returned.
     """
-    training = OBJECTIVES[recipe.objective].forwards * (_FORWARD + _FULL_BACKWARD)
+    training = find_objective(recipe.objective).forwards * (_FORWARD + _FULL_BACKWARD)
     ascent, inner = ascent_of(recipe), 0
     if ascent:
         inner = recipe.inner.steps * (_FORWARD + _INPUT_BACKWARD)
@@ -47,19 +47,17 @@ def epoch_images(recipe: Recipe, labelled: int) -> int:
     return -(-(recipe.mixture.epoch_images or labelled) // batch) * batch
 
 
-def evaluation_passes(attack: str) -> int:
-    """Return the forward passes that attacking one image is worth, the verdict's included.
+def evaluation_passes(suite: str) -> float:
+    """Return the forward passes that attacking one image is worth, the verdicts' included.
 
-    The clean pass is not: several attacks on one model share it.
+    The clean pass is not: several suites on one model share it.
 
     Raises
     ------
     ValueError
-        For an attack whose cost isn't fixed by its name.
+        For an unknown suite.
     """
-    if attack not in _STEPS:
-        raise ValueError(f"no fixed cost for attack {attack!r}; known: {', '.join(_STEPS)}")
-    return _STEPS[attack] * (_FORWARD + _INPUT_BACKWARD) + _FORWARD
+    return sum(spec.passes().equivalents for spec in attack_suite(suite).attacks)
 
 
 def checkpoint_bytes(parameters: int, recipe: Recipe, *, buffers: int = 0) -> int:

@@ -1,8 +1,7 @@
 """Training objectives: what is minimised over the weights once an adversarial batch is found.
 
-An objective is a pure function ``(model, x, y, x_adv) -> Outcome``. ``OBJECTIVES`` says, for each
-name in a recipe, which function that is, what its inner maximisation ascends, and how many forward
-passes with weight gradients it takes.
+An objective is a pure function ``(model, x, y, x_adv) -> Outcome``. Its record says what the inner
+maximisation ascends, and how many forward passes with weight gradients it takes.
 """
 
 from __future__ import annotations
@@ -10,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from inspect import signature
+from typing import Any, Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from robustray.manifest.explaining import check_options
 from robustray.manifest.schema import Recipe
+from robustray.registry import OBJECTIVES, options_of
 
 Forward = Callable[[Tensor], Tensor]
 ClassLoss = Callable[[Tensor, Tensor], Tensor]
@@ -39,6 +41,46 @@ class Outcome(NamedTuple):
 Loss = Callable[..., Outcome]
 
 
+@dataclass(frozen=True)
+class Objective:
+    """An objective and what it needs.
+
+    Attributes
+    ----------
+    loss : callable
+        ``loss(model, x, y, x_adv, **options)``. It may take the recipe's ``beta``, the
+        ``class_loss`` with its label smoothing, and ``clean``, the pass of clean images.
+    ascent : {"kl", "ce"} or None
+        What the inner maximisation ascends: the divergence from the clean prediction, or the
+        cross-entropy of the class. None: there are no adversarial images.
+    forwards : int
+        Forward passes with weight gradients, each followed by a full backward pass.
+    one_class : bool
+        Whether it needs the one class of an image, and can't do with probabilities.
+    """
+
+    loss: Loss
+    ascent: Ascent | None = "ce"
+    forwards: int = 2
+    one_class: bool = False
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the recipe's ``beta`` enters."""
+        return "beta" in signature(self.loss).parameters
+
+
+def _register(**record: Any) -> Callable[[Loss], Loss]:
+    """Register the decorated function as the objective of its name."""
+
+    def add(loss: Loss) -> Loss:
+        OBJECTIVES.add(loss.__name__, Objective(loss, **record), loss)
+        return loss
+
+    return add
+
+
+@_register(ascent=None, forwards=1)
 def natural(
     model: Forward,
     x: Tensor,
@@ -67,6 +109,7 @@ def natural(
     return Outcome(class_loss(logits_BK, y), logits_BK)
 
 
+@_register(forwards=1)
 def sat(
     model: Forward,
     x: Tensor,
@@ -87,6 +130,7 @@ def sat(
     return Outcome(class_loss(logits_BK, y), logits_BK)
 
 
+@_register(ascent="kl")
 def trades(
     model: Forward,
     x: Tensor,
@@ -118,6 +162,7 @@ def trades(
     return Outcome(loss, adversarial_BK)
 
 
+@_register(one_class=True)
 def mart(
     model: Forward,
     x: Tensor,
@@ -163,50 +208,52 @@ def mean_kl(logits_BK: Tensor, other_BK: Tensor) -> Tensor:
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
-@dataclass(frozen=True)
-class Objective:
-    """An objective and what it needs.
+def find_objective(name: str) -> Objective:
+    """Return what is known of an objective.
 
-    Attributes
+    Parameters
     ----------
-    loss : callable
-        The function; keyword ``beta`` where ``weighted``.
-    ascent : {"kl", "ce"} or None
-        What the inner maximisation ascends: the divergence from the clean prediction, or the
-        cross-entropy of the class. None: there are no adversarial images.
-    forwards : int
-        Forward passes with weight gradients, each followed by a full backward pass.
-    weighted : bool
-        Whether the recipe's ``beta`` enters.
+    name : str
+        Of a recipe: a registered one, or ``package.module:name`` for a user's `Objective` or
+        plain function, of which the defaults of `Objective` are then taken to be true.
+
+    Raises
+    ------
+    ManifestError
+        If there is none.
     """
-
-    loss: Callable[..., Outcome]
-    ascent: Ascent | None
-    forwards: int
-    weighted: bool = False
-
-
-OBJECTIVES: dict[str, Objective] = {
-    "natural": Objective(natural, ascent=None, forwards=1),
-    "sat": Objective(sat, ascent="ce", forwards=1),
-    "trades": Objective(trades, ascent="kl", forwards=2, weighted=True),
-    "mart": Objective(mart, ascent="ce", forwards=2, weighted=True),
-}
+    found = OBJECTIVES.find(name)
+    return found if isinstance(found, Objective) else Objective(found)
 
 
 def ascent_of(recipe: Recipe) -> Ascent | None:
     """Return what a recipe's inner maximisation ascends; None: there is none."""
-    return recipe.inner.ascent or OBJECTIVES[recipe.objective].ascent
+    return recipe.inner.ascent or find_objective(recipe.objective).ascent
 
 
 def loss_of(recipe: Recipe) -> Loss:
     """Return the objective of a recipe as a function ``(model, x, y, x_adv) -> Outcome``.
 
     Label smoothing s makes the class loss (1 - s) * CE + s * mean over classes of -log softmax.
+
+    Raises
+    ------
+    ManifestError
+        For arguments that a user's objective does not take.
     """
-    objective, options = OBJECTIVES[recipe.objective], {}
-    if objective.weighted:
-        options["beta"] = recipe.beta
+    loss = find_objective(recipe.objective).loss
+    given = recipe.objective_arguments or {}
+    check_options(options_of(loss, OBJECTIVES.supplied), given, "recipe.objective_arguments")
+    offered: dict[str, Any] = {"beta": recipe.beta}
     if recipe.label_smoothing:
-        options["class_loss"] = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
-    return partial(objective.loss, **options)
+        offered["class_loss"] = partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
+    taken = signature(loss).parameters
+    loss = partial(loss, **{k: v for k, v in offered.items() if k in taken}, **given)
+
+    def outcome(
+        model: Forward, x: Tensor, y: Tensor, x_adv: Tensor | None, *, clean: Forward | None = None
+    ) -> Outcome:
+        passes = {"clean": clean} if "clean" in taken else {}
+        return Outcome(*loss(model, x, y, x_adv, **passes))
+
+    return outcome

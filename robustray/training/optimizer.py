@@ -2,35 +2,53 @@
 
 from __future__ import annotations
 
+from inspect import signature
+from typing import Any
+
 import torch
 from torch import nn
 
-from robustray.errors import ManifestError
+from robustray.errors import ManifestError, below
+from robustray.manifest.explaining import check_options
 from robustray.manifest.schema import Optimizer
+from robustray.registry import OPTIMIZERS
+from robustray.user_code import call
 
 
-def build_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.SGD:
-    """Return SGD over the parameters that need gradients.
+@OPTIMIZERS.register("sgd")
+def make_sgd(
+    groups: list[dict[str, Any]], lr: float, momentum: float, nesterov: bool, weight_decay: float
+) -> torch.optim.SGD:
+    """Return stochastic gradient descent, several tensors at a time."""
+    return torch.optim.SGD(
+        groups, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, foreach=True
+    )
+
+
+def build_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+    """Return the optimiser of a recipe over the parameters that need gradients.
 
     Without groups, weight decay falls on every parameter, norms and biases included. A parameter
-    that gets no gradient is left alone, decay included.
+    that gets no gradient is left alone, decay included. A user's function gets the groups, and
+    those of the settings that it takes.
 
     Raises
     ------
     UserError
-        If a group names no parameter of the model.
+        If a group names no parameter of the model, or the function does not take what is set.
     """
-    return torch.optim.SGD(
-        _groups(model, settings),
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-        foreach=True,
-    )
+    make, given = OPTIMIZERS.find(settings.name), settings.arguments or {}
+    taken = signature(make).parameters
+    with below("recipe.optimizer"):
+        check_options(OPTIMIZERS.options(settings.name), given, "arguments")
+        for name in settings.changed("lr", "momentum", "nesterov", "weight_decay"):
+            if name not in taken:
+                raise ManifestError(f"{settings.name} does not take it", path=name)
+        offered = {name: getattr(settings, name) for name in OPTIMIZERS.supplied if name in taken}
+        return call(settings.name, make, offered | given | {"groups": _groups(model, settings)})
 
 
-def _groups(model: nn.Module, settings: Optimizer) -> list[dict[str, object]]:
+def _groups(model: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
     """Split the parameters: those of no group first, then each group of the settings."""
     members: list[list[nn.Parameter]] = [[] for _ in range(1 + len(settings.groups))]
     for name, parameter in model.named_parameters():
@@ -39,9 +57,7 @@ def _groups(model: nn.Module, settings: Optimizer) -> list[dict[str, object]]:
     for group, found in zip(settings.groups, members[1:], strict=True):
         if not found:
             names = ", ".join(group.names)
-            raise ManifestError(
-                f"the model has no parameter named *{names}*", path="recipe.optimizer.groups"
-            )
+            raise ManifestError(f"the model has no parameter named *{names}*", path="groups")
     decays = [settings.weight_decay, *(group.weight_decay for group in settings.groups)]
     return [
         {"params": found, "weight_decay": decay}

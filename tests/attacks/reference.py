@@ -9,11 +9,11 @@ from pyautoattack import AutoAttack
 from torch import Tensor, nn
 
 from robustray.attacks import AttackSpec, ThreatModel
-from robustray.attacks.batches import Examples
-from robustray.attacks.context import judging
-from robustray.attacks.gradients import predict_logits
-from robustray.attacks.network import Network
-from robustray.attacks.upstream import run_attack_upstream
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.gradients import predict_logits
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.upstream import run_attack_upstream
 
 _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from robustray.attacks import AttackResult, ThreatModel
-from robustray.attacks.batches import Examples, Schedule
-from robustray.attacks.context import judging
-from robustray.attacks.network import Network
-from robustray.attacks.steppers import ExampleNoise
-from robustray.attacks.stepping import clean_logits, run_stepper
+from robustray.attacks.engine.batches import Examples, Schedule
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.run import clean_logits, run_stepper
+from robustray.attacks.engine.steppers import ExampleNoise, SlotAttack
 from robustray.random import ExampleRandom
 
 COUNT = 72
@@ -41,7 +38,7 @@ def _images() -> Tensor:
 
 
 def attack_by_parts(
-    make: Callable[..., Any],
+    attack: SlotAttack,
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -49,11 +46,10 @@ def attack_by_parts(
     *,
     index: Tensor | None = None,
     slots: int = 32,
-    **budget: Any,
 ) -> AttackResult:
     """Attack the given examples with 32 to a pass and so many slots."""
     index = torch.arange(len(x)) if index is None else index
-    stepper = make(threat, ExampleNoise(ExampleRandom(3, "attack")), **budget)
+    stepper = attack.stepper(threat, ExampleNoise(ExampleRandom(3, "attack")))
     network, examples, schedule = (
         Network(model, x.device),
         Examples(x, y, index),
@@ -65,21 +61,18 @@ def attack_by_parts(
 
 
 def assert_independent(
-    make: Callable[..., Any],
+    attack: SlotAttack,
     model: nn.Module,
     x: Tensor,
     y: Tensor,
     threat: ThreatModel,
-    **budget: Any,
 ) -> AttackResult:
     """Assert that slots, order and companions change no bit of any result, and return it."""
-    whole = attack_by_parts(make, model, x, y, threat, **budget)
+    whole = attack_by_parts(attack, model, x, y, threat)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(2))
     ways = [(order, 64), (order[:17], 32), (order[17:], 96)]
     for rows, slots in ways:
-        part = attack_by_parts(
-            make, model, x[rows], y[rows], threat, index=rows, slots=slots, **budget
-        )
+        part = attack_by_parts(attack, model, x[rows], y[rows], threat, index=rows, slots=slots)
         for name, value in vars(part).items():
             assert torch.equal(value, getattr(whole, name)[rows]), name
     return whole

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from robustray.attacks import AttackSpec, ThreatModel, apgd_ce, apgd_dlr, apgd_t
-from robustray.attacks.apgd import make_apgd
-from robustray.attacks.apgd_ascent import checkpoints
+from robustray.attacks.apgd import Apgd
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.steppers import ExampleNoise
 from robustray.attacks.losses import margin
-from robustray.attacks.steppers import BatchNoise, Entrants, ExampleNoise
+from robustray.attacks.steps.apgd_ascent import checkpoints
 from robustray.random import ExampleRandom
 from tests.attacks.linear import Linear, interior
 from tests.attacks.slots import assert_independent, conv_images, convnet
@@ -109,7 +110,7 @@ def test_results_belong_to_the_example(norm):
     if norm == "l1":
         budgets = [{"loss": "dlr", "n_iter": 8, "l1_stages": stages} for stages in (True, False)]
     for budget in budgets:
-        result = assert_independent(make_apgd, model, x, y, threat, **budget)
+        result = assert_independent(Apgd(**budget), model, x, y, threat)
         assert 0 < result.success_B.sum() < len(x)
 
 
@@ -144,12 +145,12 @@ def test_misclassified_images_are_left_alone():
 def test_starts_are_on_the_sphere_and_belong_to_run_and_example(norm):
     x, index_B = interior((3, 4), 32).float(), torch.arange(32)
     threat = ThreatModel(norm, 0.05)
-    attack = make_apgd(threat, ExampleNoise(ExampleRandom(0, "a")), loss="ce", n_restarts=2)
+    attack = Apgd(n_restarts=2).stepper(threat, ExampleNoise(ExampleRandom(0, "a")))
 
     def start(index_B, run):
         zero_B = torch.zeros_like(index_B)
-        entrants = Entrants(x[index_B], zero_B, index_B, zero_B + run, torch.rand(len(index_B), 4))
-        return attack.begin(entrants).point
+        examples = Examples(x[index_B], zero_B, index_B)
+        return attack.begin(examples, zero_B + run, torch.rand(len(index_B), 4)).point
 
     first, second = start(index_B, 0), start(index_B, 1)
     assert threat.contains(first, x).all()
@@ -257,10 +258,10 @@ def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         apgd_ce(model, x, torch.tensor([0, 1]), ThreatModel("linf", 0.1), **options)
     with pytest.raises(ValueError, match="loss is one of ce, dlr, targeted-dlr, not 'cw'"):
-        make_apgd(ThreatModel("linf", 0.1), BatchNoise(torch.Generator()), loss="cw")
+        Apgd(loss="cw")
 
 
 def test_suites_know_the_attacks():
     for name in ("apgd-ce", "apgd-dlr", "apgd-t"):
-        assert AttackSpec(name).stepper is not None
+        assert isinstance(AttackSpec(name).make(ThreatModel("linf", 0.1)), Apgd)
         assert AttackSpec(name).describe()["options"]["n_iter"] == 100

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from robustray.attacks import AttackSpec, ThreatModel, WithSurrogate, evaluate, input_gradient
-from robustray.attacks.bpda import WithoutSurrogate
-from robustray.attacks.bpda_learned import fit_approximation, inputs_of
-from robustray.attacks.bpda_rules import (
+from robustray.attacks.surrogates.bpda import WithoutSurrogate
+from robustray.attacks.surrogates.bpda_learned import fit_approximation, inputs_of
+from robustray.attacks.surrogates.bpda_rules import (
     Bypass,
     Clipped,
     Shifted,
@@ -17,9 +17,9 @@ from robustray.attacks.bpda_rules import (
     StraightThrough,
     with_bpda,
 )
-from robustray.attacks.companions import AmongCompanions
-from robustray.attacks.finite_differences import FiniteDifferences
-from robustray.attacks.surrogates import SURROGATES, put_surrogate
+from robustray.attacks.surrogates.catalogue import SURROGATES, put_surrogate
+from robustray.attacks.surrogates.companions import AmongCompanions
+from robustray.attacks.surrogates.finite_differences import FiniteDifferences
 from robustray.models import create_model
 from robustray.models.quantised import Quantiser
 

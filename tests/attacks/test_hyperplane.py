@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import LinearConstraint, linprog, minimize
 
-from robustray.attacks.hyperplane import step_to_hyperplane
+from robustray.attacks.steps.hyperplane import step_to_hyperplane
 
 NORMS = ("linf", "l2", "l1")
 

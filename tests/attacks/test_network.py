@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from robustray.attacks import AttackSpec, ThreatModel, evaluate
-from robustray.attacks.network import Network
+from robustray.attacks.engine.network import Network
 from tests.attacks.networks import CHECKPOINTS, load_images, load_network
 from tests.attacks.slots import conv_images, convnet
 

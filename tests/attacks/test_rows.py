@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from robustray.attacks import AttackResult, AttackSpec, ThreatModel, evaluate, fgsm
-from robustray.attacks.batches import Examples
-from robustray.attacks.rows import join_rows, move_rows, pad_rows, put_rows, take_rows
+from robustray.attacks.engine.batches import Examples
 from robustray.evaluation.audit import audit
 from robustray.evaluation.reference import ReferenceResult
 
@@ -40,20 +39,20 @@ KINDS = [AttackResult, ReferenceResult, Extended, Examples]
 def test_every_field_has_the_same_rows_whatever_is_done(kind, data):
     sizes = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
     starts = [sum(sizes[:k]) for k in range(len(sizes))]
-    whole = join_rows([made(kind, n, at) for n, at in zip(sizes, starts, strict=True)])
+    whole = kind.cat([made(kind, n, at) for n, at in zip(sizes, starts, strict=True)])
     count = sum(sizes)
     rows = torch.tensor(data.draw(st.lists(st.integers(0, count - 1), min_size=1, unique=True)))
-    put = put_rows(whole, rows, made(kind, len(rows), 100))
+    put = whole.put(rows, made(kind, len(rows), 100))
     padding = torch.arange(count + 3).clamp(max=count - 1)
     expected = torch.arange(count)
     placed = expected.clone()
     placed[rows] = torch.arange(100, 100 + len(rows))
     for found, numbers in [
         (whole, expected),
-        (take_rows(whole, rows), rows),
-        (take_rows(whole, slice(1, 3)), expected[1:3]),
-        (pad_rows(whole, count + 3), padding),
-        (move_rows(whole, CPU), expected),
+        (whole.take(rows), rows),
+        (whole.take(slice(1, 3)), expected[1:3]),
+        (whole.pad(count + 3), padding),
+        (whole.to(CPU), expected),
         (put, placed),
     ]:
         assert type(found) is kind

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustray.attacks.runs import Run, RunBook, Spent
+from robustray.attacks.engine.runs import Run, RunBook, Spent
 
 
 def sequential(outcomes):

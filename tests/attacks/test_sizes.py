@@ -19,9 +19,9 @@ from robustray.attacks import (
     square,
     stadv,
 )
-from robustray.attacks.batches import Schedule
-from robustray.attacks.bpda_rules import Clipped, Smooth
-from robustray.attacks.finite_differences import FiniteDifferences
+from robustray.attacks.engine.batches import Schedule
+from robustray.attacks.surrogates.bpda_rules import Clipped, Smooth
+from robustray.attacks.surrogates.finite_differences import FiniteDifferences
 from robustray.models import create_model
 from robustray.models.composite import Constants
 from robustray.random import ExampleRandom

@@ -6,17 +6,16 @@ import pytest
 import torch
 
 from robustray.attacks import AttackSpec, ThreatModel
-from robustray.attacks.context import judging
+from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.oracle import SearchOracle
+from robustray.attacks.engine.shapes import Shapes
+from robustray.attacks.engine.steppers import ExampleNoise
 from robustray.attacks.losses import margin
-from robustray.attacks.network import Network
-from robustray.attacks.oracle import SearchOracle
-from robustray.attacks.rows import take_rows
-from robustray.attacks.shapes import Shapes
-from robustray.attacks.square import square
-from robustray.attacks.square_moves import plan_moves, plan_squares
-from robustray.attacks.square_patterns import Windows, pattern, share_of_pixels, window_sides
-from robustray.attacks.square_search import Square
-from robustray.attacks.steppers import Entrants, ExampleNoise
+from robustray.attacks.square import Square, square
+from robustray.attacks.steps.square_moves import plan_moves, plan_squares
+from robustray.attacks.steps.square_patterns import Windows, pattern, share_of_pixels, window_sides
 from robustray.random import ExampleRandom
 from tests.attacks.linear import Linear, interior
 from tests.attacks.networks import CHECKPOINTS, load_images, load_network
@@ -38,7 +37,7 @@ def search(model, x, y, attack):
     """Yield the states of one run."""
     oracle = SearchOracle(Network(model, x.device), Shapes(len(x)))
     zero_B = torch.zeros_like(y)
-    state = attack.begin(Entrants(x, y, torch.arange(len(x)), zero_B, model(x).detach()))
+    state = attack.begin(Examples(x, y, torch.arange(len(x))), zero_B, model(x).detach())
     while not state.spent_B.all():
         state = attack.step(oracle, state)
         yield state
@@ -84,7 +83,7 @@ def test_points_stay_inside_and_margins_only_fall(norm):
     x = (x * 4).round() / 4  # many pixels at the walls
     threat = ThreatModel(norm, EPS[norm])
     last_B = torch.full((len(x),), torch.inf)
-    for state in search(model, x, y, Square(threat, noise(), n_queries=40)):
+    for state in search(model, x, y, Square(n_queries=40).stepper(threat, noise())):
         assert (state.margin_B <= last_B).logical_or(state.margin_B <= 0).all()
         torch.testing.assert_close(-margin(model(state.x_adv), y), state.margin_B)
         assert state.x_adv.min() >= 0
@@ -100,7 +99,7 @@ def test_points_stay_inside_and_margins_only_fall(norm):
 def test_results_belong_to_the_example(norm):
     model, (x, y) = convnet(), conv_images()
     threat = ThreatModel(norm, EPS[norm] / 3)
-    result = assert_independent(Square, model, x, y, threat, n_queries=90, n_restarts=2)
+    result = assert_independent(Square(n_queries=90, n_restarts=2), model, x, y, threat)
     assert 0 < result.success_B.sum() < len(x)
 
 
@@ -108,7 +107,11 @@ def test_examples_have_their_own_windows_and_seeds_matter():
     model, (x, y) = convnet(), conv_images()
     x, y = x[:1].expand(6, -1, -1, -1).clone(), y[:1].expand(6).clone()
     ends = [
-        list(search(model, x, y, Square(ThreatModel("linf", 1e-3), noise(seed), n_queries=20)))[-1]
+        list(
+            search(
+                model, x, y, Square(n_queries=20).stepper(ThreatModel("linf", 1e-3), noise(seed))
+            )
+        )[-1]
         for seed in (0, 0, 1)
     ]
     assert torch.equal(ends[0].x_adv, ends[1].x_adv)
@@ -125,9 +128,9 @@ def test_no_gradient_is_asked_for():
 
     network = Network(blind, x.device)
     oracle = SearchOracle(network, Shapes(len(x)))
-    attack, zero_B = Square(ThreatModel("linf", 0.1), noise()), torch.zeros_like(y)
+    attack, zero_B = Square().stepper(ThreatModel("linf", 0.1), noise()), torch.zeros_like(y)
     with judging(model), torch.no_grad():
-        state = attack.begin(Entrants(x, y, torch.arange(len(x)), zero_B, blind(x)))
+        state = attack.begin(Examples(x, y, torch.arange(len(x))), zero_B, blind(x))
         for _ in range(60):
             state = attack.step(oracle, state)
     assert (state.margin_B <= 0).float().mean() > 0.2
@@ -217,7 +220,7 @@ def test_verdicts_are_those_of_the_reference(shared_data, norm, eps, queries):
     ],
 )
 def test_verdicts_are_those_of_the_reference_at_full_budget(shared_data, network, norm, eps):
-    compare_with_reference(shared_data, network, norm, eps, 20, 5000)
+    compare_with_reference(shared_data, network, norm, eps, 12, 5000)
 
 
 def compare_with_reference(shared_data, network, norm, eps, count, queries):
@@ -248,15 +251,15 @@ def compare_with_reference(shared_data, network, norm, eps, count, queries):
 )
 def test_options_out_of_range_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        Square(ThreatModel("linf", 0.1), noise(), **options)
+        Square(**options)
 
 
 @pytest.mark.parametrize(("norm", "shape"), [("linf", (4, 12)), ("l2", (4, 1, 4, 9))])
 def test_images_without_room_for_windows_are_refused(norm, shape):
     x, y = torch.rand(shape), torch.zeros(4, dtype=torch.int64)
-    entrants = Entrants(x, y, torch.arange(4), y, torch.zeros(4, 2))
+    runs = Examples(x, y, torch.arange(4)), y, torch.zeros(4, 2)
     with pytest.raises(ValueError, match=r"takes images \(B, C, H, W\) of at least"):
-        Square(ThreatModel(norm, 0.1), noise()).begin(entrants)
+        Square().stepper(ThreatModel(norm, 0.1), noise()).begin(*runs)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -264,13 +267,13 @@ def test_images_without_room_for_windows_are_refused(norm, shape):
 def test_leaps_are_so_many_steps(norm, count, rows):
     model, (x, y) = convnet(), conv_images()
     x, y = x[:count], y[:count]
-    attack = Square(ThreatModel(norm, EPS[norm]), noise(), n_queries=150)
+    attack = Square(n_queries=150).stepper(ThreatModel(norm, EPS[norm]), noise())
     oracle = SearchOracle(Network(model, x.device), Shapes(rows))
     with judging(model):
         index_B, zero_B = torch.arange(count), torch.zeros_like(y)
-        begun = attack.begin(Entrants(x, y, index_B, zero_B, model(x).detach()))
+        begun = attack.begin(Examples(x, y, index_B), zero_B, model(x).detach())
         padded = torch.arange(rows).clamp(max=count - 1)
-        step_by_step, state = [take_rows(begun, padded)], begun
+        step_by_step, state = [begun.take(padded)], begun
         for _ in range(150 + 1):
             step_by_step.append(attack.step(oracle, step_by_step[-1]))
         leaps = 0

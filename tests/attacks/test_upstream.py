@@ -170,7 +170,7 @@ def test_what_it_cannot_do_is_refused(change, message):
     [("trades_mnist", "linf"), ("resnet_4b", "l2"), ("cnn_a_adv4", "linf"), ("natural", "l2")],
 )
 def test_apgd_at_full_budget_gives_its_flags_and_its_points(shared_data, network, norm):
-    count = {"trades_mnist": 15, "resnet_4b": 25}.get(network, 100)
+    count = {"trades_mnist": 8, "resnet_4b": 12}.get(network, 50)
     attacks = {"apgd-ce": {"n_restarts": 1}, "apgd-t": {}}
     ours, robust, x_adv = both(shared_data, network, norm, attacks, count, batch=128)
     assert torch.equal(ours.robust, robust)

@@ -31,7 +31,7 @@ from robustray.manifest import Resources
 def seek(cpus_do=False, **resources):
     wanted = Resources(**resources)
     try:
-        find_room(wanted, print, cpus_do=cpus_do, work="attacking", no_gpu="no GPU")
+        find_room(wanted, print, cpus_do=cpus_do, work="attacking")
     except (UserError, MachineError) as error:
         print(f"{type(error).__name__}: {error}")
 

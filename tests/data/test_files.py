@@ -10,9 +10,10 @@ import pytest
 from robustray.data import load_dataset
 from robustray.data.files import read_part
 from robustray.data.readers import read_cifar, read_mnist
-from robustray.data.sources import SOURCES, OfficialFile, Part
+from robustray.data.sources import OfficialFile, Part
 from robustray.errors import DataError
 from robustray.manifest.schema import DataConfig
+from robustray.registry import DATASETS
 
 from .official import bomb, cifar_record, gzipped_idx, idx, python2_pickle
 
@@ -128,7 +129,7 @@ def test_an_archive_is_read_where_its_folder_is_missing(official):
 
 @pytest.mark.parametrize("name", ["train", "t10k"])
 def test_the_digests_of_unpacked_mnist_are_those_of_its_content(shared_data, name):
-    part = SOURCES["mnist"].train[0] if name == "train" else SOURCES["mnist"].test[0]
+    part = DATASETS.find("mnist").train[0] if name == "train" else DATASETS.find("mnist").test[0]
     for file in part.files:
         content = gzip.decompress((shared_data / file.path).read_bytes())
         assert hashlib.md5(content).hexdigest() == file.unpacked_md5  # noqa: S324

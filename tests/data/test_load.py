@@ -6,9 +6,9 @@ import torch
 
 from robustray.data import Dataset, Split, data_root, describe, digest_of, load_dataset
 from robustray.data.readers import unpickle_arrays
-from robustray.data.sources import SOURCES
 from robustray.errors import DataError, UserError
 from robustray.manifest.schema import DataConfig
+from robustray.registry import DATASETS
 
 DIGITS = DataConfig(name="digits", validation=137)
 
@@ -198,7 +198,7 @@ def test_class_names_are_the_official_ones(shared_data):
     meta100 = unpickle_arrays((shared_data / "cifar-100-python/meta").read_bytes())
     names = [tuple(name.decode() for name in meta10[b"label_names"])]
     names.append(tuple(name.decode() for name in meta100[b"fine_label_names"]))
-    assert names == [SOURCES["cifar10"].class_names, SOURCES["cifar100"].class_names]
+    assert names == [DATASETS.find("cifar10").class_names, DATASETS.find("cifar100").class_names]
 
 
 def test_one_flipped_bit_is_found(shared_data, tmp_path):

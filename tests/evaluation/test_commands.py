@@ -173,7 +173,7 @@ def test_who_finds_another_driver_settles_no_shards(here, tmp_path, monkeypatch)
 
 def test_a_superseded_driver_publishes_no_partial_result(tmp_path):
     from robustray.evaluation.evaluation import _Run
-    from robustray.sweeps.lease import LeaseLostError, lease
+    from robustray.runtime.lease import LeaseLostError, lease
 
     store = open_store(str(tmp_path / "store"))
     with lease(store, "evaluations/x", print) as held:

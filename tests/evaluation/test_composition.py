@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustray.attacks.composition import Composition, composed_logits, in_composition
+from robustray.attacks.engine.composition import Composition, composed_logits, in_composition
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest
 from robustray.models import create_model

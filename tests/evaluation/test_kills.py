@@ -62,4 +62,4 @@ def test_after_completion_nothing_is_computed(undisturbed):
     assert undisturbed.run() == 0
     assert (undisturbed.canonical(), undisturbed.provenances()) == before
     assert "nothing: everything was there" in undisturbed.log
-    assert undisturbed.survivors() == []
+    undisturbed.expect_no_survivors()

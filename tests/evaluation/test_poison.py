@@ -13,11 +13,11 @@ import pytest
 from robustray.errors import UserError
 from robustray.evaluation import commands
 from robustray.evaluation.driver import Driver
-from robustray.evaluation.queue import UnitQueue
-from robustray.evaluation.ready import Node
 from robustray.manifest import Evaluation, Retries, build_manifest
+from robustray.runtime.failures import Failure
+from robustray.runtime.ready import Node
+from robustray.runtime.unit_queue import UnitQueue
 from robustray.store import LocalStore
-from robustray.sweeps.queue import Failure
 from tests.evaluation.networks import cursed
 
 SUITE = [

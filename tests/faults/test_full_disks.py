@@ -27,13 +27,14 @@ from robustray.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from robustray.evaluation.worker import failure
 from robustray.faults import find_fault
 from robustray.manifest import Retries
+from robustray.runtime.attempts import list_attempts
+from robustray.runtime.failures import Failure, classify, one_line
+from robustray.runtime.queue import TrialQueue
+from robustray.runtime.replies import reply_to_failure
 from robustray.store import LocalStore, save_tensors
 from robustray.sweeps import trial as trials
-from robustray.sweeps.attempts import classify, list_attempts, one_line
-from robustray.sweeps.queue import Failure, TrialQueue
 from tests.sweeps.test_damage import DONE, job_of, small_study
 
 STORAGE, PREEMPTION = Failure.STORAGE, Failure.PREEMPTION
@@ -101,7 +102,7 @@ CASES = {
 @pytest.mark.parametrize(("error", "kind"), CASES.values(), ids=CASES)
 def test_whose_fault_an_error_is(error, kind):
     assert classify(error) is kind
-    reply = failure("unit", error)
+    reply = reply_to_failure("unit", error)
     assert reply.outcome == kind.value
     assert reply.user == (kind is USER and isinstance(error, ValueError | StoreError))
     if kind is not USER and find_fault(error):

@@ -27,7 +27,6 @@ def test_an_undisturbed_study_has_a_whole_report(undisturbed):
     assert len(lines) == 5
     assert all(",finished," in line for line in lines[1:])
     assert [attempt["outcome"] for attempt in undisturbed.attempts()] == ["finished"] * 4
-    assert undisturbed.survivors() == []
 
 
 def test_killed_worker_in_mid_epoch(undisturbed, tmp_path):
@@ -57,7 +56,7 @@ def test_killed_driver_and_the_same_command_again(undisturbed, tmp_path):
     assert "continuing:" in place.log
     resumed = place.study.glob("trials/*/attempts/0002.json")
     assert {path.parents[1].name for path in resumed} <= begun
-    assert place.survivors() == []
+    place.expect_no_survivors()
 
 
 def test_a_finished_study_is_not_computed_again(undisturbed):
@@ -73,7 +72,7 @@ def test_a_polite_stop_leaves_everything_resumable(undisturbed, tmp_path):
         os.kill(process.pid, signal.SIGTERM)
         assert process.wait(240) == 130, place.log
     assert "run the same command again" in place.log
-    assert place.survivors() == []
+    place.expect_no_survivors()
     client = MlflowClient(place.environment["MLFLOW_TRACKING_URI"])
     experiment = client.get_experiment_by_name("small")
     statuses = {run.info.status for run in client.search_runs([experiment.experiment_id])}

@@ -75,6 +75,7 @@ def test_both_servers_away_for_a_minute(servers, undisturbed, tmp_path, monkeypa
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_mlflow_absent_from_start_to_end(undisturbed, tmp_path):
     place = Place(tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9")

@@ -11,6 +11,7 @@ from tests.sweeps.support import Place, started, wait_for
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_killed_driver_on_a_server_that_overwrites(undisturbed, tmp_path, monkeypatch):
     program("rclone")

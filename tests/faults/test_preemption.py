@@ -99,6 +99,7 @@ def test_a_draining_node_hands_its_trial_on(undisturbed_long, cluster, tmp_path)
     assert place.table() == undisturbed_long.table()
 
 
+@pytest.mark.long
 def test_the_head_is_lost_and_a_new_cluster_continues(undisturbed_long, tmp_path):
     from ray.cluster_utils import Cluster
 

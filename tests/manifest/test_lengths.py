@@ -6,22 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustray.alignment.spheres import RADII
+from robustray.alignment.squares import SQUARES, SQUARES32
 from robustray.attacks import ThreatModel, evaluate
 from robustray.attacks.suite import AttackSpec
-from robustray.data.sources import SOURCES
-from robustray.data.spheres import RADII
-from robustray.data.squares import SQUARES, SQUARES32
 from robustray.errors import ManifestError
 from robustray.manifest import InnerAttack, JudgedThreat, Recipe, ThreatConfig, load_manifest
 from robustray.manifest.alignment import AlignmentData
-from robustray.manifest.lengths import IMAGE_SHAPES
+from robustray.manifest.lengths import Extent
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 L2 = 128 / 255
 
 
 def test_shapes_are_those_of_the_data():
-    assert {name: source.image_shape for name, source in SOURCES.items()} == IMAGE_SHAPES
+    assert Extent.of("cifar10").size == 3072
+    assert AlignmentData(name="mnist").extent().size == AlignmentData(name="mnist35").extent().size
     assert AlignmentData(name="spheres").extent().longest("l2") == 2 * max(RADII)
     assert AlignmentData(name="squares").extent().size == SQUARES.size**2
     assert AlignmentData(name="squares32").extent().size == SQUARES32.size**2

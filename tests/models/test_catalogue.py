@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from robustray.models import create_model, find_model, list_models, registry
+from robustray.models import create_model, find_model, list_models
+from robustray.registry import MODELS
 
 
 def test_list_models():
@@ -74,7 +75,7 @@ def test_an_option_has_one_default(name, monkeypatch):
     """It is the entry point's: `create_model` hands on what it was given, and nothing else."""
     given = []
     entry = replace(find_model(name), build=lambda **options: given.append(options))
-    monkeypatch.setitem(registry._ENTRIES, name, entry)
+    monkeypatch.setitem(MODELS._entries, name, entry)
     create_model(name)
     create_model(name, num_classes=7, **dict.fromkeys(entry.options))
     create_model(name, in_channels=1)

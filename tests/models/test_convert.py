@@ -10,9 +10,10 @@ import safetensors.torch
 import torch
 
 from robustray.cli import main
-from robustray.models import ModelError, WeightsError, create_model, load_weights, registry
+from robustray.models import ModelError, WeightsError, create_model, find_model, load_weights
 from robustray.models.convert import convert_weights
 from robustray.models.registry import PublishedWeights
+from robustray.registry import MODELS
 
 OPTIONS = {"depths": [1, 1], "widths": [1, 1], "activations": "SiLU", "pre_process": True}
 
@@ -72,14 +73,14 @@ def test_values_take_the_networks_types(tmp_path):
 def known(monkeypatch, published):
     """The file as one of the catalogue's sets of weights."""
     digest = hashlib.sha256(published.read_bytes()).hexdigest()
-    entry = registry.find_model("preact_resnet")
+    entry = find_model("preact_resnet")
 
     def register(sha256: str | None = digest) -> str:
         record = PublishedWeights(
             "mine", ("here",), "MIT", "cifar10", options=tuple(OPTIONS.items()), sha256=sha256
         )
         changed = dataclasses.replace(entry, weights=(record,))
-        monkeypatch.setitem(registry._ENTRIES, "preact_resnet", changed)
+        monkeypatch.setitem(MODELS._entries, "preact_resnet", changed)
         return digest
 
     return register

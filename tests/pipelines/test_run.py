@@ -10,8 +10,8 @@ from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import build_manifest
 from robustray.pipelines.run import describe_jobs, describe_progress, read_result, run_job
 from robustray.pipelines.work import read_file
+from robustray.runtime.lease import LeaseLostError
 from robustray.store import LocalStore
-from robustray.sweeps.lease import LeaseLostError
 from tests.pipelines.counting import count
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("local_ray")]

@@ -37,7 +37,7 @@ recipe:
   batch_size: 50
   augmentation: {crop_padding: 0, flip: false}
   selection: {start: 0.0, attack: pgd-10}
-data: {name: digits, validation: 60, train_limit: 560, test_limit: 60}
+data: {name: digits, validation: 60, train_limit: 320, test_limit: 60}
 evaluation: {attacks: [fgsm, pgd-20]}
 resources: {gpus: 0, cpus: 1, max_concurrent: 1, retries: {backoff_seconds: 0.2}}
 """
@@ -117,6 +117,10 @@ class Place:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         wait_for(lambda: not self.survivors(), what="for what was killed to be gone")
+
+    def expect_no_survivors(self) -> None:
+        """Fail if something still runs a minute after the driver has ended."""
+        wait_for(lambda: not self.survivors(), 60, "for the last process to end")
 
     def survivors(self) -> list[int]:
         """Return the processes that carry this place's mark."""

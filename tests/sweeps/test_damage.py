@@ -13,8 +13,9 @@ from robustray.cli import main
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Sweep, validate
 from robustray.reports.table import write_table
+from robustray.runtime import attempts
 from robustray.store import LocalStore, canonical_json, find_sealed
-from robustray.sweeps import Study, attempts, describe_status, load_study, make_plan, run_study
+from robustray.sweeps import Study, describe_status, load_study, make_plan, run_study
 from robustray.sweeps.halving import Halving, read_decisions
 from robustray.sweeps.mending import mend_study
 from robustray.sweeps.records import read_trials, save_study, trial_row

@@ -144,7 +144,8 @@ def test_robustray_submit_follows_stops_and_continues(checkout, cluster, tmp_pat
     assert "['jobs', 'robustray']" in out or "['robustray', 'jobs']" in out, out
 
     sweep = ["submit", "--", "python", "jobs/sweep_width.py", "--manifest", str(place.manifest)]
-    first = start(*sweep, "--set", "recipe.epochs=16")
+    sweep += ["--set", "recipe.epochs=8"]
+    first = start(*sweep)
     wait_for(lambda: list((tmp_path / "store").rglob("checkpoints/*/record.json")), 240)
     first.send_signal(signal.SIGINT)
     out, _ = first.communicate(timeout=360)
@@ -153,7 +154,7 @@ def test_robustray_submit_follows_stops_and_continues(checkout, cluster, tmp_pat
     outcomes = [attempt["outcome"] for attempt in place.attempts()]
     assert "running" not in outcomes, outcomes
 
-    again = start(*sweep, "--set", "recipe.epochs=16")
+    again = start(*sweep)
     out, _ = again.communicate(timeout=500)
     assert again.returncode == 0, out[-3000:]
     assert "continuing: " in out

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustray.manifest.schema import Recipe
-from robustray.training.objectives import OBJECTIVES, loss_of, mart, mean_kl, natural, sat, trades
+from robustray.registry import OBJECTIVES
+from robustray.training.objectives import loss_of, mart, mean_kl, natural, sat, trades
 
 from .small import Linear
 
@@ -104,7 +105,7 @@ def test_the_clean_pass_may_be_another(problem: tuple[nn.Module, Tensor, Tensor,
         clean_images.append(images)
         return model(images)
 
-    for name in OBJECTIVES:
+    for name in OBJECTIVES.names():
         loss = loss_of(Recipe(objective=name))
         assert loss(model, x, y, x_adv, clean=clean).loss == loss(model, x, y, x_adv).loss
     assert len(clean_images) == 3, "all but sat look at clean images"
@@ -164,7 +165,7 @@ def test_another_class_loss_can_be_given() -> None:
 def test_recipes_choose_their_objective_and_beta() -> None:
     model, x, y = Linear(), torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 2, 0])
     x_adv = torch.rand(4, 3, 2, 2)
-    for name in OBJECTIVES:
+    for name in OBJECTIVES.names():
         recipe = Recipe(objective=name, beta=2.5)
         expected = {
             "natural": lambda: natural(model, x, y),

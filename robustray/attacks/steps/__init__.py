@@ -1,0 +1,1 @@
+"""What the steps of attacks are made of: searches, projections, norms."""

@@ -1,0 +1,1 @@
+"""Networks whose gradients are another's than their answers': for parts without useful ones."""

@@ -1,0 +1,99 @@
+"""Learned BPDA: a network fitted to a component that has no gradient of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from robustray.attacks.surrogates.bpda_rules import named_component
+from robustray.random import derive_seed, generator
+
+
+@torch.no_grad()
+def inputs_of(model: nn.Module, name: str, x: Tensor) -> Tensor:
+    """Return what a component is given when the model sees images.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Images (B, ...) to logits.
+    name : str
+        The component's name within the model.
+    x : Tensor
+        Images (B, ...).
+
+    Raises
+    ------
+    ValueError
+        If there is no such component, or it is not used.
+    """
+    seen: list[Tensor] = []
+    hook = named_component(model, name).register_forward_pre_hook(
+        lambda _, args: seen.append(args[0].detach())
+    )
+    try:
+        model(x)
+    finally:
+        hook.remove()
+    if not seen:
+        raise ValueError(f"{name} is not used when the model sees images")
+    return torch.cat(seen)
+
+
+def fit_approximation(
+    component: Callable[[Tensor], Tensor],
+    approximation: nn.Module,
+    v: Tensor,
+    *,
+    steps: int = 500,
+    batch_size: int = 128,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+) -> float:
+    """Fit a network to a component, by the mean squared error of their outputs.
+
+    Parameters
+    ----------
+    component : callable
+        What is imitated; not differentiated.
+    approximation : nn.Module
+        Differentiable, of the same shapes; trained in place with Adam, and left in evaluation
+        mode. Give it to `robustray.attacks.surrogates.bpda_rules.StraightThrough`.
+    v : Tensor
+        Inputs (N, ...) to learn from (`inputs_of`).
+    steps, batch_size, learning_rate, seed
+        Of the training; batches are drawn with replacement.
+
+    Returns
+    -------
+    float
+        The mean squared error that is left, divided by the variance of the component's outputs:
+        0 is perfect, 1 no better than a constant.
+
+    Raises
+    ------
+    ValueError
+        If the two return different shapes.
+    """
+    with torch.no_grad():
+        target = component(v)
+    shape = tuple(approximation(v[:1]).shape[1:])
+    if shape != tuple(target.shape[1:]):
+        raise ValueError(
+            f"the component returns {tuple(target.shape[1:])} for each input and its "
+            f"approximation {shape}"
+        )
+    optimizer = torch.optim.Adam(approximation.parameters(), lr=learning_rate)
+    source = generator("fit approximation", derive_seed(seed))
+    approximation.train()
+    for _ in range(steps):
+        rows = torch.randint(len(v), (batch_size,), generator=source).to(v.device)
+        optimizer.zero_grad()
+        (approximation(v[rows]) - target[rows]).square().mean().backward()
+        optimizer.step()
+    approximation.eval()
+    with torch.no_grad():
+        left = (approximation(v) - target).square().mean()
+    return float(left / target.var(correction=0).clamp(min=1e-30))

@@ -1,0 +1,75 @@
+"""Failures: their kinds, the budget of each and the wait after it, and whose fault an error is."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError, UserError
+from robustray.faults import causes, find_fault
+from robustray.manifest import Retries
+from robustray.redaction import redact
+from robustray.store import NotFoundError
+
+
+class Failure(StrEnum):
+    """Kinds of failure; each has its own budget (`robustray.manifest.Retries`)."""
+
+    PREEMPTION = "preemption"
+    OUT_OF_MEMORY = "out_of_memory"
+    STORAGE = "storage"
+    USER_ERROR = "user_error"
+
+
+class Budget:
+    """How often one piece of work may fail in each way, and how long it waits after that."""
+
+    def __init__(self, retries: Retries) -> None:
+        self._retries = retries
+        self._failures: dict[Failure, int] = {}
+
+    def charge(self, kind: Failure) -> float | None:
+        """Count a failure; return the seconds until the next try, or None if there is none."""
+        earlier = self._failures.get(kind, 0)
+        self._failures[kind] = earlier + 1
+        if earlier >= getattr(self._retries, kind.value):
+            return None
+        longest = self._retries.backoff_limit_seconds
+        return min(self._retries.backoff_seconds * 2 ** min(earlier, 60), longest)
+
+    def restore(self) -> None:
+        """Forget all failures: the work got further than before."""
+        self._failures.clear()
+
+    def has_failed(self, kind: Failure) -> bool:
+        """Whether a failure of a kind was counted."""
+        return kind in self._failures
+
+
+def classify(error: BaseException) -> Failure:
+    """Tell the kind of a failure from its exception, and from what that came from."""
+    carried = getattr(error, "cause", None)
+    if isinstance(carried, Exception):  # by Ray, from another process
+        return classify(carried)
+    if isinstance(error, StoreUnavailableError | CorruptObjectError | NotFoundError):
+        return Failure.STORAGE
+    if (fault := find_fault(error)) is not None:
+        return Failure(fault.kind)
+    if isinstance(error, UserError):
+        return Failure.USER_ERROR
+    behind = list(causes(error))
+    if any(isinstance(one, StoreUnavailableError | CorruptObjectError) for one in behind):
+        return Failure.STORAGE
+    is_machine = any(isinstance(one, MachineError) for one in behind)
+    return Failure.PREEMPTION if is_machine else Failure.USER_ERROR
+
+
+def is_store_away(error: BaseException) -> bool:
+    """Tell whether an error came from a store that does not answer, which can keep no story."""
+    return any(isinstance(one, StoreUnavailableError) for one in causes(error))
+
+
+def one_line(error: BaseException) -> str:
+    """Return an exception as one short line for tables; a machine's fault with its remedy."""
+    text = redact(f"{type(error).__name__}: {' '.join(str(error).split())}")[:500]
+    fault = find_fault(error)
+    return f"{text}; {fault.remedy}" if fault and fault.kind != "preemption" else text

@@ -1,0 +1,189 @@
+"""Opening a run and closing it: the same for sweeps, evaluations and other jobs."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from robustray.cluster import Capacity, connect, find_room, read_capacity
+from robustray.errors import StoreUnavailableError, UserError
+from robustray.manifest import Resources
+from robustray.runtime.lease import Lease, LeaseLostError, lease
+from robustray.store import LocalStore, ObjectStore
+from robustray.store.guarded import GuardedStore
+from robustray.tracking import Uploader, ui_command
+
+
+def check_services(store: ObjectStore, tracking_uri: str) -> None:
+    """Refuse what is no tracking URI, and a store that can't be written.
+
+    MLflow may be away; it gets everything when it answers.
+    """
+    ui_command(tracking_uri)
+    check_store(store)
+
+
+def check_store(store: ObjectStore) -> None:
+    """Refuse to start with a store that can't be written; later outages are waited out."""
+    try:
+        store.probe()
+    except StoreUnavailableError as error:
+        raise StoreUnavailableError(
+            f"{error}. Check ROBUSTRAY_STORE and AWS_ENDPOINT_URL"
+        ) from error
+
+
+def check_shared(store: ObjectStore, capacity: Capacity, say: Callable[[str], None]) -> None:
+    """Refuse the default folder on a cluster of several machines, which don't share it."""
+    if not isinstance(store, LocalStore) or os.environ.get("ROBUSTRAY_STORE"):
+        return
+    if len(capacity.live) > 1 or capacity.grows:
+        raise UserError(
+            f"the store would be {store.uri} on each node by itself. Set ROBUSTRAY_STORE to "
+            "s3://bucket/prefix, or to a folder that all nodes share"
+        )
+    if os.environ.get("RAY_ADDRESS"):
+        say(
+            f"warning: ROBUSTRAY_STORE is not set, so everything goes to {store.uri}; a submitted "
+            "job's folder does not last. Set ROBUSTRAY_STORE and MLFLOW_TRACKING_URI to keep it"
+        )
+
+
+@contextmanager
+def find_workers(
+    store: ObjectStore,
+    resources: Resources,
+    say: Callable[[str], None],
+    *,
+    cpus_do: bool,
+    work: str,
+) -> Iterator[Resources]:
+    """Be connected to a Ray that has room for the work; yield what each worker gets.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        The nodes must share it.
+    resources, say, cpus_do, work
+        As in `robustray.cluster.find_room`.
+
+    Raises
+    ------
+    UserError
+        If no node is large enough, GPUs were asked for where there are none, or the store is
+        a folder that the nodes don't share.
+    MachineError
+        If no node has come in time.
+    """
+    with connect():
+        check_shared(store, read_capacity(), say)
+        yield find_room(resources, say, cpus_do=cpus_do, work=work)
+
+
+@dataclass(frozen=True)
+class Session:
+    """An open run: what its driver works with.
+
+    Attributes
+    ----------
+    lease : Lease
+        Makes this the only driver.
+    resources : Resources
+        Of each worker, as settled for the cluster that there is.
+    uploader : Uploader
+        Brings records to MLflow as long as the lease holds.
+    patience_s : float
+        How long to wait for MLflow at the end, in seconds.
+    """
+
+    lease: Lease
+    resources: Resources
+    uploader: Uploader
+    patience_s: float
+
+    @property
+    def store(self) -> GuardedStore:
+        """The store, which refuses changes when the lease is lost."""
+        return self.lease.store
+
+    def drain(self, limit_s: float = math.inf) -> list[str]:
+        """Wait for MLflow as long as there is hope, at most ``limit_s`` seconds.
+
+        Returns
+        -------
+        list of str
+            Keys of what is not there yet.
+        """
+        return self.uploader.drain(min(limit_s, self.patience_s))
+
+    @contextmanager
+    def closing(self, close: Callable[[BaseException], object]) -> Iterator[None]:
+        """Call ``close`` with the error that ends a block, unless it is that the lease is lost."""
+        try:
+            yield
+        except LeaseLostError:
+            raise
+        except BaseException as error:
+            close(error)
+            raise
+
+
+@contextmanager
+def open_session(
+    store: ObjectStore,
+    tracking_uri: str,
+    resources: Resources,
+    say: Callable[[str], None],
+    *,
+    prefix: str | Callable[[Resources], str],
+    cpus_do: bool,
+    work: str,
+) -> Iterator[Session]:
+    """Open a run: connect to Ray, find room, become the only driver, begin to tell MLflow.
+
+    Everything ends with the block, in the opposite order.
+
+    Parameters
+    ----------
+    store, tracking_uri
+        As checked by `check_services`.
+    resources, say, cpus_do, work
+        As in `robustray.cluster.find_room`.
+    prefix : str or callable
+        The work's place in the store; may depend on the resources that there are.
+
+    Raises
+    ------
+    UserError
+        As `find_workers`, and if another driver is at work.
+    MachineError
+        As `find_workers`.
+    """
+    with find_workers(store, resources, say, cpus_do=cpus_do, work=work) as settled:
+        place = prefix if isinstance(prefix, str) else prefix(settled)
+        with lease(store, place, say) as held:
+            uploader, patience_s = start_tracking(tracking_uri, say, held)
+            try:
+                yield Session(held, settled, uploader, patience_s)
+            finally:
+                uploader.close()
+
+
+def start_tracking(
+    uri: str, say: Callable[[str], None], held: Lease | None = None
+) -> tuple[Uploader, float]:
+    """Start the uploader; return it, and how long to wait for it at the end, in seconds.
+
+    A driver names its lease: nothing goes to MLflow after that is lost.
+    """
+    uploader = Uploader(uri, log=say, allowed=held.holds if held else lambda: True)
+    answer = uploader.check()
+    if answer is not True:
+        say(
+            f"warning: MLflow does not answer ({answer}); the work goes on, its record is in the "
+            "store, and MLflow gets it when it answers"
+        )
+    return uploader, 120 if answer is True else 15

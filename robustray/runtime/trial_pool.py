@@ -1,0 +1,322 @@
+"""Driving a queue of trials with Ray Tune.
+
+Tune starts actors, gives them their resources and tells us what became of them. Everything that
+must outlive a process is elsewhere: trials resume from the store, and which trial comes next, and
+whether a failed one comes again, is decided by `TrialQueue`. So Tune gets a searcher that suggests
+trials from the queue and no retries, checkpoints or restores of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray import cloudpickle, tune
+from ray.tune.execution import class_cache
+from ray.tune.search import Searcher
+from ray.tune.trainable.function_trainable import wrap_function
+
+from robustray.cluster import preemption
+from robustray.errors import MachineError
+from robustray.manifest import Resources
+from robustray.runtime.attempts import PREEMPTED
+from robustray.runtime.failures import Failure, classify, one_line
+from robustray.runtime.judging import Judge, JudgedScheduler
+from robustray.runtime.queue import TrialQueue
+from robustray.runtime.signals import stopping_politely
+
+_LAUNCHER_BYTES = 400 * 2**20  # a process with torch and Ray, without work of its own
+
+# One attempt at the named trial in a worker; reports dictionaries, returns the outcome.
+Execute = Callable[[str, Callable[[dict[str, Any]], None]], dict[str, Any]]
+
+
+class Listener(Protocol):
+    """What the driver wants to hear of a running sweep. Called in the driver's main loop."""
+
+    def started(self, name: str) -> None:
+        """Hear that a worker has begun an attempt."""
+
+    def progressed(self, name: str, report: dict[str, Any]) -> None:
+        """Hear a worker's report."""
+
+    def finished(self, name: str) -> None:
+        """Hear that a trial is done."""
+
+    def stopped(self, name: str, running: bool) -> None:
+        """Hear that the judge has stopped a trial for good; it may not even have begun."""
+
+    def preempted(self, name: str) -> bool:
+        """Tell whether a trial whose worker is gone had been asked to go, and kept what it had."""
+        ...
+
+    def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
+        """Hear that an attempt failed; the next comes after ``wait`` seconds, or never if None."""
+
+    def tick(self) -> None:
+        """Hear that some time has passed; a `MachineError` from here ends the run."""
+
+
+def run_queue(
+    queue: TrialQueue,
+    execute: Execute,
+    resources: Resources,
+    listener: Listener,
+    *,
+    name: str,
+    judge: Judge | None = None,
+) -> bool:
+    """Run trials until the queue is finished.
+
+    Parameters
+    ----------
+    queue : TrialQueue
+        What is to be done.
+    execute : callable
+        Makes one attempt; runs in a worker, must be picklable.
+    resources : Resources
+        Of each trial.
+    listener : Listener
+        Told what happens.
+    name : str
+        Shown by Ray for these actors.
+    judge : Judge, optional
+        Stops trials early; by default every trial runs to its end.
+
+    Returns
+    -------
+    bool
+        False if it was interrupted (SIGINT, SIGTERM) with work left.
+
+    Raises
+    ------
+    MachineError
+        If no trial could be started for ``resources.wait_minutes``; what ``listener.tick`` raises.
+    """
+    stop = threading.Event()
+    state = _SweepCallback(queue, listener, resources.wait_minutes * 60, judge)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "64"
+    _keep_keys_to_nodes()
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we tell what failed, once
+    with tempfile.TemporaryDirectory(prefix="robustray-tune-") as scratch, stopping_politely(stop):
+        tuner = tune.Tuner(
+            tune.with_resources(_trainable(execute), _claim(resources)),
+            param_space={},
+            tune_config=tune.TuneConfig(
+                search_alg=_QueueSearcher(queue, stop, listener, judge),
+                scheduler=JudgedScheduler(judge) if judge else None,
+                num_samples=-1,
+                max_concurrent_trials=resources.max_concurrent,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name=name,
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[state],
+                stop=_StopWhen(stop),
+                failure_config=tune.FailureConfig(max_failures=0),
+            ),
+        )
+        try:
+            tuner.fit()
+        except Exception:
+            if state.abort is None:
+                raise
+    if state.abort is not None:
+        raise state.abort
+    return queue.finished
+
+
+def _keep_keys_to_nodes() -> None:
+    """Stop Tune from copying the driver's S3 keys into the runtime environment of its actors.
+
+    Ray's dashboard and logs show such an environment. Every node has its own keys.
+    """
+    passed_on = class_cache.ENV_VARS_TO_PROPAGATE
+    passed_on.difference_update([name for name in passed_on if name.startswith("AWS_")])
+
+
+def _claim(resources: Resources) -> tune.PlacementGroupFactory:
+    """Return what the process takes that Tune starts for a trial.
+
+    Several workers are started, and their resources claimed, by that process itself: it needs no
+    more than memory.
+    """
+    if resources.workers > 1:
+        return tune.PlacementGroupFactory([{"memory": _LAUNCHER_BYTES}])
+    return tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}])
+
+
+def _trainable(execute: Execute) -> type[tune.Trainable]:
+    def attempt(config: dict[str, Any]) -> None:
+        name = config["trial"]
+        outcome = execute(name, lambda report: tune.report({"trial": name, **report}))
+        tune.report(outcome)
+
+    class Attempt(wrap_function(attempt)):
+        """The function above, in a process that hears SIGTERM: only its main thread can."""
+
+        def setup(self, config: dict[str, Any]) -> None:
+            preemption.listen()
+            super().setup(config)
+
+    return Attempt
+
+
+class _QueueSearcher(Searcher):
+    """Suggests what the queue hands out."""
+
+    def __init__(
+        self, queue: TrialQueue, stop: threading.Event, listener: Listener, judge: Judge | None
+    ) -> None:
+        super().__init__()
+        self._queue, self._stop, self._listener, self._judge = queue, stop, listener, judge
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Hide the driver's event from Tune, which pickles searchers for restores."""
+        return {}
+
+    def suggest(self, trial_id: str) -> Any:
+        if self._queue.finished or self._stop.is_set():
+            return Searcher.FINISHED
+        name = self._queue.pop(time.monotonic())
+        while name is not None and self._judge is not None and not self._judge.admits(name):
+            self._queue.stop(name)
+            self._listener.stopped(name, running=False)
+            name = self._queue.pop(time.monotonic())
+        if name is None:
+            return Searcher.FINISHED if self._queue.finished else None
+        return {"trial": name}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Do nothing: the callback hears the same, and why a trial failed."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: no state here outlives the driver."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Refuse: no state here outlives the driver."""
+        raise NotImplementedError
+
+
+class _StopWhen(tune.Stopper):
+    """Stops all trials once an event is set."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Hide the driver's event from Tune, which pickles stoppers for restores."""
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._stop.is_set()
+
+
+class _SweepCallback(tune.Callback):
+    """Turns Tune's events into the queue's."""
+
+    def __init__(
+        self, queue: TrialQueue, listener: Listener, patience_s: float, judge: Judge | None
+    ) -> None:
+        self._queue, self._listener, self._patience_s = queue, listener, patience_s
+        self._judge = judge
+        self._outcomes: dict[str, dict[str, Any]] = {}
+        self._running: set[str] = set()
+        self._waiting_since = time.monotonic()
+        self.abort: MachineError | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Hide the driver's locks and threads from Tune, which pickles callbacks for restores."""
+        return {}
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        now = time.monotonic()
+        if self._running or not self._queue.handed_out:
+            self._waiting_since = now
+        elif now - self._waiting_since > self._patience_s:
+            self.abort = MachineError(
+                f"no node could start a trial for {self._patience_s / 60:g} minutes "
+                "(resources.wait_minutes). Nothing is lost; run the same command again"
+            )
+            raise self.abort
+        try:
+            self._listener.tick()
+        except MachineError as error:
+            self.abort = error
+            raise
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._running.add(trial.config["trial"])
+        self._listener.started(trial.config["trial"])
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if "outcome" in result:
+            self._outcomes[trial.trial_id] = result
+        elif "trial" in result:
+            self._listener.progressed(trial.config["trial"], result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        name, outcome = trial.config["trial"], self._outcomes.pop(trial.trial_id, None)
+        if self._was_stopped(name):
+            return
+        self._running.discard(name)
+        if outcome is None:
+            return  # stopped from outside: the driver is shutting down
+        if outcome["outcome"] == "finished":
+            self._queue.succeed(name)
+            self._listener.finished(name)
+        else:
+            kind = outcome["outcome"]
+            failure = Failure.PREEMPTION if kind == PREEMPTED else Failure(kind)
+            self._fail(name, failure, outcome["message"])
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if self._was_stopped(trial.config["trial"]):
+            return
+        error = _read_error(trial)
+        message = one_line(error) if error else "the worker was lost"
+        self._fail(trial.config["trial"], _kind(error), message)
+
+    def _was_stopped(self, name: str) -> bool:
+        """Close a trial that the judge has stopped, however its worker ended then."""
+        if self._judge is None or not self._judge.stopped(name):
+            return False
+        running = name in self._running
+        self._running.discard(name)
+        self._queue.stop(name)
+        self._listener.stopped(name, running)
+        return True
+
+    def _fail(self, name: str, kind: Failure, message: str) -> None:
+        self._running.discard(name)
+        if kind is Failure.PREEMPTION and self._listener.preempted(name):
+            self._queue.give_back(name)
+            return
+        wait = self._queue.fail(name, kind, time.monotonic())
+        self._listener.failed(name, kind, message, wait)
+
+
+def _read_error(trial: Any) -> BaseException | None:
+    """Return the exception that Tune met; it lies in Tune's own scratch folder of this driver."""
+    path = trial.pickled_error_file
+    return cloudpickle.loads(Path(path).read_bytes()) if path else None
+
+
+def _kind(error: BaseException | None) -> Failure:
+    """Tell what took a worker away from the error that Ray gives."""
+    return Failure.PREEMPTION if error is None else classify(error)

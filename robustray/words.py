@@ -1,0 +1,90 @@
+"""Words of messages: values as a manifest spells them, and what may have been meant."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+
+_SHOWN = 60  # characters of a value
+_SHOWN_PARTS = 6  # of a list or a mapping
+
+
+def spell(value: object) -> str:
+    """Return a value as YAML spells it, on one short line."""
+    text = _spell(value, depth=2)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def suggest(word: object, allowed: Iterable[str]) -> str:
+    """Return ``"; did you mean 'linf'?"`` for a word that is nearly an allowed one, or "".
+
+    Case and punctuation don't count, and a part that stands between punctuation is enough:
+    "Linf" means "linf", "CIFAR-10" means "cifar10", "standard" means "autoattack-standard".
+    """
+    if not isinstance(word, str) or not (wanted := _folded(word[:_SHOWN])):
+        return ""
+    names = list(allowed)
+    folded = {_folded(name): name for name in reversed(names)}
+    ended = [name for name in names if wanted in map(_folded, re.split(r"[^A-Za-z0-9]", name))]
+    close = difflib.get_close_matches(wanted, folded, 1, 0.7)
+    found = folded.get(wanted) or (folded[close[0]] if close else ended[0] if ended else None)
+    return f"; did you mean {found!r}?" if found else ""
+
+
+def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
+    """Return the message for a name that is not among the allowed ones.
+
+    Parameters
+    ----------
+    kind : str
+        What the name stands for ("activation").
+    value : object
+        What was given.
+    allowed : iterable of str
+        What may be given.
+    """
+    names = list(allowed)
+    folded = {name.casefold(): name for name in names}
+    close = [folded[key] for key in difflib.get_close_matches(str(value).casefold(), folded)]
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    return f"unknown {kind} {value!r}.{hint} Allowed: {', '.join(names)}"
+
+
+def alternatives(words: Iterable[str]) -> str:
+    """Join words as "a, b or c"."""
+    *first, last = words
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _folded(word: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", word.replace("∞", "inf").casefold())
+
+
+def _spell(value: object, depth: int) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and abs(value) >= 10**20:
+        return f"an integer of {value.bit_length() * 30103 // 100000 + 1} digits"
+    if isinstance(value, float | int):
+        return repr(value)
+    if isinstance(value, str):
+        return repr(value[: _SHOWN + 1])
+    if isinstance(value, Mapping | list | tuple):
+        return _spell_many(value, depth)
+    return "binary data" if isinstance(value, bytes) else str(value)[: _SHOWN + 1]
+
+
+def _spell_many(
+    value: Mapping[object, object] | list[object] | tuple[object, ...], depth: int
+) -> str:
+    left, right = "{}" if isinstance(value, Mapping) else "[]"
+    if depth == 0 and value:
+        return f"{left}...{right}"
+    if isinstance(value, Mapping):
+        items = list(value.items())[:_SHOWN_PARTS]
+        parts = [f"{str(key)[:_SHOWN]}: {_spell(one, depth - 1)}" for key, one in items]
+    else:
+        parts = [_spell(one, depth - 1) for one in value[:_SHOWN_PARTS]]
+    more = ["..."] if len(value) > _SHOWN_PARTS else []
+    return f"{left}{', '.join(parts + more)}{right}"
