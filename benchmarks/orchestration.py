@@ -33,45 +33,27 @@ from ray import tune
 from robustray.cluster import connect
 from robustray.manifest import Resources, Retries, Sweep, load_manifest
 from robustray.runtime.failures import Failure
+from robustray.runtime.job import Context
 from robustray.runtime.queue import TrialQueue
-from robustray.runtime.trial_pool import run_queue
+from robustray.runtime.trial_pool import Listener, run_queue
 from robustray.store import open_store
 from robustray.sweeps import Study, make_plan
 from robustray.sweeps.records import TrialReader, trial_run
-from robustray.sweeps.trial import TrialContext, TrialJob, attempt_trial
+from robustray.sweeps.trial import TrialJob, attempt_trial
 from robustray.tracking import Uploader
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests/sweeps"
 
 
-class Quiet:
+class Quiet(Listener):
     """A listener that only counts failures."""
 
     def __init__(self) -> None:
         self.failures: list[str] = []
 
-    def started(self, name: str) -> None:
-        """Ignore."""
-
-    def progressed(self, name: str, report: dict[str, Any]) -> None:
-        """Ignore."""
-
-    def finished(self, name: str) -> None:
-        """Ignore."""
-
-    def stopped(self, name: str, running: bool) -> None:
-        """Ignore."""
-
-    def preempted(self, name: str) -> bool:
-        """Take every loss for a failure."""
-        return False
-
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
         """Keep the reason."""
         self.failures.append(f"{name}: {message}")
-
-    def tick(self) -> None:
-        """Ignore."""
 
 
 def trivial_study(trials: int) -> Study:
@@ -91,14 +73,17 @@ def trivial_study(trials: int) -> Study:
     )
 
 
-def trivial_work(context: TrialContext) -> dict[str, Any]:
-    """Commit one epoch of a tiny model with its journal, and return a result."""
-    context.journal.append("epoch", epoch=1, metrics={"loss": 1.0}, timing={}, is_best=True)
-    info = {"training": {}, "journal": context.journal.segment()}
-    context.checkpoints.commit(1, {"weights": {"w": torch.ones(16)}}, info)
-    context.report({"epoch": 1})
-    name = context.job.trial.name
-    return {"trial": name, "epochs": 1, "selected_epoch": 1, "metrics": {"clean": 1.0}}
+class TrivialJob(TrialJob):
+    """A trial of which nothing is trained."""
+
+    def work(self, context: Context) -> dict[str, Any]:
+        """Commit one epoch of a tiny model with its journal, and return a result."""
+        context.journal.append("epoch", epoch=1, metrics={"loss": 1.0}, timing={}, is_best=True)
+        info = {"training": {}, "journal": context.journal.segment()}
+        context.checkpoints.commit(1, {"weights": {"w": torch.ones(16)}}, info)
+        context.report({"epoch": 1})
+        name = self.trial.name
+        return {"trial": name, "epochs": 1, "selected_epoch": 1, "metrics": {"clean": 1.0}}
 
 
 def execute_trivial(
@@ -106,8 +91,8 @@ def execute_trivial(
 ) -> dict[str, Any]:
     """Make one attempt at a trivial trial in a worker."""
     trial = next(trial for trial in study.trials if trial.name == name)
-    job = TrialJob(trial, study.manifest, study.trial_prefix(name), store_uri)
-    return attempt_trial(job, report, trivial_work)
+    job = TrivialJob(study.trial_prefix(name), study.manifest, store_uri, None, trial)
+    return attempt_trial(job, report)
 
 
 def bare_tune(trials: int, share: float) -> float:

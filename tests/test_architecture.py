@@ -124,7 +124,7 @@ def test_a_trial_in_a_worker_loads_nothing_that_only_drivers_need(tmp_path):
         "import sys\n"
         "from functools import partial\n"
         "from ray import cloudpickle\n"
-        "from robustray.sweeps.execution import execute_attempt\n"
+        "from robustray.sweeps.trial import execute_attempt\n"
         "from robustray.runtime.trial_pool import _trainable\n"
         "open(sys.argv[1], 'wb').write(cloudpickle.dumps(_trainable(partial(execute_attempt, 1))))"
     )

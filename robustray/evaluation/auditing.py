@@ -15,7 +15,7 @@ from robustray.evaluation.worker import Worker
 from robustray.evaluation.workers import may_use_cpus, on_gpu
 from robustray.manifest import Evaluation
 from robustray.runtime.failures import Failure
-from robustray.runtime.pool import Pool, make_place
+from robustray.runtime.pool import Listener, Pool, make_place
 from robustray.runtime.ready import Node
 from robustray.runtime.replies import Reply, make_error
 from robustray.runtime.session import check_store, find_workers
@@ -82,23 +82,14 @@ def _asking(task: Task) -> Callable[[Any, Call], ray.ObjectRef]:
     return lambda actor, call: actor.audit.remote(task, call.names[0])
 
 
-class _Listener:
-    """Follows `robustray.runtime.pool.Listener` for a single audit."""
+class _Listener(Listener):
+    """Says why a single audit failed."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
-
-    def finished(self, reply: Reply, fresh: bool) -> None:
-        """Do nothing: the findings are in the store."""
-
-    def stale(self, reply: Reply) -> None:
-        """Do nothing: an audit continues from nothing."""
 
     def failed(self, reply: Reply, kind: Failure, wait: float | None) -> None:
         """Say so, and raise what can't be tried again."""
         if wait is None:
             raise make_error(reply, kind, f"audit: {reply.message}")
         self._say(f"audit failed ({kind.value}): {reply.message}; again in {wait:.0f} s")
-
-    def tick(self, workers: int) -> None:
-        """Do nothing."""

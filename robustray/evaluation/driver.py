@@ -23,7 +23,7 @@ from robustray.evaluation.worker import Order, Worker
 from robustray.manifest import Evaluation, Resources
 from robustray.runtime.failures import Failure
 from robustray.runtime.lease import Lease
-from robustray.runtime.pool import Pool, make_place, pool_size
+from robustray.runtime.pool import Listener, Pool, make_place, pool_size
 from robustray.runtime.progress import UnitProgress
 from robustray.runtime.replies import Reply, UnitError, make_error
 from robustray.runtime.unit_queue import Call, UnitQueue
@@ -48,7 +48,7 @@ OnTask = Callable[[Work, Conclusion], None]
 OnFailure = Callable[[Work, str], None]
 
 
-class Driver:
+class Driver(Listener):
     """Listens to the pool, and knows for each unit what it is part of.
 
     Parameters

@@ -31,9 +31,8 @@ from robustray.manifest import dump_manifest
 from robustray.reports import render
 from robustray.runtime.attempts import Attempt
 from robustray.store import canonical_json, seal
-from robustray.sweeps.records import flatten
 from robustray.tracking import MetricPoint, RunRecord
-from robustray.tracking.records import Status
+from robustray.tracking.records import Status, flatten
 
 
 def result_files(

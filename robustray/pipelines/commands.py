@@ -8,7 +8,8 @@ from pathlib import Path
 
 from robustray.manifest import Manifest
 from robustray.pipelines.run import run_job
-from robustray.pipelines.work import Context, Product
+from robustray.pipelines.work import Product
+from robustray.runtime.job import Context
 from robustray.store import ObjectStore
 from robustray.tracking import default_tracking_uri, ui_command
 

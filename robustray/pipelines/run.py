@@ -20,9 +20,10 @@ from robustray.errors import CorruptObjectError, MachineError
 from robustray.files import write_atomically
 from robustray.manifest import Manifest, dump_manifest, study_id
 from robustray.pipelines.tracked import job_run
-from robustray.pipelines.work import Context, Job, Product, attempt_job, read_file, read_result
+from robustray.pipelines.work import FileJob, Product, attempt_as_task, read_file, read_result
 from robustray.runtime import attempts
 from robustray.runtime.failures import Failure, one_line
+from robustray.runtime.job import Context
 from robustray.runtime.progress import Progress
 from robustray.runtime.queue import TrialQueue
 from robustray.runtime.session import Session, check_services, open_session
@@ -91,13 +92,13 @@ def run_job(
     kind : str
         Where such jobs live in the store ("mixing").
     work : callable
-        A function of a module; see `robustray.pipelines.work`.
+        A function of a module; see `robustray.runtime.job`.
     store, tracking_uri, report_root
         Where it is kept, shown, and written on this machine (``report_root/<id>``).
     steps : int
         How many steps it will commit: the length of the bar.
     coordinates : bool
-        Whether the work is done by actors that the worker starts (see `Job`).
+        Whether the work is done by actors that the worker starts (see `FileJob`).
     params : mapping, optional
         More parameters of the MLflow run than the manifest's own.
     data_folder : Path, optional
@@ -125,7 +126,9 @@ def run_job(
         work="working",
     ) as session:
         session.store.put(f"{prefix}/manifest.yaml", dump_manifest(manifest).encode())
-        job = Job(prefix, manifest, work, store.uri, str(folder), session.resources, coordinates)
+        job = FileJob(
+            prefix, manifest, store.uri, str(folder), work, session.resources, coordinates
+        )
         driver = _Driver(job, session, steps, params or {})
         with session.closing(lambda error: driver.end("KILLED", 10)):
             driver.run()
@@ -140,7 +143,9 @@ def prefix_of(manifest: Manifest, kind: str) -> str:
 class _Driver:
     """Watches one job: starts attempts, tells how it goes, has MLflow follow the store."""
 
-    def __init__(self, job: Job, session: Session, steps: int, params: Mapping[str, str]) -> None:
+    def __init__(
+        self, job: FileJob, session: Session, steps: int, params: Mapping[str, str]
+    ) -> None:
         self._job, self._session, self._store = job, session, session.store
         self._params, self._steps = params, steps
         self._checkpoints = CheckpointStore(self._store, job.prefix, Path(tempfile.gettempdir()))
@@ -169,7 +174,7 @@ class _Driver:
         """Start one attempt in a worker and wait for its end."""
         cpus, gpus = self._job.share
         remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)
-        reference = remote(attempt_job).remote(self._job)
+        reference = remote(attempt_as_task).remote(self._job)
         begun = time.monotonic()
         while not stop.is_set():
             ready, _ = ray.wait([reference], timeout=_LOOK_S)

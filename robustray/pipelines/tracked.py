@@ -8,24 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from robustray.manifest import dump_manifest, manifest_hash
-from robustray.pipelines.work import Job, read_file, read_result
-from robustray.runtime.attempts import list_attempts
+from robustray.pipelines.work import FileJob, read_file, read_result
+from robustray.runtime.attempts import describe_attempts, list_attempts
+from robustray.runtime.job import read_finished
 from robustray.store import CheckpointStore, ObjectStore, canonical_json
-from robustray.sweeps.records import flatten, read_finished
 from robustray.tracking import MetricPoint, RunRecord
-from robustray.tracking.records import Status
+from robustray.tracking.records import Status, epoch_points, flatten
 
 # Weights stay in the store, where the run's result.json says which they are.
 _SHOWN = (".png", ".html", ".csv", ".json", ".yaml", ".parquet", ".txt", ".pdf")
 
 
-def job_run(job: Job, store: ObjectStore, status: Status, params: Mapping[str, str]) -> RunRecord:
+def job_run(
+    job: FileJob, store: ObjectStore, status: Status, params: Mapping[str, str]
+) -> RunRecord:
     """Return the MLflow run that a job should have, as far as the store knows it."""
     manifest, prefix = job.manifest, job.prefix
     tries = list_attempts(store, prefix)
     settings = manifest.model_dump(mode="json", exclude={"description", "resources", "kind"})
     artifacts: dict[str, bytes] = {"manifest.yaml": dump_manifest(manifest).encode()}
-    points = _points(store, prefix)
+    checkpoints = CheckpointStore(store, prefix, Path(tempfile.gettempdir()))
+    points = epoch_points(
+        event for record in checkpoints.records() for event in record.info["journal"]
+    )
     end_ms = tries[-1].ended_ms if tries and status != "RUNNING" else None
     result = read_result(store, prefix)
     if result is not None:
@@ -49,7 +54,7 @@ def job_run(job: Job, store: ObjectStore, status: Status, params: Mapping[str, s
         tags={
             "kind": manifest.kind,
             "manifest_sha256": manifest_hash(manifest),
-            **_environment(tries),
+            **describe_attempts(tries),
         },
         metrics=tuple(points),
         artifacts=artifacts,
@@ -59,32 +64,6 @@ def job_run(job: Job, store: ObjectStore, status: Status, params: Mapping[str, s
     )
 
 
-def _points(store: ObjectStore, prefix: str) -> list[MetricPoint]:
-    points = []
-    for record in CheckpointStore(store, prefix, Path(tempfile.gettempdir())).records():
-        for event in record.info["journal"]:
-            if event["event"] == "epoch":
-                values = {**event["metrics"], **event.get("timing", {})}
-                points += [
-                    MetricPoint(name, value, event["epoch"], event["time_ms"])
-                    for name, value in values.items()
-                ]
-    return points
-
-
 def _files(store: ObjectStore, prefix: str, result: Mapping[str, Any]) -> dict[str, bytes]:
     names = [name for name in result["files"] if name.endswith(_SHOWN)]
     return {name: read_file(store, prefix, result, name) for name in names}
-
-
-def _environment(tries: list[Any]) -> dict[str, str]:
-    if not tries:
-        return {}
-    environment = tries[-1].environment
-    versions = {f"version.{name}": text for name, text in environment["versions"].items()}
-    return {
-        "device": environment["device"],
-        "host": environment["host"],
-        "attempts": str(len(tries)),
-        **versions,
-    }

@@ -9,6 +9,7 @@ import platform
 import socket
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -113,6 +114,19 @@ def last_attempt(store: ObjectStore, prefix: str) -> Attempt | None:
     """
     keys = sorted(entry.key for entry in store.list(f"{prefix}/attempts/"))
     return _read(store, keys[-1]) if keys else None
+
+
+def describe_attempts(tries: Sequence[Attempt]) -> dict[str, str]:
+    """Return tags for MLflow: how many attempts there were, and where the last one ran."""
+    if not tries:
+        return {}
+    found = tries[-1].environment
+    return {
+        "device": found["device"],
+        "host": found["host"],
+        "attempts": str(len(tries)),
+        **{f"version.{name}": text for name, text in found["versions"].items()},
+    }
 
 
 def environment(device: torch.device) -> dict[str, Any]:

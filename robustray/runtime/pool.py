@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
@@ -32,8 +32,8 @@ _TICK_S = 0.5
 _DEADLY = 3  # units may each cost their whole budget of workers; more losses in a row are no units'
 
 
-class Listener(Protocol):
-    """What the driver wants to hear, in its main loop. Whatever it raises ends the run."""
+class Listener:
+    """What a driver hears, in its main loop. Whatever it raises ends the run."""
 
     def finished(self, reply: Reply, fresh: bool) -> None:
         """Hear that a unit is committed; ``fresh`` is False if that was known."""

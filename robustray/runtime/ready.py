@@ -41,7 +41,7 @@ class Node:
 
 
 class ReadyUnits:
-    """A shelf of units, by what a worker must have loaded, and by what may go together.
+    """Units by what a worker must have loaded, and by what may go together.
 
     Parameters
     ----------
@@ -52,22 +52,22 @@ class ReadyUnits:
     def __init__(self, *, bundle: int, slots: int, fill: int) -> None:
         self._bundle, self._slots, self._fill = bundle, slots, fill
         # Group, batch, name: what follows a unit may take this long, and the unit.
-        self._shelf: dict[str, dict[str, dict[str, tuple[float, Node]]]] = defaultdict(dict)
+        self._units: dict[str, dict[str, dict[str, tuple[float, Node]]]] = defaultdict(dict)
         self._begun: set[str] = set()
 
     def __bool__(self) -> bool:
-        return any(self._shelf.values())
+        return any(self._units.values())
 
     def add(self, node: Node, remaining: float) -> None:
-        """Put a unit on the shelf; ``remaining`` is the work of the longest chain from it on."""
-        self._shelf[node.group].setdefault(node.batch, {})[node.name] = (remaining, node)
+        """Add a unit; ``remaining`` is the work of the longest chain from it on."""
+        self._units[node.group].setdefault(node.batch, {})[node.name] = (remaining, node)
 
     def drop(self, group: str) -> None:
         """Forget the units of a group."""
-        self._shelf.pop(group, None)
+        self._units.pop(group, None)
 
     def take(self, group: str | None, workers: int) -> tuple[str, ...]:
-        """Take a bundle off the shelf; empty if there is nothing.
+        """Return a bundle and forget it; empty if there is nothing.
 
         What a worker has loaded comes first, then a group that nobody has begun, then any; within
         a group, the units with the longest chains. A bundle is as large as it is useful: a worker
@@ -77,7 +77,7 @@ class ReadyUnits:
         if chosen is None:
             return ()
         self._begun.add(chosen)
-        batches = self._shelf[chosen]
+        batches = self._units[chosen]
         batch = max(batches, key=lambda name: _longest(batches[name]))
         units = sorted(batches[batch].values(), key=lambda unit: -unit[0])
         taken = self._fitting([node for _, node in units], workers)
@@ -88,11 +88,11 @@ class ReadyUnits:
         return taken
 
     def _choose_group(self, group: str | None) -> str | None:
-        filled = [name for name, batches in self._shelf.items() if batches]
+        filled = [name for name, batches in self._units.items() if batches]
         if not filled or group in filled:
             return group if filled else None
         fresh = [name for name in filled if name not in self._begun]
-        return max(fresh or filled, key=lambda g: max(map(_longest, self._shelf[g].values())))
+        return max(fresh or filled, key=lambda g: max(map(_longest, self._units[g].values())))
 
     def _fitting(self, nodes: list[Node], workers: int) -> tuple[str, ...]:
         """Return how many of the first units make a bundle."""

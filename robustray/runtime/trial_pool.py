@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ray import cloudpickle, tune
 from ray.tune.execution import class_cache
@@ -37,8 +37,8 @@ _LAUNCHER_BYTES = 400 * 2**20  # a process with torch and Ray, without work of i
 Execute = Callable[[str, Callable[[dict[str, Any]], None]], dict[str, Any]]
 
 
-class Listener(Protocol):
-    """What the driver wants to hear of a running sweep. Called in the driver's main loop."""
+class Listener:
+    """What a driver hears of a running sweep, in its main loop."""
 
     def started(self, name: str) -> None:
         """Hear that a worker has begun an attempt."""
@@ -54,7 +54,7 @@ class Listener(Protocol):
 
     def preempted(self, name: str) -> bool:
         """Tell whether a trial whose worker is gone had been asked to go, and kept what it had."""
-        ...
+        return False
 
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
         """Hear that an attempt failed; the next comes after ``wait`` seconds, or never if None."""

@@ -267,10 +267,6 @@ class UnitQueue:
         work = sum(s.node.work for s in self._states.values() if not s.done)
         return work * median(rates) / max(workers, 1)
 
-    def next_time(self) -> float | None:
-        """Return when the next back-off ends."""
-        return self._waiting[0][0] if self._waiting else None
-
     def _in_order(self) -> list[str]:
         """Return all names so that each stands after those it waits for."""
         missing = {name: len(state.missing) for name, state in self._states.items()}

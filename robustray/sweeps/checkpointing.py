@@ -9,12 +9,12 @@ from torch import Tensor
 
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Sweep
+from robustray.runtime.job import Context
 from robustray.store import CheckpointRecord, CheckpointStore, NotFoundError
-from robustray.sweeps.context import TrialContext
 from robustray.training import EpochReport, TrainingState
 
 
-def resume_state(context: TrialContext) -> TrainingState | None:
+def resume_state(context: Context) -> TrainingState | None:
     """Return the newest intact checkpoint's state; the first worker says which that is."""
     checkpoints, world = context.checkpoints, context.world
     found = checkpoints.newest() if context.commits else None
@@ -33,14 +33,14 @@ def resume_state(context: TrialContext) -> TrainingState | None:
     return TrainingState(files=found[1], info=found[0].info["training"])
 
 
-def keep_partial(context: TrialContext, state: TrainingState) -> None:
+def keep_partial(context: Context, state: TrainingState) -> None:
     """Keep a state from the middle of an epoch, for the attempt that goes on."""
     partials = partial_checkpoints(context)
     step = max(partials.steps(), default=0) + 1
     partials.commit(step, state.files, {"training": state.info})
 
 
-def partial_state(context: TrialContext, epoch: int) -> TrainingState | None:
+def partial_state(context: Context, epoch: int) -> TrainingState | None:
     """Return the newest state from the middle of the epoch after ``epoch``, if there is any."""
     found = partial_checkpoints(context).newest()
     if found is None or found[0].info["training"]["epoch"] != epoch:
@@ -49,28 +49,26 @@ def partial_state(context: TrialContext, epoch: int) -> TrainingState | None:
     return TrainingState(files=found[1], info=found[0].info["training"])
 
 
-def drop_partials(context: TrialContext) -> None:
+def drop_partials(context: Context) -> None:
     """Delete what was kept in the middle of epochs: they are over."""
     partial_checkpoints(context).truncate(0)
 
 
-def partial_checkpoints(context: TrialContext) -> CheckpointStore:
+def partial_checkpoints(context: Context) -> CheckpointStore:
     """Return where states from the middle of epochs are, apart from the epochs' checkpoints."""
     return CheckpointStore(
         context.store, f"{context.job.prefix}/partial", context.checkpoints.scratch
     )
 
 
-def commit_epoch(
-    context: TrialContext, report: EpochReport, state: Callable[[], TrainingState]
-) -> None:
+def commit_epoch(context: Context, report: EpochReport, state: Callable[[], TrainingState]) -> None:
     """Commit an epoch with its journal segment, prune what needn't be kept, tell the driver."""
     if context.commits:
         _commit(context, report, state)
     context.report({"epoch": report.epoch, **report.metrics})
 
 
-def _commit(context: TrialContext, report: EpochReport, state: Callable[[], TrainingState]) -> None:
+def _commit(context: Context, report: EpochReport, state: Callable[[], TrainingState]) -> None:
     journal = context.journal
     journal.append(
         "epoch",
@@ -96,14 +94,14 @@ def kept_epochs(manifest: Sweep, best: int | None) -> set[int]:
     return kept | ({best} if best else set())
 
 
-def load_selected(context: TrialContext, epoch: int) -> dict[str, Tensor]:
+def load_selected(context: Context, epoch: int) -> dict[str, Tensor]:
     """Read the weights that an earlier attempt selected; without them, training starts again."""
     with _beginning_again(context):
         selected = context.checkpoints.record(epoch)
         return context.checkpoints.load(selected, selected_name(selected))
 
 
-def read_digest(context: TrialContext, epoch: int) -> str:
+def read_digest(context: Context, epoch: int) -> str:
     """Return the SHA-256 of the selected weights; without it, training starts again."""
     with _beginning_again(context):
         selected = context.checkpoints.record(epoch)
@@ -111,7 +109,7 @@ def read_digest(context: TrialContext, epoch: int) -> str:
 
 
 @contextlib.contextmanager
-def _beginning_again(context: TrialContext) -> Iterator[None]:
+def _beginning_again(context: Context) -> Iterator[None]:
     """Drop all checkpoints where one that is needed is damaged: no later attempt could do more."""
     try:
         yield

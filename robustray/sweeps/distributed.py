@@ -21,7 +21,8 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from robustray.cluster import read_capacity
 from robustray.manifest import Resources
 from robustray.runtime.failures import Failure, classify, one_line
-from robustray.sweeps.trial import TrialJob, attempt_trial, join_attempt
+from robustray.runtime.job import join_attempt
+from robustray.sweeps.trial import TrialJob, attempt_trial
 from robustray.training import LostWorkerError, World
 
 _START_TIMEOUT = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"

@@ -17,10 +17,12 @@ from robustray.reports import Status, TrialRow
 from robustray.runtime.attempts import (
     PREEMPTED,
     Attempt,
+    describe_attempts,
     last_attempt,
     list_attempts,
     package_versions,
 )
+from robustray.runtime.job import read_finished
 from robustray.store import (
     CheckpointRecord,
     CheckpointStore,
@@ -37,6 +39,7 @@ from robustray.sweeps.mending import DamagedEvaluationError, for_each, require_i
 from robustray.sweeps.trial import find_result, read_result
 from robustray.tracking import MetricPoint, RunRecord
 from robustray.tracking.records import Status as RunStatus
+from robustray.tracking.records import epoch_points, flatten
 
 logger = logging.getLogger("robustray.sweeps")
 
@@ -166,17 +169,6 @@ def evaluation_accuracies(label: str, result: Mapping[str, Any]) -> dict[str, fl
     """
     columns = {f"{label}:{c['name']}": c["accuracy"] for c in result.get("columns", ())}
     return {**columns, label: result["robust"]["accuracy"]}
-
-
-def read_finished(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
-    """Return when and where a result was made; None where that is lost or damaged."""
-    key = f"{prefix}/finished.json"
-    try:
-        found = find_sealed(store, key)
-    except CorruptObjectError as error:
-        logger.warning("%s; it is left out", error)
-        return None
-    return found if found and "finished_ms" in found else None
 
 
 def read_trials(
@@ -315,7 +307,9 @@ def trial_run(
         **flatten({"recipe": manifest.recipe.model_dump(mode="json")}),
     }
     tags = {"study": study.id, "trial": trial.name, "data": manifest.data.name}
-    tags |= _environment_tags(state, failed)
+    if state.attempts:
+        tags |= describe_attempts(state.attempts)
+        tags["failure"] = state.attempts[-1].message if failed else ""
     running: RunStatus = "KILLED" if stopped else "RUNNING"
     ended = state.result or state.stopped
     status: RunStatus = "FINISHED" if ended else "FAILED" if failed else running
@@ -385,26 +379,8 @@ def study_run(
     )
 
 
-def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Write nested settings as dotted parameters."""
-    flat: dict[str, str] = {}
-    for key, value in document.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = str(value)
-    return flat
-
-
 def _metric_points(state: TrialState) -> tuple[MetricPoint, ...]:
-    points = []
-    for event in state.events():
-        if event["event"] == "epoch":
-            values = {**event["metrics"], **event.get("timing", {})}
-            points += [
-                MetricPoint(name, value, event["epoch"], event["time_ms"])
-                for name, value in values.items()
-            ]
+    points = epoch_points(state.events())
     if state.result is not None:
         points += [
             MetricPoint(f"test_{name}", value, state.result["epochs"], _end_ms(state) or 0)
@@ -444,21 +420,6 @@ def _checkpoint_table(state: TrialState, store_uri: str) -> list[dict[str, Any]]
         }
         for record in state.checkpoints
     ]
-
-
-def _environment_tags(state: TrialState, failed: bool) -> dict[str, str]:
-    if not state.attempts:
-        return {}
-    last = state.attempts[-1]
-    environment = last.environment
-    versions = {f"version.{name}": text for name, text in environment["versions"].items()}
-    return {
-        "device": environment["device"],
-        "host": environment["host"],
-        "attempts": str(len(state.attempts)),
-        "failure": last.message if failed else "",
-        **versions,
-    }
 
 
 def _end_ms(state: TrialState) -> int | None:

@@ -19,10 +19,9 @@ from robustray.runtime.failures import Failure
 from robustray.runtime.progress import TrialProgress
 from robustray.runtime.queue import TrialQueue
 from robustray.runtime.session import Session, check_services, open_session
-from robustray.runtime.trial_pool import run_queue
+from robustray.runtime.trial_pool import Listener, run_queue
 from robustray.store import ObjectStore
 from robustray.store.staged_data import load_staged_dataset
-from robustray.sweeps.execution import execute_attempt
 from robustray.sweeps.grid import Study
 from robustray.sweeps.halving import Halving, stop_words
 from robustray.sweeps.mending import mend_study
@@ -37,6 +36,7 @@ from robustray.sweeps.records import (
 )
 from robustray.sweeps.report import Published, publish
 from robustray.sweeps.throughput import load_throughputs
+from robustray.sweeps.trial import execute_attempt
 from robustray.tracking import RunRecord
 from robustray.tracking.records import Status
 
@@ -111,7 +111,7 @@ def run_study(
             return driver.conclude(report_root)
 
 
-class _Driver:
+class _Driver(Listener):
     """Listens to a running sweep: shows it, and has MLflow follow the store."""
 
     def __init__(self, study: Study, plan: Plan, session: Session) -> None:

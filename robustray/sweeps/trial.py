@@ -1,22 +1,9 @@
-"""What a worker does for one trial: resume, train, select, attack, commit.
-
-The truth about a trial is what its prefix in the store holds:
-
-    attempts/0001.json       one per attempt: when, where, how it ended (provenance)
-    checkpoints/000003/...   committed epochs, each with its journal segment
-    finished.json            when and where the result was made (provenance)
-    result.json              the canonical result; its presence means that the trial is done
-
-Whoever runs a trial continues from the newest complete checkpoint there, whichever worker,
-driver or cluster made it.
-"""
+"""A trial as a job: train, select, attack; see `robustray.runtime.job` for what surrounds it."""
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,18 +11,16 @@ from typing import Any
 import torch
 
 from robustray.attacks import ThreatModel
-from robustray.cluster import pick_device, preemption
+from robustray.cluster import preemption
 from robustray.data import Dataset, data_root, describe
 from robustray.errors import CorruptObjectError
-from robustray.manifest import DataConfig, pin_code
+from robustray.manifest import DataConfig, Resources, pin_code
 from robustray.random import derive_seed
-from robustray.runtime import attempts
-from robustray.runtime.failures import classify, is_store_away, one_line
+from robustray.runtime.job import Context, Job, Report, attempt_job
 from robustray.store import (
     CheckpointStore,
     NotFoundError,
     ObjectStore,
-    create_sealed,
     open_store,
     read_sealed,
 )
@@ -49,12 +34,10 @@ from robustray.sweeps.checkpointing import (
     read_digest,
     resume_state,
 )
-from robustray.sweeps.context import Report, TrialContext, TrialJob, opened
-from robustray.sweeps.grid import build_model
+from robustray.sweeps.grid import Study, Trial, build_model
 from robustray.training import (
     ALONE,
     Interruption,
-    LostWorkerError,
     PreemptedError,
     World,
     accuracies,
@@ -62,81 +45,92 @@ from robustray.training import (
 )
 from robustray.user_code import import_from
 
-Work = Callable[[TrialContext], dict[str, Any]]
-
 _RESULT = {"trial", "epochs", "selected_epoch", "validation_accuracy", "weights_sha256", "metrics"}
 
 
-def attempt_trial(
-    job: TrialJob, report: Report, work: Work | None = None, world: World = ALONE
-) -> dict[str, Any]:
-    """Make one attempt at a trial; never raises for a failure of the attempt itself.
+@dataclass(frozen=True)
+class TrialJob(Job):
+    """Everything that a worker needs to know of a trial.
 
-    Parameters
-    ----------
-    job : TrialJob
-        The trial.
-    report : callable
-        Told ``{"epoch": ..., metrics}`` after each epoch.
-    work : callable, optional
-        What to do; by default training and evaluation (`train_and_attack`).
-    world : World
-        The workers that make this attempt together; the first calls this, the others call
-        `join_attempt`.
+    ``import_paths``: where the user's modules are.
+    """
+
+    trial: Trial
+    import_paths: tuple[str, ...] = ()
+
+    @property
+    def share(self) -> tuple[float, float]:
+        """Follow `Job`."""
+        resources = self.manifest.resources
+        return resources.cpus, resources.gpus
+
+    def is_done(self, store: ObjectStore) -> bool:
+        """Follow `Job`."""
+        return has_result(store, self.prefix)
+
+    def work(self, context: Context) -> dict[str, Any]:
+        """Follow `Job`."""
+        return train_and_attack(context)
+
+    def clean_up(self, store: ObjectStore) -> None:
+        """Drop the selected checkpoint where only the newest is to be kept; the result is safe."""
+        if self.manifest.retention.keep == "last":
+            scratch = Path(tempfile.gettempdir())
+            CheckpointStore(store, self.prefix, scratch).prune(kept_epochs(self.manifest, None))
+
+
+def attempt_trial(job: TrialJob, report: Report, world: World = ALONE) -> dict[str, Any]:
+    """Make one attempt at a trial, as `attempt_job` does.
 
     Returns
     -------
     dict
-        ``{"trial": name, "outcome": "finished" or a failure's kind, "message": str}``.
-
-    Raises
-    ------
-    LostWorkerError
-        If another worker is gone: whoever started the workers knows why. The attempt stays open.
+        ``{"trial": name, "outcome": "finished" or a failure's kind, "message": str}``, for Tune.
     """
-    with preemption.at_work():
-        return _attempted(job, report, work or train_and_attack, world)
+    outcome, message = attempt_job(job, report, world)
+    return {"trial": job.trial.name, "outcome": outcome, "message": message}
 
 
-def _attempted(job: TrialJob, report: Report, work: Work, world: World) -> dict[str, Any]:
-    attempt = store = None
-    try:
-        store = open_store(job.store_uri)
-        if has_result(store, job.prefix):
-            _prune_finished(store, job)
-            return _outcome(job, "finished")
-        device = _device(job)
-        attempt = attempts.register(store, job.prefix, device, world.size)
-        with opened(job, store, device, report, world) as context:
-            result = work(context)
-        _commit_result(store, job, attempt, result)
-        _prune_finished(store, job)
-        attempts.conclude(store, job.prefix, attempt, "finished", None)
-    except LostWorkerError:
-        raise
-    except PreemptedError as error:
-        assert store is not None
-        assert attempt is not None
-        attempts.conclude(store, job.prefix, attempt, attempts.PREEMPTED, error)
-        return _outcome(job, attempts.PREEMPTED, str(error))
-    except Exception as error:
-        kind = classify(error)
-        _conclude_quietly(store, job, attempt, kind.value, error)
-        return _outcome(job, kind.value, one_line(error))
-    return _outcome(job, "finished")
+def execute_attempt(
+    study: Study,
+    store_uri: str,
+    data_folder: str,
+    resources: Resources,
+    name: str,
+    report: Report,
+) -> dict[str, Any]:
+    """Make one attempt in a worker, or in several that it starts.
 
+    Parameters
+    ----------
+    study : Study
+        What the trial belongs to.
+    store_uri, data_folder : str
+        Where the worker finds the store and the data sets.
+    resources : Resources
+        Of each trial, as settled for the cluster that there is.
+    name : str
+        The trial's.
+    report : callable
+        Takes what the driver should hear.
 
-def join_attempt(job: TrialJob, report: Report, world: World) -> None:
-    """Do a further worker's share of an attempt, and write nothing; failures are raised.
-
-    ``report`` is called as often as the first worker's.
+    Returns
+    -------
+    dict
+        As `attempt_trial`.
     """
-    store = open_store(job.store_uri)
-    with opened(job, store, _device(job), report, world) as context:
-        train_and_attack(context)
+    trial = next(trial for trial in study.trials if trial.name == name)
+    manifest = study.manifest.model_copy(update={"resources": resources})
+    prefix = study.trial_prefix(name)
+    job = TrialJob(prefix, manifest, store_uri, data_folder, trial, study.import_paths)
+    if resources.workers > 1:
+        from robustray.sweeps.distributed import attempt_on_workers
+
+        return attempt_on_workers(job)
+    return attempt_trial(job, report)
 
 
-def train_and_attack(context: TrialContext) -> dict[str, Any]:
+def train_and_attack(context: Context) -> dict[str, Any]:
     """Train a trial to its end, attack its selected checkpoint, and return its result."""
     manifest, trial = context.job.manifest, context.job.trial
     import_from(context.job.import_paths)
@@ -173,7 +167,7 @@ def train_and_attack(context: TrialContext) -> dict[str, Any]:
     }
 
 
-def attack(context: TrialContext, model: torch.nn.Module, data: Dataset) -> dict[str, float]:
+def attack(context: Context, model: torch.nn.Module, data: Dataset) -> dict[str, float]:
     """Measure clean accuracy and accuracy under each attack of the manifest, on the test set."""
     config = context.job.manifest.evaluation
     wanted = config.threat or context.job.manifest.recipe.threat
@@ -198,35 +192,11 @@ def attack(context: TrialContext, model: torch.nn.Module, data: Dataset) -> dict
     return metrics
 
 
-def _device(job: TrialJob) -> torch.device:
-    resources = job.manifest.resources
-    return pick_device(resources.cpus, resources.gpus)
-
-
-def _initial_model(context: TrialContext, data: Dataset) -> torch.nn.Module:
+def _initial_model(context: Context, data: Dataset) -> torch.nn.Module:
     trial = context.job.trial
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(trial.seed, "initialisation"))
         return build_model(trial, describe(context.job.manifest.data, _data_root(context.job)))
-
-
-def _commit_result(
-    store: ObjectStore, job: TrialJob, attempt: attempts.Attempt, result: dict[str, Any]
-) -> None:
-    provenance = {
-        "attempt": attempt.number,
-        "finished_ms": int(time.time() * 1000),
-        "environment": attempt.environment,
-    }
-    create_sealed(store, f"{job.prefix}/finished.json", provenance)
-    create_sealed(store, f"{job.prefix}/result.json", result)
-
-
-def _prune_finished(store: ObjectStore, job: TrialJob) -> None:
-    """Drop the selected checkpoint where only the newest is to be kept; the result is safe."""
-    if job.manifest.retention.keep == "last":
-        scratch = Path(tempfile.gettempdir())
-        CheckpointStore(store, job.prefix, scratch).prune(kept_epochs(job.manifest, None))
 
 
 def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
@@ -259,25 +229,6 @@ def has_result(store: ObjectStore, prefix: str) -> bool:
         return find_result(store, prefix) is not None
     except CorruptObjectError:
         return False
-
-
-def _conclude_quietly(
-    store: ObjectStore | None,
-    job: TrialJob,
-    attempt: attempts.Attempt | None,
-    kind: str,
-    error: BaseException,
-) -> None:
-    """Keep the failure's story where the store allows it; the outcome is reported anyway."""
-    if store is None or is_store_away(error):
-        return
-    with contextlib.suppress(Exception):
-        attempt = attempt or attempts.register(store, job.prefix, torch.device("cpu"))
-        attempts.conclude(store, job.prefix, attempt, kind, error)
-
-
-def _outcome(job: TrialJob, outcome: str, message: str = "") -> dict[str, Any]:
-    return {"trial": job.trial.name, "outcome": outcome, "message": message}
 
 
 def _data_root(job: TrialJob) -> Path:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -127,3 +127,24 @@ def points_digest(points: Iterable[MetricPoint]) -> str:
         line = f"{name}\0{float(value)!r}\0{int(step)}\0{int(timestamp_ms)}\n"
         hashed.update(line.encode("utf-8", "backslashreplace"))
     return hashed.hexdigest()
+
+
+def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Write nested settings as dotted parameters."""
+    flat: dict[str, str] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
+
+
+def epoch_points(events: Iterable[Mapping[str, Any]]) -> list[MetricPoint]:
+    """Return the metrics and timings of the epochs that a journal tells of."""
+    return [
+        MetricPoint(name, value, event["epoch"], event["time_ms"])
+        for event in events
+        if event["event"] == "epoch"
+        for name, value in {**event["metrics"], **event.get("timing", {})}.items()
+    ]

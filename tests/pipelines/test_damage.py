@@ -14,7 +14,8 @@ from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources, build_manifest
 from robustray.pipelines.run import describe_progress, prefix_of
 from robustray.pipelines.tracked import job_run
-from robustray.pipelines.work import Job, attempt_job, is_whole, read_file, read_result
+from robustray.pipelines.work import FileJob, is_whole, read_file, read_result
+from robustray.runtime.job import attempt_job
 from robustray.store import LocalStore, canonical_json, find_sealed, sha256_bytes
 from tests.damage import damaged, emptied, flipped, torn
 from tests.pipelines.counting import count
@@ -26,9 +27,9 @@ MANIFEST = build_manifest(
 PREFIX = prefix_of(MANIFEST, "alignment")
 
 
-def job_of(folder: Path) -> Job:
+def job_of(folder: Path) -> FileJob:
     resources = Resources(gpus=0, cpus=1)
-    return Job(PREFIX, MANIFEST, count, str(folder), str(folder.parent), resources)
+    return FileJob(PREFIX, MANIFEST, str(folder), str(folder.parent), count, resources)
 
 
 @pytest.fixture(scope="module")

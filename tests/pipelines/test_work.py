@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from robustray.errors import CorruptObjectError
-from robustray.pipelines.work import Product, _commit_product, read_file
+from robustray.pipelines.work import Product, keep_files, read_file
+from robustray.runtime.job import commit_result
 from robustray.store import LocalStore, canonical_json, sha256_bytes
 
 PREFIX = "alignment/job"
@@ -43,9 +44,9 @@ class Dying(LocalStore):
 
 def commit(store: LocalStore, content: bytes, number: int) -> None:
     attempt: Any = SimpleNamespace(number=number, environment={})
-    job: Any = SimpleNamespace(prefix=PREFIX)
     files = {name: content + name.encode() for name in NAMES}
-    _commit_product(store, job, attempt, Product({"attempt": number}, files))
+    result = keep_files(store, PREFIX, Product({"attempt": number}, files))
+    commit_result(store, PREFIX, attempt, result)
 
 
 def read(store: LocalStore) -> tuple[int, set[bytes]]:

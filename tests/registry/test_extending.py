@@ -21,7 +21,7 @@ for file in ("network.yaml", "dataset.yaml", "objective.yaml"):
     study = Study.from_manifest(load_manifest(file))
     make_plan(study)
     trial = study.trials[0]
-    outcome = attempt_trial(TrialJob(trial, study.manifest, file, "store"), print)
+    outcome = attempt_trial(TrialJob(file, study.manifest, "store", None, trial), print)
     names = [trial.name for trial in study.trials]
     answers[file] = [outcome["outcome"], outcome["message"], names, list(study.manifest.code)]
 print(json.dumps(answers))

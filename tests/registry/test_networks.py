@@ -49,7 +49,8 @@ def test_a_users_network_trains_under_a_grid_of_its_arguments(working_folder):
     assert [trial.name for trial in study.trials] == names
     costs = make_plan(study).costs
     assert costs["width3_pooltrue"].profile.parameters == 27 + 6 + 30 + 10
-    job = TrialJob(study.trials[2], study.manifest, study.trial_prefix(names[2]), "store")
+    prefix, third = study.trial_prefix(names[2]), study.trials[2]
+    job = TrialJob(prefix, study.manifest, "store", None, third)
     assert attempt_trial(job, lambda report: None)["outcome"] == "finished"
     result = read_trial(open_store("store"), study, job.trial).result
     assert result["model"] == {"name": NETWORK, "arguments": {"width": 3, "pool": True}}
@@ -62,7 +63,7 @@ def test_edited_code_is_another_study_and_workers_refuse_it(working_folder):
     helper.write_text(helper.read_text() + "# edited\n")
     assert Study.from_manifest(manifest({"name": NETWORK})).id != study.id
     (trial,) = study.trials
-    job = TrialJob(trial, study.manifest, study.trial_prefix(trial.name), "store")
+    job = TrialJob(study.trial_prefix(trial.name), study.manifest, "store", None, trial)
     outcome = attempt_trial(job, lambda report: None)
     assert (trial.name, outcome["outcome"]) == ("toy", "user_error")
     assert "other code here than where the study began" in outcome["message"]

@@ -108,7 +108,7 @@ def test_each_kind_of_failure_has_its_own_budget():
     queue = queue_of(chain("a", steps=1))
     queue.end(queue.pop(0))
     assert queue.fail("a/0", Failure.PREEMPTION, 0) == 4.0
-    assert queue.next_time() == 4.0
+    assert queue.pop(3.9) is None
     queue.end(queue.pop(5))
     assert queue.fail("a/0", Failure.OUT_OF_MEMORY, 5) is None
 

@@ -30,7 +30,7 @@ def study(**changes: object) -> Study:
 def run(made: Study, store: LocalStore, trials: int) -> None:
     for trial in made.trials[:trials]:
         prefix = made.trial_prefix(trial.name)
-        job = TrialJob(trial, made.manifest, prefix, store.uri)
+        job = TrialJob(prefix, made.manifest, store.uri, None, trial)
         assert attempt_trial(job, lambda report: None)["outcome"] == "finished"
 
 

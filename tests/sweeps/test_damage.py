@@ -41,7 +41,7 @@ def small_study() -> Study:
 
 def job_of(study: Study, folder: Path, name: str) -> TrialJob:
     trial = next(trial for trial in study.trials if trial.name == name)
-    return TrialJob(trial, study.manifest, study.trial_prefix(name), str(folder))
+    return TrialJob(study.trial_prefix(name), study.manifest, str(folder), None, trial)
 
 
 @pytest.fixture(scope="module")

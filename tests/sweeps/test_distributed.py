@@ -11,12 +11,13 @@ from ray import train
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
 from robustray.manifest import validate
+from robustray.runtime.job import join_attempt
 from robustray.store import open_store
 from robustray.sweeps import Study, read_trial
 from robustray.sweeps.distributed import FailedShareError, cause_of
 from robustray.sweeps.plan import describe_plan, make_plan
 from robustray.sweeps.throughput import Throughput
-from robustray.sweeps.trial import TrialJob, attempt_trial, join_attempt
+from robustray.sweeps.trial import TrialJob, attempt_trial
 from robustray.training import World
 from tests.sweeps.support import STUDY
 from tests.training.workers import on_workers
@@ -36,7 +37,9 @@ def study() -> Study:
 
 def job_of(study: Study, folder: Path) -> TrialJob:
     (only,) = study.trials
-    return TrialJob(only, study.manifest, study.trial_prefix(only.name), str(folder / "store"))
+    return TrialJob(
+        study.trial_prefix(only.name), study.manifest, str(folder / "store"), None, only
+    )
 
 
 def attempt(world: World, job: TrialJob) -> tuple[dict | None, list[dict]]:

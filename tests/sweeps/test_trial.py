@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 
 from robustray.errors import CorruptObjectError, StoreUnavailableError
 from robustray.manifest import validate
+from robustray.runtime import job as runtime_job
 from robustray.store import CheckpointStore, NotFoundError, open_store
 from robustray.sweeps import Study, read_trial, trial
 from robustray.sweeps.checkpointing import load_selected, read_digest
@@ -33,7 +35,7 @@ def job_of(study: Study, folder: Path, keep: str = "best-last") -> TrialJob:
     retention = study.manifest.retention.model_copy(update={"keep": keep})
     manifest = study.manifest.model_copy(update={"retention": retention})
     (only,) = study.trials
-    return TrialJob(only, manifest, study.trial_prefix(only.name), str(folder / "store"))
+    return TrialJob(study.trial_prefix(only.name), manifest, str(folder / "store"), None, only)
 
 
 def attempt(job: TrialJob) -> dict:
@@ -66,11 +68,10 @@ def test_every_checkpoint_has_a_record_and_two_have_bytes(study, tmp_path):
 def test_death_between_training_and_result_with_only_the_last_kept(
     study, tmp_path, reference, monkeypatch
 ):
-    job, commit = job_of(study, tmp_path, keep="last"), trial._commit_result
+    job = job_of(study, tmp_path, keep="last")
     with monkeypatch.context() as patch:
-        patch.setattr(trial, "_commit_result", _raising(StoreUnavailableError("away")))
+        patch.setattr(runtime_job, "commit_result", _raising(StoreUnavailableError("away")))
         assert attempt(job)["outcome"] == "storage"
-    assert trial._commit_result is commit
     assert attempt(job)["outcome"] == "finished"
     state = state_of(study, job)
     assert state.result == reference
@@ -132,7 +133,7 @@ def test_an_unusable_gpu_is_told_and_recorded(study, tmp_path, monkeypatch):
     job = job_of(study, tmp_path)
     resources = job.manifest.resources.model_copy(update={"gpus": 1.0})
     manifest = job.manifest.model_copy(update={"resources": resources})
-    outcome = attempt(TrialJob(job.trial, manifest, job.prefix, job.store_uri))
+    outcome = attempt(replace(job, manifest=manifest))
     assert outcome["outcome"] == "user_error"
     assert "ROBUSTRAY_DEVICE=cpu" in outcome["message"]
     assert len(state_of(study, job).attempts) == 1

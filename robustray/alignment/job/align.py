@@ -32,8 +32,9 @@ from robustray.errors import ManifestError
 from robustray.manifest import Alignment
 from robustray.manifest.alignment import AlignmentData
 from robustray.models import create_model
-from robustray.pipelines.work import Context, Product
+from robustray.pipelines.work import Product
 from robustray.random import derive_seed
+from robustray.runtime.job import Context
 
 # Of published classifiers: one logit for two classes; images in [-1, 1], points anywhere.
 _STUDY_NETWORKS = ("gd_spheres_mlp", "gd_resnet18")  # the others of the catalogue take [0, 1]
@@ -41,7 +42,7 @@ _BINARY = ("spheres", "squares", "mnist35", "folder")
 
 
 def align(context: Context) -> Product:
-    """Do one stage; see `robustray.pipelines.work`."""
+    """Do one stage; see `robustray.runtime.job`."""
     return _STAGES[context.job.manifest.stage](_Stage(context))
 
 

@@ -15,9 +15,10 @@ from robustray.alignment.pages.page import alignment_page
 from robustray.alignment.pages.published import AlignmentRow, method_named
 from robustray.errors import ManifestError
 from robustray.manifest import Alignment
-from robustray.pipelines.work import Context, Product, read_file
+from robustray.pipelines.work import Product, read_file
 from robustray.reports.html import Picture
 from robustray.reports.style import render
+from robustray.runtime.job import Context
 from robustray.store import ObjectStore
 
 _CORRECTED = "_epsilon_50_corrected"
@@ -25,7 +26,7 @@ _NOT_CURVES = ("examples.csv", "csv_table.csv")
 
 
 def compare(context: Context) -> Product:
-    """Put the methods of finished jobs on one page; see `robustray.pipelines.work`.
+    """Put the methods of finished jobs on one page; see `robustray.runtime.job`.
 
     Raises
     ------

@@ -18,10 +18,11 @@ from robustray.errors import UserError
 from robustray.evaluation.study_setting import resolve_study, selected_subject
 from robustray.evaluation.subjects import load_subject
 from robustray.manifest import Alignment, Evaluation, build_manifest
-from robustray.pipelines.work import Context, Product
+from robustray.pipelines.work import Product
 from robustray.reports.frontier import kendall
 from robustray.reports.style import accuracy_label, render
 from robustray.reports.text import correlation_words
+from robustray.runtime.job import Context
 from robustray.store.staged_data import load_staged_dataset
 from robustray.sweeps.records import finished_trials
 from robustray.sweeps.trial import read_result

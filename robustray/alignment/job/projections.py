@@ -34,7 +34,7 @@ from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources
 from robustray.manifest.alignment import Projection
 from robustray.runtime.failures import Failure
-from robustray.runtime.pool import Pool, make_place, pool_size
+from robustray.runtime.pool import Listener, Pool, make_place, pool_size
 from robustray.runtime.ready import Node
 from robustray.runtime.replies import FINISHED, Place, Reply, make_error, reply_to_failure
 from robustray.runtime.unit_queue import Call, UnitQueue
@@ -265,8 +265,8 @@ class ProjectionWorker:
         return self._loaded[1]
 
 
-class _Listener:
-    """Follows `robustray.runtime.pool.Listener`."""
+class _Listener(Listener):
+    """Counts units, and keeps failures until the end."""
 
     def __init__(self, done: int, total: int, on_unit: Callable[[int, int], None]) -> None:
         self._done, self._total, self._on_unit = done, total, on_unit
@@ -279,9 +279,6 @@ class _Listener:
             self._fresh += 1
             self._done += 1
             self._on_unit(self._done, self._total)
-
-    def stale(self, reply: Reply) -> None:
-        """Do nothing: no unit continues from another."""
 
     def failed(self, reply: Reply, kind: Failure, wait: float | None) -> None:
         """Note what can't be tried again; raise it where nothing works."""
@@ -300,9 +297,6 @@ class _Listener:
                 f"{len(self._failed)} of {self._total} units failed, {self._done} are committed; "
                 f"{first}"
             )
-
-    def tick(self, workers: int) -> None:
-        """Do nothing."""
 
 
 def _identity(setting: Setting, images: str, count: int, target: int) -> dict[str, Any]:

@@ -20,8 +20,9 @@ from robustray.evaluation.subjects import local_copy
 from robustray.manifest import Mixing, WeightsConfig
 from robustray.models import ModelError, create_model, load_weights, save_weights
 from robustray.models.composite import Composite
-from robustray.pipelines.work import Context, Product, Resumed
+from robustray.pipelines.work import Product
 from robustray.random import derive_seed
+from robustray.runtime.job import Context, Resumed
 from robustray.smoothing.job.attackers import Attackers
 from robustray.smoothing.job.judging import Judgements, check_judging, judge, judged_names
 from robustray.smoothing.job.outputs import outputs
@@ -160,7 +161,7 @@ def check_references(manifest: Mixing, store: ObjectStore, root: Path | None = N
 
 
 def train_mixing(context: Context) -> Product:
-    """Do the whole job, or what is left of it; see `robustray.pipelines.work`."""
+    """Do the whole job, or what is left of it; see `robustray.runtime.job`."""
     try:
         return _Run(context).product()
     except (CorruptObjectError, NotFoundError):
