@@ -71,7 +71,7 @@ def test_a_function_makes_the_optimizer():
     [
         (
             {"objective": "trade"},
-            r"recipe\.objective: unknown objective 'trade'\. Did you mean",
+            r"recipe\.objective: unknown objective 'trade'; did you mean 'trades'",
         ),
         ({"objective": "mart", "objective_arguments": {"weight": 1}}, "mart takes none"),
         (
