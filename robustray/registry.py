@@ -67,10 +67,6 @@ class Registry(Generic[T]):
 
         return add
 
-    def has(self, name: str) -> bool:
-        """Whether this process has registered a name, for robustray or for a user."""
-        return name in self._entries
-
     def names(self) -> list[str]:
         """Return the names of all that is registered, sorted; those of installed packages too."""
         return sorted({*self._built_in(), *self._installed})
@@ -208,9 +204,6 @@ def _strict(kind: Any) -> Any:
     return Annotated[kind, Field(strict=True)] if kind in (bool, int, float, str) else kind
 
 
-ATTACKS: Registry[Any] = Registry(
-    "attack", "attacks", "robustray.attacks", supplied=("model", "x", "y", "threat", "rng", "index")
-)
 SUITES: Registry[Any] = Registry("suite", "suites", "robustray.attacks")
 MODELS: Registry[Any] = Registry(
     "model", "models", "robustray.models", supplied=("num_classes", "in_channels")
