@@ -1,4 +1,4 @@
-from .closest_class import (
+from .closest import (
     TwoLogits,
     class_distances,
     class_gradient,

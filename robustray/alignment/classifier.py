@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustray.alignment.batches import study_batches
-from robustray.alignment.closest_class import class_gradient, closest_class, jacobian
+from robustray.alignment.closest import class_gradient, closest_class, jacobian
 from robustray.alignment.cosine import alignment
 from robustray.alignment.curves import Box, error_curve, threat_model
 from robustray.alignment.delta_x import DeltaXSource

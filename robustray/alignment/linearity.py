@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from robustray.alignment.closest_class import class_distances, closest_class
+from robustray.alignment.closest import class_distances, closest_class
 from robustray.alignment.cosine import alignment
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustray.alignment.closest_class import closest_class
+from robustray.alignment.closest import closest_class
 from robustray.alignment.cosine import alignment
 
 ALPHA = "cosine_similarity_gradient_vs_correctfn"

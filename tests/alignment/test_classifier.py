@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from robustray.alignment.classifier import alignment_loss, fit_classifier
-from robustray.alignment.closest_class import TwoLogits
+from robustray.alignment.closest import TwoLogits
 from robustray.alignment.curves import error_curve
 from robustray.alignment.delta_x import Exact, Nearest
 from robustray.alignment.spheres import draw_spheres, sphere_delta_x

@@ -15,7 +15,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from robustray.alignment.classifier import fit_classifier
-from robustray.alignment.closest_class import TwoLogits, UnitImages
+from robustray.alignment.closest import TwoLogits, UnitImages
 from robustray.alignment.conditional_gan import fit_conditional_generator
 from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.delta_x import DeltaXSource, Direct, Exact, Nearest, Projected
