@@ -88,8 +88,8 @@ class Registry(Generic[T]):
             return self._entries[name]
         if is_reference(name):
             return load_reference(name)
-        entry = load_reference(self._installed[name].value)
-        return self._entries.get(name, entry)  # it may have registered itself
+        brought: T = load_reference(self._installed[name].value)
+        return self._entries.get(name, brought)  # it may have registered itself
 
     def check(self, name: str) -> str:
         """Return a name that stands for something; no user's code is imported to find that out.
@@ -211,6 +211,7 @@ def _strict(kind: Any) -> Any:
 ATTACKS: Registry[Any] = Registry(
     "attack", "attacks", "robustray.attacks", supplied=("model", "x", "y", "threat", "rng", "index")
 )
+SUITES: Registry[Any] = Registry("suite", "suites", "robustray.attacks")
 MODELS: Registry[Any] = Registry(
     "model", "models", "robustray.models", supplied=("num_classes", "in_channels")
 )

@@ -127,13 +127,14 @@ def _make_entry(name: str, attack: Any, fixed: Mapping[str, Any] = MappingProxyT
         raise ValueError(message)  # noqa: TRY004 - users catch one type for all arguments
     if isinstance(entry := getattr(attack, "entry", None), Entry):  # made by `register_attack`
         return entry
-    parameters = inspect.signature(attack).parameters
+    function: Any = attack
+    parameters = inspect.signature(function).parameters
     defaults = {p: parameters[p].default for p in parameters if p not in ATTACKS.supplied}
     for option, value in defaults.items():
         if value is inspect.Parameter.empty:
             raise ValueError(f"attack {name}: {option} has no default")
-    make = lambda **options: FunctionAttack(function=attack, options=options)  # noqa: E731
-    return Entry(name, make, defaults, getattr(attack, "__module__", "__main__"))
+    make = lambda **options: FunctionAttack(function=function, options=options)  # noqa: E731
+    return Entry(name, make, defaults, getattr(function, "__module__", "__main__"))
 
 
 def _make_function(name: str, module: str) -> AttackFunction:

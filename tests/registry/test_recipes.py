@@ -76,7 +76,7 @@ def test_a_function_makes_the_optimizer():
         ({"objective": "mart", "objective_arguments": {"weight": 1}}, "mart takes none"),
         (
             {"objective": f"{HERE}plain", "objective_arguments": {"wait": 1}},
-            r"recipe\.objective_arguments\.wait: unknown key; did you mean 'weight'",
+            r"recipe\.objective_arguments\.wait: unknown key\. Allowed: weight",
         ),
         ({"objective": f"{HERE}nothing"}, r"recipe\.objective: .* has no .*'nothing'"),
         ({"optimizer": {"name": "sdg"}}, r"recipe\.optimizer\.name: unknown optimizer 'sdg'"),
