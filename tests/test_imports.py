@@ -64,6 +64,15 @@ def test_every_name_of_a_face_is_there(name):
     assert all(hasattr(face, one) for one in face.__all__)
 
 
+@pytest.mark.parametrize("package", LAZY)
+def test_no_name_of_a_lazy_face_is_that_of_a_module(package):
+    """Whoever imports the module first would make the name mean the module, for everybody."""
+    names = {name: origin for name, origin in stub_names(package).items() if name != origin}
+    assert not {
+        module_of(path) for path in (PACKAGE / package).iterdir() if path.suffix == ".py"
+    }.intersection(names)
+
+
 @pytest.fixture(scope="module")
 def modules() -> dict[str, Path]:
     return {module_of(path): path for path in PACKAGE.rglob("*.py")}

@@ -53,11 +53,10 @@ class Place:
 
     def tables(self) -> dict[str, str]:
         """Return the canonical tables and results, by where they lie; digests left out."""
-        found = [
-            *self.folder.glob("runs/reports/*/*.csv"),
-            *self.folder.glob("runs/reports/*/result.json"),
-            *self.store.glob("studies/*/trials/*/result.json"),
-        ]
+        found: list[Path] = []
+        for report in self.folder.glob("runs/reports/*"):
+            found += [*report.glob("*.csv"), *report.glob("result.json")]
+            found += self.store.glob(f"studies/{report.name}/trials/*/result.json")
         kept = sorted(path for path in found if path.name != "provenance.csv")
         return {
             str(path.relative_to(self.folder)): DIGEST.sub("<sha256>", path.read_text())
