@@ -17,9 +17,50 @@ import torch
 from torch import Tensor
 
 from robustray.data.arrays import PickledArray
-from robustray.models.bit_names import from_bit
 from robustray.models.errors import choice_error
 from robustray.models.quantised_names import from_tensorflow
+
+_UNIT = re.compile(r"block(\d)/unit(\d\d)/([abc])/(.+)")
+_OUTSIDE = {
+    "root_block/standardized_conv2d/kernel": "root.conv.weight",
+    "group_norm/gamma": "head.gn.weight",
+    "group_norm/beta": "head.gn.bias",
+    "head/conv2d/kernel": "head.conv.weight",
+    "head/conv2d/bias": "head.conv.bias",
+}
+
+
+def from_bit(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the arrays of a BiT ``.npz`` file under our names, kernels HWIO as OIHW.
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+        Names begin with "resnet/". What is no array of these networks keeps its name.
+    """
+    return {
+        _name(key): tensor.permute(3, 2, 0, 1).contiguous() if tensor.ndim == 4 else tensor
+        for key, tensor in state.items()
+    }
+
+
+def _name(key: str) -> str:
+    inner = key.removeprefix("resnet/")
+    if inner in _OUTSIDE:
+        return _OUTSIDE[inner]
+    match = _UNIT.fullmatch(inner)
+    if match is None:
+        return key
+    block, unit, letter, rest = match.groups()
+    number = "abc".index(letter) + 1
+    parts = {
+        "standardized_conv2d/kernel": f"conv{number}.weight",
+        "group_norm/gamma": f"gn{number}.weight",
+        "group_norm/beta": f"gn{number}.bias",
+        "proj/standardized_conv2d/kernel": "downsample.weight",
+    }
+    return f"body.block{block}.unit{unit}.{parts[rest]}" if rest in parts else key
+
 
 Kind = Literal["safetensors", "torch", "tensorflow", "npz"]
 

@@ -1,6 +1,5 @@
 """Adversarial training: objectives, inner maximisation, loop, selection, workers, cost."""
 
-from robustray.training.accuracy import accuracies
 from robustray.training.compilation import CompileError
 from robustray.training.cost import (
     checkpoint_bytes,
@@ -20,6 +19,7 @@ from robustray.training.objectives import (
     trades,
 )
 from robustray.training.schedule import learning_rate, momentum
+from robustray.training.selection import accuracies
 from robustray.training.state import TrainingState
 from robustray.training.step import DivergedError, Trainer
 from robustray.training.world import ALONE, LostWorkerError, World

@@ -11,7 +11,7 @@ import torch
 from mlflow import MlflowClient
 
 from robustray.errors import UserError
-from robustray.evaluation.auditing import run_audit
+from robustray.evaluation.commands import run_audit
 from robustray.evaluation.evaluation import run_evaluation
 from robustray.manifest import build_manifest
 from robustray.store import LocalStore

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from robustray.models import ModelError, create_model
-from robustray.models.cell_network import Cell, CellNetwork, CellNetworkConfig
+from robustray.models.cell_network import GENOTYPES, Cell, CellNetwork, CellNetworkConfig
 from robustray.models.cell_operations import OPERATIONS, FactorizedReduce
-from robustray.models.genotypes import GENOTYPES
 
 
 def small(genotype: str, **options) -> CellNetwork:

@@ -114,7 +114,7 @@ def test_a_wheel_beside_ours_is_all_that_is_needed(tmp_path):
     subprocess.run(command, check=True, capture_output=True)
     paths = os.pathsep.join([str(site), str(REPOSITORY)])
     place = Place(tmp_path, MANIFEST, PYTHONPATH=paths)
-    assert place.run(job="sweep_width") == 0, place.log
+    assert place.run() == 0, place.log
     assert b"width4" in place.table()
     job = str(REPOSITORY / "jobs/evaluate.py")
     changes = ["--set", "suite=fgsm", "--set", "resources.gpus=0"]

@@ -10,10 +10,16 @@ import yaml
 from robustray.errors import UserError
 from robustray.manifest import Sweep, validate
 from robustray.reports import render
-from robustray.reports.agreement import Pairing, agreement_figure, pairs_csv, summary_csv
 from robustray.store import LocalStore
 from robustray.sweeps import Study
-from robustray.sweeps.agreement import compare, read_side
+from robustray.sweeps.agreement import (
+    Pairing,
+    agreement_figure,
+    compare,
+    pairs_csv,
+    read_side,
+    summary_csv,
+)
 from robustray.sweeps.trial import TrialJob, attempt_trial
 from tests.sweeps.support import STUDY
 

@@ -12,7 +12,7 @@ import yaml
 from robustray.cli import main
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Sweep, validate
-from robustray.reports.table import write_table
+from robustray.reports.report import write_table
 from robustray.runtime import attempts
 from robustray.store import LocalStore, canonical_json, find_sealed
 from robustray.sweeps import Study, describe_status, load_study, make_plan, run_study

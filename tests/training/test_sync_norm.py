@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from robustray.training.accumulation import SyncNorm, synchronised
 from robustray.training.meeting import Meeting
-from robustray.training.sync_norm import SyncNorm, synchronised
 from robustray.training.world import ALONE, World
 
 
