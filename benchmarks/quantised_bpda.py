@@ -27,7 +27,7 @@ from benchmarks.networks import SHARED, describe_machine  # noqa: E402
 from robustray.attacks import AttackSpec, Suite, ThreatModel, evaluate  # noqa: E402
 from robustray.attacks.engine.context import judging  # noqa: E402
 from robustray.attacks.engine.gradients import gradient_shares, is_correct, predict_logits  # noqa: E402
-from robustray.attacks.engine.inputs import checked_examples  # noqa: E402
+from robustray.attacks.engine.inputs import check_examples  # noqa: E402
 from robustray.attacks.losses import margin  # noqa: E402
 from robustray.attacks.surrogates.catalogue import put_surrogate  # noqa: E402
 from robustray.data import Dataset, load_dataset  # noqa: E402
@@ -162,7 +162,7 @@ def _table(
 def _audits(
     frozen: QuantisedNetwork, literal: QuantisedNetwork, x: Tensor, y: Tensor, threat: ThreatModel
 ) -> None:
-    examples = checked_examples(x, y, None)
+    examples = check_examples(x, y, None)
     for label, model in (
         ("frozen, without BPDA", put_surrogate(frozen, "none")),
         ("frozen, straight-through", put_surrogate(frozen, "straight-through")),

@@ -43,8 +43,8 @@ LARGE = 10_000
 # The kinds of manifest that plan, run and status hand on; a Sweep has commands of its own.
 COMMANDS = {
     "Evaluation": "robustray.evaluation.commands",
-    "Mixing": "robustray.pipelines.mixing_commands",
-    "Alignment": "robustray.pipelines.alignment_commands",
+    "Mixing": "robustray.smoothing.job.commands",
+    "Alignment": "robustray.alignment.job.commands",
 }
 
 # Where jobs of their own kind live in the store.
@@ -110,7 +110,7 @@ def _named(error: Exception) -> str:
 
 def _plan(options: argparse.Namespace) -> int:
     if options.target_gmacs is not None:
-        from robustray.sweeps import describe_target
+        from robustray.scaling.targets import describe_target
 
         if options.manifest or options.set or options.measure:
             raise UserError("--target-gmacs stands alone: it plans a network, not a manifest")
@@ -283,7 +283,9 @@ def _report(options: argparse.Namespace) -> int:
     if options.paper is not None:
         if options.study or options.manifest or options.against:
             raise UserError("--paper names its studies itself: --paper ID ..., or all without one")
-        commands.paper(options.paper, store, root, default_tracking_uri(), _say)
+        from robustray.scaling.job.commands import paper
+
+        paper(options.paper, store, root, default_tracking_uri(), _say)
         return EXIT_OK
     if options.evaluations:
         from robustray.evaluation.comparing import publish_judgements

@@ -86,10 +86,11 @@ def add_models(commands: Any) -> None:
 def _models(options: argparse.Namespace) -> int:
     if not options.check:
         from robustray.models.describe import describe_models
+        from robustray.scaling.published_accuracies import describe_rows
 
-        print(describe_models(options.pattern))
+        print(describe_models(options.pattern, describe_rows))
         return 0
-    from robustray.models.check import check_row, cost_rows, describe
+    from robustray.scaling.check import check_row, cost_rows, describe
 
     if options.pattern != "*":
         raise UserError("--check counts every row of the tables; leave out the pattern")

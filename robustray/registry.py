@@ -47,8 +47,15 @@ class Registry(Generic[T]):
         self._functions: dict[str, Callable[..., Any]] = {}
 
     def add(self, name: str, entry: T, function: Callable[..., Any]) -> None:
-        """Register an entry; ``function`` is the one whose signature has its options."""
-        assert name not in self._entries, f"two entries of kind {self.kind} are called {name}"
+        """Register an entry; ``function`` is the one whose signature has its options.
+
+        Raises
+        ------
+        ValueError
+            If the name is taken.
+        """
+        if name in self._entries:
+            raise ValueError(f"the {self.kind} {name!r} is registered already")
         self._entries[name], self._functions[name] = entry, function
 
     def register(self, name: str) -> Callable[[_Function], _Function]:
@@ -59,6 +66,10 @@ class Registry(Generic[T]):
             return function
 
         return add
+
+    def has(self, name: str) -> bool:
+        """Whether this process has registered a name, for robustray or for a user."""
+        return name in self._entries
 
     def names(self) -> list[str]:
         """Return the names of all that is registered, sorted; those of installed packages too."""
@@ -197,6 +208,9 @@ def _strict(kind: Any) -> Any:
     return Annotated[kind, Field(strict=True)] if kind in (bool, int, float, str) else kind
 
 
+ATTACKS: Registry[Any] = Registry(
+    "attack", "attacks", "robustray.attacks", supplied=("model", "x", "y", "threat", "rng", "index")
+)
 MODELS: Registry[Any] = Registry(
     "model", "models", "robustray.models", supplied=("num_classes", "in_channels")
 )
@@ -214,4 +228,10 @@ OPTIMIZERS: Registry[Any] = Registry(
     "optimizers",
     "robustray.training.optimizer",
     supplied=("groups", "lr", "momentum", "nesterov", "weight_decay"),
+)
+ATTACKS: Registry[Any] = Registry(
+    "attack",
+    "attacks",
+    "robustray.attacks",
+    supplied=("model", "x", "y", "threat", "rng", "index"),
 )

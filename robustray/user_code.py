@@ -19,7 +19,7 @@ from typing import Any
 from robustray.errors import ManifestError
 
 REFERENCE = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
-_LIBRARIES = {"torch", "torchvision", "robustray"}
+_LIBRARIES = {"torch", "torchvision", "robustray"} | sys.stdlib_module_names
 _INSTALLED = {"site-packages", "dist-packages"}
 
 

@@ -78,7 +78,7 @@ def test_a_dry_run_that_fails_prints_its_error_and_nothing_else(folder, capsys, 
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["accurate.model.name=Preact_Resnet"], "accurate.model: unknown model"),
+        (["accurate.model.name=Preact_Resnet"], "accurate.model.name: unknown model"),
         (["robust={model: {name: wrn_a1}, weights: a.pt}"], "robust.weights"),
         (["judging.suite=apgd"], "judging.suite: "),
         (["judging.adaptive=Smoothing-Adaptive"], "did you mean 'smoothing-adaptive'"),

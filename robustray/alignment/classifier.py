@@ -21,8 +21,8 @@ from robustray.alignment.curves import Box, error_curve, threat_model
 from robustray.alignment.delta_x import DeltaXSource
 from robustray.alignment.median_robustness import epsilon_50
 from robustray.alignment.player import Files, Player, copied_weights
+from robustray.alignment.splits import StudySplit
 from robustray.attacks import pgd
-from robustray.data.study import StudySplit
 from robustray.manifest.alignment_stages import ClassifierTraining
 from robustray.random import ExampleRandom, derive_seed
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robustray.alignment.splits import StudySplit
 from robustray.attacks import AttackSpec, ThreatModel, evaluate, stadv
 from robustray.attacks.carlini_wagner import carlini_wagner
-from robustray.data.study import StudySplit
 from robustray.manifest.alignment_stages import CurveAttack
 
 Box = tuple[float, float] | None

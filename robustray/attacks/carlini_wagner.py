@@ -197,7 +197,7 @@ class _Search:
         least_B = torch.full_like(weight_B, torch.inf)
         before_B, lr_B = least_B, torch.full_like(weight_B, self._attack.lr)
         for step in range(1, self._attack.n_iter + 1):
-            loss_B, grad = self._objective(point, weight_B, active_B, recent_B)
+            loss_B, grad = self._evaluate(point, weight_B, active_B, recent_B)
             least_B = torch.minimum(least_B, loss_B)
             if step % max(self._attack.n_iter // _CHECKS, 1) == 0:
                 lr_B = torch.where(least_B < before_B * _BETTER, lr_B, lr_B / 10)
@@ -213,7 +213,7 @@ class _Search:
             point = (point - size * first / length).clamp(*self._box)
         return found_B
 
-    def _objective(
+    def _evaluate(
         self, point: Tensor, weight_B: Tensor, active_B: Tensor, recent_B: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Judge points; note new nearest ones; return the loss and its gradient."""

@@ -13,7 +13,7 @@ from robustray.attacks.suite import (
 )
 
 
-def _study(name: str, attack: str, **options: Any) -> None:
+def _register_study(name: str, attack: str, **options: Any) -> None:
     """Register one attack as a scaling study evaluates it: all images, final point decides.
 
     Huang et al., "Revisiting residual networks for adversarial robustness" (2023). They step by
@@ -32,8 +32,8 @@ def _register_autoattack() -> None:
     standard = ("apgd-ce", "apgd-t", "fab-t", "square")
     restarts = {"n_restarts": 5}
     register_suite(
-        _cascade("autoattack-standard", *standard),
-        l1=_cascade(
+        _make_cascade("autoattack-standard", *standard),
+        l1=_make_cascade(
             "autoattack-standard",
             AttackSpec("apgd-ce", options=restarts | {"l1_stages": True}),
             AttackSpec("apgd-t", options={"n_targets": 5, "l1_stages": True}),
@@ -42,7 +42,7 @@ def _register_autoattack() -> None:
         ),
     )
     register_suite(
-        _cascade(
+        _make_cascade(
             "autoattack-plus",
             *(AttackSpec(name, options=restarts) for name in ("apgd-ce", "apgd-dlr", "fab")),
             "square",
@@ -51,9 +51,9 @@ def _register_autoattack() -> None:
         )
     )
     rand = (AttackSpec(name, options={"eot": 20}) for name in ("apgd-ce", "apgd-dlr"))
-    register_suite(_cascade("autoattack-rand", *rand))
+    register_suite(_make_cascade("autoattack-rand", *rand))
     register_suite(
-        _cascade(
+        _make_cascade(
             "sweep-quick",
             AttackSpec("apgd-ce", options={"n_iter": 20}),
             AttackSpec("apgd-t", options={"n_iter": 20, "n_targets": 3}),
@@ -72,9 +72,9 @@ def _register_smoothing() -> None:
         AttackSpec("apgd-ce-rand", "apgd-mixture", {"weight": 0.5}),
         AttackSpec("apgd-t-rand", "apgd-mixture", {"weight": 0.5, "n_targets": 9}),
     )
-    register_suite(_cascade("smoothing-adaptive", *adaptive))
+    register_suite(_make_cascade("smoothing-adaptive", *adaptive))
     standard = ("apgd-ce", "apgd-t", "fab-t", "square")
-    register_suite(_cascade("smoothing-worst-case", *standard, *adaptive))
+    register_suite(_make_cascade("smoothing-worst-case", *standard, *adaptive))
 
 
 def _register_published_table() -> None:
@@ -94,15 +94,15 @@ def _register_published_table() -> None:
     register_suite(linf, l1)
 
 
-def _cascade(name: str, *attacks: str | AttackSpec) -> Suite:
+def _make_cascade(name: str, *attacks: str | AttackSpec) -> Suite:
     specs = (AttackSpec(one) if isinstance(one, str) else one for one in attacks)
     return Suite(name, tuple(specs))
 
 
 _register_autoattack()
 _register_smoothing()
-_study("fgsm", "fgsm")
-_study("pgd-10", "pgd", steps=10, loss="cross_entropy", start="study")
-_study("pgd-20", "pgd", steps=20, loss="cross_entropy", start="study")
-_study("cw-40", "pgd", steps=40, loss="cw_margin", start="study")
+_register_study("fgsm", "fgsm")
+_register_study("pgd-10", "pgd", steps=10, loss="cross_entropy", start="study")
+_register_study("pgd-20", "pgd", steps=20, loss="cross_entropy", start="study")
+_register_study("cw-40", "pgd", steps=40, loss="cw_margin", start="study")
 _register_published_table()

@@ -18,7 +18,7 @@ from robustray.attacks.engine import (
 )
 from robustray.attacks.engine.context import judging
 from robustray.attacks.engine.gradients import Model, is_correct
-from robustray.attacks.engine.inputs import check_inside, check_logits, checked_examples
+from robustray.attacks.engine.inputs import check_examples, check_inside, check_logits
 from robustray.attacks.engine.tally import Tally
 from robustray.attacks.engine.upstream import clean_logits_upstream, run_attack_upstream
 from robustray.attacks.result import EvaluationResult
@@ -113,7 +113,7 @@ def evaluate(
     if mode not in MODES:
         raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
     suite, upstream = attack_suite(suite, threat.norm, suite_mode), mode == "upstream"
-    examples = checked_examples(x, y, index, threat)
+    examples = check_examples(x, y, index, threat)
     network = Network(model, examples.x.device, search_dtype, channels_last)
     shape = default_compute_shape(network.device) if compute_shape is None else compute_shape
     schedule = Schedule(shape, batch_size, graphs)

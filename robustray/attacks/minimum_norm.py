@@ -68,7 +68,7 @@ def minimum_norms(attack: Fab, model: Model, x: Tensor, y: Tensor, norm: str) ->
     schedule = Schedule(default_compute_shape(network.device), len(x))
     with judging(model):
         found = [
-            _nearest(steps, network, part, schedule.compute_shape)
+            _find_nearest(steps, network, part, schedule.compute_shape)
             for parts in schedule.rounds(examples, network.device)
             for part in parts
         ]
@@ -76,7 +76,9 @@ def minimum_norms(attack: Fab, model: Model, x: Tensor, y: Tensor, norm: str) ->
     return MinimumNorm(nearest, distance_B)
 
 
-def _nearest(steps: FabSteps, network: Network, part: Examples, compute_shape: int) -> MinimumNorm:
+def _find_nearest(
+    steps: FabSteps, network: Network, part: Examples, compute_shape: int
+) -> MinimumNorm:
     """Run all targets on one batch, padded to the compute shape."""
     full, oracle = part.pad(compute_shape), SearchOracle(network, Shapes(compute_shape))
     logits_BK = predict_logits(network, full.x)

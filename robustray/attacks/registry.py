@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,21 +22,21 @@ from robustray.attacks.options import default_options, takes_options
 from robustray.attacks.result import AttackResult, Passes
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
+from robustray.registry import ATTACKS
+from robustray.user_code import digest_code
 from robustray.words import suggest
 
 AttackFunction = Callable[..., AttackResult]
 
-_NO_OPTIONS = {"model", "x", "y", "threat", "rng", "index"}
-_entries: dict[str, Entry] = {}
-
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered attack: what makes it from options, and those that may be given."""
+    """A named attack: what makes it from options, those that may be given, and its module."""
 
     name: str
     make: Callable[..., Attack]
     defaults: Mapping[str, Any]
+    module: str
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Refuse options that the attack lacks, or of another kind than their defaults.
@@ -104,21 +105,38 @@ def register_attack(
     ValueError
         If the name is taken, or an option has no default.
     """
-    if name in _entries:
+    if ATTACKS.has(name):
         raise ValueError(f"an attack named {name!r} is registered already")
-    if not isinstance(attack, type):
-        parameters = inspect.signature(attack).parameters
-        defaults = {p: parameters[p].default for p in parameters if p not in _NO_OPTIONS}
-        make = lambda **options: FunctionAttack(function=attack, options=options)  # noqa: E731
-        _entries[name] = Entry(name, make, defaults)
-        return attack
-    _entries[name] = Entry(name, partial(attack, **fixed), default_options(attack, fixed))
-    first, gap, rest = inspect.cleandoc(attack.__doc__ or "").partition("\n\n")
-    doc = (summary or first) + gap + rest
-    return takes_options(attack, doc, **fixed)(_function_named(name, attack.__module__))
+    entry, function = _make_entry(name, attack, fixed), attack
+    if isinstance(attack, type):
+        first, gap, rest = inspect.cleandoc(attack.__doc__ or "").partition("\n\n")
+        made = takes_options(attack, (summary or first) + gap + rest, **fixed)
+        function = made(_make_function(name, attack.__module__))
+        vars(function)["entry"] = entry
+    ATTACKS.add(name, entry, function)
+    return function
 
 
-def _function_named(name: str, module: str) -> AttackFunction:
+def _make_entry(name: str, attack: Any, fixed: Mapping[str, Any] = MappingProxyType({})) -> Entry:
+    """Return the entry of a declaration or a function."""
+    if isinstance(attack, type) and issubclass(attack, Attack):
+        make = partial(attack, **fixed)
+        return Entry(name, make, default_options(attack, fixed), attack.__module__)
+    if isinstance(attack, type) or not callable(attack):
+        message = f"attack {name} is neither a declaration (Attack) nor a function"
+        raise ValueError(message)  # noqa: TRY004 - users catch one type for all arguments
+    if isinstance(entry := getattr(attack, "entry", None), Entry):  # made by `register_attack`
+        return entry
+    parameters = inspect.signature(attack).parameters
+    defaults = {p: parameters[p].default for p in parameters if p not in ATTACKS.supplied}
+    for option, value in defaults.items():
+        if value is inspect.Parameter.empty:
+            raise ValueError(f"attack {name}: {option} has no default")
+    make = lambda **options: FunctionAttack(function=attack, options=options)  # noqa: E731
+    return Entry(name, make, defaults, getattr(attack, "__module__", "__main__"))
+
+
+def _make_function(name: str, module: str) -> AttackFunction:
     def function(
         attack: Attack,
         model: Model,
@@ -163,22 +181,29 @@ def _function_named(name: str, module: str) -> AttackFunction:
 
 
 def list_attacks() -> list[str]:
-    """Return the names of the registered attacks, sorted."""
-    return sorted(_entries)
+    """Return the names of the registered attacks, sorted; those of installed packages too."""
+    return ATTACKS.names()
 
 
 def find_attack(name: str) -> Entry:
-    """Return what is registered under a name.
+    """Return what is registered under a name, or what ``package.module:name`` names.
 
     Raises
     ------
     ValueError
-        For an unknown name, with those that are known.
+        For an unknown name, with those that are known; for a user's code that can't be used.
     """
-    if name not in _entries:
+    if not ATTACKS.knows(name):
         names = list_attacks()
         raise ValueError(f"attack is one of {', '.join(names)}, not {name!r}{suggest(name, names)}")
-    return _entries[name]
+    found = ATTACKS.find(name)
+    return found if isinstance(found, Entry) else _make_entry(name, found)
+
+
+def digest_attack(name: str) -> str | None:
+    """Return the SHA-256 of a user's code behind an attack; None for robustray's and notebooks'."""
+    module = find_attack(name).module
+    return None if module.partition(".")[0] in ("robustray", "__main__") else digest_code([module])
 
 
 def _check_kind(attack: str, option: str, value: Any, default: Any) -> None:

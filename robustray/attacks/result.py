@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from robustray.attacks.engine.rows import Rowwise
@@ -59,6 +60,12 @@ class AttackResult(Rowwise):
     forwards_B: Tensor
     backwards_B: Tensor
     flawed_B: Tensor
+
+    @staticmethod
+    def begin(x: Tensor, wrong_B: Tensor) -> AttackResult:
+        """Return what is known of images (B, ...) before any pass, some of them wrong already."""
+        counts = [torch.zeros_like(wrong_B, dtype=torch.int64) for _ in range(3)]
+        return AttackResult(x.clone(), wrong_B, *counts)
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Any
 
 from robustray.attacks.attack import Attack
 from robustray.attacks.columns import SUITE_MODES, Column, attack_labels, mode_of
-from robustray.attacks.registry import find_attack, list_attacks
+from robustray.attacks.registry import digest_attack, find_attack, list_attacks
 from robustray.attacks.result import Passes
 from robustray.attacks.threat import ThreatModel
+from robustray.registry import ATTACKS
 from robustray.words import suggest
 
-_suites: dict[str, Suite] = {}
-_l1_suites: dict[str, Suite] = {}
+_suites: dict[str, tuple[Suite, Suite]] = {}  # for l1, and for the other norms
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class AttackSpec:
     name : str
         What verdicts call it. It also keys the attack's randomness.
     attack : str
-        A registered attack; the name itself when not given.
+        A registered attack, or a user's as ``package.module:name``; the name itself when not given.
     options : mapping
         Its budget: keyword arguments as the attack declares them, plain numbers and strings.
 
@@ -78,9 +78,11 @@ class AttackSpec:
         return find_attack(self.attack).make(**self.options).passes(classes)
 
     def describe(self) -> dict[str, Any]:
-        """Return name, attack and the whole budget, defaults included, as plain data."""
+        """Return name, attack and the whole budget as plain data; a user's has a digest."""
         options = {**find_attack(self.attack).defaults, **self.options}
-        return {"name": self.name, "attack": self.attack, "options": options}
+        described = {"name": self.name, "attack": self.attack, "options": options}
+        digest = digest_attack(self.attack)
+        return described | ({"code_sha256": digest} if digest else {})
 
 
 @dataclass(frozen=True)
@@ -166,10 +168,8 @@ def register_suite(suite: Suite, l1: Suite | None = None) -> Suite:
     """
     if suite.name in _suites:
         raise ValueError(f"a suite named {suite.name!r} is registered already")
-    _suites[suite.name] = suite
-    if l1 is not None:
-        assert l1.name == suite.name
-        _l1_suites[suite.name] = l1
+    assert l1 is None or l1.name == suite.name
+    _suites[suite.name] = (l1 or suite, suite)
     return suite
 
 
@@ -205,10 +205,10 @@ def attack_suite(
     if suite_mode not in (None, *SUITE_MODES):
         raise ValueError(f"suite_mode is one of {', '.join(SUITE_MODES)}, not {suite_mode!r}")
     if isinstance(suite, str):
-        suite = _known_suite(suite, norm)
+        suite = _find_suite(suite, norm)
     if isinstance(suite, Suite):
-        return _in_mode(suite, suite_mode)
-    members = [_member(item, norm) for item in suite]
+        return _set_mode(suite, suite_mode)
+    members = [_make_member(item, norm) for item in suite]
     if suite_mode == "independent":
         return independent_suite("custom", members)
     return Suite("custom", tuple(spec for member in members for spec in member.attacks))
@@ -225,27 +225,27 @@ def independent_suite(name: str, members: Iterable[Suite]) -> Suite:
     return Suite(name, tuple(attacks), columns=tuple(columns))
 
 
-def _known_suite(name: str, norm: str) -> Suite:
+def _find_suite(name: str, norm: str) -> Suite:
     if name not in _suites:
         if name in list_attacks():
             hint = f": that is an attack; a list of it is a suite, [{name!r}]"
         else:
             hint = suggest(name, [*list_suites(), *list_attacks()])
         raise ValueError(f"suite is one of {', '.join(list_suites())}, not {name!r}{hint}")
-    return _l1_suites.get(name, _suites[name]) if norm == "l1" else _suites[name]
+    return _suites[name][norm != "l1"]
 
 
-def _in_mode(suite: Suite, mode: str | None) -> Suite:
+def _set_mode(suite: Suite, mode: str | None) -> Suite:
     """Return a suite whose attacks follow each other as wanted."""
     if mode in (None, suite.mode):
         return suite
     if mode == "cascade":
-        return replace(suite, attacks=_merged(suite), attack_all=False, columns=())
+        return replace(suite, attacks=_merge_columns(suite), attack_all=False, columns=())
     columns = tuple(Column(spec.name, k, k + 1) for k, spec in enumerate(suite.attacks))
     return replace(suite, attack_all=False, columns=columns)
 
 
-def _merged(suite: Suite) -> tuple[AttackSpec, ...]:
+def _merge_columns(suite: Suite) -> tuple[AttackSpec, ...]:
     """Return each attack once; others of the same name as "column/attack"."""
     attacks: dict[str, AttackSpec] = {}
     for column in suite.cascades:
@@ -256,11 +256,11 @@ def _merged(suite: Suite) -> tuple[AttackSpec, ...]:
     return tuple(attacks.values())
 
 
-def _member(item: str | AttackSpec | Suite, norm: str) -> Suite:
+def _make_member(item: str | AttackSpec | Suite, norm: str) -> Suite:
     """Return an item of a list as a suite: of one attack, if it is one."""
     if isinstance(item, Suite):
         return item
-    if isinstance(item, str) and (item in _suites or item not in list_attacks()):
-        return _known_suite(item, norm)
+    if isinstance(item, str) and (item in _suites or not ATTACKS.knows(item)):
+        return _find_suite(item, norm)
     spec = AttackSpec(item) if isinstance(item, str) else item
     return Suite(spec.name, (spec,))

@@ -57,8 +57,8 @@ class ThreatModel:
             raise ValueError(
                 f"threat model: norm is one of {', '.join(NORMS)}, not {self.norm!r}{hint}"
             )
-        object.__setattr__(self, "eps", _positive("eps", self.eps))
-        object.__setattr__(self, "box", _box(self.box))
+        object.__setattr__(self, "eps", _check_positive("eps", self.eps))
+        object.__setattr__(self, "box", _check_box(self.box))
         self.require_length("eps", self.eps)
         if self.norm == "l1":
             self.require_unit_box("l1")
@@ -116,7 +116,7 @@ class ThreatModel:
 
     def eps_in(self, dtype: torch.dtype) -> float:
         """Return the largest number of ``dtype`` that is at most ``eps``."""
-        return _rounded_down(self.eps, dtype)
+        return _round_down(self.eps, dtype)
 
     def bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the least and largest allowed pixels for linf.
@@ -194,13 +194,13 @@ class ThreatModel:
             radius_B = rng.uniform(index_B, (), *counters, device=x.device) ** (
                 1 / math.prod(shape)
             )
-            delta = _on_sphere(self.norm, shape, rng, index_B, *counters, device=x.device)
+            delta = _draw_on_sphere(self.norm, shape, rng, index_B, *counters, device=x.device)
             delta = delta * per_example(radius_B, delta)
         start = x + self.eps * delta.to(x.dtype)
         return self.project(start, x) if clip else start
 
 
-def _on_sphere(
+def _draw_on_sphere(
     norm: str,
     shape: tuple[int, ...],
     rng: ExampleRandom,
@@ -233,7 +233,7 @@ def _project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     return torch.where(outside, nearest, boxed)
 
 
-def _positive(name: str, value: Any) -> float:
+def _check_positive(name: str, value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError) as error:
@@ -243,7 +243,7 @@ def _positive(name: str, value: Any) -> float:
     return number
 
 
-def _box(value: Any) -> tuple[float, float] | None:
+def _check_box(value: Any) -> tuple[float, float] | None:
     if value is None:
         return None
     try:
@@ -256,7 +256,7 @@ def _box(value: Any) -> tuple[float, float] | None:
 
 
 @cache
-def _rounded_down(value: float, dtype: torch.dtype) -> float:
+def _round_down(value: float, dtype: torch.dtype) -> float:
     rounded = torch.tensor(value, dtype=dtype)
     if rounded.item() > value:
         rounded = torch.nextafter(rounded, torch.zeros((), dtype=dtype))

@@ -8,7 +8,7 @@ from torch import nn
 
 from robustray.attacks import ThreatModel
 from robustray.attacks.engine.context import judging
-from robustray.attacks.engine.inputs import checked_examples
+from robustray.attacks.engine.inputs import check_examples
 from robustray.data import Split
 from robustray.errors import CorruptObjectError
 from robustray.evaluation.audit import AUDIT_VERSION, IMAGES, audit
@@ -45,7 +45,7 @@ def read_audit(store: ObjectStore, key: str) -> list[dict[str, Any]] | None:
 def make_audit(store: ObjectStore, task: Task, images: Split, model: nn.Module) -> Documents:
     """Audit a model on its device, and keep what was found."""
     few = _few(images)
-    examples = checked_examples(few.x_NCHW, few.y_N, few.index_N)
+    examples = check_examples(few.x_NCHW, few.y_N, few.index_N)
     threat, conditions = ThreatModel(task.norm, task.eps), task.conditions
     findings = audit(
         model,
@@ -57,7 +57,7 @@ def make_audit(store: ObjectStore, task: Task, images: Split, model: nn.Module) 
     )
     documents = plain(findings)
     if conditions.composition is not None:
-        everyone = checked_examples(images.x_NCHW, images.y_N, images.index_N)
+        everyone = check_examples(images.x_NCHW, images.y_N, images.index_N)
         with judging(model):
             documents.append(companions_finding(model, everyone, conditions.composition))
     _keep(store, audit_key(task, images), _identity(task, images), documents)

@@ -19,6 +19,7 @@ from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
 from robustray.attacks.engine.context import judging
 from robustray.attacks.engine.gradients import is_correct
 from robustray.attacks.engine.inputs import check_inside, check_logits
+from robustray.errors import UserError
 from robustray.evaluation.composed import attack_each, logits_in_composition
 from robustray.evaluation.engines import is_independent, load_engine
 from robustray.evaluation.task import SAMPLES, Task
@@ -103,9 +104,12 @@ def compute(
 
 
 def rebuilt_spec(description: object) -> AttackSpec:
-    """Return the attack that ``AttackSpec.describe`` has described."""
+    """Return the attack that ``AttackSpec.describe`` has described; other code is refused."""
     assert isinstance(description, dict)
-    return AttackSpec(description["name"], description["attack"], description["options"])
+    spec = AttackSpec(description["name"], description["attack"], description["options"])
+    if spec.describe().get("code_sha256") != description.get("code_sha256"):
+        raise UserError(f"{spec.attack} is other code here than where the evaluation began")
+    return spec
 
 
 def _clean(
@@ -172,7 +176,7 @@ def _group(
     result, prediction, notes = None, np.zeros(0, np.int64), {}
     if any(len(open_) for open_ in rows):
         engine = load_engine(task.conditions.engine["name"])
-        joined = AttackResult.cat(chosen)
+        joined = Examples.cat(chosen)
         conditions = task.conditions
         if everyone is not None:
             result = attack_each(model, everyone, joined, engine, threat, spec, conditions)

@@ -39,7 +39,7 @@ from robustray.attacks.engine import (
 )
 from robustray.attacks.engine.context import judging
 from robustray.attacks.engine.gradients import Model, is_correct
-from robustray.attacks.engine.inputs import check_logits, checked_examples
+from robustray.attacks.engine.inputs import check_examples, check_logits
 from robustray.attacks.engine.steppers import select
 from robustray.attacks.engine.tally import Tally
 from robustray.attacks.evaluate import warn_of_luck
@@ -169,7 +169,7 @@ def evaluate_reference(
         For images, labels or models that are not as described.
     """
     suite = attack_suite(suite, threat.norm, suite_mode)
-    examples = checked_examples(x, y, index, threat)
+    examples = check_examples(x, y, index, threat)
     ENGINE.check(suite, threat, "float32")
     network = Network(model, examples.x.device)
     shape = default_compute_shape(network.device)

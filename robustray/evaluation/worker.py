@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from robustray.attacks.engine.inputs import checked_examples
+from robustray.attacks.engine.inputs import check_examples
 from robustray.cluster import pick_device
 from robustray.data import Split
 from robustray.errors import CorruptObjectError, UserError
@@ -64,7 +64,6 @@ class Worker:
 
     def _attack(self, task: Task, orders: Sequence[Order]) -> list[Reply]:
         started = time.time()
-        import_from(self._place.import_paths)
         store = open_store(self._place.store_uri)
         units = UnitStore(store)
         model, device = self._load(task.subject)
@@ -82,7 +81,7 @@ class Worker:
         position = ready[0][0].unit.position
         everyone = None
         if task.conditions.composition is not None:
-            everyone = checked_examples(images.x_NCHW, images.y_N, images.index_N)
+            everyone = check_examples(images.x_NCHW, images.y_N, images.index_N)
         computed = compute(task, position, model, parts, self._place.batch_size, everyone)
         ended = time.time()
         examples = sum(len(part.open(task.attack_all)) for part in parts) or 1
@@ -102,7 +101,6 @@ class Worker:
         """Audit a task's model and keep what was found; never raises."""
         started = time.time()
         try:
-            import_from(self._place.import_paths)
             model, device = self._load(task.subject)
             store = open_store(self._place.store_uri)
             images = load_images(task.data, self._place.data_root, store)
@@ -116,6 +114,7 @@ class Worker:
         """Return the subject's network on this worker's device; loaded once."""
         if self._loaded is None or self._loaded[0] != subject.digest:
             self._loaded, self._tried = None, False
+            import_from(self._place.import_paths)
             device = pick_device(self._place.cpus, self._place.gpus)
             store = open_store(self._place.store_uri)
             model = load_subject(subject, store).to(device).requires_grad_(False)
@@ -140,7 +139,7 @@ def _part(order: Order, images: Split, task: Task, units: UnitStore) -> tuple[Pa
             f"this worker reads other images of {task.data.name} than the command that was "
             "started; give all machines the same data"
         )
-    examples = checked_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
+    examples = check_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
     if order.before is None:
         return Part(examples, None), None
     before = units.read(order.before)

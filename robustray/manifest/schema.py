@@ -124,7 +124,7 @@ class ModelConfig(Section):
     def _has_options_of_its_entry(cls, document: Any) -> Any:
         if not isinstance(document, dict):
             return document
-        given = {key: value for key, value in document.items() if value is not None}
+        given = {k: value for k, value in document.items() if value is not None or k == "name"}
         name = given.pop("name", cls.model_fields["name"].default)
         if not given or not isinstance(name, str) or not MODELS.knows(name):
             return {"name": name, **given} if "name" in document else given

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from robustray.models.errors import choice_error
-from robustray.models.published_accuracies import rows_of
 from robustray.models.registry import Entry, PublishedWeights, find_model, list_models
 
 
-def describe_models(pattern: str = "*") -> str:
+def describe_models(pattern: str, published: Callable[[str], list[str]]) -> str:
     """Return a line for each model that matches; all that is known if it is only one.
+
+    Parameters
+    ----------
+    pattern : str
+        A shell pattern of names.
+    published : callable
+        Takes a model's name; returns lines on what tables say of it.
 
     Raises
     ------
@@ -19,7 +27,7 @@ def describe_models(pattern: str = "*") -> str:
     if not names:
         raise choice_error("model", pattern, list_models())
     if len(names) == 1:
-        return _whole(find_model(names[0]))
+        return _whole(find_model(names[0]), published(names[0]))
     return "\n".join(_line(find_model(name)) for name in names)
 
 
@@ -30,7 +38,7 @@ def _line(entry: Entry) -> str:
     return f"{entry.name:<16} {cost:>15}  {entry.summary}"
 
 
-def _whole(entry: Entry) -> str:
+def _whole(entry: Entry, published: list[str]) -> str:
     options = ", ".join(("num_classes", "in_channels", *entry.options))
     lines = [_line(entry), f"options    {options}"]
     if entry.paper is not None:
@@ -39,10 +47,7 @@ def _whole(entry: Entry) -> str:
     if entry.published is not None:
         lines.append(f"printed    {entry.published.parameters}, {entry.published.macs}")
     lines += [f"note       {correction}" for correction in entry.corrections]
-    for row in rows_of(entry.name):
-        numbers = ", ".join(f"{metric} {value:.2f}" for metric, value in row.accuracies)
-        lines.append(f"published  {row.table}, {row.training}, {row.data}: {numbers}")
-        lines += [f"           {note}" for note in row.corrections]
+    lines += published
     for weights in entry.weights:
         lines += _weights(weights)
     return "\n".join(lines)

@@ -1,4 +1,3 @@
-from .equal_cost import describe_target
 from .grid import Study, Trial, expand, profile_trials
 from .measure import measure_here
 from .plan import Plan, TrialCost, describe_plan, make_plan
@@ -15,7 +14,6 @@ __all__ = [
     "TrialCost",
     "describe_plan",
     "describe_status",
-    "describe_target",
     "expand",
     "list_studies",
     "load_study",

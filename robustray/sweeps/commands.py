@@ -10,7 +10,6 @@ from robustray.reports import text_table
 from robustray.store import ObjectStore
 from robustray.sweeps.agreement import publish_comparison
 from robustray.sweeps.grid import Study
-from robustray.sweeps.paper import publish_paper
 from robustray.sweeps.plan import make_plan
 from robustray.sweeps.records import list_studies, load_study
 from robustray.sweeps.report import publish
@@ -50,13 +49,3 @@ def compare(
     for pairing in pairings:
         say(pairing.words())
     say(f"\ncomparison   {folder}")
-
-
-def paper(
-    names: Sequence[str], store: ObjectStore, report_root: Path, tracking_uri: str, say: Say
-) -> None:
-    """Write the published study's tables and figures from some studies, or from all."""
-    studies = [load_study(store, name) for name in names or list_studies(store)]
-    written = publish_paper(studies, store, report_root, tracking_uri, say)
-    say(f"measured     {written.measured} of {written.accuracies} accuracies of the tables")
-    say(f"report       {written.folder / 'paper.html'}")

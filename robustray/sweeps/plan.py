@@ -18,6 +18,7 @@ from robustray.training import (
     evaluation_passes,
     recipe_passes,
 )
+from robustray.training.objectives import loss_of
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,11 @@ def make_plan(study: Study, store: ObjectStore | None = None) -> Plan:
     Raises
     ------
     ManifestError
-        If a setting of the grid is no possible network.
+        If a setting of the grid is no possible network, or a user's objective does not take its
+        arguments.
     """
     profiles = profile_trials(study)
+    loss_of(study.manifest.recipe)  # refuses what a user's objective does not take
     costs = {name: _cost(study, profile) for name, profile in profiles.items()}
     measured = tuple(load_throughputs(store, study.manifest)) if store else ()
     return Plan(study, costs, measured)

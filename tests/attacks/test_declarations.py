@@ -24,8 +24,8 @@ from robustray.attacks import (
 )
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.gradients import Model, is_fooled
-from robustray.attacks.registry import _entries
 from robustray.random import ExampleRandom
+from robustray.registry import ATTACKS
 from scripts.write_stubs import STUB, render_stub
 from tests.attacks.linear import Linear, interior
 
@@ -153,7 +153,7 @@ class Jump(BatchAttack):
 @pytest.fixture
 def jump():
     yield register_attack("jump", Jump)
-    _entries.pop("jump")
+    ATTACKS._entries.pop("jump")
 
 
 def test_a_declaration_of_ones_own_is_an_attack_like_the_others(jump):

@@ -13,8 +13,8 @@ from robustray.attacks import (
     pgd,
     register_attack,
 )
-from robustray.attacks.registry import _entries
 from robustray.random import ExampleRandom
+from robustray.registry import ATTACKS
 
 THREAT = ThreatModel("linf", 0.1)
 
@@ -272,4 +272,4 @@ def test_what_leaves_the_threat_model_is_no_adversarial_example():
         with pytest.raises(ValueError, match=r"attack careless left the threat model \(linf, eps="):
             evaluate(model, x, labels(model, x), THREAT, suite=["careless"])
     finally:
-        _entries.pop("careless")
+        ATTACKS._entries.pop("careless")

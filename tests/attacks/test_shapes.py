@@ -4,7 +4,7 @@ from torch import nn
 
 from robustray.attacks.engine.network import Network
 from robustray.attacks.engine.oracle import find_shapes
-from robustray.attacks.engine.shapes import Shapes, equal_shapes
+from robustray.attacks.engine.shapes import Shapes, find_equal_shapes
 
 
 @pytest.mark.parametrize("full", [8, 24, 64, 128])
@@ -35,9 +35,9 @@ def test_only_shapes_of_the_same_bits_are_used():
     def evaluate(x):
         return [x * 3, x.sum(1) + (1e-7 if len(x) < 32 else 0)]
 
-    assert equal_shapes(64, evaluate, probe) == Shapes(64, (32,))
-    assert equal_shapes(24, lambda x: [x], probe[:24]) == Shapes(24, ())
-    assert equal_shapes(64, lambda x: [x], probe) == Shapes(64, (32, 16, 8))
+    assert find_equal_shapes(64, evaluate, probe) == Shapes(64, (32,))
+    assert find_equal_shapes(24, lambda x: [x], probe[:24]) == Shapes(24, ())
+    assert find_equal_shapes(64, lambda x: [x], probe) == Shapes(64, (32, 16, 8))
 
 
 class Centred(nn.Module):

@@ -8,10 +8,16 @@ import pytest
 import torch
 
 from robustray.alignment import alignment
+from robustray.alignment.spheres import draw_spheres, sphere_delta_x
+from robustray.alignment.splits import load_study, shuffled_split, to_signed
+from robustray.alignment.squares import (
+    SQUARES,
+    SQUARES32,
+    clean_square,
+    square_delta_x,
+    square_images,
+)
 from robustray.data.nearest import nearest_other
-from robustray.data.spheres import draw_spheres, sphere_delta_x
-from robustray.data.squares import SQUARES, SQUARES32, clean_square, square_delta_x, square_images
-from robustray.data.study import load_study, shuffled_split, to_signed
 from robustray.errors import DataError
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

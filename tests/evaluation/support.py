@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from robustray.attacks import AttackSpec, Suite, ThreatModel, attack_suite
-from robustray.attacks.engine.inputs import checked_examples
+from robustray.attacks.engine.inputs import check_examples
 from robustray.evaluation.compute import Part, compute
 from robustray.evaluation.images import load_images, ranges_of
 from robustray.evaluation.task import Conditions, Subject, Task
@@ -117,7 +117,7 @@ def compute_all(
         if starts is not None and range_.start not in starts:
             continue
         chosen = images.select(slice(range_.start, range_.stop))
-        examples = checked_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
+        examples = check_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
         made: list[LoadedUnit] = []
         for unit in task.chain(range_)[:steps]:
             before = made[task.before(unit.position)] if unit.position else None

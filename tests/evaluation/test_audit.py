@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from robustray.attacks import ThreatModel
-from robustray.attacks.engine.inputs import checked_examples
+from robustray.attacks.engine.inputs import check_examples
 from robustray.evaluation.audit import audit, refusal
 from robustray.evaluation.findings import plain, worst
 from robustray.evaluation.images import load_images
@@ -43,7 +43,7 @@ class Purified(Around):
 
 def found(model, norm="linf", eps=EPS):
     images = load_images(digits(), None)
-    examples = checked_examples(images.x_NCHW, images.y_N, images.index_N)
+    examples = check_examples(images.x_NCHW, images.y_N, images.index_N)
     findings = audit(model.eval(), examples, ThreatModel(norm, eps), seed=0, compute_shape=64)
     return {finding.check: finding for finding in findings}
 
@@ -153,7 +153,7 @@ def test_the_model_is_left_as_it_was():
     before = {name: value.clone() for name, value in model.state_dict().items()}
     grad, backward = torch.autograd.grad, torch.autograd.backward
     images = load_images(digits(), None)
-    examples = checked_examples(images.x_NCHW, images.y_N, images.index_N)
+    examples = check_examples(images.x_NCHW, images.y_N, images.index_N)
     audit(model, examples, ThreatModel("linf", EPS), seed=0, compute_shape=64)
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustray.attacks import AttackSpec, Suite, ThreatModel
 from robustray.attacks.engine import Examples
-from robustray.attacks.engine.inputs import checked_examples
+from robustray.attacks.engine.inputs import check_examples
 from robustray.errors import UserError
 from robustray.evaluation import reference
 from robustray.evaluation.compute import Part, compute
@@ -271,7 +271,7 @@ def test_ranges_that_travel_together_are_attacked_one_by_one(reference_task) -> 
     parts = []
     for range_ in task.ranges:
         chosen = images.select(slice(range_.start, range_.stop))
-        given = checked_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
+        given = check_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
         (clean,) = compute(task, 0, model, [Part(given, None)], 64)
         parts.append(Part(given, clean.verdicts))
     together = compute(task, 1, model, parts, 64)

@@ -13,7 +13,7 @@ from torch import nn
 from robustray import attacks
 from robustray.attacks import AttackSpec, ThreatModel, input_gradient
 from robustray.attacks.engine.context import judging
-from robustray.attacks.engine.inputs import checked_examples
+from robustray.attacks.engine.inputs import check_examples
 from robustray.attacks.surrogates.catalogue import put_surrogate
 from robustray.errors import ManifestError, UserError
 from robustray.evaluation.audit import audit
@@ -166,7 +166,7 @@ FIELDS = {
 
 def test_the_reference_engine_takes_them_too():
     chosen = load_images(digits(24), None)
-    examples = checked_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
+    examples = check_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
     spec = AttackSpec("apgd-ce", "apgd-ce", {"n_iter": 10})
     bare, broken = quantised(), {}
     found = {
@@ -205,7 +205,7 @@ def test_sharded_evaluations_break_what_hides_its_gradient(tmp_path):
 
 def test_the_audit_flags_masked_gradients_and_is_silent_with_a_surrogate():
     chosen = load_images(digits(24), None)
-    examples = checked_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
+    examples = check_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
     found = {}
     for name in ("none", "straight-through"):
         model = put_surrogate(quantised(), name)

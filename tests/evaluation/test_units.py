@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from robustray.attacks import attack_suite, evaluate
-from robustray.attacks.engine.inputs import checked_examples
+from robustray.attacks.engine.inputs import check_examples
 from robustray.errors import CorruptObjectError
 from robustray.evaluation.compute import Part, compute
 from robustray.evaluation.images import load_images
@@ -89,7 +89,7 @@ def test_ranges_computed_together_are_those_computed_alone(tmp_path, units):
     for range_ in task.ranges:
         chosen = images.select(slice(range_.start, range_.stop))
         clean = next(u for u in alone if u.unit.range == range_ and u.unit.position == 0)
-        examples = checked_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
+        examples = check_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
         parts.append(Part(examples, clean.verdicts))
     together = compute(task, 1, trained_net(), parts, 1000)
     first = [unit.verdicts.to_bytes() for unit in alone if unit.unit.position == 1]

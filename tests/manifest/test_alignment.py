@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from robustray.alignment.job.commands import describe_plan, steps_of
 from robustray.errors import ManifestError
 from robustray.manifest import Alignment, build_manifest, load_manifest
-from robustray.pipelines.alignment_commands import describe_plan, steps_of
 from scripts.alignment_manifests import manifest_text, run_name
 
 ROOT = Path(__file__).resolve().parents[2]

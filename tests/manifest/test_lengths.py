@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustray.alignment.spheres import RADII
+from robustray.alignment.squares import SQUARES, SQUARES32
 from robustray.attacks import ThreatModel, evaluate
 from robustray.attacks.suite import AttackSpec
-from robustray.data.spheres import RADII
-from robustray.data.squares import SQUARES, SQUARES32
 from robustray.errors import ManifestError
 from robustray.manifest import InnerAttack, JudgedThreat, Recipe, ThreatConfig, load_manifest
 from robustray.manifest.alignment import AlignmentData

@@ -8,9 +8,9 @@ import pytest
 
 from robustray.cli import main
 from robustray.models import Profile, find_model, list_models
-from robustray.models.check import as_printed, check_row, cost_rows, describe, difference
-from robustray.models.published import TABLE_1, TABLE_2
-from robustray.models.published_accuracies import ACCURACIES, rows_of
+from robustray.scaling.check import as_printed, check_row, cost_rows, describe, difference
+from robustray.scaling.published_accuracies import ACCURACIES, rows_of
+from robustray.scaling.published_costs import TABLE_1, TABLE_2
 
 ROWS = cost_rows()
 
@@ -95,7 +95,7 @@ def test_published_accuracies():
 
 def test_the_command_fails_only_if_a_count_differs(monkeypatch, capsys):
     rows = [TABLE_1[0], TABLE_2[2]]
-    monkeypatch.setattr("robustray.models.check.cost_rows", lambda: rows)
+    monkeypatch.setattr("robustray.scaling.check.cost_rows", lambda: rows)
     assert main(["models", "--check"]) == 0
     out = capsys.readouterr().out
     assert "P differs, F differs" in out

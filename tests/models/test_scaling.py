@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustray.models import create_model, find_model, profile
-from robustray.models.scaling import (
+from robustray.scaling.rules import (
     BY_DEPTH,
     BY_WIDTH,
     COMPOUND,

@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+from robustray.alignment.job.align import align
+from robustray.alignment.job.commands import check_references, steps_of
+from robustray.alignment.job.files import find_run
 from robustray.data.imagenet import read_imagenet
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest, study_id
 from robustray.models import create_model, save_weights
-from robustray.pipelines.alignment import align
-from robustray.pipelines.alignment_commands import check_references, steps_of
-from robustray.pipelines.alignment_files import find_run
 from robustray.pipelines.run import run_job
 from robustray.runtime.attempts import list_attempts
 from robustray.store import CheckpointStore, LocalStore

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from robustray.alignment.job.files import find_run
+from robustray.alignment.job.projection_units import commit_payload, committed_units, read_payload
 from robustray.cli import main
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources, build_manifest
-from robustray.pipelines.alignment_files import find_run
-from robustray.pipelines.projection_units import commit_payload, committed_units, read_payload
 from robustray.pipelines.run import describe_progress, prefix_of
 from robustray.pipelines.tracked import job_run
 from robustray.pipelines.work import FileJob, is_whole, read_file, read_result

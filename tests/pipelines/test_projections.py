@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from robustray.alignment.conditional_networks import ConditionalGenerator
-from robustray.alignment.projection import project
-from robustray.errors import CorruptObjectError
-from robustray.manifest import Resources
-from robustray.manifest.alignment import Projection
-from robustray.pipelines.projections import (
+from robustray.alignment.job.projections import (
     compute_projections,
     open_projections,
     plan_projections,
 )
+from robustray.alignment.projection import project
+from robustray.errors import CorruptObjectError
+from robustray.manifest import Resources
+from robustray.manifest.alignment import Projection
 from robustray.store import LocalStore
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow, pytest.mark.usefixtures("local_ray")]

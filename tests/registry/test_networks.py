@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import yaml
 
@@ -11,7 +13,7 @@ from robustray.registry import MODELS
 from robustray.store import open_store
 from robustray.sweeps import Study, make_plan, read_trial
 from robustray.sweeps.trial import TrialJob, attempt_trial
-from tests.registry.place import ask, put_package
+from tests.registry.place import put_package
 from tests.sweeps.support import STUDY
 
 NETWORK = "toyplugin.nets:toy"
@@ -28,8 +30,6 @@ def working_folder(tmp_path, monkeypatch):
 
 
 def forget() -> None:
-    import sys
-
     for name in [name for name in sys.modules if name.partition(".")[0] == "toyplugin"]:
         del sys.modules[name]
 
@@ -90,23 +90,6 @@ def test_edited_code_is_another_study_and_workers_refuse_it(working_folder):
 def test_what_is_wrong_is_told_with_its_place(working_folder, model, words):
     with pytest.raises(ManifestError, match=words):
         make_plan(Study.from_manifest(manifest(model)))
-
-
-def test_an_installed_package_registers_by_entry_points(tmp_path):
-    place = put_package(tmp_path / "site-packages", metadata=True)
-    code = (
-        "import json\n"
-        "from robustray.models import create_model, list_models\n"
-        "from robustray.registry import MODELS\n"
-        "net = create_model('toy', num_classes=3, in_channels=1, width=4)\n"
-        "print(json.dumps(['toy' in list_models(), net[3].in_features, MODELS.is_brought('toy'),"
-        " MODELS.code_digest('toy')]))"
-    )
-    listed, features, brought, digest = ask(code, tmp_path, place)
-    assert (listed, features, brought) == (True, 4, True)
-    helper = place / "toyplugin/blocks.py"
-    helper.write_text(helper.read_text() + "# edited\n")
-    assert ask(code, tmp_path, place)[3] != digest
 
 
 def test_what_robustray_brings_has_no_digest():

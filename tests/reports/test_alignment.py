@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from robustray.reports.alignment_figures import (
+from robustray.alignment.pages.figures import (
     RADII,
     ZOOM,
     Curve,
@@ -16,8 +16,8 @@ from robustray.reports.alignment_figures import (
     probe_figure,
     radius_figure,
 )
-from robustray.reports.alignment_page import alignment_page
-from robustray.reports.alignment_published import (
+from robustray.alignment.pages.page import alignment_page
+from robustray.alignment.pages.published import (
     COLUMNS,
     AlignmentRow,
     markdown_table,
@@ -25,7 +25,7 @@ from robustray.reports.alignment_published import (
     published_similarity,
     published_value,
 )
-from robustray.reports.alignment_sheets import (
+from robustray.alignment.pages.sheets import (
     comparison_figure,
     contact_sheet,
     labels_text,

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from robustray.models.scaling import RATIO_TARGETS, ratio_settings
 from robustray.reports import StudyReport, render, write_report
 from robustray.reports.equal_cost import (
     cost_groups,
@@ -16,6 +15,7 @@ from robustray.reports.equal_cost import (
     equal_cost_figure,
     parabola,
 )
+from robustray.scaling.rules import RATIO_TARGETS, ratio_settings
 
 from .synthetic import trial
 

@@ -12,18 +12,24 @@ import pytest
 import torch
 
 from robustray.models import create_model, profile
-from robustray.models.scaling import BY_DEPTH, BY_WIDTH, COMPOUND, STANDARD
 from robustray.reports import render
-from robustray.reports.paper import Measurement, columns, compare_table, csv_bytes, parquet_bytes
-from robustray.reports.paper_figures import compare_scale_figure, compound_scale_figure
-from robustray.reports.paper_page import paper_page
-from robustray.reports.published import (
+from robustray.scaling.pages.figures import compare_scale_figure, compound_scale_figure
+from robustray.scaling.pages.page import paper_page
+from robustray.scaling.pages.published import (
     PublishedRow,
     PublishedTable,
     names_of,
     published_correlations,
     published_tables,
 )
+from robustray.scaling.pages.tables import (
+    Measurement,
+    columns,
+    compare_table,
+    csv_bytes,
+    parquet_bytes,
+)
+from robustray.scaling.rules import BY_DEPTH, BY_WIDTH, COMPOUND, STANDARD
 
 from .synthetic import trial
 from .test_equal_cost import ROWS

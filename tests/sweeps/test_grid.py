@@ -7,7 +7,7 @@ import yaml
 
 from robustray.errors import ManifestError
 from robustray.manifest import Sweep, load_manifest, study_id, validate
-from robustray.models.scaling import (
+from robustray.scaling.rules import (
     BY_DEPTH,
     BY_WIDTH,
     COMPOUND,

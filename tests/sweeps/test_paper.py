@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 
 from robustray.cli import main
 from robustray.manifest import ModelConfig, Recipe, load_manifest
+from robustray.scaling.job.paper import _names, _training
 from robustray.store import canonical_json, open_store
 from robustray.sweeps import Study
-from robustray.sweeps.paper import _names, _training
 from robustray.sweeps.records import save_study
 from tests.sweeps.support import REPOSITORY
 

@@ -54,7 +54,7 @@ def check_predictions(
     correct = int((labels_N == predictions_N).sum())
     return [
         check_accuracy(correct, len(labels_N), classes, majority),
-        _one_class(predictions_N, majority),
+        _check_one_class(predictions_N, majority),
     ]
 
 
@@ -96,7 +96,7 @@ def check_accuracy(correct: int, total: int, classes: int, majority: float) -> F
     return found("info", f"{words}, and {against}: the images are too few to tell these apart")
 
 
-def _one_class(predictions_N: Tensor, majority: float) -> Finding:
+def _check_one_class(predictions_N: Tensor, majority: float) -> Finding:
     """Tell whether the network gives one answer, whatever the image."""
     total, counts = len(predictions_N), predictions_N.bincount()
     top, number = int(counts.argmax()), int(counts.max())

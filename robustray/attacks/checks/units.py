@@ -73,15 +73,15 @@ def check_network(
     """
     devices = [network.device] if network.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.no_grad():
-        found = [_tried("constants", lambda: _constants(model, network, examples, schedule))]
+        found = [_try("constants", lambda: _check_constants(model, network, examples, schedule))]
         if units:
             found.append(
-                _tried("normalisation", lambda: _units(network, examples, logits, schedule))
+                _try("normalisation", lambda: _check_units(network, examples, logits, schedule))
             )
         return found
 
 
-def _tried(name: str, check: Callable[[], Finding]) -> Finding:
+def _try(name: str, check: Callable[[], Finding]) -> Finding:
     """Make a check; where a user's network refuses such input, say so."""
     try:
         return check()
@@ -91,18 +91,20 @@ def _tried(name: str, check: Callable[[], Finding]) -> Finding:
         return Finding(name, "info", 0.0, 0.0, f"not checked: {type(error).__name__}: {error}")
 
 
-def _constants(model: Model, network: Network, examples: Examples, schedule: Schedule) -> Finding:
+def _check_constants(
+    model: Model, network: Network, examples: Examples, schedule: Schedule
+) -> Finding:
     """Compare every ``mean`` and ``std`` of the model with the images that come to them."""
-    seen = _seen(model, network, examples, schedule)
+    seen = _watch_inputs(model, network, examples, schedule)
     if not seen:
         fine = "no mean and std were found that the network standardises with"
         return Finding("constants", "ok", 0.0, 1.0, fine)
-    one = max(seen, key=_apart)
+    one = max(seen, key=_measure_distance)
     words = (
-        f"what the network standardises has mean {_shown(one.mean_C)} and standard deviation "
-        f"{_shown(one.std_C)}; it expects {_shown(one.mean)} and {_shown(one.std)}"
+        f"what the network standardises has mean {_show(one.mean_C)} and standard deviation "
+        f"{_show(one.std_C)}; it expects {_show(one.mean)} and {_show(one.std)}"
     )
-    apart = _apart(one)
+    apart = _measure_distance(one)
     if apart > 1 and len(examples) < FEW:
         message = f"{words}; {len(examples)} images are too few to make anything of it"
         return Finding("constants", "info", apart, 1.0, message)
@@ -116,7 +118,7 @@ def _constants(model: Model, network: Network, examples: Examples, schedule: Sch
     )
 
 
-def _apart(seen: Seen) -> float:
+def _measure_distance(seen: Seen) -> float:
     """Return how far images are from what a module expects; up to 1 is common."""
     centred_C = (seen.mean > _CENTRED) & (seen.mean_C < seen.mean / 2)
     if seen.lowest < 0 and bool(centred_C.all()):  # no pixels any more, not even noisy ones
@@ -126,7 +128,9 @@ def _apart(seen: Seen) -> float:
     return max(float(shift.max()) / _SHIFTED, float((seen.std / seen.std_C).max()) / _SMALLER)
 
 
-def _units(network: Network, examples: Examples, logits: Tensor, schedule: Schedule) -> Finding:
+def _check_units(
+    network: Network, examples: Examples, logits: Tensor, schedule: Schedule
+) -> Finding:
     """Ask whether the network is right more often when its input has other units."""
     right_N = is_correct(logits, examples.y_N)
     errors = 1 - float(right_N.double().mean())
@@ -135,7 +139,7 @@ def _units(network: Network, examples: Examples, logits: Tensor, schedule: Sched
         message = f"not checked: {len(examples)} images are too few"
         return Finding("normalisation", "info", 0.0, _RECOVERED, message)
     for words, change in _UNITS.items():
-        x = change(examples.x, *_moments(examples.x))
+        x = change(examples.x, *_find_moments(examples.x))
         changed = Examples(x, examples.y_N, examples.index_N)
         other_N = is_correct(clean_logits(network, changed, schedule), examples.y_N)
         better, worse = int((other_N & ~right_N).sum()), int((right_N & ~other_N).sum())
@@ -154,7 +158,7 @@ def _units(network: Network, examples: Examples, logits: Tensor, schedule: Sched
     )
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+def _find_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each channel: (C, 1, 1)."""
     mean_C, std_C = x.mean((0, 2, 3)), x.std((0, 2, 3), correction=0).clamp(min=1e-6)
     return mean_C[:, None, None], std_C[:, None, None]
@@ -177,18 +181,20 @@ _UNITS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 }  # what stands for the input, and what it would mean
 
 
-def _seen(model: Model, network: Network, examples: Examples, schedule: Schedule) -> list[Seen]:
+def _watch_inputs(
+    model: Model, network: Network, examples: Examples, schedule: Schedule
+) -> list[Seen]:
     """Return what comes to modules with constants, in one pass; nothing where there are none."""
     channels, few = examples.x.shape[1], examples.take(slice(schedule.compute_shape))
     modules = model.modules() if isinstance(model, nn.Module) else ()
-    places = {module: found for module in modules if (found := _constants_of(module, channels))}
+    places = {module: found for module in modules if (found := _find_constants(module, channels))}
     seen: dict[nn.Module, Seen] = {}
 
     def note(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         x = inputs[0] if inputs else None
         if isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] == channels:
             real = x[: len(few)].float()
-            mean_C, std_C = (part.flatten().cpu() for part in _moments(real))
+            mean_C, std_C = (part.flatten().cpu() for part in _find_moments(real))
             seen.setdefault(module, Seen(mean_C, std_C, float(real.min()), *places[module]))
 
     handles: list[RemovableHandle] = []
@@ -203,7 +209,7 @@ def _seen(model: Model, network: Network, examples: Examples, schedule: Schedule
     return list(seen.values())
 
 
-def _constants_of(module: nn.Module, channels: int) -> tuple[Tensor, Tensor] | None:
+def _find_constants(module: nn.Module, channels: int) -> tuple[Tensor, Tensor] | None:
     """Return a module's ``mean`` and ``std``, each (C,) or (1,); None for none that matter."""
     found = []
     for name in ("mean", "std"):
@@ -220,5 +226,5 @@ def _constants_of(module: nn.Module, channels: int) -> tuple[Tensor, Tensor] | N
     return None if idle or not bool((std > 0).all()) else (mean, std)
 
 
-def _shown(values_C: Tensor) -> str:
+def _show(values_C: Tensor) -> str:
     return ", ".join(f"{value:.3g}" for value in values_C.tolist())

@@ -47,7 +47,7 @@ class GraphedStep:
             self._seen[slots] += 1
             if self._seen[slots] < _WARM:
                 return self._step(state)
-            self._graphs[slots] = _captured(self._step, state, self._pool)
+            self._graphs[slots] = _capture(self._step, state, self._pool)
         graph = self._graphs[slots]
         return self._step(state) if graph is None else graph.replay(state)
 
@@ -87,7 +87,7 @@ class _Graph:
             held[name].copy_(new)
 
 
-def _captured(step: Step, state: SlotState, pool: Any) -> _Graph | None:
+def _capture(step: Step, state: SlotState, pool: Any) -> _Graph | None:
     """Capture a step; None where it can't be, or does not give the same bits."""
     try:
         graph = _Graph(step, state, pool)
@@ -95,9 +95,9 @@ def _captured(step: Step, state: SlotState, pool: Any) -> _Graph | None:
     except RuntimeError:  # the network asks the host, or allocates where it must not
         torch.cuda.synchronize()
         return None
-    same = all(_equal(new, found[name]) for name, new in step(state).columns().items())
+    same = all(_are_equal(new, found[name]) for name, new in step(state).columns().items())
     return graph if same else None
 
 
-def _equal(one: Tensor, other: Tensor) -> bool:
+def _are_equal(one: Tensor, other: Tensor) -> bool:
     return bool(((one == other) | (one != one) & (other != other)).all())

@@ -11,7 +11,7 @@ from robustray.attacks.engine.batches import Examples
 from robustray.attacks.threat import UNIT_BOX, ThreatModel
 
 
-def checked_examples(
+def check_examples(
     x: Tensor, y: Tensor, index: Tensor | None, threat: ThreatModel | None = None
 ) -> Examples:
     """Return images in the pixel box with labels and indices, or say what is wrong.
@@ -34,7 +34,7 @@ def checked_examples(
         For any other shape, type or range.
     """
     if not isinstance(x, Tensor) or x.ndim < 2 or x.numel() == 0:
-        raise ValueError(f"x is a tensor of images (N, C, H, W), N >= 1, not {_shown(x)}")
+        raise ValueError(f"x is a tensor of images (N, C, H, W), N >= 1, not {_show(x)}")
     x, low, high = x.detach(), *((threat.low, threat.high) if threat else UNIT_BOX)
     if x.dtype == torch.uint8 and math.isfinite(low):
         x = x.float() / 255 * (high - low) + low
@@ -44,17 +44,17 @@ def checked_examples(
     if not (lowest >= low and highest <= high):
         raise ValueError(
             f"x ranges over [{lowest:g}, {highest:g}] instead of [{low:g}, {high:g}]; "
-            + _remedy(lowest, highest)
+            + _suggest_remedy(lowest, highest)
         )
     if threat is not None:
         threat.require_images(x)
-    y = _integers("y", y, len(x)).to(x.device)
+    y = _check_integers("y", y, len(x)).to(x.device)
     if index is None:
         index = torch.arange(len(x))
-    return Examples(x, y, _integers("index", index, len(x)).to(x.device))
+    return Examples(x, y, _check_integers("index", index, len(x)).to(x.device))
 
 
-def _remedy(lowest: float, highest: float) -> str:
+def _suggest_remedy(lowest: float, highest: float) -> str:
     """Say what to do about pixels outside their box."""
     if lowest >= 0 and 16 < highest <= 255:
         return "these look like 0..255: give uint8, or divide by 255"
@@ -70,7 +70,7 @@ def check_logits(logits: Tensor, examples: Examples) -> None:
         For logits that are not (N, K) with K >= 2, NaN logits, or labels outside 0..K-1.
     """
     if logits.ndim != 2 or logits.shape[1] < 2 or not logits.is_floating_point():
-        raise ValueError(f"the model returns logits (N, K) with K >= 2, not {_shown(logits)}")
+        raise ValueError(f"the model returns logits (N, K) with K >= 2, not {_show(logits)}")
     nan_N = logits.isnan().any(dim=1)
     if bool(nan_N.any()):
         first = int(examples.index_N[nan_N.nonzero()[0, 0]])
@@ -102,16 +102,16 @@ def check_inside(x_adv: Tensor, x: Tensor, threat: ThreatModel, name: str) -> No
         )
 
 
-def _integers(name: str, values: Tensor, count: int) -> Tensor:
+def _check_integers(name: str, values: Tensor, count: int) -> Tensor:
     integral = isinstance(values, Tensor) and not (
         values.is_floating_point() or values.is_complex() or values.dtype == torch.bool
     )
     if not integral or values.shape != (count,):
-        raise ValueError(f"{name} is a tensor of {count} integers, not {_shown(values)}")
+        raise ValueError(f"{name} is a tensor of {count} integers, not {_show(values)}")
     return values.detach().to(torch.int64)
 
 
-def _shown(value: object) -> str:
+def _show(value: object) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
     return type(value).__name__

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustray.attacks.engine.gradients import finite, input_gradient, is_correct, predict_logits
 from robustray.attacks.engine.network import Network
-from robustray.attacks.engine.shapes import Shapes, equal_shapes
+from robustray.attacks.engine.shapes import Shapes, find_equal_shapes
 from robustray.attacks.engine.steppers import Gradient, Rows
 from robustray.attacks.result import Passes
 from robustray.random import ExampleRandom
@@ -52,7 +52,7 @@ class SearchOracle:
 
     def gradient(self, x: Tensor, loss: Callable[[Tensor, Rows], Tensor]) -> Gradient:
         """Differentiate ``loss(logits_bK, rows)`` with respect to the images (B, ...)."""
-        parts = [self._averaged(x[rows], loss, rows) for rows in self.shapes.slices(len(x))]
+        parts = [self._average(x[rows], loss, rows) for rows in self.shapes.slices(len(x))]
         return parts[0] if len(parts) == 1 else Gradient(*map(torch.cat, zip(*parts, strict=True)))
 
     def logits(self, x: Tensor) -> Tensor:
@@ -61,11 +61,11 @@ class SearchOracle:
         parts = [predict_logits(path, x[rows]) for rows in self.shapes.slices(len(x))]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _averaged(self, x: Tensor, loss: Callable[[Tensor, Rows], Tensor], rows: slice) -> Gradient:
-        found = self._once(x, loss, rows)
+    def _average(self, x: Tensor, loss: Callable[[Tensor, Rows], Tensor], rows: slice) -> Gradient:
+        found = self._ask_once(x, loss, rows)
         if self.eot == 1:
             return found
-        passes = [found, *(self._once(x, loss, rows) for _ in range(self.eot - 1))]
+        passes = [found, *(self._ask_once(x, loss, rows) for _ in range(self.eot - 1))]
         last = passes[-1]
         grad = torch.stack([one.grad for one in passes]).sum(0) / self.eot
         flawed_B = torch.stack([one.flawed_B for one in passes]).any(0)
@@ -75,7 +75,7 @@ class SearchOracle:
         logits_BK = torch.stack([one.logits_BK for one in passes]).mean(0)
         return Gradient(grad, loss_B, logits_BK, flawed_B)
 
-    def _once(self, x: Tensor, loss: Callable[[Tensor, Rows], Tensor], rows: slice) -> Gradient:
+    def _ask_once(self, x: Tensor, loss: Callable[[Tensor, Rows], Tensor], rows: slice) -> Gradient:
         found = input_gradient(self.network.search_path, x, lambda logits: loss(logits, rows))
         grad, flawed_B = finite(found.grad.contiguous())
         loss_B, logits_BK = found.loss_B, found.logits_BK
@@ -150,4 +150,4 @@ def _find_shapes(
             answers += [found.grad, found.logits_BK]
         return answers
 
-    return equal_shapes(full, evaluate, x)
+    return find_equal_shapes(full, evaluate, x)

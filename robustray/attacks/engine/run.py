@@ -68,10 +68,8 @@ def run_stepper(
     AttackResult
         In the order of the examples, on their device.
     """
-    zero_N = torch.zeros_like(examples.y_N)
     correct_N = is_correct(logits_NK, examples.y_N)
-    counts = [zero_N.clone() for _ in range(3)]
-    result = AttackResult(examples.x.clone(), ~correct_N, *counts)
+    result = AttackResult.begin(examples.x, ~correct_N)
     rows = correct_N.nonzero()[:, 0]
     if len(rows) == 0:
         return result

@@ -70,7 +70,9 @@ def _cost(shapes: tuple[int, ...]) -> float:
     return sum(shape * _OVERHEAD.get(shape, 1.0) for shape in shapes)
 
 
-def equal_shapes(full: int, evaluate: Callable[[Tensor], list[Tensor]], probe: Tensor) -> Shapes:
+def find_equal_shapes(
+    full: int, evaluate: Callable[[Tensor], list[Tensor]], probe: Tensor
+) -> Shapes:
     """Find the shapes, halves of ``full`` again and again, that give the bits of the full one.
 
     Parameters

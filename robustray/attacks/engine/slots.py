@@ -82,16 +82,16 @@ class SlotEngine:
         self._every = 1 if network.device.type == "cpu" else _PATIENCE
         graphed = graphs and network.device.type == "cuda"
         self._leaps = self._every == 1 and stepper.attack.leaps
-        self._advance = GraphedStep(self._advanced) if graphed else self._advanced
+        self._advance = GraphedStep(self._step_runs) if graphed else self._step_runs
         runs = stepper.attack.runs(logits_NK.shape[1])
         self._book: RunBook[Tensor] = RunBook(range(len(examples)), runs)
         self._state: SlotState | None = None
-        self._sitting: list[Run | None] = []  # who is in which slot
+        self._runs: list[Run | None] = []  # who is in which slot
         self._since: list[int] = []  # the step at which they came
-        self._seated = 0
+        self._occupied = 0
         self._judging: list[tuple[list[Run], SlotState]] = []
         self._returning: list[tuple[list[Run], SlotState]] = []
-        self._result = _nothing_found(examples)
+        self._result = AttackResult.begin(examples.x, torch.zeros_like(examples.y_N) > 0)
         self._steps = self._changed = 0  # steps made, and when a run last left or came
 
     def run(self) -> AttackResult:
@@ -100,16 +100,16 @@ class SlotEngine:
             _keep_freed_memory()
         while True:
             self._fill()
-            if not self._seated:
+            if not self._occupied:
                 if not self._judging:
                     return self._result
                 self._judge()
                 continue
-            for _ in range(self._stretch()):
+            for _ in range(self._count_steps()):
                 self._step()
             self._collect()
 
-    def _stretch(self) -> int:
+    def _count_steps(self) -> int:
         """Return how many steps to make before the host looks: more where little happens."""
         if self._every == 1:
             return 1
@@ -118,19 +118,19 @@ class SlotEngine:
 
     def _step(self) -> None:
         assert self._state is not None
-        idle = 2 * self._seated <= len(self._sitting) and not self._book.waiting
+        idle = 2 * self._occupied <= len(self._runs) and not self._book.waiting
         leap = self._leaps and idle and not self._returning
-        self._state = self._leapt(self._state) if leap else self._advance(self._state)
+        self._state = self._leap(self._state) if leap else self._advance(self._state)
         self._steps += 1
 
-    def _leapt(self, state: SlotState) -> SlotState:
+    def _leap(self, state: SlotState) -> SlotState:
         """Use idle slots for later steps of the runs that there are."""
-        seats = [slot for slot, run in enumerate(self._sitting) if run is not None]
-        rows = torch.tensor(seats, device=state.y_B.device)
-        after = self._stepper.leap(self._oracle, state.take(rows), len(self._sitting))
+        taken = [slot for slot, run in enumerate(self._runs) if run is not None]
+        rows = torch.tensor(taken, device=state.y_B.device)
+        after = self._stepper.leap(self._oracle, state.take(rows), len(self._runs))
         return state.put(rows, after)
 
-    def _advanced(self, state: SlotState) -> SlotState:
+    def _step_runs(self, state: SlotState) -> SlotState:
         after = self._stepper.step(self._oracle, state)
         if self._every > 1:
             after = keep_rows(state.claimed_B | state.spent_B, state, after)
@@ -141,7 +141,7 @@ class SlotEngine:
         state = self._state
         assert state is not None
         done = (state.claimed_B | state.spent_B).nonzero()[:, 0].tolist()
-        leaving = {slot: run for slot in done if (run := self._sitting[slot]) is not None}
+        leaving = {slot: run for slot in done if (run := self._runs[slot]) is not None}
         if leaving:
             self._changed = self._steps
             rows = torch.tensor(list(leaving), device=state.y_B.device)
@@ -154,8 +154,8 @@ class SlotEngine:
 
     def _free(self, slots: Iterable[int]) -> None:
         for slot in list(slots):
-            self._sitting[slot] = None
-            self._seated -= 1
+            self._runs[slot] = None
+            self._occupied -= 1
 
     def _judge(self) -> None:
         """Judge all candidates; enter what is decided, send the others back."""
@@ -185,30 +185,30 @@ class SlotEngine:
             self._returning.append(([runs[at] for at in back], state.take(rows)))
         self._free(
             slot
-            for slot, run in enumerate(self._sitting)
+            for slot, run in enumerate(self._runs)
             if run is not None and self._book.pointless(run)
         )
 
     def _fill(self) -> None:
         """Put runs into free slots, when that is worth it, and fit the batch to what there is."""
         due = self._book.waiting + sum(len(runs) for runs, _ in self._returning)
-        free = self._most - self._seated
-        tidy = self._steps % _PATIENCE == 0 or self._seated == 0
+        free = self._most - self._occupied
+        tidy = self._steps % _PATIENCE == 0 or self._occupied == 0
         if due and free and (tidy or min(due, free) >= _ENOUGH):
-            self._seat(self._entering(min(due, free)))
-        elif not due and tidy and 0 < self._seated < len(self._sitting):
-            ahead = self._book.ahead(self._lasting(), len(self._sitting) - self._seated)
-            self._seat([(ahead, self._begun(ahead))] if ahead else [])
+            self._place(self._choose_entering(min(due, free)))
+        elif not due and tidy and 0 < self._occupied < len(self._runs):
+            ahead = self._book.ahead(self._find_lasting(), len(self._runs) - self._occupied)
+            self._place([(ahead, self._begin(ahead))] if ahead else [])
 
-    def _lasting(self) -> list[int]:
+    def _find_lasting(self) -> list[int]:
         """Return the examples whose runs have been going for a while."""
         return [
             run.row
-            for run, since in zip(self._sitting, self._since, strict=True)
+            for run, since in zip(self._runs, self._since, strict=True)
             if run is not None and self._steps - since >= _PATIENCE
         ]
 
-    def _entering(self, most: int) -> list[tuple[list[Run], SlotState]]:
+    def _choose_entering(self, most: int) -> list[tuple[list[Run], SlotState]]:
         """Return runs that come back, and new ones."""
         entering, room = [], most
         while self._returning and room:
@@ -220,9 +220,9 @@ class SlotEngine:
             entering.append((runs, state))
             room -= len(runs)
         fresh = self._book.next(room)
-        return entering + ([(fresh, self._begun(fresh))] if fresh else [])
+        return entering + ([(fresh, self._begin(fresh))] if fresh else [])
 
-    def _begun(self, runs: list[Run]) -> SlotState:
+    def _begin(self, runs: list[Run]) -> SlotState:
         examples, device = self._examples, self._network.device
         unit = max(8, _LANES // math.gcd(_LANES, examples.x[0].numel()))
         padded = runs + [runs[-1]] * (-len(runs) % unit)
@@ -233,21 +233,21 @@ class SlotEngine:
         state = self._stepper.begin(chosen, run_B, logits_BK)
         return state.take(torch.arange(len(runs), device=device))
 
-    def _seat(self, entering: list[tuple[list[Run], SlotState]]) -> None:
+    def _place(self, entering: list[tuple[list[Run], SlotState]]) -> None:
         """Put runs into slots; rebuild the batch where its size no longer fits."""
         runs = [run for part, _ in entering for run in part]
         self._changed = self._steps if runs else self._changed
-        self._seated += len(runs)
-        kept = [slot for slot, run in enumerate(self._sitting) if run is not None]
+        self._occupied += len(runs)
+        kept = [slot for slot, run in enumerate(self._runs) if run is not None]
         size = self._shapes.padded(len(kept) + len(runs))
-        if self._state is not None and size == len(self._sitting):
+        if self._state is not None and size == len(self._runs):
             if not runs:
                 return
-            free = [slot for slot, run in enumerate(self._sitting) if run is None][: len(runs)]
+            free = [slot for slot, run in enumerate(self._runs) if run is None][: len(runs)]
             rows = torch.tensor(free, device=self._state.y_B.device)
             self._state = self._state.put(rows, SlotState.cat([part for _, part in entering]))
             for slot, run in zip(free, runs, strict=True):
-                self._sitting[slot], self._since[slot] = run, self._steps
+                self._runs[slot], self._since[slot] = run, self._steps
             return
         parts = [part for _, part in entering]
         if self._state is not None and kept:
@@ -258,13 +258,7 @@ class SlotEngine:
         padding = size - len(kept) - len(runs)
         self._since = [self._since[slot] for slot in kept]
         self._since += [self._steps] * (len(runs) + padding)
-        self._sitting = [self._sitting[slot] for slot in kept] + runs + [None] * padding
-
-
-def _nothing_found(examples: Examples) -> AttackResult:
-    zero_N = torch.zeros_like(examples.y_N)
-    counts = [zero_N.clone() for _ in range(3)]
-    return AttackResult(examples.x.clone(), torch.zeros_like(zero_N, dtype=torch.bool), *counts)
+        self._runs = [self._runs[slot] for slot in kept] + runs + [None] * padding
 
 
 def _enter(result: AttackResult, verdicts: list[Verdict[Tensor]]) -> None:

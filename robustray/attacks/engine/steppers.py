@@ -257,7 +257,7 @@ class BatchNoise(Noise):
         return torch.randn(len(keys[0]), *shape, generator=self.generator).to(keys[0].device)
 
 
-def slot_fields(examples: Examples, run_B: Tensor) -> dict[str, Any]:
+def begin_fields(examples: Examples, run_B: Tensor) -> dict[str, Any]:
     """Return the fields of ``SlotState`` at the beginning of runs, the image as the candidate."""
     no_B, zero_B = torch.zeros_like(run_B, dtype=torch.bool), torch.zeros_like(run_B)
     return {
@@ -308,7 +308,7 @@ def keep_rows(mask_B: Tensor, before: StateT, after: StateT) -> StateT:
     return replace(after, **changes)
 
 
-def target_of_rank(logits_BK: Tensor, rank_B: Tensor) -> Tensor:
+def find_target(logits_BK: Tensor, rank_B: Tensor) -> Tensor:
     """Return the class that comes ``rank_B`` places after the first in the clean logits: (B,).
 
     Rank 1 is the runner-up of a correctly classified image. Ranks run from 1 to K - 1. An image

@@ -67,7 +67,7 @@ def run_attack_upstream(
         message = f"attack {spec.attack} has no upstream mode"
         raise ValueError(message)  # noqa: TRY004 - users catch one type for all arguments
     results = []
-    for part in _batches(network, examples, batch_size):
+    for part in _cut_batches(network, examples, batch_size):
         noise = BatchNoise(torch.Generator().manual_seed(seed))
         stepper = attack.stepper(threat, noise, upstream=True)
         results.append(_run_batch(stepper, network, part))
@@ -76,11 +76,13 @@ def run_attack_upstream(
 
 def clean_logits_upstream(network: Network, examples: Examples, batch_size: int) -> Tensor:
     """Return the logits (N, K) of the images, computed in batches as they are."""
-    parts = [predict_logits(network, part.x) for part in _batches(network, examples, batch_size)]
+    parts = [
+        predict_logits(network, part.x) for part in _cut_batches(network, examples, batch_size)
+    ]
     return torch.cat(parts).to(examples.x.device)
 
 
-def _batches(network: Network, examples: Examples, size: int) -> Iterator[Examples]:
+def _cut_batches(network: Network, examples: Examples, size: int) -> Iterator[Examples]:
     for start in range(0, len(examples), size):
         yield examples.take(slice(start, start + size)).to(network.device)
 
@@ -94,7 +96,7 @@ def _run_batch(stepper: Stepper[Any], network: Network, batch: Examples) -> Atta
         rows = open_B.nonzero()[:, 0]
         if len(rows) == 0:
             break
-        for state, at in _lockstep(stepper, network, batch.take(rows), number):
+        for state, at in _run_lockstep(stepper, network, batch.take(rows), number):
             claimed_B = state.claimed_B
             x_adv[rows[at[claimed_B]]] = state.x_adv[claimed_B]
             open_B[rows[at[claimed_B]]] = False
@@ -105,7 +107,7 @@ def _run_batch(stepper: Stepper[Any], network: Network, batch: Examples) -> Atta
     return AttackResult(x_adv, wrong_B, forwards_B + 2, backwards_B, flawed_B)
 
 
-def _lockstep(
+def _run_lockstep(
     stepper: Stepper[Any], network: Network, examples: Examples, number: int
 ) -> list[tuple[SlotState, Tensor]]:
     """Make one run of each example; return final states, with the examples' places."""

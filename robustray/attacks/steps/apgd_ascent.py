@@ -26,9 +26,9 @@ from robustray.attacks.engine.steppers import (
     StateT,
     Stepper,
     affects,
+    begin_fields,
+    find_target,
     select,
-    slot_fields,
-    target_of_rank,
 )
 from robustray.attacks.losses import cross_entropy, dlr, targeted_dlr
 from robustray.attacks.steps.norms import norm_per_example, per_example, steepest
@@ -53,14 +53,14 @@ class AnyAscent(Stepper[StateT]):
 
     attack: Apgd
 
-    def targets(self, y_B: Tensor, run_B: Tensor, logits_BK: Tensor) -> Tensor:
+    def choose_targets(self, y_B: Tensor, run_B: Tensor, logits_BK: Tensor) -> Tensor:
         """Return the class that each run aims at (B,); run numbers count restarts in targets."""
         if self.attack.loss != "targeted-dlr":
             return y_B
         rank_B = run_B // self.attack.n_restarts + 1
-        return target_of_rank(logits_BK, rank_B)
+        return find_target(logits_BK, rank_B)
 
-    def losses(self, logits_bK: Tensor, y_b: Tensor, target_b: Tensor) -> Tensor:
+    def measure_losses(self, logits_bK: Tensor, y_b: Tensor, target_b: Tensor) -> Tensor:
         """Return what is maximised (b,)."""
         if self.attack.loss == "ce":
             return cross_entropy(logits_bK, y_b)
@@ -118,14 +118,14 @@ class Ascent(AnyAscent[ApgdState]):
     @override
     def begin(self, examples: Examples, run_B: Tensor, logits_BK: Tensor) -> ApgdState:
         x = examples.x
-        lower, upper = self._bounds(x) if self.threat.norm == "linf" else (x, x)
+        lower, upper = self._find_bounds(x) if self.threat.norm == "linf" else (x, x)
         zero_B = torch.zeros_like(run_B)
         worst_B = torch.full_like(zero_B, -torch.inf, dtype=x.dtype)
-        start = self._inside(self._start(x, (examples.index_N, run_B)), x, lower, upper)
+        start = self._project(self._draw_start(x, (examples.index_N, run_B)), x, lower, upper)
         return ApgdState(
-            **slot_fields(examples, run_B),
+            **begin_fields(examples, run_B),
             iteration_B=zero_B,
-            target_B=self.targets(examples.y_N, run_B, logits_BK),
+            target_B=self.choose_targets(examples.y_N, run_B, logits_BK),
             point=start,
             previous=start,
             lower=lower,
@@ -143,13 +143,13 @@ class Ascent(AnyAscent[ApgdState]):
     @override
     def step(self, oracle: Oracle, state: ApgdState) -> ApgdState:
         def loss(logits_bK: Tensor, rows: Rows) -> Tensor:
-            return self.losses(logits_bK, state.y_B[rows], state.target_B[rows])
+            return self.measure_losses(logits_bK, state.y_B[rows], state.target_B[rows])
 
         found = oracle.gradient(state.point, loss)
-        state, improved_B = self._compared(state, found)
+        state, improved_B = self._compare(state, found)
         best = select(improved_B, state.point, state.best)
         best_grad = select(improved_B, found.grad, state.best_grad)
-        state, back_B = self._checked(state)
+        state, back_B = self._adapt(state)
         point, grad = state.point, found.grad
         if affects(back_B):
             point, grad = select(back_B, best, point), select(back_B, best_grad, grad)
@@ -158,7 +158,7 @@ class Ascent(AnyAscent[ApgdState]):
         cost = oracle.gradient_cost
         return replace(
             state,
-            point=self._moved(state, point, grad),
+            point=self._move(state, point, grad),
             previous=point,
             best=best,
             best_grad=best_grad,
@@ -171,7 +171,7 @@ class Ascent(AnyAscent[ApgdState]):
             flawed_B=state.flawed_B + found.flawed_B,
         )
 
-    def _compared(self, state: ApgdState, found: Gradient) -> tuple[ApgdState, Tensor]:
+    def _compare(self, state: ApgdState, found: Gradient) -> tuple[ApgdState, Tensor]:
         """Return the state with the new losses, and where they are the largest so far."""
         first_B = state.iteration_B == 0
         loss_B = torch.where(found.loss_B.isnan(), -torch.inf, found.loss_B)
@@ -190,9 +190,9 @@ class Ascent(AnyAscent[ApgdState]):
         )
         return state, improved_B
 
-    def _checked(self, state: ApgdState) -> tuple[ApgdState, Tensor]:
+    def _adapt(self, state: ApgdState) -> tuple[ApgdState, Tensor]:
         """Return the state after a checkpoint, and where a run goes back to its best point."""
-        plan = _plan(self.attack.n_iter, state.y_B.device)
+        plan = _make_plan(self.attack.n_iter, state.y_B.device)
         due_B, window_B = plan.due[state.iteration_B], plan.window[state.iteration_B]
         stuck_B = ~state.halved_B & (state.checked_loss_B >= state.best_loss_B)
         back_B = due_B & ((state.rises_B <= _RISING * window_B) | stuck_B)
@@ -205,22 +205,22 @@ class Ascent(AnyAscent[ApgdState]):
         )
         return state, back_B
 
-    def _moved(self, state: ApgdState, point: Tensor, grad: Tensor) -> Tensor:
+    def _move(self, state: ApgdState, point: Tensor, grad: Tensor) -> Tensor:
         """Return the next point: a projected step, mixed with the step before, projected."""
         inside = (state.x, state.lower, state.upper)
-        ahead = self._direction(grad).mul_(per_example(state.step_B, point)).add_(point)
-        ahead = self._inside(ahead, *inside)
+        ahead = self._find_direction(grad).mul_(per_example(state.step_B, point)).add_(point)
+        ahead = self._project(ahead, *inside)
         share_B = 1 - (1 - _MOMENTUM) * (state.iteration_B > 0).to(point.dtype)
         share = per_example(share_B, point)
         mixed = ahead.sub_(point).mul_(share).add_(point)
         mixed.add_((point - state.previous).mul_(1 - share))
-        return self._inside(mixed, *inside)
+        return self._project(mixed, *inside)
 
-    def _direction(self, grad: Tensor) -> Tensor:
+    def _find_direction(self, grad: Tensor) -> Tensor:
         if self.threat.norm == "linf":
             return torch.sign(grad)
         if self.upstream:
-            return grad / (per_example(_length(grad), grad) + 1e-12)
+            return grad / (per_example(_measure_length(grad), grad) + 1e-12)
         length_B = norm_per_example(grad, "l2")
         extreme_B = ~((length_B >= _VANISHING) & length_B.isfinite())  # squares under- or overflow
         direction = grad / per_example(length_B.clamp(min=_VANISHING), grad)
@@ -228,33 +228,33 @@ class Ascent(AnyAscent[ApgdState]):
             direction = select(extreme_B, steepest(grad, "l2"), direction)
         return direction
 
-    def _inside(self, moved: Tensor, x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    def _project(self, moved: Tensor, x: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
         """Project; ``moved`` is overwritten. For l2 rounding may overstep eps by parts in 1e7."""
         if self.threat.norm == "linf":
             return moved.clamp_(lower, upper)
         delta, box = moved.sub_(x), (self.threat.low, self.threat.high)
         if self.upstream:
-            length = per_example(_length(delta), delta)
+            length = per_example(_measure_length(delta), delta)
             unit = delta / (length + 1e-12)
             return (x + unit * length.clamp(max=self.threat.eps)).clamp_(*box)
         length = per_example(norm_per_example(delta, "l2"), delta)
         scale = (_INSIDE * self.threat.eps / length).clamp_(max=1)
         return delta.mul_(scale).add_(x).clamp_(*box)
 
-    def _bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _find_bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.upstream:
             eps, low, high = self.threat.eps, self.threat.low, self.threat.high
             return (x - eps).clamp_(min=low), (x + eps).clamp_(max=high)
         return self.threat.bounds(x)
 
-    def _start(self, x: Tensor, keys: tuple[Tensor, Tensor]) -> Tensor:
+    def _draw_start(self, x: Tensor, keys: tuple[Tensor, Tensor]) -> Tensor:
         """Draw points whose largest pixel (linf) or length (l2) is eps."""
         if self.threat.norm == "linf":
             drawn = self.noise.uniform(keys, tuple(x.shape[1:]), _START).to(x.dtype) * 2 - 1
             length_B = norm_per_example(drawn, "linf")
         else:
             drawn = self.noise.normal(keys, tuple(x.shape[1:]), _START).to(x.dtype)
-            length_B = _length(drawn)
+            length_B = _measure_length(drawn)
         return x + self.threat.eps * (drawn / (per_example(length_B, drawn) + 1e-12))
 
 
@@ -264,7 +264,7 @@ class _Plan(NamedTuple):
 
 
 @cache
-def _plan(n_iter: int, device: torch.device) -> _Plan:
+def _make_plan(n_iter: int, device: torch.device) -> _Plan:
     due, window = torch.zeros(n_iter + 2, dtype=torch.bool), torch.ones(n_iter + 2)
     for iteration, length in checkpoints(n_iter):
         due[iteration], window[iteration] = True, length
@@ -283,5 +283,5 @@ def checkpoints(n_iter: int) -> list[tuple[int, int]]:
     return found
 
 
-def _length(delta: Tensor) -> Tensor:
+def _measure_length(delta: Tensor) -> Tensor:
     return (delta * delta).flatten(1).sum(1).sqrt_()

@@ -23,8 +23,8 @@ from robustray.attacks.engine.steppers import (
     Rows,
     SlotState,
     affects,
+    begin_fields,
     select,
-    slot_fields,
 )
 from robustray.attacks.steps.apgd_ascent import AnyAscent
 from robustray.attacks.steps.norms import add_toward, per_example
@@ -81,7 +81,7 @@ class AscentL1(AnyAscent[ApgdL1State]):
     def begin(self, examples: Examples, run_B: Tensor, logits_BK: Tensor) -> ApgdL1State:
         x, keys = examples.x, (examples.index_N, run_B)
         zero_B = torch.zeros_like(run_B)
-        radius_B = self._radius(self._plan(x).radius[zero_B])
+        radius_B = self._find_radius(self._find_plan(x).radius[zero_B])
         purpose = _STAGE if self.attack.l1_stages else _START
         drawn = self.noise.normal(keys, tuple(x.shape[1:]), purpose)
         if self.upstream and self.attack.l1_stages:  # each stage draws a start that it does not use
@@ -89,15 +89,15 @@ class AscentL1(AnyAscent[ApgdL1State]):
                 self.noise.normal(keys, tuple(x.shape[1:]), _STAGE)
         drawn = drawn.to(x.dtype)
         point = x + drawn
-        start = self._placed(x, point, point - x if self.attack.l1_stages else drawn, radius_B)
+        start = self._project(x, point, point - x if self.attack.l1_stages else drawn, radius_B)
         start = (
             start if self.attack.l1_stages else start.clamp_(0, 1)
         )  # stages clamp what they open with
         worst_B = torch.full_like(radius_B, -torch.inf)
         state = ApgdL1State(
-            **slot_fields(examples, run_B),
+            **begin_fields(examples, run_B),
             evaluation_B=zero_B,
-            target_B=self.targets(examples.y_N, run_B, logits_BK),
+            target_B=self.choose_targets(examples.y_N, run_B, logits_BK),
             point=start,
             best=start,
             best_grad=torch.zeros_like(x),
@@ -106,17 +106,17 @@ class AscentL1(AnyAscent[ApgdL1State]):
             share_B=torch.full_like(radius_B, _FIRST_SHARE),
             changed_B=torch.full_like(radius_B, x[0].numel()),
         )
-        return self._opened(state, zero_B == 0) if self.attack.l1_stages else state
+        return self._open(state, zero_B == 0) if self.attack.l1_stages else state
 
     @override
     def step(self, oracle: Oracle, state: ApgdL1State) -> ApgdL1State:
         def loss(logits_bK: Tensor, rows: Rows) -> Tensor:
-            return self.losses(logits_bK, state.y_B[rows], state.target_B[rows])
+            return self.measure_losses(logits_bK, state.y_B[rows], state.target_B[rows])
 
-        found, plan = oracle.gradient(state.point, loss), self._plan(state.x)
+        found, plan = oracle.gradient(state.point, loss), self._find_plan(state.x)
         at_B, cost = state.evaluation_B, oracle.gradient_cost
-        state = self._compared(state, found, plan.opens[at_B])
-        state, back_B = self._checked(state, plan)
+        state = self._compare(state, found, plan.opens[at_B])
+        state, back_B = self._adapt(state, plan)
         point, grad = state.point, found.grad
         if affects(back_B):
             point = select(back_B, state.best, point)
@@ -126,7 +126,7 @@ class AscentL1(AnyAscent[ApgdL1State]):
         x_adv = select(wrong_B, state.point, x_adv) if affects(wrong_B) else x_adv
         state = replace(
             state,
-            point=self._moved(state, point, grad, self._radius(plan.radius[at_B])),
+            point=self._move(state, point, grad, self._find_radius(plan.radius[at_B])),
             x_adv=x_adv,
             claimed_B=(state.claimed_B | wrong_B) if self.upstream else wrong_B,
             spent_B=at_B + 1 >= len(plan.radius) - 1,
@@ -136,9 +136,9 @@ class AscentL1(AnyAscent[ApgdL1State]):
             flawed_B=state.flawed_B + found.flawed_B,
         )
         opens_B = plan.opens[state.evaluation_B]
-        return self._opened(state, opens_B) if affects(opens_B) else state
+        return self._open(state, opens_B) if affects(opens_B) else state
 
-    def _compared(self, state: ApgdL1State, found: Gradient, first_B: Tensor) -> ApgdL1State:
+    def _compare(self, state: ApgdL1State, found: Gradient, first_B: Tensor) -> ApgdL1State:
         loss_B = torch.where(found.loss_B.isnan(), -torch.inf, found.loss_B)
         improved_B = first_B | (loss_B > state.best_loss_B)
         return replace(
@@ -148,13 +148,13 @@ class AscentL1(AnyAscent[ApgdL1State]):
             best_loss_B=torch.where(improved_B, loss_B, state.best_loss_B),
         )
 
-    def _checked(self, state: ApgdL1State, plan: _Plan) -> tuple[ApgdL1State, Tensor]:
+    def _adapt(self, state: ApgdL1State, plan: _Plan) -> tuple[ApgdL1State, Tensor]:
         """Return the state after a checkpoint, and where a run goes back to its best point."""
         due_B = plan.due[state.evaluation_B]
         if not affects(due_B):
             return state, due_B
-        radius_B = self._radius(plan.radius[state.evaluation_B])
-        changed_B = _changed(state.best, state.x)
+        radius_B = self._find_radius(plan.radius[state.evaluation_B])
+        changed_B = _count_changed(state.best, state.x)
         back_B = due_B & (changed_B / state.changed_B < _STEADY)
         step_B = torch.where(back_B, radius_B, state.step_B / _SPARSER)
         step_B = torch.maximum(step_B, plan.least_step[state.evaluation_B]).minimum(radius_B)
@@ -167,7 +167,7 @@ class AscentL1(AnyAscent[ApgdL1State]):
         )
         return state, back_B
 
-    def _moved(self, state: ApgdL1State, point: Tensor, grad: Tensor, radius_B: Tensor) -> Tensor:
+    def _move(self, state: ApgdL1State, point: Tensor, grad: Tensor, radius_B: Tensor) -> Tensor:
         """Return the next point: a step along the steepest pixels, projected."""
         pixels, size = point[0].numel(), grad.abs()
         rank_B = ((1 - state.share_B) * pixels).clamp(0, pixels - 1).long()
@@ -176,13 +176,13 @@ class AscentL1(AnyAscent[ApgdL1State]):
         count = per_example(signs.abs().flatten(1).sum(1) + 1e-10, signs)
         ahead = signs.mul_(per_example(state.step_B, signs)).div_(count).add_(point)
         delta = ahead.sub_(state.x)
-        return self._placed(state.x, state.x + delta, delta, radius_B)
+        return self._project(state.x, state.x + delta, delta, radius_B)
 
-    def _opened(self, state: ApgdL1State, opens_B: Tensor) -> ApgdL1State:
+    def _open(self, state: ApgdL1State, opens_B: Tensor) -> ApgdL1State:
         """Return the state where some stages begin, from the best points of those before."""
-        radius_B = self._radius(self._plan(state.x).radius[state.evaluation_B])
-        start = self._placed(state.x, state.best, state.best - state.x, radius_B).clamp_(0, 1)
-        changed_B = _changed(start, state.x)
+        radius_B = self._find_radius(self._find_plan(state.x).radius[state.evaluation_B])
+        start = self._project(state.x, state.best, state.best - state.x, radius_B).clamp_(0, 1)
+        changed_B = _count_changed(start, state.x)
         share_B = changed_B / state.x[0].numel() / _SPARSER
         return replace(
             state,
@@ -192,18 +192,18 @@ class AscentL1(AnyAscent[ApgdL1State]):
             changed_B=torch.where(opens_B, changed_B, state.changed_B),
         )
 
-    def _placed(self, x: Tensor, point: Tensor, delta: Tensor, radius_B: Tensor) -> Tensor:
+    def _project(self, x: Tensor, point: Tensor, delta: Tensor, radius_B: Tensor) -> Tensor:
         """Return points x + delta, rounded to ``point``, projected onto the ball and the box."""
         if self.upstream:
             return point + sorted_l1_correction(delta, x, radius_B)
         return add_toward(x, project_l1(delta, x, radius_B))
 
-    def _radius(self, radius_B: Tensor) -> Tensor:
+    def _find_radius(self, radius_B: Tensor) -> Tensor:
         return radius_B if self.upstream else radius_B * _INSIDE
 
-    def _plan(self, x: Tensor) -> _Plan:
+    def _find_plan(self, x: Tensor) -> _Plan:
         eps = self.threat.eps
-        return _plan(self.attack.n_iter, self.attack.l1_stages, eps, x.dtype, x.device)
+        return _make_plan(self.attack.n_iter, self.attack.l1_stages, eps, x.dtype, x.device)
 
 
 class _Plan(NamedTuple):
@@ -217,7 +217,9 @@ class _Plan(NamedTuple):
 
 
 @cache
-def _plan(n_iter: int, stages: bool, eps: float, dtype: torch.dtype, device: torch.device) -> _Plan:
+def _make_plan(
+    n_iter: int, stages: bool, eps: float, dtype: torch.dtype, device: torch.device
+) -> _Plan:
     early = [math.ceil(share * n_iter) for share in _SHARES] if stages else []
     lengths = [*early, n_iter - sum(early)]
     rows = []
@@ -238,6 +240,6 @@ def _plan(n_iter: int, stages: bool, eps: float, dtype: torch.dtype, device: tor
     )
 
 
-def _changed(point: Tensor, x: Tensor) -> Tensor:
+def _count_changed(point: Tensor, x: Tensor) -> Tensor:
     """Return how many pixels differ (B,), in the dtype of the images."""
     return (point != x).flatten(1).sum(1).to(x.dtype)

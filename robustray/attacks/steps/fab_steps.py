@@ -25,9 +25,9 @@ from robustray.attacks.engine.steppers import (
     SlotState,
     Stepper,
     affects,
+    begin_fields,
+    find_target,
     select,
-    slot_fields,
-    target_of_rank,
 )
 from robustray.attacks.losses import bounded
 from robustray.attacks.steps.hyperplane import step_to_hyperplane
@@ -95,9 +95,9 @@ class FabSteps(Stepper[FabState]):
         # Run numbers count restarts within targets.
         rank_B = run_B // self.attack.n_restarts + 1
         return FabState(
-            **slot_fields(examples, run_B),
-            point=self._first_points(examples, run_B),
-            target_B=target_of_rank(logits_BK, rank_B),
+            **begin_fields(examples, run_B),
+            point=self._choose_starts(examples, run_B),
+            target_B=find_target(logits_BK, rank_B),
             nearest=examples.x,
             distance_B=torch.full_like(rank_B, torch.inf, dtype=examples.x.dtype),
             iteration_B=torch.zeros_like(rank_B),
@@ -106,8 +106,8 @@ class FabSteps(Stepper[FabState]):
     @override
     def step(self, oracle: Oracle, state: FabState) -> FabState:
         # To the boundary; where the candidate is misclassified, it is pulled back to the image.
-        plane, flawed_B, planes = self._plane(oracle, state)
-        candidate = self._candidate(state, plane)
+        plane, flawed_B, planes = self._find_plane(oracle, state)
+        candidate = self._find_candidate(state, plane)
         fooled_B = ~is_correct(oracle.logits(candidate), state.y_B)
         away = candidate - state.x
         distance_B = torch.where(fooled_B, self._measure(away, self.threat.norm), torch.inf)
@@ -115,7 +115,7 @@ class FabSteps(Stepper[FabState]):
         iteration_B = state.iteration_B + 1
         gradient, verdict = oracle.gradient_cost, oracle.logits_cost
         return replace(
-            self._noted(state, candidate, distance_B, iteration_B >= self.attack.n_iter),
+            self._note(state, candidate, distance_B, iteration_B >= self.attack.n_iter),
             point=select(fooled_B, pulled, candidate),
             iteration_B=iteration_B,
             forwards_B=state.forwards_B + (planes * gradient.forwards + verdict.forwards),
@@ -123,7 +123,7 @@ class FabSteps(Stepper[FabState]):
             flawed_B=state.flawed_B + flawed_B,
         )
 
-    def _first_points(self, examples: Examples, run_B: Tensor) -> Tensor:
+    def _choose_starts(self, examples: Examples, run_B: Tensor) -> Tensor:
         """Return the images, and for restarts points at half of eps from them."""
         x, again_B = examples.x, run_B % self.attack.n_restarts > 0
         if self.attack.n_restarts == 1 or not affects(again_B):
@@ -137,23 +137,23 @@ class FabSteps(Stepper[FabState]):
         scale_B1 = 0.5 * self.threat.eps / norm_per_example(drawn_BD, norm)[:, None]
         return select(again_B, (x + (drawn_BD * scale_B1).view_as(x)).clamp(0, 1), x)
 
-    def _plane(self, oracle: Oracle, state: FabState) -> tuple[Gradient, Tensor, int]:
+    def _find_plane(self, oracle: Oracle, state: FabState) -> tuple[Gradient, Tensor, int]:
         """Return a class's lead over the label with its gradient, flaws, and evaluations."""
         if self.attack.n_targets:
             found = oracle.gradient(
                 state.point,
-                lambda logits, rows: _lead(logits, state.y_B[rows], state.target_B[rows]),
+                lambda logits, rows: _measure_lead(logits, state.y_B[rows], state.target_B[rows]),
             )
             return found, found.flawed_B, 1
-        label = self._label(oracle, state) if self.upstream else None
-        nearest = self._facing(oracle, state, 1, label)
-        ratio_B, flawed_B = self._ratio(nearest), nearest.flawed_B.long()
+        label = self._differentiate_label(oracle, state) if self.upstream else None
+        nearest = self._differentiate_lead(oracle, state, 1, label)
+        ratio_B, flawed_B = self._estimate_distance(nearest), nearest.flawed_B.long()
         if label is not None:
             flawed_B = flawed_B + label.flawed_B
         others = nearest.logits_BK.shape[1] - 1
         for offset in range(2, others + 1):
-            found = self._facing(oracle, state, offset, label)
-            closer_B = (found_ratio_B := self._ratio(found)) < ratio_B
+            found = self._differentiate_lead(oracle, state, offset, label)
+            closer_B = (found_ratio_B := self._estimate_distance(found)) < ratio_B
             ratio_B = torch.where(closer_B, found_ratio_B, ratio_B)
             flawed_B = flawed_B + found.flawed_B
             nearest = nearest._replace(
@@ -162,7 +162,7 @@ class FabSteps(Stepper[FabState]):
             )
         return nearest, flawed_B, others + self.upstream
 
-    def _facing(
+    def _differentiate_lead(
         self, oracle: Oracle, state: FabState, offset: int, label: Gradient | None
     ) -> Gradient:
         """Return the lead of the class ``offset`` places after the label, modulo K.
@@ -174,16 +174,22 @@ class FabSteps(Stepper[FabState]):
         def loss(logits_bK: Tensor, rows: Rows) -> Tensor:
             y_b = state.y_B[rows]
             other_b = (y_b + offset) % logits_bK.shape[1]
-            return _lead(logits_bK, y_b, other_b) if label is None else _of(logits_bK, other_b)
+            return (
+                _measure_lead(logits_bK, y_b, other_b)
+                if label is None
+                else _pick_logit(logits_bK, other_b)
+            )
 
         found = oracle.gradient(state.point, loss)
         if label is None:
             return found
         return found._replace(grad=found.grad - label.grad, loss_B=found.loss_B - label.loss_B)
 
-    def _label(self, oracle: Oracle, state: FabState) -> Gradient:
+    def _differentiate_label(self, oracle: Oracle, state: FabState) -> Gradient:
         """Return the label's logit with its gradient."""
-        return oracle.gradient(state.point, lambda logits, rows: _of(logits, state.y_B[rows]))
+        return oracle.gradient(
+            state.point, lambda logits, rows: _pick_logit(logits, state.y_B[rows])
+        )
 
     def _measure(self, delta: Tensor, norm: str) -> Tensor:
         """Return sizes (B,); in the compatible mode summed as the reference sums them."""
@@ -191,16 +197,16 @@ class FabSteps(Stepper[FabState]):
             return (delta.flatten(1) ** 2).sum(1).sqrt()
         return norm_per_example(delta, norm)
 
-    def _ratio(self, found: Gradient) -> Tensor:
+    def _estimate_distance(self, found: Gradient) -> Tensor:
         """Return how far the linearised boundary is, the pixel box aside."""
         slope_B = self._measure(found.grad, _DUAL[self.threat.norm])
         ratio_B = found.loss_B.abs() / (slope_B + 1e-12)
         return ratio_B.nan_to_num(torch.inf)
 
-    def _candidate(self, state: FabState, plane: Gradient) -> Tensor:
+    def _find_candidate(self, state: FabState, plane: Gradient) -> Tensor:
         """Mix the steps to the plane from the point and from the image, both overshooting."""
         if self.upstream:
-            return self._sorted_candidate(state, plane)
+            return self._find_candidate_by_sorting(state, plane)
         normal_BD = plane.grad.flatten(1)
         excess_B = plane.loss_B.to(normal_BD.dtype).nan_to_num()
         start_2BD = torch.stack([state.point.flatten(1), state.x.flatten(1)])
@@ -214,7 +220,7 @@ class FabSteps(Stepper[FabState]):
         mixed_BD = end_2BD[0].lerp_(end_2BD[1], alpha_B[:, None])
         return mixed_BD.clamp_(0, 1).view_as(state.x)
 
-    def _sorted_candidate(self, state: FabState, plane: Gradient) -> Tensor:
+    def _find_candidate_by_sorting(self, state: FabState, plane: Gradient) -> Tensor:
         """Do the same as the reference implementation does, rounding for rounding."""
         normal_BD, count = plane.grad.flatten(1), len(state.x)
         start_ND = torch.cat([state.point.flatten(1), state.x.flatten(1)])
@@ -229,7 +235,7 @@ class FabSteps(Stepper[FabState]):
         mixed_BD = end_ND[:count] * (1 - alpha_B1) + end_ND[count:] * alpha_B1
         return mixed_BD.clamp_(0, 1).view_as(state.x)
 
-    def _noted(
+    def _note(
         self, state: FabState, candidate: Tensor, distance_B: Tensor, spent_B: Tensor
     ) -> FabState:
         """Return the state with candidates entered that are nearer, or within eps."""
@@ -253,12 +259,12 @@ class FabSteps(Stepper[FabState]):
         )  # fmt: skip
 
 
-def _of(logits_BK: Tensor, class_B: Tensor) -> Tensor:
+def _pick_logit(logits_BK: Tensor, class_B: Tensor) -> Tensor:
     """Return the logit of one class of each row."""
     return bounded(logits_BK).gather(1, class_B[:, None])[:, 0]
 
 
-def _lead(logits_BK: Tensor, y_B: Tensor, other_B: Tensor) -> Tensor:
+def _measure_lead(logits_BK: Tensor, y_B: Tensor, other_B: Tensor) -> Tensor:
     """Return z_other - z_y."""
     pair_B2 = bounded(logits_BK).gather(1, torch.stack([other_B, y_B], dim=1))
     return pair_B2[:, 0] - pair_B2[:, 1]

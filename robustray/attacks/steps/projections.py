@@ -36,14 +36,14 @@ def project_l1(delta: Tensor, x: Tensor, radius_B: Tensor) -> Tensor:
         Perturbations (B, ...), of l1 norm at most the radius, up to the rounding of sums.
     """
     size_BD, room_BD = delta.abs().flatten(1), torch.where(delta > 0, 1 - x, x).flatten(1)
-    cut_B = _least_cut(size_BD, room_BD, radius_B)
+    cut_B = _find_least_cut(size_BD, room_BD, radius_B)
     kept_BD = torch.minimum((size_BD - cut_B[:, None]).clamp_(min=0), room_BD)
     # Perturbations so long that a rounded cut is not fine enough.
     kept_BD.mul_((radius_B * (1 - _CLOSE) / kept_BD.sum(1)).clamp(max=1)[:, None])
     return kept_BD.reshape(delta.shape).mul_(torch.sign(delta))
 
 
-def _least_cut(size_BD: Tensor, room_BD: Tensor, radius_B: Tensor) -> Tensor:
+def _find_least_cut(size_BD: Tensor, room_BD: Tensor, radius_B: Tensor) -> Tensor:
     """Return the least t >= 0 with sum(min(max(size - t, 0), room)) <= radius: (B,).
 
     The sum falls with t, in straight pieces. Regula falsi with the modification of Anderson and
@@ -51,7 +51,7 @@ def _least_cut(size_BD: Tensor, room_BD: Tensor, radius_B: Tensor) -> Tensor:
     """
     goal_B, tolerance_B = radius_B * (1 - _CLOSE), radius_B * _CLOSE
     low_B, high_B = torch.zeros_like(radius_B), size_BD.amax(1)
-    above_B, below_B = _clipped_norm(size_BD, room_BD, low_B) - goal_B, -goal_B
+    above_B, below_B = _measure_clipped(size_BD, room_BD, low_B) - goal_B, -goal_B
     cut_B, settled_B = low_B, above_B <= tolerance_B
     was_over_B = torch.ones_like(settled_B)
     for round_ in range(_MOST_ROUNDS):
@@ -62,7 +62,7 @@ def _least_cut(size_BD: Tensor, room_BD: Tensor, radius_B: Tensor) -> Tensor:
         secant_B = low_B + (high_B - low_B) * (above_B / (above_B - below_B))
         use_secant_B = (secant_B > low_B) & (secant_B < high_B) & (round_ % 4 < 3)
         cut_B = torch.where(settled_B, cut_B, torch.where(use_secant_B, secant_B, middle_B))
-        found_B = _clipped_norm(size_BD, room_BD, cut_B) - goal_B
+        found_B = _measure_clipped(size_BD, room_BD, cut_B) - goal_B
         over_B = found_B > 0
         # An end that stays twice is weighed down, so that both ends of the bracket keep moving.
         weight_B = 1 - found_B / torch.where(over_B, above_B, below_B)
@@ -114,7 +114,7 @@ def sorted_l1_correction(delta: Tensor, x: Tensor, radius_B: Tensor) -> Tensor:
     return (torch.sign(delta_BD) * reduction_BD).neg_().view_as(delta)
 
 
-def _clipped_norm(size_BD: Tensor, room_BD: Tensor, cut_B: Tensor) -> Tensor:
+def _measure_clipped(size_BD: Tensor, room_BD: Tensor, cut_B: Tensor) -> Tensor:
     return torch.minimum((size_BD - cut_B[:, None]).clamp_(min=0), room_BD).sum(1)
 
 

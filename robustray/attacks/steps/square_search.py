@@ -21,8 +21,8 @@ from robustray.attacks.engine.steppers import (
     SlotState,
     Stepper,
     affects,
+    begin_fields,
     select,
-    slot_fields,
 )
 from robustray.attacks.losses import margin
 from robustray.attacks.steps.norms import per_example
@@ -83,10 +83,10 @@ class SquareSearch(Stepper[SquareState]):
         x = examples.x
         _check_images(x, self.threat.norm)
         none = x.new_empty(len(x), 0)
-        lower, upper = self._bounds(x) if self.threat.norm == "linf" else (none, none)
+        lower, upper = self._find_bounds(x) if self.threat.norm == "linf" else (none, none)
         query_B = torch.zeros_like(run_B)
         state = SquareState(
-            **slot_fields(examples, run_B),
+            **begin_fields(examples, run_B),
             lower=lower,
             upper=upper,
             margin_B=torch.full_like(query_B, torch.inf, dtype=x.dtype),
@@ -94,13 +94,13 @@ class SquareSearch(Stepper[SquareState]):
             plan_BTQ=self._plan(examples.index_N, run_B, query_B, x),
             planned_B=query_B,
         )
-        return replace(state, x_adv=self._inside(self._start(state), state))
+        return replace(state, x_adv=self._clip(self._draw_start(state), state))
 
     @override
     def step(self, oracle: Oracle, state: SquareState) -> SquareState:
         # The proposal of the first step is the start itself.
-        state = self._planned(state, 1)
-        tried = self._proposal(state)
+        state = self._plan_ahead(state, 1)
+        tried = self._propose(state)
         logits_BK = oracle.logits(tried)
         margin_B = -margin(logits_BK, state.y_B).to(state.margin_B.dtype)
         broken_B = ~(margin_B > 0)  # NaN is broken
@@ -129,7 +129,7 @@ class SquareSearch(Stepper[SquareState]):
         # start at the best point of now, so none counts that comes after a better one.
         count = len(state.y_B)
         width = min(rows // count, state.plan_BTQ.shape[1])
-        state = self._planned(state, width)
+        state = self._plan_ahead(state, width)
         place = torch.arange(rows, device=state.y_B.device)
         run = (place // width).clamp_(max=count - 1)
         ahead = (place - run * width).clamp_(max=width - 1)
@@ -143,13 +143,13 @@ class SquareSearch(Stepper[SquareState]):
         passes_B = (first_B + 1) * oracle.logits_cost.forwards
         return replace(chosen, forwards_B=state.forwards_B + passes_B)
 
-    def _bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _find_bounds(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.upstream:
             eps, low, high = self.threat.eps, self.threat.low, self.threat.high
             return (x - eps).clamp(min=low), (x + eps).clamp(max=high)
         return self.threat.bounds(x)
 
-    def _inside(self, moved: Tensor, state: SquareState) -> Tensor:
+    def _clip(self, moved: Tensor, state: SquareState) -> Tensor:
         """Return points in the pixel box, and for linf in the ball; in other norms they are."""
         if self.threat.norm == "linf":
             return moved.clamp_(state.lower, state.upper)
@@ -162,13 +162,13 @@ class SquareSearch(Stepper[SquareState]):
         """Whether to round as the reference does, whose l1 projection sorts."""
         return self.upstream and self.threat.norm == "l1"
 
-    def _eps(self) -> float:
+    def _find_radius(self) -> float:
         """Return the radius aimed at in l2 and l1, a little smaller for roundings to fit in."""
         if self.threat.norm == "l1":
             return self.threat.eps * (1 - 1e-6 if self.upstream else 1 - 3e-6)
         return self.threat.eps * (1.0 if self.upstream else 1 - 2e-6)
 
-    def _start(self, state: SquareState) -> Tensor:
+    def _draw_start(self, state: SquareState) -> Tensor:
         x, keys = state.x, (state.index_B, state.run_B)
         _, channels, height, width = x.shape
         if self.threat.norm == "linf":
@@ -183,27 +183,27 @@ class SquareSearch(Stepper[SquareState]):
             )
         drawn_BTQ = torch.stack(drawn, dim=1)
         if self._sorts:
-            return add_projected(x, tile_patterns(x, drawn_BTQ, "l1"), self._eps())
-        return tiles(x, drawn_BTQ, self.threat.norm, self._eps())
+            return add_projected(x, tile_patterns(x, drawn_BTQ, "l1"), self._find_radius())
+        return tiles(x, drawn_BTQ, self.threat.norm, self._find_radius())
 
-    def _proposal(self, state: SquareState) -> Tensor:
+    def _propose(self, state: SquareState) -> Tensor:
         """Return what to evaluate now: the start, or the best point with a window changed."""
         norm, x = self.threat.norm, state.x
         slot_B = torch.arange(len(x), device=x.device)
         place_B = (state.query_B - state.planned_B).clamp_(max=state.plan_BTQ.shape[1] - 1)
         plan_BQ = state.plan_BTQ[slot_B, place_B]
         if norm == "linf":
-            return self._inside(colour_squares(state.x_adv, plan_BQ), state)
+            return self._clip(colour_squares(state.x_adv, plan_BQ), state)
         if self._sorts:
             if bool((state.query_B == 0).all()):
                 return state.x_adv
-            return move_mass_together(x, state.x_adv, plan_BQ, self.threat.eps, self._eps())
-        moved = move_mass(x, state.x_adv, plan_BQ, self._windows(x), self._eps())
-        moved = self._inside(moved, state)
+            return move_mass_together(x, state.x_adv, plan_BQ, self.threat.eps, self._find_radius())
+        moved = move_mass(x, state.x_adv, plan_BQ, self._make_windows(x), self._find_radius())
+        moved = self._clip(moved, state)
         start_B = state.query_B == 0
         return select(start_B, state.x_adv, moved) if affects(start_B) else moved
 
-    def _windows(self, x: Tensor) -> Windows:
+    def _make_windows(self, x: Tensor) -> Windows:
         height, width = x.shape[2:]
         return Windows(
             self.attack.n_queries,
@@ -214,7 +214,7 @@ class SquareSearch(Stepper[SquareState]):
             self.threat.norm,
         )
 
-    def _planned(self, state: SquareState, width: int) -> SquareState:
+    def _plan_ahead(self, state: SquareState, width: int) -> SquareState:
         """Return the state with a plan for the next ``width`` queries of each run."""
         ahead = state.plan_BTQ.shape[1]
         used_B = state.query_B - state.planned_B
@@ -229,14 +229,16 @@ class SquareSearch(Stepper[SquareState]):
         ahead = _BLOCK if x.device.type == "cpu" else self.attack.n_queries + 1
         ahead = 1 if self.upstream else ahead
         query_BT = query_B[:, None] + torch.arange(ahead, device=x.device)
-        side_BT = side_table(self._windows(x), x.device)[query_BT.clamp(max=self.attack.n_queries)]
-        u_BTQ = self._draws(index_B, run_B, query_BT, x.shape[1])
+        side_BT = side_table(self._make_windows(x), x.device)[
+            query_BT.clamp(max=self.attack.n_queries)
+        ]
+        u_BTQ = self._draw(index_B, run_B, query_BT, x.shape[1])
         size, last_too = (x.shape[2], x.shape[3]), not self.upstream
         if self.threat.norm == "linf":
             return plan_squares(u_BTQ, side_BT, size, last_too, self.threat.eps)
         return plan_moves(u_BTQ, side_BT, size, last_too)
 
-    def _draws(self, index_B: Tensor, run_B: Tensor, query_BT: Tensor, channels: int) -> Tensor:
+    def _draw(self, index_B: Tensor, run_B: Tensor, query_BT: Tensor, channels: int) -> Tensor:
         """Draw uniform numbers (B, T, Q) for places, orientation and signs."""
         once = 2 if self.threat.norm == "linf" else 5
         if not self.upstream:

@@ -67,13 +67,13 @@ def put_surrogate(
     if name in WHOLE:
         if modules is not None:
             raise ValueError(f"modules: {name} is for the whole network")
-        return _made(WHOLE[name], name, {"model": model}, options)
+        return _make(WHOLE[name], name, {"model": model}, options)
     given = {"loss_values": options.pop("loss_values")} if "loss_values" in options else {}
-    rule: Rule = _made(RULES[name], name, {}, options)
+    rule: Rule = _make(RULES[name], name, {}, options)
     return with_bpda(model, dict.fromkeys(modules or COMPONENTS, rule), **given)
 
 
-def _made(
+def _make(
     make: Callable[..., Any], name: str, fixed: dict[str, Any], options: dict[str, Any]
 ) -> Any:
     found = [p for p in inspect.signature(make).parameters if p not in ("model", "kind")]

@@ -1,0 +1,1 @@
+"""The jobs of gradient alignment (manifests of kind Alignment)."""

@@ -1,0 +1,315 @@
+"""Studies of gradient directions as jobs: one stage each, resumed epoch by epoch.
+
+What a stage makes lies in its job's files: ``classifier.safetensors``, ``generator.safetensors``;
+tables, figures and a page. A later stage names the job that made what it needs, or a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from robustray.alignment.classifier import fit_classifier
+from robustray.alignment.closest_class import TwoLogits, UnitImages
+from robustray.alignment.conditional_gan import fit_conditional_generator
+from robustray.alignment.conditional_networks import ConditionalGenerator
+from robustray.alignment.delta_x import DeltaXSource, Direct, Exact, Nearest, Projected
+from robustray.alignment.direct_generator import fit_direct_generator
+from robustray.alignment.job.cache import known_projections, make_projections
+from robustray.alignment.job.comparison import compare
+from robustray.alignment.job.files import load_made, made_of
+from robustray.alignment.job.judging import judge_classifier, judge_delta_x
+from robustray.alignment.job.probe import probe
+from robustray.alignment.networks import SphereGenerator, UNetGenerator
+from robustray.alignment.splits import StudySplit, load_study
+from robustray.data import data_root
+from robustray.errors import ManifestError
+from robustray.manifest import Alignment
+from robustray.manifest.alignment import AlignmentData
+from robustray.models import create_model
+from robustray.pipelines.work import Product
+from robustray.random import derive_seed
+from robustray.runtime.job import Context
+
+# Of published classifiers: one logit for two classes; images in [-1, 1], points anywhere.
+_STUDY_NETWORKS = ("gd_spheres_mlp", "gd_resnet18")  # the others of the catalogue take [0, 1]
+_BINARY = ("spheres", "squares", "mnist35", "folder")
+
+
+def align(context: Context) -> Product:
+    """Do one stage; see `robustray.runtime.job`."""
+    return _STAGES[context.job.manifest.stage](_Stage(context))
+
+
+class _Stage:
+    """What every stage has at hand."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.manifest = context, context.job.manifest
+        self.root = data_root(Path(context.job.data_root))
+        self.device = context.device
+
+    def split(self, role: str, limit: int | None = None) -> StudySplit:
+        """Load a split of the manifest's data."""
+        data: AlignmentData = self.manifest.data
+        return load_study(
+            data.name,
+            role,
+            root=self.root,
+            cache=self.root / "study",
+            limit=limit,
+            limit_name="data.train_limit" if role == "train" else "data.first",
+            folder=data.folder,
+            preprocessing=data.preprocessing,
+            seed=self.manifest.seed,
+            download=data.download,
+        )
+
+    def train(self) -> StudySplit:
+        """Load the training set; of the spheres no more than is read."""
+        data, limit = self.manifest.data, self.manifest.data.train_limit
+        settings = self.manifest.training or self.manifest.generator
+        if (
+            data.name == "spheres"
+            and self.manifest.delta_x.source != "nearest"
+            and settings is not None
+            and settings.steps_per_epoch is not None
+        ):
+            limit = settings.batch_size  # trainings draw new points for each batch
+        return self.split("train", limit)
+
+    def judged(self) -> StudySplit:
+        return self.split(self.manifest.data.split, self.manifest.data.first)
+
+    def classifier(self, split: StudySplit) -> tuple[nn.Module, nn.Module]:
+        """Build the classifier; return it as (B, K) logits, and the network whose weights count."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(self.manifest.seed, "initialisation"))
+            inner = build_classifier(self.manifest, split)
+        if is_binary(self.manifest):
+            return TwoLogits(inner), inner
+        model = self.manifest.model
+        unit = model is not None and model.name not in _STUDY_NETWORKS
+        return (UnitImages(inner) if unit else inner), inner
+
+    def conditional(self) -> ConditionalGenerator:
+        """Build the conditional generator that ``delta_x`` names, with its weights."""
+        wanted, store = self.manifest.delta_x.generator, self.context.store
+        assert wanted is not None
+        generator = build_conditional(self.split("validation", 1), made_of(store, wanted))
+        load_made(store, wanted, "generator.safetensors", generator, "delta_x.generator")
+        return generator.to(self.device).eval()
+
+    def source(
+        self, known: StudySplit | None = None, *, judged: StudySplit | None = None
+    ) -> DeltaXSource | None:
+        """Build what gives delta-x of examples of the training set or the judged ones.
+
+        Its generator's weights are another job's; projections that are in the store are read.
+        """
+        wanted = self.manifest.delta_x
+        if wanted.source == "none":
+            return None
+        if wanted.source == "exact":
+            return Exact(self.split("validation", 1))
+        if wanted.source == "nearest":
+            return Nearest(known or self.train())
+        if wanted.source == "projected":
+            generator = self.conditional()
+            splits = [split for split in (known, judged) if split is not None]
+            there = known_projections(
+                generator, splits, wanted.projection, self.context.store, self.context.scratch
+            )
+            return Projected(generator, wanted.projection, there)
+        assert wanted.generator is not None
+        made = made_of(self.context.store, wanted.generator)
+        residual = build_generator(self.manifest.data, made)
+        store, name = self.context.store, "generator.safetensors"
+        load_made(store, wanted.generator, name, residual, "delta_x.generator")
+        return Direct(residual.to(self.device).eval())
+
+    def commit(self) -> Callable[[int, Any, Mapping[str, Any], Mapping[str, float]], None]:
+        """Return what trainings call after each epoch."""
+
+        def on_epoch(
+            epoch: int, files: Any, info: Mapping[str, Any], metrics: Mapping[str, float]
+        ) -> None:
+            self.context.commit(epoch, files, {"noted": dict(info)}, metrics=metrics)
+
+        return on_epoch
+
+    def resumed(self) -> tuple[int, Any, Any] | None:
+        """Return where a training goes on."""
+        found = self.context.resume()
+        return None if found is None else (found.step, found.files, found.info["noted"])
+
+
+def _train_classifier(stage: _Stage) -> Product:
+    manifest = stage.manifest
+    assert manifest.training is not None
+    train = stage.train()
+    model, inner = stage.classifier(train)
+    fitted = fit_classifier(
+        model, train, stage.split("validation"), manifest.training,
+        box=box_of(manifest), delta_x=stage.source(train), seed=manifest.seed,
+        device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit(),
+    )  # fmt: skip
+    model.load_state_dict(fitted.weights)
+    result: dict[str, Any] = {"selected_epoch": fitted.best_epoch, "metrics": fitted.metrics}
+    files = {"classifier.safetensors": save_safetensors(_plain(inner))}
+    if manifest.evaluation is not None:
+        split = stage.judged()
+        source = stage.source(train, judged=split)
+        judged = judge_classifier(model.to(stage.device), split, manifest, source, box_of(manifest))
+        result["metrics"] = {**fitted.metrics, **judged.metrics}
+        files |= judged.files
+    return Product(result, files)
+
+
+def _train_generator(stage: _Stage) -> Product:
+    manifest = stage.manifest
+    settings = manifest.generator
+    assert settings is not None
+    train = stage.train()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(manifest.seed, "generator"))
+        generator = build_generator(manifest.data, {"downsamplings": settings.downsamplings})
+        critic = build_classifier(manifest, train)
+    if settings.critic is not None:
+        store, name = stage.context.store, "classifier.safetensors"
+        load_made(store, settings.critic, name, critic, "generator.critic")
+    fitted = fit_direct_generator(
+        generator, critic, train, stage.split("validation"), settings,
+        seed=manifest.seed, device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit(),
+    )  # fmt: skip
+    generator.load_state_dict(fitted.weights)
+    judged = judge_delta_x(Direct(generator.to(stage.device)), stage.judged(), manifest)
+    metrics = {**fitted.metrics, **judged.metrics}
+    made = {"downsamplings": settings.downsamplings}
+    result = {"selected_epoch": fitted.best_epoch, "metrics": metrics, "made": made}
+    files = {"generator.safetensors": save_safetensors(_plain(generator)), **judged.files}
+    return Product(result, files)
+
+
+def _train_conditional(stage: _Stage) -> Product:
+    manifest = stage.manifest
+    settings = manifest.conditional_generator
+    assert settings is not None
+    train = stage.train()
+    generator = fit_conditional_generator(
+        train.images(), train.y_N, settings, num_classes=train.num_classes, seed=manifest.seed,
+        device=stage.device, resumed=stage.resumed(), on_commit=stage.commit(),
+    )  # fmt: skip
+    made = {"channels": settings.channels, "latent": settings.latent}
+    content = save_safetensors(_plain(generator))
+    return Product({"metrics": {}, "made": made}, {"generator.safetensors": content})
+
+
+def _evaluate(stage: _Stage) -> Product:
+    manifest, split = stage.manifest, stage.judged()
+    source = stage.source(judged=split)
+    if manifest.weights is None:
+        assert source is not None, "the manifest was checked for that"
+        judged = judge_delta_x(source, split, manifest)
+        return Product({"metrics": judged.metrics}, judged.files)
+    model, inner = stage.classifier(split)
+    store = stage.context.store
+    load_made(store, manifest.weights, "classifier.safetensors", inner, "weights")
+    judged = judge_classifier(model.to(stage.device), split, manifest, source, box_of(manifest))
+    return Product({"metrics": judged.metrics}, judged.files)
+
+
+def _project(stage: _Stage) -> Product:
+    """Compute projections by actors beside this worker, and say how many there are."""
+    manifest, data = stage.manifest, stage.manifest.data
+    wanted, generator = manifest.projections, stage.conditional()
+    assert wanted is not None
+    metrics, made = {}, {}
+    for role in wanted.splits:
+        limit = data.train_limit if role == "train" else data.first if role == data.split else None
+        split = stage.split(role, limit)
+        plan = make_projections(
+            generator, split, wanted.classes, manifest.delta_x.projection, stage.context.store,
+            stage.context.job.resources,
+        )  # fmt: skip
+        metrics[f"{role}_pairs"] = float(len(split) * len(plan.classes))
+        made[role] = plan.digest
+    return Product({"metrics": metrics, "made": made})
+
+
+def _compare(stage: _Stage) -> Product:
+    return compare(stage.context)
+
+
+def _probe(stage: _Stage) -> Product:
+    return probe(stage.context, stage.root, stage.device)
+
+
+_STAGES: dict[str, Callable[[_Stage], Product]] = {
+    "classifier": _train_classifier,
+    "generator": _train_generator,
+    "conditional_generator": _train_conditional,
+    "projections": _project,
+    "evaluation": _evaluate,
+    "comparison": _compare,
+    "probe": _probe,
+}
+
+
+def box_of(manifest: Alignment) -> tuple[float, float] | None:
+    """Return the least and largest value of a pixel; points on spheres have none."""
+    return None if manifest.data.name == "spheres" else (-1.0, 1.0)
+
+
+def is_binary(manifest: Alignment) -> bool:
+    """Tell whether the study's classifier of this data has one logit."""
+    return manifest.data.name in _BINARY and manifest.model is None
+
+
+def build_classifier(manifest: Alignment, split: StudySplit) -> nn.Module:
+    """Build the manifest's network, or the study's for this data.
+
+    Raises
+    ------
+    ManifestError
+        If the catalogue has no such network.
+    """
+    data, binary = manifest.data.name, is_binary(manifest)
+    facts = {"num_classes": 1 if binary else split.num_classes}
+    if data != "spheres":
+        facts["in_channels"] = split.image_shape[0]
+    try:
+        if manifest.model is not None:
+            return create_model(manifest.model.name, **facts, **manifest.model.options())
+        if data == "spheres":
+            return create_model("gd_spheres_mlp", **facts)
+        style = {"normalisation": "direct" if binary else "indirect"}
+        return create_model("gd_resnet18", small_images=data == "cifar10", **style, **facts)
+    except (ValueError, TypeError) as error:
+        raise ManifestError(str(error), path="model") from error
+
+
+def build_generator(data: AlignmentData, made: Mapping[str, Any]) -> nn.Module:
+    """Build a residual generator for a data set."""
+    if data.name == "spheres":
+        return SphereGenerator()
+    return UNetGenerator(int(made.get("downsamplings", 4)))
+
+
+def build_conditional(split: StudySplit, made: Mapping[str, Any]) -> ConditionalGenerator:
+    """Build a class-conditional generator for a data set."""
+    return ConditionalGenerator(
+        split.num_classes,
+        split.image_shape[0],
+        int(made.get("channels", 64)),
+        int(made.get("latent", 128)),
+    )
+
+
+def _plain(network: nn.Module) -> dict[str, Tensor]:
+    return {name: t.detach().cpu().contiguous().clone() for name, t in network.state_dict().items()}

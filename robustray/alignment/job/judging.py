@@ -1,0 +1,312 @@
+"""What is measured of a classifier, and of an estimate of delta-x."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from robustray.alignment import (
+    alignment,
+    alignment_metrics,
+    closest_class,
+    epsilon_50,
+    jacobian,
+    linearised_robustness,
+    linearity_table,
+    write_linearity,
+)
+from robustray.alignment.curves import Box, ErrorCurve, error_curve
+from robustray.alignment.delta_x import DeltaXSource
+from robustray.alignment.metrics import ALPHA
+from robustray.alignment.pages.figures import (
+    RADII,
+    Curve,
+    accuracy_figure,
+    histogram_figure,
+    linearity_figure,
+    radius_figure,
+)
+from robustray.alignment.pages.page import alignment_page
+from robustray.alignment.pages.published import AlignmentRow, method_named
+from robustray.alignment.pages.sheets import comparison_figure
+from robustray.alignment.splits import StudySplit
+from robustray.manifest import Alignment
+from robustray.manifest.alignment_stages import CurveAttack
+from robustray.reports.html import Picture
+from robustray.reports.style import render
+
+_SHOWN = 8  # examples of a sheet
+_GRADIENTS = 2**28  # numbers of the Jacobian that are held at a time
+_DIRECTIONS = 20  # rays of a radius figure
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Numbers by name, and files."""
+
+    metrics: dict[str, float]
+    files: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class _Local:
+    """What a classifier is like around each example."""
+
+    logits_NK: Tensor
+    gradient: Tensor  # of f_c - f_y
+    near_N: Tensor
+    linear_N: Tensor
+    metrics: dict[str, Tensor]
+    delta: Tensor | None
+    table: pd.DataFrame | None
+
+
+def judge_classifier(
+    model: nn.Module, split: StudySplit, manifest: Alignment, source: DeltaXSource | None, box: Box
+) -> Judged:
+    """Measure curves, median robustness and alignment of a classifier.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Examples to logits (B, K), on its device.
+    split : StudySplit
+        Examples.
+    manifest : Alignment
+        With an ``evaluation``.
+    source : callable or None
+        Where delta-x comes from.
+    box : pair of float or None
+        Least and largest value of a pixel.
+    """
+    wanted = manifest.evaluation
+    assert wanted is not None
+    model.eval()
+    curves = {
+        attack.label: error_curve(
+            model, split, attack, box=box, seed=manifest.seed, batch_size=wanted.batch_size
+        )
+        for attack in wanted.attacks
+    }
+    first = next(iter(curves.values()), None)
+    local = _look(model, split, manifest, source, first if wanted.linearity else None)
+    metrics = {name: float(values.mean()) for name, values in local.metrics.items()}
+    metrics["clean_error"] = float((local.logits_NK.argmax(1) != split.y_N).double().mean())
+    files: dict[str, bytes] = {"examples.csv": _examples(split, local)}
+    for attack in wanted.attacks:
+        more, drawn = _curve(attack, curves[attack.label], local, split, manifest)
+        metrics |= more
+        files |= drawn
+    files |= _figures(model, split, local, manifest)
+    if local.table is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            for path in write_linearity(local.table, Path(folder)):
+                files[path.name] = path.read_bytes()
+    files["alignment.html"] = _page(metrics, files, split, manifest).encode()
+    return Judged({name: value for name, value in metrics.items() if np.isfinite(value)}, files)
+
+
+def judge_delta_x(source: DeltaXSource, split: StudySplit, manifest: Alignment) -> Judged:
+    """Compare an estimate of delta-x with the true one, where that is known."""
+    size = manifest.evaluation.batch_size if manifest.evaluation else 100
+    x, y_N, index_N = split.images(), split.y_N, split.index_N
+    target_N = (y_N + 1) % split.num_classes
+    parts = [
+        source(x[rows], y_N[rows], target_N[rows], index_N[rows])
+        for rows in torch.arange(len(x)).split(size)
+    ]
+    delta = torch.cat(parts)
+    metrics = {"delta_x_norm": float(delta.flatten(1).norm(dim=1).mean())}
+    exact = split.delta_x()
+    files: dict[str, bytes] = {}
+    if exact is not None:
+        cosine_N = alignment(delta, exact)
+        metrics["cosine_similarity_correct_vs_net_g_val"] = float(cosine_N.mean())
+        name = "direct" if manifest.stage == "generator" else manifest.delta_x.source
+        values = {name: cosine_N.numpy()}
+        figure = histogram_figure(values, label="Cosine to the true delta-x", title=split.label)
+        files["cosine.png"] = render(figure)
+    if x.ndim == 4:
+        rows = {"x": x[:_SHOWN].numpy(), "Δx": delta[:_SHOWN].numpy()}
+        rows["x'"] = (x + delta)[:_SHOWN].numpy()
+        figure = comparison_figure(rows, signed=("Δx",), title=split.label)
+        files["delta_x.png"] = render(figure)
+    return Judged(metrics, files)
+
+
+def _look(
+    model: nn.Module,
+    split: StudySplit,
+    manifest: Alignment,
+    source: DeltaXSource | None,
+    attacked: ErrorCurve | None,
+) -> _Local:
+    assert manifest.evaluation is not None
+    device = next(model.parameters()).device
+    found: list[dict[str, Any]] = []
+    of_one = split.num_classes * split.images(slice(1)).numel()
+    size = max(1, min(manifest.evaluation.batch_size, _GRADIENTS // of_one))
+    for rows in torch.arange(len(split)).split(size):
+        part = split.select(rows)
+        x, y_B = part.images().to(device), part.y_N.to(device)
+        logits_BK, jacobian_BK = jacobian(model, x)
+        near_B = closest_class(logits_BK, jacobian_BK, y_B)
+        delta = None
+        if source is not None:
+            delta = source(x, y_B, near_B, part.index_N.to(device)).to(x)
+        numbers = torch.arange(len(y_B), device=device)
+        one: dict[str, Any] = {
+            "logits": logits_BK,
+            "gradient": jacobian_BK[numbers, near_B] - jacobian_BK[numbers, y_B],
+            "near": near_B,
+            "linear": linearised_robustness(logits_BK, jacobian_BK, y_B),
+            "delta": delta,
+            "metrics": alignment_metrics(logits_BK, jacobian_BK, x, y_B, delta),
+        }
+        if attacked is not None and source is not None:
+            after = {eps: seen[rows] for eps, seen in attacked.predicted.items() if eps}
+            towards = [
+                source(x, y_B, torch.full_like(y_B, k), part.index_N.to(device)).to(x)
+                for k in range(logits_BK.shape[1])
+            ]
+            one["table"] = linearity_table(
+                logits_BK, jacobian_BK, y_B, torch.stack(towards, 1), after
+            )
+        found.append({k: v.cpu() if isinstance(v, Tensor) else v for k, v in one.items()})
+    joined = {k: torch.cat([one[k] for one in found]) for k in ("logits", "gradient", "near",
+                                                                "linear")}  # fmt: skip
+    metrics = {
+        name: torch.cat([one["metrics"][name].cpu() for one in found])
+        for name in found[0]["metrics"]
+    }
+    delta = torch.cat([one["delta"] for one in found]) if source is not None else None
+    tables = [one["table"] for one in found if "table" in one]
+    table = pd.concat(tables, ignore_index=True) if tables else None
+    return _Local(
+        joined["logits"], joined["gradient"], joined["near"], joined["linear"], metrics, delta,
+        table,
+    )  # fmt: skip
+
+
+def _curve(
+    attack: CurveAttack, curve: ErrorCurve, local: _Local, split: StudySplit, manifest: Alignment
+) -> tuple[dict[str, float], dict[str, bytes]]:
+    """Return the numbers, the table and the figure of one attack."""
+    label, method = attack.label, _method(manifest)
+    if curve.distance_N is not None:
+        distance_N = curve.distance_N
+        pairs = zip(local.linear_N.tolist(), distance_N.tolist(), strict=True)
+        known = distance_N.isfinite()
+        figure = linearity_figure(
+            local.linear_N[known].numpy(), distance_N[known].numpy(), title=split.label
+        )
+        numbers = {
+            f"{label}_epsilon_50": float(distance_N.median()),
+            f"{label}_epsilon_average": float(distance_N[known].mean()),
+        }
+        table = _table(("linearised", "distance"), list(pairs))
+        return numbers, {f"{label}.csv": table, f"{label}.png": render(figure)}
+    eps, errors = list(curve.errors), list(curve.errors.values())
+    numbers = {
+        f"{label}_epsilon_50": epsilon_50(eps, errors, "published"),
+        f"{label}_epsilon_50_corrected": epsilon_50(eps, errors, "corrected"),
+    }
+    numbers |= {f"{label}_error_{one:g}": error for one, error in curve.errors.items()}
+    drawn = {method: Curve(eps, errors, numbers[f"{label}_epsilon_50"])}
+    figure = accuracy_figure(drawn, eps_label=f"ε ({label})", title=split.label)
+    table = _table(("eps", "error"), list(zip(eps, errors, strict=True)))
+    return numbers, {f"{label}.csv": table, f"{label}.png": render(figure)}
+
+
+def _figures(
+    model: nn.Module, split: StudySplit, local: _Local, manifest: Alignment
+) -> dict[str, bytes]:
+    method, files = _method(manifest), {}
+    if ALPHA in local.metrics:
+        values = {method: local.metrics[ALPHA].numpy()}
+        files["alignment.png"] = render(histogram_figure(values, title=split.label))
+    if split.name == "spheres":
+        outputs = {method: _along_rays(model, split)}
+        files["radii.png"] = render(radius_figure(outputs, title=split.label))
+    elif split.images(slice(1)).ndim == 4:
+        rows: dict[str, Any] = {"x": split.images(slice(_SHOWN)).numpy()}
+        rows["gradient"] = local.gradient[:_SHOWN].numpy()
+        signed = ["gradient"]
+        if local.delta is not None:
+            rows["Δx"] = local.delta[:_SHOWN].numpy()
+            rows["x'"] = (split.images(slice(_SHOWN)) + local.delta[:_SHOWN]).numpy()
+            signed.append("Δx")
+        files["gradients.png"] = render(
+            comparison_figure(rows, signed=tuple(signed), title=split.label)
+        )
+    return files
+
+
+@torch.no_grad()
+def _along_rays(model: nn.Module, split: StudySplit) -> np.ndarray:
+    """Return probabilities of class 1 along some rays, (R, radii)."""
+    device = next(model.parameters()).device
+    x = split.images(slice(_DIRECTIONS))
+    direction = (x / x.norm(dim=1, keepdim=True)).to(device)
+    radii = torch.tensor(RADII, dtype=torch.float32, device=device)
+    points = (direction[:, None] * radii[None, :, None]).flatten(0, 1)
+    return model(points).softmax(1)[:, 1].reshape(len(x), -1).cpu().numpy()
+
+
+def _examples(split: StudySplit, local: _Local) -> bytes:
+    columns: dict[str, Any] = {
+        "index": split.index_N.numpy(),
+        "class": split.y_N.numpy(),
+        "predicted": local.logits_NK.argmax(1).numpy(),
+        "closest_class": local.near_N.numpy(),
+        "linearised_robustness": local.linear_N.numpy(),
+        **{name: values.numpy() for name, values in local.metrics.items()},
+    }
+    return pd.DataFrame(columns).to_csv(index=False).encode()
+
+
+def published_columns(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return measured numbers under the names of the published table's columns."""
+    columns = {"alpha_delta_x": ALPHA, "alpha_x": "alpha_x"}
+    for attack in ("pgd-linf", "pgd-l2", "square-linf"):
+        columns[f"eps50_{attack.replace('-', '_')}"] = f"{attack}_epsilon_50"
+    values = {column: metrics[name] for column, name in columns.items() if name in metrics}
+    return {"accuracy_pct": 100 * (1 - metrics["clean_error"]), **values}
+
+
+def _page(
+    metrics: dict[str, float], files: dict[str, bytes], split: StudySplit, manifest: Alignment
+) -> str:
+    """Put the numbers beside the published ones, and the figures below them."""
+    assert manifest.evaluation is not None
+    values = published_columns(metrics)
+    row = AlignmentRow(manifest.data.name, _method(manifest), values, note=manifest.description)
+    pictures = [
+        Picture(content, name.removesuffix(".png"), split.label)
+        for name, content in files.items()
+        if name.endswith(".png")
+    ]
+    facts = {"data": split.label, "examples": len(split), "seed": manifest.seed}
+    return alignment_page(manifest.name, [row], pictures, facts=facts)
+
+
+def _method(manifest: Alignment) -> str:
+    """Return how the classifier was trained, or what its job is called."""
+    if manifest.training is not None:
+        return manifest.training.method
+    return method_named(manifest.name)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:
+    text = io.StringIO()
+    pd.DataFrame(rows, columns=list(header)).to_csv(text, index=False)
+    return text.getvalue().encode()

@@ -1,0 +1,1 @@
+"""Figures and pages of gradient alignment, and what was published of it."""

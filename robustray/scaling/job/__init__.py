@@ -1,0 +1,1 @@
+"""Its report: what a store has measured beside what was published."""

@@ -1,0 +1,1 @@
+"""The job that trains and judges a mixed classifier (manifests of kind Mixing)."""
