@@ -67,10 +67,6 @@ class Registry(Generic[T]):
 
         return add
 
-    def has(self, name: str) -> bool:
-        """Whether this process has registered a name, for robustray or for a user."""
-        return name in self._entries
-
     def names(self) -> list[str]:
         """Return the names of all that is registered, sorted; those of installed packages too."""
         return sorted({*self._built_in(), *self._installed})
@@ -88,8 +84,8 @@ class Registry(Generic[T]):
             return self._entries[name]
         if is_reference(name):
             return load_reference(name)
-        entry = load_reference(self._installed[name].value)
-        return self._entries.get(name, entry)  # it may have registered itself
+        brought: T = load_reference(self._installed[name].value)
+        return self._entries.get(name, brought)  # it may have registered itself
 
     def check(self, name: str) -> str:
         """Return a name that stands for something; no user's code is imported to find that out.
@@ -208,9 +204,7 @@ def _strict(kind: Any) -> Any:
     return Annotated[kind, Field(strict=True)] if kind in (bool, int, float, str) else kind
 
 
-ATTACKS: Registry[Any] = Registry(
-    "attack", "attacks", "robustray.attacks", supplied=("model", "x", "y", "threat", "rng", "index")
-)
+SUITES: Registry[Any] = Registry("suite", "suites", "robustray.attacks")
 MODELS: Registry[Any] = Registry(
     "model", "models", "robustray.models", supplied=("num_classes", "in_channels")
 )

@@ -27,9 +27,17 @@ def suggest(word: object, allowed: Iterable[str]) -> str:
     names = list(allowed)
     folded = {_folded(name): name for name in reversed(names)}
     ended = [name for name in names if wanted in map(_folded, re.split(r"[^A-Za-z0-9]", name))]
-    close = difflib.get_close_matches(wanted, folded, 1, 0.7)
-    found = folded.get(wanted) or (folded[close[0]] if close else ended[0] if ended else None)
-    return f"; did you mean {found!r}?" if found else ""
+    if wanted in folded:
+        return f"; did you mean {folded[wanted]!r}?"
+    found = [folded[name] for name in _closest(wanted, folded)] or ended[:1]
+    return f"; did you mean {alternatives(map(repr, found))}?" if found else ""
+
+
+def _closest(wanted: str, words: Iterable[str]) -> list[str]:
+    """Return the nearest of some words, and a second one that is as near."""
+    close = difflib.get_close_matches(wanted, words, 2, 0.7)
+    likeness = [difflib.SequenceMatcher(None, word, wanted).ratio() for word in close]
+    return [word for word, share in zip(close, likeness, strict=True) if share == likeness[0]]
 
 
 def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
@@ -45,10 +53,8 @@ def unknown(kind: str, value: object, allowed: Iterable[str]) -> str:
         What may be given.
     """
     names = list(allowed)
-    folded = {name.casefold(): name for name in names}
-    close = [folded[key] for key in difflib.get_close_matches(str(value).casefold(), folded)]
-    hint = f" Did you mean {' or '.join(close)}?" if close else ""
-    return f"unknown {kind} {value!r}.{hint} Allowed: {', '.join(names)}"
+    hint = suggest(value, names) or "."
+    return f"unknown {kind} {value!r}{hint} Allowed: {', '.join(names)}"
 
 
 def alternatives(words: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -61,6 +62,15 @@ def test_every_name_of_a_face_is_there(name):
     face = importlib.import_module(f"robustray.{name}")
     assert set(face.__all__) <= set(dir(face))
     assert all(hasattr(face, one) for one in face.__all__)
+
+
+@pytest.mark.parametrize("package", LAZY)
+def test_no_name_of_a_lazy_face_is_that_of_a_module(package):
+    """Whoever imports the module first would make the name mean the module, for everybody."""
+    names = {name: origin for name, origin in stub_names(package).items() if name != origin}
+    assert not {
+        module_of(path) for path in (PACKAGE / package).iterdir() if path.suffix == ".py"
+    }.intersection(names)
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +140,12 @@ def imported_at_once(body: list[ast.stmt]) -> Iterator[str]:
             yield from imported_at_once([*node.body, *node.orelse])
         elif isinstance(node, ast.Try | ast.With):
             yield from imported_at_once(node.body)
+
+
+@pytest.mark.parametrize("face", LAZY)
+def test_no_name_of_a_lazy_face_is_that_of_its_module(face):
+    """Whoever imports the module would find it in the place of the function."""
+    modules = {path.stem for path in (PACKAGE / face).glob("*.py")}
+    package = importlib.import_module(f"robustray.{face}")
+    for name in modules & set(package.__all__):
+        assert isinstance(getattr(package, name), ModuleType)

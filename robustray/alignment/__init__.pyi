@@ -1,4 +1,5 @@
-from .closest_class import (
+from .cosine import alignment
+from .distances import (
     TwoLogits,
     class_distances,
     class_gradient,
@@ -6,7 +7,6 @@ from .closest_class import (
     jacobian,
     linearised_robustness,
 )
-from .cosine import alignment
 from .linearity import linearity_table, write_linearity
 from .median_robustness import epsilon_50, epsilon_50_corrected
 from .metrics import alignment_metrics

@@ -9,8 +9,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from robustray.alignment.closest_class import class_distances, closest_class
 from robustray.alignment.cosine import alignment
+from robustray.alignment.distances import class_distances, closest_class
 
 
 def linearity_table(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from robustray.alignment.closest_class import closest_class
 from robustray.alignment.cosine import alignment
+from robustray.alignment.distances import closest_class
 
 ALPHA = "cosine_similarity_gradient_vs_correctfn"
 TAGS = (

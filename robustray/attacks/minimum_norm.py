@@ -15,7 +15,7 @@ from robustray.attacks.engine.batches import Examples, Schedule, default_compute
 from robustray.attacks.engine.context import judging
 from robustray.attacks.engine.gradients import Model, is_correct, predict_logits
 from robustray.attacks.engine.network import Network
-from robustray.attacks.engine.oracle import SearchOracle
+from robustray.attacks.engine.oracle import Oracle
 from robustray.attacks.engine.shapes import Shapes
 from robustray.attacks.engine.steppers import ExampleNoise, select
 from robustray.attacks.fab import Fab
@@ -80,7 +80,7 @@ def _find_nearest(
     steps: FabSteps, network: Network, part: Examples, compute_shape: int
 ) -> MinimumNorm:
     """Run all targets on one batch, padded to the compute shape."""
-    full, oracle = part.pad(compute_shape), SearchOracle(network, Shapes(compute_shape))
+    full, oracle = part.pad(compute_shape), Oracle(network, Shapes(compute_shape))
     logits_BK = predict_logits(network, full.x)
     correct_B = is_correct(logits_BK, full.y_N)
     nearest = full.x

@@ -105,8 +105,6 @@ def register_attack(
     ValueError
         If the name is taken, or an option has no default.
     """
-    if ATTACKS.has(name):
-        raise ValueError(f"an attack named {name!r} is registered already")
     entry, function = _make_entry(name, attack, fixed), attack
     if isinstance(attack, type):
         first, gap, rest = inspect.cleandoc(attack.__doc__ or "").partition("\n\n")
@@ -127,13 +125,18 @@ def _make_entry(name: str, attack: Any, fixed: Mapping[str, Any] = MappingProxyT
         raise ValueError(message)  # noqa: TRY004 - users catch one type for all arguments
     if isinstance(entry := getattr(attack, "entry", None), Entry):  # made by `register_attack`
         return entry
-    parameters = inspect.signature(attack).parameters
-    defaults = {p: parameters[p].default for p in parameters if p not in ATTACKS.supplied}
+    function: Any = attack
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in ATTACKS.supplied
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
     for option, value in defaults.items():
         if value is inspect.Parameter.empty:
             raise ValueError(f"attack {name}: {option} has no default")
-    make = lambda **options: FunctionAttack(function=attack, options=options)  # noqa: E731
-    return Entry(name, make, defaults, getattr(attack, "__module__", "__main__"))
+    make = lambda **options: FunctionAttack(function=function, options=options)  # noqa: E731
+    return Entry(name, make, defaults, getattr(function, "__module__", "__main__"))
 
 
 def _make_function(name: str, module: str) -> AttackFunction:

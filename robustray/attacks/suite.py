@@ -12,10 +12,9 @@ from robustray.attacks.columns import SUITE_MODES, Column, attack_labels, mode_o
 from robustray.attacks.registry import digest_attack, find_attack, list_attacks
 from robustray.attacks.result import Passes
 from robustray.attacks.threat import ThreatModel
-from robustray.registry import ATTACKS
+from robustray.registry import ATTACKS, SUITES
+from robustray.user_code import is_reference
 from robustray.words import suggest
-
-_suites: dict[str, tuple[Suite, Suite]] = {}  # for l1, and for the other norms
 
 
 @dataclass(frozen=True)
@@ -166,16 +165,14 @@ def register_suite(suite: Suite, l1: Suite | None = None) -> Suite:
     ValueError
         If the name is taken.
     """
-    if suite.name in _suites:
-        raise ValueError(f"a suite named {suite.name!r} is registered already")
     assert l1 is None or l1.name == suite.name
-    _suites[suite.name] = (l1 or suite, suite)
+    SUITES.add(suite.name, {"l1": l1 or suite, "": suite}, register_suite)
     return suite
 
 
 def list_suites() -> list[str]:
-    """Return the names of the registered suites, sorted."""
-    return sorted(_suites)
+    """Return the names of the registered suites, sorted; those of installed packages too."""
+    return SUITES.names()
 
 
 def attack_suite(
@@ -188,8 +185,9 @@ def attack_suite(
     Parameters
     ----------
     suite : str, Suite, or iterable of str, AttackSpec and Suite
-        A registered name; a suite; or a list, which becomes a suite named "custom". A name in a
-        list stands for the suite of that name, or for one attack with its default budget.
+        A registered name, or a user's suite as ``package.module:name``; a suite; or a list, which
+        becomes a suite named "custom". A name in a list stands for the suite of that name, or for
+        one attack with its default budget.
     norm : str
         The threat model's norm: some suites have other budgets for l1.
     suite_mode : {"cascade", "independent"}, optional
@@ -226,13 +224,19 @@ def independent_suite(name: str, members: Iterable[Suite]) -> Suite:
 
 
 def _find_suite(name: str, norm: str) -> Suite:
-    if name not in _suites:
-        if name in list_attacks():
+    if not SUITES.knows(name):
+        if ATTACKS.knows(name):
             hint = f": that is an attack; a list of it is a suite, [{name!r}]"
         else:
             hint = suggest(name, [*list_suites(), *list_attacks()])
         raise ValueError(f"suite is one of {', '.join(list_suites())}, not {name!r}{hint}")
-    return _suites[name][norm != "l1"]
+    found = SUITES.find(name)
+    if isinstance(found, dict):
+        return found.get(norm, found[""])
+    if not isinstance(found, Suite):
+        message = f"{name} is no suite but {type(found).__name__}"
+        raise ValueError(message)  # noqa: TRY004 - users catch one type for all arguments
+    return found
 
 
 def _set_mode(suite: Suite, mode: str | None) -> Suite:
@@ -260,7 +264,13 @@ def _make_member(item: str | AttackSpec | Suite, norm: str) -> Suite:
     """Return an item of a list as a suite: of one attack, if it is one."""
     if isinstance(item, Suite):
         return item
-    if isinstance(item, str) and (item in _suites or not ATTACKS.knows(item)):
+    if isinstance(item, str) and _names_suite(item):
         return _find_suite(item, norm)
     spec = AttackSpec(item) if isinstance(item, str) else item
     return Suite(spec.name, (spec,))
+
+
+def _names_suite(name: str) -> bool:
+    if is_reference(name):
+        return isinstance(SUITES.find(name), Suite)
+    return SUITES.knows(name) or not ATTACKS.knows(name)

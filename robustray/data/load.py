@@ -38,7 +38,9 @@ class DataFacts:
     test: int
 
 
-def describe(config: DataConfig, root: Path | None = None) -> DataFacts:
+def describe(
+    config: DataConfig, root: Path | None = None, splits: Collection[str] = ROLES
+) -> DataFacts:
     """Check a configuration and say what it gives; of official sets no file is read.
 
     Parameters
@@ -47,6 +49,8 @@ def describe(config: DataConfig, root: Path | None = None) -> DataFacts:
         Which data set, and what part of it.
     root : Path, optional
         Where the files are; default ``$ROBUSTRAY_DATA``, else ``./data``.
+    splits : collection of str
+        Which of "train", "validation" and "test" are wanted.
 
     Raises
     ------
@@ -58,7 +62,7 @@ def describe(config: DataConfig, root: Path | None = None) -> DataFacts:
     parts = _training_parts(source, config)
     train = _limited(sum(part.size for part in parts), "train_limit", config.train_limit)
     test = _limited(sum(part.size for part in source.test), "test_limit", config.test_limit)
-    if config.validation >= train:
+    if config.validation >= train and set(splits) != {"test"}:
         message = f"data.validation of {config.validation} leaves none of {train} training images"
         raise DataError(f"{message} of {config.name} to train on")
     return DataFacts(
@@ -66,7 +70,7 @@ def describe(config: DataConfig, root: Path | None = None) -> DataFacts:
         image_shape=source.image_shape,
         num_classes=len(source.class_names),
         class_names=source.class_names,
-        train=train - config.validation,
+        train=max(0, train - config.validation),
         validation=config.validation,
         test=test,
     )
@@ -104,7 +108,8 @@ def load_dataset(
     """
     if not set(splits) <= set(ROLES):
         raise ValueError(f"splits must be among {ROLES}, not {splits}")
-    facts, source, folder = describe(config, root), _source(config, root), data_root(root)
+    facts, source = describe(config, root, splits), _source(config, root)
+    folder = data_root(root)
     found: dict[str, Split] = {}
     if "train" in splits or "validation" in splits:
         parts = _training_parts(source, config)
@@ -152,7 +157,7 @@ def needed_forms(
     config: DataConfig, splits: Collection[str] = ROLES
 ) -> tuple[tuple[tuple[str, str | None], ...], ...]:
     """Return `needed_files`, each with what may lie there in its place: unpacked, or an archive."""
-    facts, source = describe(config), _source(config, None)
+    facts, source = describe(config, None, splits), _source(config, None)
     parts: list[Part] = []
     if "train" in splits or "validation" in splits:
         parts += _first_parts(_training_parts(source, config), facts.train + facts.validation)

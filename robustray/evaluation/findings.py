@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 from robustray.attacks.checks.findings import Finding, Severity, graded
+from robustray.attacks.registry import find_attack
 
 __all__ = [
     "Finding",
@@ -18,8 +19,7 @@ __all__ = [
     "worst",
 ]
 
-# Attacks that ask for logits only; what they break on top of the others speaks of masked gradients.
-_BLACK_BOX = ("square",)
+# What attacks that ask for logits only break on top of the others speaks of masked gradients.
 _BLACK_BOX_SHARE = 0.002
 
 
@@ -63,7 +63,7 @@ def black_box_finding(attacks: Sequence[Mapping[str, Any]], count: int) -> Findi
 
 def is_black_box(attack: Mapping[str, Any]) -> bool:
     """Whether an attack asks for logits only."""
-    return attack["attack"] in _BLACK_BOX
+    return find_attack(attack["attack"]).make().passes().backwards == 0
 
 
 def beyond_gradients(black: Sequence[str], broken: int, count: int) -> Finding:

@@ -21,13 +21,12 @@ def facts_of(data: JudgedData, root: str | None = None) -> DataFacts:
     DataError
         If there are not that many images, or no such parts.
     """
-    config = config_of(data)
-    folder = Path(root) if root else None
-    whole = describe(config.model_copy(update={"test_limit": None}), folder)
+    config, folder, splits = config_of(data), Path(root) if root else None, {data.split}
+    whole = describe(config.model_copy(update={"test_limit": None}), folder, splits)
     count = getattr(whole, data.split)
     if data.first is not None and data.first > count:
         raise DataError(f"data.first is {data.first}, but there are only {count} images")
-    return describe(config, folder)
+    return describe(config, folder, splits)
 
 
 def label_of(data: JudgedData, root: str | None = None) -> str:

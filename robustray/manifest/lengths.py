@@ -38,8 +38,9 @@ class Extent:
     @classmethod
     def of(cls, data: str | None) -> Extent:
         """Return that of a data set in [0, 1]; of one that a function makes nothing but the box."""
-        known = data is not None and not DATASETS.is_brought(data)
-        shape = getattr(DATASETS.find(data), "image_shape", None) if known else None
+        if data is None or DATASETS.is_brought(data):
+            return cls()
+        shape = getattr(DATASETS.find(data), "image_shape", None)
         return cls(size=math.prod(shape) if shape else None)
 
     def longest(self, norm: str) -> float:

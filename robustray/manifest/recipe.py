@@ -94,7 +94,7 @@ class Optimizer(Section):
     function takes ``arguments`` of its own.
     """
 
-    name: OptimizerName = Field("sgd", validate_default=False)
+    name: OptimizerName = Field(default="sgd", validate_default=False)
     arguments: dict[str, Argument] | None = None
     lr: PositiveNumber = 0.1
     momentum: Momentum = 0.9
@@ -263,7 +263,7 @@ class Recipe(Section):
     user's takes ``objective_arguments``.
     """
 
-    objective: ObjectiveName = Field("trades", validate_default=False)
+    objective: ObjectiveName = Field(default="trades", validate_default=False)
     objective_arguments: dict[str, Argument] | None = None
     beta: PositiveNumber = 6.0
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0

@@ -116,7 +116,7 @@ class ModelConfig(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: ModelName = Field("preact_resnet", validate_default=False)
+    name: ModelName = Field(default="preact_resnet", validate_default=False)
     arguments: dict[str, Argument] | None = None
 
     @model_validator(mode="before")

@@ -127,8 +127,9 @@ def run_job(
     ) as session:
         session.store.put(f"{prefix}/manifest.yaml", dump_manifest(manifest).encode())
         job = FileJob(
-            prefix, manifest, store.uri, str(folder), work, session.resources, coordinates
-        )
+            prefix, manifest, store.uri, str(folder), work, session.resources, coordinates,
+            import_paths=(str(Path.cwd()),),
+        )  # fmt: skip
         driver = _Driver(job, session, steps, params or {})
         with session.closing(lambda error: driver.end("KILLED", 10)):
             driver.run()

@@ -20,7 +20,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,12 +29,14 @@ from torch import Tensor
 
 from robustray.cluster import pick_device, preemption
 from robustray.errors import CorruptObjectError
+from robustray.manifest import pin_code
 from robustray.runtime import attempts
 from robustray.runtime.attempts import Attempt
 from robustray.runtime.failures import classify, is_store_away, one_line
 from robustray.store import CheckpointStore, ObjectStore, create_sealed, find_sealed, open_store
 from robustray.tracking import Journal
 from robustray.training import ALONE, LostWorkerError, PreemptedError, World
+from robustray.user_code import import_from
 
 logger = logging.getLogger("robustray.runtime")
 
@@ -53,12 +55,15 @@ class Job(ABC):
         What is wanted; a frozen manifest.
     store_uri, data_root : str
         Where the store and the data sets are.
+    import_paths : tuple of str
+        Folders that a user's code is imported from.
     """
 
     prefix: str
     manifest: Any
     store_uri: str
     data_root: str | None
+    import_paths: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
     @abstractmethod
@@ -246,6 +251,9 @@ def read_finished(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
 def _open_context(
     job: Job, store: ObjectStore, device: torch.device, report: Report, world: World
 ) -> Iterator[Context]:
+    import_from(job.import_paths)
+    if getattr(job.manifest, "code", None):
+        pin_code(job.manifest)  # refuses other code than the driver's
     with tempfile.TemporaryDirectory(prefix="robustray-") as scratch:
         checkpoints = CheckpointStore(store, job.prefix, Path(scratch))
         journal = Journal(Path(scratch) / "journal.jsonl")

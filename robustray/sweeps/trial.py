@@ -14,7 +14,7 @@ from robustray.attacks import ThreatModel
 from robustray.cluster import preemption
 from robustray.data import Dataset, data_root, describe
 from robustray.errors import CorruptObjectError
-from robustray.manifest import DataConfig, Resources, pin_code
+from robustray.manifest import DataConfig, Resources
 from robustray.random import derive_seed
 from robustray.runtime.job import Context, Job, Report, attempt_job
 from robustray.store import (
@@ -43,20 +43,15 @@ from robustray.training import (
     accuracies,
     fit,
 )
-from robustray.user_code import import_from
 
 _RESULT = {"trial", "epochs", "selected_epoch", "validation_accuracy", "weights_sha256", "metrics"}
 
 
 @dataclass(frozen=True)
 class TrialJob(Job):
-    """Everything that a worker needs to know of a trial.
-
-    ``import_paths``: where the user's modules are.
-    """
+    """Everything that a worker needs to know of a trial."""
 
     trial: Trial
-    import_paths: tuple[str, ...] = ()
 
     @property
     def share(self) -> tuple[float, float]:
@@ -122,7 +117,8 @@ def execute_attempt(
     trial = next(trial for trial in study.trials if trial.name == name)
     manifest = study.manifest.model_copy(update={"resources": resources})
     prefix = study.trial_prefix(name)
-    job = TrialJob(prefix, manifest, store_uri, data_folder, trial, study.import_paths)
+    paths = study.import_paths
+    job = TrialJob(prefix, manifest, store_uri, data_folder, trial, import_paths=paths)
     if resources.workers > 1:
         from robustray.sweeps.distributed import attempt_on_workers
 
@@ -133,8 +129,6 @@ def execute_attempt(
 def train_and_attack(context: Context) -> dict[str, Any]:
     """Train a trial to its end, attack its selected checkpoint, and return its result."""
     manifest, trial = context.job.manifest, context.job.trial
-    import_from(context.job.import_paths)
-    pin_code(manifest)  # refuses other code than the driver's
     data = _dataset(manifest.data, context.job)
     model = _initial_model(context, data)
     fitted = fit(

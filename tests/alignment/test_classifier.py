@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from robustray.alignment.classifier import alignment_loss, fit_classifier
-from robustray.alignment.closest_class import TwoLogits
 from robustray.alignment.curves import error_curve
 from robustray.alignment.delta_x import Exact, Nearest
+from robustray.alignment.distances import TwoLogits
 from robustray.alignment.spheres import draw_spheres, sphere_delta_x
 from robustray.alignment.splits import StudySplit
 from robustray.manifest.alignment_stages import ClassifierTraining, CurveAttack

@@ -9,7 +9,7 @@ from robustray.attacks import AttackSpec, ThreatModel
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.context import judging
 from robustray.attacks.engine.network import Network
-from robustray.attacks.engine.oracle import SearchOracle
+from robustray.attacks.engine.oracle import Oracle
 from robustray.attacks.engine.shapes import Shapes
 from robustray.attacks.engine.steppers import ExampleNoise
 from robustray.attacks.losses import margin
@@ -35,7 +35,7 @@ class Sturdy(Linear):
 
 def search(model, x, y, attack):
     """Yield the states of one run."""
-    oracle = SearchOracle(Network(model, x.device), Shapes(len(x)))
+    oracle = Oracle(Network(model, x.device), Shapes(len(x)))
     zero_B = torch.zeros_like(y)
     state = attack.begin(Examples(x, y, torch.arange(len(x))), zero_B, model(x).detach())
     while not state.spent_B.all():
@@ -127,7 +127,7 @@ def test_no_gradient_is_asked_for():
         return (model(x) * 50).round() / 50
 
     network = Network(blind, x.device)
-    oracle = SearchOracle(network, Shapes(len(x)))
+    oracle = Oracle(network, Shapes(len(x)))
     attack, zero_B = Square().stepper(ThreatModel("linf", 0.1), noise()), torch.zeros_like(y)
     with judging(model), torch.no_grad():
         state = attack.begin(Examples(x, y, torch.arange(len(x))), zero_B, blind(x))
@@ -268,7 +268,7 @@ def test_leaps_are_so_many_steps(norm, count, rows):
     model, (x, y) = convnet(), conv_images()
     x, y = x[:count], y[:count]
     attack = Square(n_queries=150).stepper(ThreatModel(norm, EPS[norm]), noise())
-    oracle = SearchOracle(Network(model, x.device), Shapes(rows))
+    oracle = Oracle(Network(model, x.device), Shapes(rows))
     with judging(model):
         index_B, zero_B = torch.arange(count), torch.zeros_like(y)
         begun = attack.begin(Examples(x, y, index_B), zero_B, model(x).detach())

@@ -158,13 +158,13 @@ def test_a_plan_without_a_gpu_is_that_of_the_run(here, capsys, monkeypatch):
 def test_who_finds_another_driver_settles_no_shards(here, tmp_path, monkeypatch):
     from robustray.evaluation import evaluation as module
     from robustray.manifest import load_manifest
+    from robustray.runtime import session
 
     def refuse(*_: object) -> None:
         raise UserError("another process is running this study already")
 
-    monkeypatch.setattr(module, "connect", nullcontext)
-    monkeypatch.setattr(module, "pick_resources", lambda store, resources, *_: resources)
-    monkeypatch.setattr(module, "lease", refuse)
+    monkeypatch.setattr(session, "find_workers", lambda store, given, *_, **__: nullcontext(given))
+    monkeypatch.setattr(session, "lease", refuse)
     store, manifest = open_store(), load_manifest("good.yaml", ["resources.gpus=0"])
     with pytest.raises(UserError, match="running this study already"):
         module.run_evaluation(manifest, store, f"sqlite:///{tmp_path}/mlflow.db", tmp_path)
@@ -178,7 +178,7 @@ def test_a_superseded_driver_publishes_no_partial_result(tmp_path):
     store = open_store(str(tmp_path / "store"))
     with lease(store, "evaluations/x", print) as held:
         assert store.create("evaluations/x/drivers/00000002/claim.json", b"{}")
-        run: Any = SimpleNamespace(_lease=held, _store=held.store)
+        run: Any = SimpleNamespace(_session=SimpleNamespace(lease=held), _store=held.store)
         with pytest.raises(LeaseLostError):
             _Run.conclude_part(run, tmp_path / "reports")
     assert not (tmp_path / "reports").exists()

@@ -268,7 +268,7 @@ def test_constants_that_are_in_no_state_dict_are_a_part_of_the_network():
 
 @pytest.mark.parametrize("weights", [None, "nothing.pt"])
 def test_an_unknown_network_is_told_before_missing_weights(tmp_path, weights):
-    with pytest.raises(UserError, match=r"unknown model 'wrn_28_11'.*Did you mean wrn_28_10"):
+    with pytest.raises(UserError, match=r"unknown model 'wrn_28_11'.*did you mean 'wrn_28_10"):
         find(tmp_path, model="wrn_28_11", weights=weights)
     with pytest.raises(UserError, match="weights: are missing: name a file with --weights"):
         find(tmp_path, model={"name": "preact_resnet", "depths": [1], "widths": [1]})

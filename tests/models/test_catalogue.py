@@ -33,7 +33,7 @@ def test_records_are_whole(name):
 
 
 def test_unknown_model_lists_close_names():
-    with pytest.raises(ValueError, match=r"Did you mean .*rrn_a1"):
+    with pytest.raises(ValueError, match=r"did you mean .*'rrn_a1'"):
         create_model("rnn_a1")
 
 

@@ -127,7 +127,7 @@ def test_the_command_converts_and_prints_its_report(tmp_path, published, capsys)
     [
         (["--set", "num_classes=100"], "mismatched: fc.weight"),
         (["--set", "pre_process=false"], "standardises the input"),
-        (["--set", "depht=3"], "Did you mean depths"),
+        (["--set", "depht=3"], "did you mean 'depths'"),
         (["--set", "depths"], "not of the form option=value"),
         (["--set", "depths=["], "not valid YAML"),
         (["--format", "bare"], "not of the format bare"),

@@ -41,9 +41,9 @@ def test_unknown_activation_names_the_allowed_ones(name):
 
 
 def test_unknown_names_come_with_a_suggestion():
-    with pytest.raises(ModelError, match="Did you mean ReLU"):
+    with pytest.raises(ModelError, match="did you mean 'ReLU'"):
         activation("relu")
-    with pytest.raises(ModelError, match="Did you mean BatchNorm"):
+    with pytest.raises(ModelError, match="did you mean 'BatchNorm'"):
         normalization("BatchNorm2d", 8)
 
 

@@ -73,7 +73,7 @@ BAD = [
     ({"stem_stride": 0}, "stem_stride: 0"),
     ({"num_classes": 0}, "num_classes: 0"),
     ({"in_channels": 0}, "in_channels: 0"),
-    ({"depht": (4, 4, 4)}, "unknown option of preact_resnet 'depht'. Did you mean depths"),
+    ({"depht": (4, 4, 4)}, "preact_resnet does not take the option 'depht'; did you mean 'depths'"),
 ]
 
 

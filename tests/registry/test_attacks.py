@@ -7,7 +7,7 @@ from tests.registry.test_extending import FILES
 
 ASK = """
 import json
-from robustray.attacks import ThreatModel
+from robustray.attacks import ThreatModel, attack_suite
 from robustray.evaluation.compute import rebuilt_spec
 from robustray.evaluation.cost import attack_passes
 from robustray.evaluation.engines import load_engine
@@ -36,8 +36,18 @@ print(json.dumps({
     "option": answer(lambda: resolve(**jumps, options={"trials": 7})),
     "range": answer(lambda: resolve(**jumps, options={"tries": 0})),
     "name": answer(lambda: resolve(name="x", attack="attacks:Leaps")),
+    "suite": [s.name for s in attack_suite(["suites:PAIR", "fgsm", "attacks:half_step"]).attacks],
+    "whole": attack_suite("suites:PAIR", "l1").name,
+    "none": answer(lambda: attack_suite("suites:THREE")),
     "kind": answer(lambda: resolve(name="x", attack="attacks:torch")),
 }))
+"""
+
+SUITE = """
+from robustray.attacks import AttackSpec, Suite
+
+PAIR = Suite("pair", (AttackSpec("square"), AttackSpec("few", "attacks:Jumps", {"tries": 2})))
+THREE = 3
 """
 
 AGAIN = """
@@ -53,6 +63,7 @@ except UserError as error:
 
 def test_a_manifest_names_an_attack_and_edited_code_is_another_one(tmp_path):
     (tmp_path / "attacks.py").write_text(FILES["attacks.py"])
+    (tmp_path / "suites.py").write_text(SUITE)
     told = ask(ASK, tmp_path)
     assert told["described"]["options"] == {"tries": 7}
     assert len(told["described"]["code_sha256"]) == 64
@@ -63,6 +74,8 @@ def test_a_manifest_names_an_attack_and_edited_code_is_another_one(tmp_path):
     )
     assert "attack jumps: tries is at least 1, not 0" in told["range"]
     assert "attacks has no function 'Leaps'" in told["name"]
+    assert told["suite"] == ["square", "few", "fgsm", "attacks:half_step"]
+    assert (told["whole"], told["none"]) == ("pair", "suites:THREE is no suite but int")
     assert "neither a declaration (Attack) nor a function" in told["kind"]
     (tmp_path / "attacks.py").write_text(
         FILES["attacks.py"].replace("tries: int = 10", "tries: int = 9")

@@ -65,7 +65,7 @@ def test_what_a_function_may_not_return(wrong, words):
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ({"name": "cifar11"}, r"data\.name: unknown data set 'cifar11'\. Did you mean cifar10"),
+        ({"name": "cifar11"}, r"data\.name: unknown data set 'cifar11'; did you mean 'cifar10'"),
         ({"name": "cifar10", "arguments": {"size": 3}}, r"data\.arguments\.size: unknown key"),
         ({"name": "folder"}, r"data\.arguments\.path: is missing"),
     ],

@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from robustray.errors import ManifestError
-from robustray.manifest import validate
+from robustray.manifest import pin_code, study_id, validate
 from robustray.registry import MODELS
 from robustray.store import open_store
 from robustray.sweeps import Study, make_plan, read_trial
 from robustray.sweeps.trial import TrialJob, attempt_trial
-from tests.registry.place import put_package
+from tests.registry.place import REPOSITORY, put_package
 from tests.sweeps.support import STUDY
 
 NETWORK = "toyplugin.nets:toy"
@@ -94,3 +94,13 @@ def test_what_is_wrong_is_told_with_its_place(working_folder, model, words):
 
 def test_what_robustray_brings_has_no_digest():
     assert not MODELS.is_brought("rrn_a1")
+
+
+def test_a_base_of_a_mixture_may_be_a_users(working_folder):
+    document = yaml.safe_load((REPOSITORY / "manifests/smoothing/digits.yaml").read_text())
+    document["robust"]["model"] = {"name": NETWORK}
+    mixing = validate(document)
+    pinned = pin_code(mixing)
+    assert pinned.code == {NETWORK: MODELS.code_digest(NETWORK)}
+    assert study_id(pinned) != study_id(mixing)
+    assert pin_code(pinned) == pinned

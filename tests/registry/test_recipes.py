@@ -71,12 +71,12 @@ def test_a_function_makes_the_optimizer():
     [
         (
             {"objective": "trade"},
-            r"recipe\.objective: unknown objective 'trade'\. Did you mean",
+            r"recipe\.objective: unknown objective 'trade'; did you mean 'trades'",
         ),
         ({"objective": "mart", "objective_arguments": {"weight": 1}}, "mart takes none"),
         (
             {"objective": f"{HERE}plain", "objective_arguments": {"wait": 1}},
-            r"recipe\.objective_arguments\.wait: unknown key; did you mean 'weight'",
+            r"recipe\.objective_arguments\.wait: unknown key\. Allowed: weight",
         ),
         ({"objective": f"{HERE}nothing"}, r"recipe\.objective: .* has no .*'nothing'"),
         ({"optimizer": {"name": "sdg"}}, r"recipe\.optimizer\.name: unknown optimizer 'sdg'"),

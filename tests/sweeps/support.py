@@ -51,7 +51,7 @@ class Place:
         self.manifest = folder / "small.yaml"
         self.manifest.write_text(manifest)
         if not (folder / "mlflow.db").exists():
-            shutil.copyfile(_fresh_database(), folder / "mlflow.db")
+            shutil.copyfile(fresh_database(), folder / "mlflow.db")
         self.mark = uuid.uuid4().hex
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "RAY_", "MLFLOW"))}
         self.environment = {
@@ -143,7 +143,7 @@ def enter_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @cache
-def _fresh_database() -> Path:
+def fresh_database() -> Path:
     """Make an MLflow database without runs, once: creating its tables takes seconds."""
     folder = tempfile.TemporaryDirectory(prefix="robustray-mlflow-")
     atexit.register(folder.cleanup)

@@ -15,11 +15,11 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from robustray.alignment.classifier import fit_classifier
-from robustray.alignment.closest_class import TwoLogits, UnitImages
 from robustray.alignment.conditional_gan import fit_conditional_generator
 from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.delta_x import DeltaXSource, Direct, Exact, Nearest, Projected
 from robustray.alignment.direct_generator import fit_direct_generator
+from robustray.alignment.distances import TwoLogits, UnitImages
 from robustray.alignment.job.cache import known_projections, make_projections
 from robustray.alignment.job.comparison import compare
 from robustray.alignment.job.files import load_made, made_of

@@ -13,6 +13,7 @@ from robustray.alignment.job.align import build_classifier, build_conditional, b
 from robustray.alignment.job.files import find_run, load_made, made_of
 from robustray.alignment.splits import SPHERE_COUNTS, StudySplit, load_study
 from robustray.alignment.squares import COUNTS as SQUARES
+from robustray.attacks import AttackSpec
 from robustray.data import data_root
 from robustray.data.folder import count_folder
 from robustray.errors import ManifestError, below
@@ -23,7 +24,6 @@ from robustray.sweeps import load_study as load_sweep
 
 _IMAGENET = 5000  # in the list that is judged
 _MADE = {"spheres": SPHERE_COUNTS, "squares": SQUARES, "squares32": SQUARES}
-_CW_PASSES = 2 * 9 * 1000  # forward and backward, of its default search
 _FLOAT32 = 4
 
 
@@ -217,7 +217,11 @@ def _training_passes(manifest: Alignment) -> int:
 
 
 def _curve_passes(attack: CurveAttack) -> int:
-    if attack.attack == "cw":
-        return _CW_PASSES
-    each = attack.queries if attack.attack == "square" else 2 * attack.steps
-    return len(attack.eps) * each
+    name, options = {
+        "cw": ("cw-l2", {}),
+        "pgd": ("pgd", {"steps": attack.steps}),
+        "square": ("square", {"n_queries": attack.queries}),
+        "stadv": ("stadv", {"n_iter": attack.steps}),
+    }[attack.attack]
+    each = AttackSpec(name, options=options).passes().equivalents
+    return round(max(len(attack.eps), 1) * each)

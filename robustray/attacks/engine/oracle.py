@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,14 +12,29 @@ from torch import Tensor
 from robustray.attacks.engine.gradients import finite, input_gradient, is_correct, predict_logits
 from robustray.attacks.engine.network import Network
 from robustray.attacks.engine.shapes import Shapes, find_equal_shapes
-from robustray.attacks.engine.steppers import Gradient, Rows
 from robustray.attacks.result import Passes
 from robustray.random import ExampleRandom
 
+Rows = slice
+
+
+class Gradient(NamedTuple):
+    """What ``oracle.gradient`` finds at a point, all detached.
+
+    ``grad`` is shaped as the images, with NaN and infinities replaced by 0; ``flawed_B`` (bool)
+    says where there were any. ``loss_B`` and ``logits_BK`` are the model's own, also where the
+    gradient is that of a surrogate.
+    """
+
+    grad: Tensor
+    loss_B: Tensor
+    logits_BK: Tensor
+    flawed_B: Tensor
+
 
 @dataclass(frozen=True)
-class SearchOracle:
-    """Gradients and logits of a network's search path; an ``Oracle`` for steppers.
+class Oracle:
+    """Gradients and logits of a network's search path: all that steppers may ask of a model.
 
     Parameters
     ----------
@@ -41,22 +57,26 @@ class SearchOracle:
 
     @property
     def gradient_cost(self) -> Passes:
-        """The passes of one gradient."""
+        """The passes of one ``gradient``: more than (1, 1) with surrogates or EOT."""
         extra = self.network.surrogate_forwards if self.network.has_surrogate else 0
         return Passes(self.eot * (1 + extra), self.eot)
 
     @property
     def logits_cost(self) -> Passes:
-        """The passes of one question for logits."""
+        """The passes of one ``logits``."""
         return Passes(1, 0)
 
     def gradient(self, x: Tensor, loss: Callable[[Tensor, Rows], Tensor]) -> Gradient:
-        """Differentiate ``loss(logits_bK, rows)`` with respect to the images (B, ...)."""
+        """Differentiate ``loss(logits_bK, rows)`` -> (b,) with respect to the images (B, ...).
+
+        The batch may be evaluated in parts: ``rows`` is the slice of the slots that a part holds,
+        with which the loss picks its labels, such as ``cross_entropy(logits, y_B[rows])``.
+        """
         parts = [self._average(x[rows], loss, rows) for rows in self.shapes.slices(len(x))]
         return parts[0] if len(parts) == 1 else Gradient(*map(torch.cat, zip(*parts, strict=True)))
 
     def logits(self, x: Tensor) -> Tensor:
-        """Return the logits (B, K) of points (B, ...)."""
+        """Return the logits (B, K) of points (B, ...), float32 or better, without a graph."""
         path = self.network.search_logits
         parts = [predict_logits(path, x[rows]) for rows in self.shapes.slices(len(x))]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -143,7 +163,7 @@ def _find_shapes(
     weight_K = rng.normal(index_B[:1], (classes,))[0].to(network.device)
 
     def evaluate(part: Tensor) -> list[Tensor]:
-        oracle = SearchOracle(network, Shapes(len(part)))
+        oracle = Oracle(network, Shapes(len(part)))
         answers = [oracle.logits(part), predict_logits(network, part)]
         if gradients:
             found = oracle.gradient(part, lambda logits, _: (logits * weight_K).sum(1))

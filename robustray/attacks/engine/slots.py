@@ -26,7 +26,7 @@ from torch import Tensor
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.graphs import GraphedStep
 from robustray.attacks.engine.network import Network
-from robustray.attacks.engine.oracle import SearchOracle, judge
+from robustray.attacks.engine.oracle import Oracle, judge
 from robustray.attacks.engine.runs import Run, RunBook, Spent, Verdict
 from robustray.attacks.engine.shapes import Shapes
 from robustray.attacks.engine.steppers import (
@@ -78,7 +78,7 @@ class SlotEngine:
         self._stepper, self._network, self._examples = stepper, network, examples
         self._logits_NK, self._shapes = logits_NK, shapes
         self._most = -(-slots // shapes.full) * shapes.full
-        self._oracle = SearchOracle(network, shapes, stepper.eot)
+        self._oracle = Oracle(network, shapes, stepper.eot)
         self._every = 1 if network.device.type == "cpu" else _PATIENCE
         graphed = graphs and network.device.type == "cuda"
         self._leaps = self._every == 1 and stepper.attack.leaps

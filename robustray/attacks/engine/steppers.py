@@ -1,6 +1,6 @@
 """Attacks as steppers: one run of an attack, cut into steps of about one model evaluation.
 
-The engine keeps a device batch of slots. In each slot sits one *run*: one example attacked once,
+The engine keeps a device batch of slots. Each slot holds one *run*: one example attacked once,
 with one restart number and, for targeted attacks, one target. Runs know nothing of each other:
 each is at its own iteration, and leaves when it claims success or has spent its budget.
 
@@ -39,9 +39,8 @@ iteration, and ``upstream=True`` asks a stepper for the reference's quirks.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -49,8 +48,8 @@ from typing_extensions import override
 
 from robustray.attacks.attack import Attack
 from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.oracle import Oracle
 from robustray.attacks.engine.rows import Rowwise
-from robustray.attacks.result import Passes
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 
@@ -88,49 +87,6 @@ class SlotState(Rowwise):
 
 
 StateT = TypeVar("StateT", bound=SlotState)
-
-
-class Gradient(NamedTuple):
-    """What ``oracle.gradient`` finds at a point, all detached.
-
-    ``grad`` is shaped as the images, with NaN and infinities replaced by 0; ``flawed_B`` (bool)
-    says where there were any. ``loss_B`` and ``logits_BK`` are the model's own, also where the
-    gradient is that of a surrogate.
-    """
-
-    grad: Tensor
-    loss_B: Tensor
-    logits_BK: Tensor
-    flawed_B: Tensor
-
-
-class Oracle(Protocol):
-    """What attacks may ask about a model. The physical shape of passes is its own business."""
-
-    @property
-    def gradient_cost(self) -> Passes:
-        """The passes of one ``gradient``: more than (1, 1) with surrogates or EOT."""
-        ...
-
-    @property
-    def logits_cost(self) -> Passes:
-        """The passes of one ``logits``."""
-        ...
-
-    def gradient(self, x: Tensor, loss: Callable[[Tensor, Rows], Tensor]) -> Gradient:
-        """Differentiate ``loss(logits_bK, rows)`` -> (b,) with respect to the images.
-
-        The batch may be evaluated in parts: ``rows`` is the slice of the slots that a part holds,
-        with which the loss picks its labels, such as ``cross_entropy(logits, y_B[rows])``.
-        """
-        ...
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Return the logits (B, K) of points (B, ...), float32 or better, without a graph."""
-        ...
-
-
-Rows = slice
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.gradients import predict_logits
 from robustray.attacks.engine.network import Network
-from robustray.attacks.engine.oracle import SearchOracle
+from robustray.attacks.engine.oracle import Oracle
 from robustray.attacks.engine.shapes import Shapes
 from robustray.attacks.engine.steppers import BatchNoise, SlotAttack, SlotState, Stepper
 from robustray.attacks.result import AttackResult
@@ -117,7 +117,7 @@ def _run_lockstep(
     at = torch.arange(len(run_B), device=run_B.device)
     left = []
     while not bool(state.spent_B.all()):
-        oracle = SearchOracle(network, Shapes(len(at)), stepper.eot, last_counts=True)
+        oracle = Oracle(network, Shapes(len(at)), stepper.eot, last_counts=True)
         state = stepper.step(oracle, state)
         if stepper.attack.upstream_leaves and bool(state.claimed_B.any()):
             gone, kept = state.claimed_B.nonzero()[:, 0], (~state.claimed_B).nonzero()[:, 0]

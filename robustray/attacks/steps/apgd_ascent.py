@@ -18,10 +18,8 @@ from typing_extensions import override
 
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.gradients import is_correct
+from robustray.attacks.engine.oracle import Gradient, Oracle, Rows
 from robustray.attacks.engine.steppers import (
-    Gradient,
-    Oracle,
-    Rows,
     SlotState,
     StateT,
     Stepper,

@@ -16,8 +16,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.oracle import Oracle
 from robustray.attacks.engine.steppers import (
-    Oracle,
     SlotState,
     Stepper,
     affects,
