@@ -11,6 +11,7 @@ from math import ceil
 from typing import Any
 
 import ray
+import torch
 
 from robustray.errors import MachineError, UserError
 from robustray.evaluation.agenda import Agenda, Work, make_agenda, valid_records
@@ -21,11 +22,12 @@ from robustray.evaluation.task import Task, Unit
 from robustray.evaluation.units import LoadedUnit, UnitStore
 from robustray.evaluation.worker import Order, Worker
 from robustray.manifest import Evaluation, Resources
+from robustray.runtime import attempts
 from robustray.runtime.failures import Failure
-from robustray.runtime.lease import Lease
 from robustray.runtime.pool import Listener, Pool, make_place, pool_size
 from robustray.runtime.progress import UnitProgress
 from robustray.runtime.replies import Reply, UnitError, make_error
+from robustray.runtime.session import Session
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import canonical_json
 
@@ -53,12 +55,12 @@ class Driver(Listener):
 
     Parameters
     ----------
-    held : Lease
-        Ends the run when it is lost; its store is where units are.
+    session : Session
+        Its store is where units are; its lease ends the run when it is lost.
     work : sequence of Work
         The tasks.
     prefix : str
-        Where the story of a failure is kept.
+        Where the story of a failure is kept, and when this driver was at work.
     on_task : callable
         Told of each task that is complete, with its verdicts.
     on_failure : callable, optional
@@ -68,14 +70,14 @@ class Driver(Listener):
 
     def __init__(
         self,
-        held: Lease,
+        session: Session,
         work: Sequence[Work],
         prefix: str,
         on_task: OnTask,
         on_failure: OnFailure | None = None,
     ) -> None:
-        self._lease, self._store, self._prefix = held, held.store, prefix
-        self._units = UnitStore(held.store)
+        self._session, self._store, self._prefix = session, session.store, prefix
+        self._units = UnitStore(self._store)
         self._work = {item.task.name: item for item in work}
         self._on_task, self._on_failure = on_task, on_failure
         self._open = set(self._work)
@@ -85,8 +87,9 @@ class Driver(Listener):
         self.computed = 0
         self.failures: dict[str, str] = {}
         self._failed: dict[tuple[str, int], int] = Counter()
+        self.attempt = attempts.register(self._store, prefix, torch.device("cpu"))
 
-    def run(self, resources: Resources, manifest: Evaluation, data_root: str | None) -> bool:
+    def run(self, manifest: Evaluation, data_root: str | None) -> bool:
         """Complete every task, but for units that fail again and again: see ``failures``.
 
         A unit that fails by itself is given up, and with it the later attacks on its images; all
@@ -95,8 +98,6 @@ class Driver(Listener):
 
         Parameters
         ----------
-        resources : Resources
-            Of each worker.
         manifest : Evaluation
             Says how many units and images a worker is given at once, at most.
         data_root : str or None
@@ -114,6 +115,18 @@ class Driver(Listener):
         MachineError
             If machines failed more often than the budgets allow.
         """
+
+        def conclude(error: BaseException) -> None:
+            attempts.conclude_failed(self._store, self._prefix, self.attempt, error)
+
+        with self._session.closing(conclude):
+            whole = self._complete(manifest, data_root)
+        outcome = "finished" if whole else "interrupted"
+        attempts.conclude(self._store, self._prefix, self.attempt, outcome, None)
+        return whole
+
+    def _complete(self, manifest: Evaluation, data_root: str | None) -> bool:
+        resources = self._session.resources
         place = make_place(self._store, data_root, resources, manifest.batch_size)
         for _ in range(_ROUNDS):
             self._prepare(resources, manifest.bundle, place.batch_size)
@@ -178,7 +191,7 @@ class Driver(Listener):
 
     def tick(self, workers: int) -> None:
         """Follow `Listener`."""
-        self._lease.tick()
+        self._session.lease.tick()
         if self._progress is not None:
             self._progress.heartbeat(workers, self._queue.seconds_left(workers))
 

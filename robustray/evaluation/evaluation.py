@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from robustray.evaluation.agenda import Work
 from robustray.evaluation.audits import audit_key, read_audit
 from robustray.evaluation.driver import Conclusion, Driver
@@ -158,20 +156,15 @@ class _Run:
             Work(task, images, plan.macs, audited=manifest.audit and not task.name)
             for task in plan.tasks
         ]
-        self._driver = Driver(session.lease, work, plan.prefix, self._keep)
-        self._attempt = attempts.register(store, plan.prefix, torch.device("cpu"))
+        self._driver = Driver(session, work, plan.prefix, self._keep)
 
     def drive(self, data_root: str | None) -> bool:
-        """Run the driver and write down how that ended; return False if it was interrupted."""
+        """Compute what is left; return False if that was interrupted."""
         self._submit("RUNNING")
         with self._session.closing(self._close):
-            whole = self._driver.run(self._session.resources, self._plan.manifest, data_root)
-        outcome = "finished" if whole else "interrupted"
-        attempts.conclude(self._store, self._plan.prefix, self._attempt, outcome, None)
-        return whole
+            return self._driver.run(self._plan.manifest, data_root)
 
     def _close(self, error: BaseException) -> None:
-        attempts.conclude_failed(self._store, self._plan.prefix, self._attempt, error)
         self._submit("FAILED" if isinstance(error, Exception) else "KILLED")
         self._session.drain(10)
 

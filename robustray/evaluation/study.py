@@ -9,8 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from robustray.errors import CorruptObjectError, UserError
 from robustray.evaluation.agenda import Work
 from robustray.evaluation.driver import Conclusion, Driver
@@ -151,19 +149,11 @@ class _Run:
         done = sorted(finished_trials(store, study))
         work = [item for name in done if (item := self._work(name, conditions, size))]
         say(f"{study.id}: {len(work)} of {len(done)} finished trials to attack ({setting.label})")
-        self._driver = Driver(session.lease, work, self._prefix, self._keep, self._give_up)
-        self._attempt = attempts.register(store, self._prefix, torch.device("cpu"))
+        self._driver = Driver(session, work, self._prefix, self._keep, self._give_up)
 
     def drive(self, data_root: str | None) -> bool:
-        """Run the driver and write down how that ended; return False if it was interrupted."""
-        with self._session.closing(self._close):
-            whole = self._driver.run(self._session.resources, self._setting.manifest, data_root)
-        outcome = "finished" if whole else "interrupted"
-        attempts.conclude(self._store, self._prefix, self._attempt, outcome, None)
-        return whole
-
-    def _close(self, error: BaseException) -> None:
-        attempts.conclude_failed(self._store, self._prefix, self._attempt, error)
+        """Compute what is left; return False if that was interrupted."""
+        return self._driver.run(self._setting.manifest, data_root)
 
     def conclude(self, report_root: Path, *, interrupted: bool) -> StudyEvaluated:
         """Write the study's report again, and close its runs in MLflow."""
@@ -226,7 +216,7 @@ class _Run:
         record: dict[str, Any] = {
             "task": task_digest(task, setting),
             "result": result,
-            "ended_ms": max(ended, default=self._attempt.started_ms),
+            "ended_ms": max(ended, default=self._driver.attempt.started_ms),
         }
         prefix = setting.prefix(task.name)
         self._store.put(f"{prefix}/table.parquet", write_parquet(conclusion.merged))
@@ -257,7 +247,7 @@ class _Run:
             for trial in study.trials
             for attempt in attempts.list_attempts(self._store, study.trial_prefix(trial.name))[:1]
         ]
-        return min(first, default=self._attempt.started_ms)
+        return min(first, default=self._driver.attempt.started_ms)
 
 
 def _trial_record(store: ObjectStore, study: Study, trial: Trial, profile: Profile) -> RunRecord:
