@@ -1,10 +1,9 @@
 from .curves import curves_figure
 from .figures import scale_figure
 from .frontier import Correlation, efficient, inefficient, kendall
-from .report import write_report
+from .report import write_provenance, write_report, write_table
 from .rows import Counts, GridKind, Status, StudyReport, TrialRow
 from .style import render
-from .table import write_provenance, write_table
 from .text import text_table
 
 __all__ = [
