@@ -145,3 +145,14 @@ def test_a_trial_in_a_worker_loads_nothing_that_only_drivers_need(tmp_path):
 def test_jobs_are_thin():
     for job in (PACKAGE.parent / "jobs").glob("*.py"):
         assert len(job.read_text().splitlines()) < 40, f"{job.name} holds logic"
+
+
+def test_the_files_that_the_map_names_are_there():
+    repository = PACKAGE.parent
+    for page in (
+        repository / "docs/architecture.md",
+        *(repository / "docs/decisions").glob("*.md"),
+    ):
+        for name in re.findall(r"`([a-z_]+(?:/[a-z_]+)*\.(?:py|yaml))`", page.read_text()):
+            found = [*repository.glob(f"robustray/**/{name}"), *repository.glob(f"*/**/{name}")]
+            assert found or (repository / name).exists(), f"{page.name} names {name}"
