@@ -35,6 +35,7 @@ def holders(folder: Path, began: float) -> list[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_wrong_password_delays_the_picture_only(own_mlflow, undisturbed, tmp_path):
     began = time.time()

@@ -10,7 +10,7 @@ import yaml
 
 from tests.sweeps.support import STUDY, Place, started, wait_for
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow, pytest.mark.long]
 
 
 def on_two_workers(**changes: object) -> str:
@@ -62,7 +62,7 @@ def test_two_workers_make_one_attempt(calm):
     calm.expect_no_survivors()
 
 
-@pytest.mark.parametrize("victim", ["first", pytest.param("other", marks=pytest.mark.long)])
+@pytest.mark.parametrize("victim", ["first", "other"])
 def test_a_killed_worker_costs_an_epoch_at_most(calm, tmp_path, victim):
     place = Place(tmp_path, on_two_workers())
     with started(place) as process:
@@ -77,7 +77,6 @@ def test_a_killed_worker_costs_an_epoch_at_most(calm, tmp_path, victim):
     place.expect_no_survivors()
 
 
-@pytest.mark.long
 def test_one_worker_goes_on_where_two_were(calm, tmp_path):
     place = Place(tmp_path, on_two_workers())
     with started(place) as process:
@@ -92,7 +91,6 @@ def test_one_worker_goes_on_where_two_were(calm, tmp_path):
     assert found["metrics"] == pytest.approx(wanted["metrics"], abs=0.15), "order of sums"
 
 
-@pytest.mark.long
 def test_a_mistake_of_the_user_is_told_once(tmp_path):
     place = Place(tmp_path, on_two_workers(optimizer={"lr": 1e12}, grad_clip=None))
     assert place.run() == 1, place.log

@@ -19,7 +19,10 @@ from robustray.manifest import Resources
 from robustray.manifest.alignment import Projection
 from robustray.store import LocalStore
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+pytestmark = [
+    *(pytest.mark.timeout(600), pytest.mark.slow, pytest.mark.long),
+    pytest.mark.usefixtures("local_ray"),
+]
 SETTINGS = Projection(initial_steps=3, steps=2)
 RESOURCES = Resources(gpus=0, cpus=1, max_concurrent=2)
 

@@ -64,6 +64,7 @@ def cluster(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_submitted_sweep_ends_with_the_same_report(cluster, tmp_path):
     (address, environment), began = cluster, time.time()

@@ -79,6 +79,7 @@ def test_a_killed_search_keeps_its_decisions(tmp_path):
     assert sum("stopped_early" in run.data.tags for run in runs) == len(stops(place))
 
 
+@pytest.mark.long
 def test_cheap_scores_are_compared_with_full_ones(undisturbed, tmp_path):
     place = Place(tmp_path)
     shutil.copytree(undisturbed.folder / "store", tmp_path / "store")
