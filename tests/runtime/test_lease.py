@@ -361,9 +361,9 @@ def test_a_driver_that_was_paused_beyond_its_lease_is_told_and_stops_on_servers(
 
 
 def in_flight(before: dict[str, bytes]) -> set[str]:
-    """Return the one change that may have been under way, past its look, when it was paused."""
+    """Return what may have been under way, past its look, as it was paused: a change, a beat."""
     count = int(before["work"])
-    return {"work", f"published/{count % 5}", f"published/{(count + 1) % 5}"}
+    return {key(1, "beat"), "work", f"published/{count % 5}", f"published/{(count + 1) % 5}"}
 
 
 def test_a_guarded_store_reads_as_the_plain_one_and_is_sent_without_its_guard(folder, tmp_path):
