@@ -19,8 +19,6 @@ from robustray.evaluation.task import Task
 from robustray.evaluation.verdict_findings import findings_after
 from robustray.models import find_model
 
-_INTEGERS = ("index", "label", "clean_prediction", "prediction")
-
 
 def result_document(
     task: Task,

@@ -28,7 +28,6 @@ from robustray.reports.text import correlation
 # equal results give equal bytes, wherever and however often they were computed. Hosts, times,
 # attempts and versions stand beside it in ``provenance.csv``.
 
-__all__ = ["StudyReport", "TrialRow", "columns", "write_provenance", "write_table"]
 
 Cell = str | int | float | None
 _WHOLE = ("parameters", "macs", "selected_epoch", "stopped_epoch", "seed")

@@ -54,7 +54,6 @@ class Row:
 
 
 _WHITE_BOX = ("pgd-20", "cw-40")
-_ALL = ("clean", "pgd-20", "cw-40", "autoattack")
 
 
 def _accuracies(metrics: Iterable[str], values: Iterable[float]) -> tuple[tuple[str, float], ...]:

@@ -234,8 +234,6 @@ def _curve_passes(attack: CurveAttack) -> int:
     return round(max(len(attack.eps), 1) * each)
 
 
-__all__ = ["check_references", "describe_plan", "run", "show_plan", "show_status", "steps_of"]
-
 _SHOWN = 24
 
 
