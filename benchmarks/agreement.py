@@ -50,8 +50,8 @@ from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
 from robustray.attacks.engine.context import judging
 from robustray.attacks.engine.gradients import is_correct
 from robustray.attacks.engine.upstream import run_attack_upstream
-from robustray.evaluation.reference import evaluate_reference, run_reference
-from robustray.evaluation.reference_attacks import find_package
+from robustray.evaluation.units.reference import evaluate_reference, run_reference
+from robustray.evaluation.units.reference_attacks import find_package
 from robustray.manifest.fields import read_number
 
 SEEDS = (0, 1, 2, 3, 4)

@@ -31,7 +31,7 @@ from robustray.attacks.engine.inputs import check_examples  # noqa: E402
 from robustray.attacks.losses import margin  # noqa: E402
 from robustray.attacks.surrogates.catalogue import put_surrogate  # noqa: E402
 from robustray.data import Dataset, load_dataset  # noqa: E402
-from robustray.evaluation.audit import audit  # noqa: E402
+from robustray.evaluation.audit.checks import audit  # noqa: E402
 from robustray.manifest.recipe import (  # noqa: E402
     InnerAttack,
     Optimizer,
@@ -42,7 +42,7 @@ from robustray.manifest.recipe import (  # noqa: E402
 )
 from robustray.manifest.schema import DataConfig  # noqa: E402
 from robustray.models import create_model  # noqa: E402
-from robustray.models.quantised import QuantisedNetwork, frozen_copy  # noqa: E402
+from robustray.models.architectures.quantised import QuantisedNetwork, frozen_copy  # noqa: E402
 from robustray.training import fit  # noqa: E402
 
 EPS = {"mnist": 0.15, "cifar10": 8 / 255}

@@ -33,7 +33,7 @@ from robustray.manifest import (
     pin_code,
     study_id,
 )
-from robustray.redaction import redact
+from robustray.words import redact
 
 EXIT_OK, EXIT_FAILED_TRIALS, EXIT_PROGRAM, EXIT_INTERRUPTED = 0, 1, 1, 130
 
@@ -110,7 +110,7 @@ def _named(error: Exception) -> str:
 
 def _plan(options: argparse.Namespace) -> int:
     if options.target_gmacs is not None:
-        from robustray.scaling.targets import describe_target
+        from robustray.scaling.rules import describe_target
 
         if options.manifest or options.set or options.measure:
             raise UserError("--target-gmacs stands alone: it plans a network, not a manifest")

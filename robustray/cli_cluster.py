@@ -122,7 +122,7 @@ def _data_of(manifest: Manifest) -> DataConfig | None:
     if isinstance(manifest, Sweep | Mixing):
         return manifest.data
     if isinstance(manifest, Evaluation) and manifest.data.name is not None:
-        from robustray.evaluation.images import config_of
+        from robustray.evaluation.subjects import config_of
 
         return config_of(manifest.data)
     return None

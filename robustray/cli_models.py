@@ -85,7 +85,7 @@ def add_models(commands: Any) -> None:
 
 def _models(options: argparse.Namespace) -> int:
     if not options.check:
-        from robustray.models.describe import describe_models
+        from robustray.models.profile import describe_models
         from robustray.scaling.published_accuracies import describe_rows
 
         print(describe_models(options.pattern, describe_rows))
@@ -101,7 +101,7 @@ def _models(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     from robustray.evaluation.networks import build_function
-    from robustray.models.convert import convert_weights
+    from robustray.models.weights.convert import convert_weights
     from robustray.user_code import is_reference
 
     given = dict(_assignment(text) for text in options.set)
@@ -126,7 +126,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _assemble(options: argparse.Namespace) -> int:
-    from robustray.models.assemble import assemble, published_files
+    from robustray.models.weights.assemble import assemble, published_files
 
     given = dict(_assignment(text) for text in options.set)
     accurate, robust, mixing = options.accurate, options.robust, options.mixing
@@ -147,9 +147,9 @@ def _assemble(options: argparse.Namespace) -> int:
 
 
 def _freeze(options: argparse.Namespace) -> int:
-    from robustray.evaluation.images import load_images
+    from robustray.evaluation.subjects import load_images
     from robustray.manifest import build_manifest
-    from robustray.models.freeze import freeze_weights
+    from robustray.models.weights.convert import freeze_weights
 
     parts = {"parts": options.parts.split(",")} if options.parts else {}
     data = {"name": options.data, "split": "train", "first": options.images, **parts}

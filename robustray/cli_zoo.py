@@ -118,7 +118,7 @@ def _import(options: argparse.Namespace) -> int:
 
 def _import_parts(record: ZooRecord, options: argparse.Namespace) -> int:
     """Put the three files of a mixed classifier together."""
-    from robustray.models.assemble import assemble
+    from robustray.models.weights.assemble import assemble
 
     cache = _cache()
     parts = {fetched.file.role: fetched.path for fetched in cache.fetch(record)}

@@ -6,8 +6,10 @@ the last checkpoint; anything else is an error of the program and keeps its trac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+from robustray.words import unknown
 
 
 class UserError(Exception):
@@ -70,3 +72,16 @@ class StoreUnavailableError(MachineError):
 
 class CorruptObjectError(MachineError):
     """Bytes that came back differ from the digest that was committed with them."""
+
+
+class ModelError(UserError, ValueError):
+    """A model was asked for that can't be built or counted; says what is allowed."""
+
+
+class WeightsError(ModelError):
+    """A file of weights is damaged, or does not fit the model."""
+
+
+def choice_error(kind: str, value: object, allowed: Iterable[str]) -> ModelError:
+    """Return the error for a name that is not among the allowed ones; see `robustray.words`."""
+    return ModelError(unknown(kind, value, allowed))

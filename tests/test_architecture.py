@@ -110,7 +110,7 @@ def test_science_is_free_of_the_engines():
 def test_workers_load_nothing_that_only_drivers_need():
     """Each worker process imports this anew; what it does not need costs it seconds."""
     code = (
-        "import sys, robustray.sweeps.trial, robustray.evaluation.worker\n"
+        "import sys, robustray.sweeps.trial, robustray.evaluation.units.worker\n"
         "print([m for m in ('matplotlib', 'mlflow', 'ray.train', 'ray.tune', 'sklearn',"
         " 'scipy.stats', 'torchvision') if m in sys.modules])"
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustray.errors import DataError
-from robustray.models.resnet18 import PointMLP
+from robustray.models.architectures.resnet18 import PointMLP
 
 _LABEL_MEAN, _LABEL_SCALE = (
     0.7,

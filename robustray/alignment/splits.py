@@ -21,8 +21,7 @@ from torch import Tensor
 from robustray.alignment.spheres import draw_spheres, sphere_delta_x
 from robustray.alignment.squares import SQUARES, SQUARES32, make_squares, square_delta_x
 from robustray.data.dataset import Split
-from robustray.data.folder import read_folder
-from robustray.data.imagenet import read_imagenet
+from robustray.data.folder import read_folder, read_imagenet
 from robustray.data.load import data_root, load_dataset
 from robustray.errors import DataError
 from robustray.manifest.alignment import FolderData

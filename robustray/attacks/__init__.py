@@ -9,8 +9,6 @@ from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from robustray.attacks.apgd_adaptive import apgd_mixture
 from robustray.attacks.attack import BatchAttack
 from robustray.attacks.carlini_wagner import carlini_wagner, cw_l2
-from robustray.attacks.checks.findings import Finding, JudgementWarning
-from robustray.attacks.columns import Column
 from robustray.attacks.engine.gradients import input_gradient
 from robustray.attacks.evaluate import autoattack, evaluate
 from robustray.attacks.fab import fab, fab_t
@@ -18,7 +16,14 @@ from robustray.attacks.fgsm import fgsm
 from robustray.attacks.minimum_norm import MinimumNorm, minimum_norms
 from robustray.attacks.pgd import pgd
 from robustray.attacks.registry import list_attacks, register_attack
-from robustray.attacks.result import AttackResult, EvaluationResult, Passes
+from robustray.attacks.result import (
+    AttackResult,
+    Column,
+    EvaluationResult,
+    Finding,
+    JudgementWarning,
+    Passes,
+)
 from robustray.attacks.square import square
 from robustray.attacks.stadv import stadv
 from robustray.attacks.suite import (

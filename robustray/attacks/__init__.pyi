@@ -4,13 +4,18 @@ from torch import Tensor
 
 from robustray.attacks import catalogue as catalogue
 from robustray.attacks.attack import BatchAttack
-from robustray.attacks.checks.findings import Finding, JudgementWarning
-from robustray.attacks.columns import Column
 from robustray.attacks.engine.gradients import Model, input_gradient
 from robustray.attacks.evaluate import autoattack, evaluate
 from robustray.attacks.minimum_norm import MinimumNorm
 from robustray.attacks.registry import list_attacks, register_attack
-from robustray.attacks.result import AttackResult, EvaluationResult, Passes
+from robustray.attacks.result import (
+    AttackResult,
+    Column,
+    EvaluationResult,
+    Finding,
+    JudgementWarning,
+    Passes,
+)
 from robustray.attacks.suite import (
     AttackSpec,
     Suite,

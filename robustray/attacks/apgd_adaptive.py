@@ -19,8 +19,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.attack import BatchAttack
-from robustray.attacks.engine.batches import Examples
-from robustray.attacks.engine.budgets import are_counts
+from robustray.attacks.engine.batches import Examples, are_counts
 from robustray.attacks.engine.gradients import (
     Model,
     differentiate,
@@ -32,7 +31,7 @@ from robustray.attacks.engine.network import as_network
 from robustray.attacks.losses import cross_entropy, targeted_dlr
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import AttackResult, Passes
-from robustray.attacks.steps.norms import per_example
+from robustray.attacks.steps.projections import per_example
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 

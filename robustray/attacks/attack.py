@@ -23,8 +23,13 @@ Suites then take ``AttackSpec("jump", options={"tries": 20})``, and ``jump`` is 
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from functools import wraps
+from inspect import Parameter, cleandoc, signature
+from typing import Any
 
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.gradients import Model
@@ -88,3 +93,84 @@ class BatchAttack(Attack):
         AttackResult
             No image's result may depend on the other images.
         """
+
+
+_SECTION = re.compile(r"\n\n(?=[A-Z]\w+\n-+\n)")
+_PARAMETERS = "Parameters\n----------\n"
+
+
+def takes_options(
+    attack: type[Attack], doc: str | None = None, **fixed: Any
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Turn ``function(attack, ...)`` into one that is given the attack's options instead of it.
+
+    Parameters
+    ----------
+    attack : class
+        Whose fields are the options. They become keywords, in their order, after the function's own
+        parameters: in its signature and in its documentation.
+    doc : str, optional
+        What the function does, returns and raises; that of the function when not given.
+    **fixed
+        Options that can't be set, with their values.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        defaults = default_options(attack, fixed)
+
+        @wraps(function)
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            options = {name: keywords.pop(name) for name in defaults if name in keywords}
+            return function(attack(**fixed, **options), *arguments, **keywords)
+
+        own = signature(function)
+        kinds = {field.name: field.type for field in fields(attack)}
+        parameters = list(own.parameters.values())[1:] + [
+            Parameter(name, Parameter.KEYWORD_ONLY, default=value, annotation=kinds[name])
+            for name, value in defaults.items()
+        ]
+        shown = own.replace(parameters=parameters)
+        vars(call)["__signature__"] = shown
+        call.__annotations__ = {p.name: p.annotation for p in parameters}
+        call.__annotations__["return"] = own.return_annotation
+        call.__doc__ = _join_docs(doc or function.__doc__, function.__doc__, attack, defaults)
+        return call
+
+    return decorate
+
+
+def default_options(attack: type[Attack], fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that may be set, with their defaults, in their order.
+
+    Raises
+    ------
+    ValueError
+        For an option without a default, or a fixed one that the attack lacks.
+    """
+    defaults = {field.name: field.default for field in fields(attack)}
+    bare = [name for name in defaults if defaults[name] is MISSING and name not in fixed]
+    strange = [name for name in fixed if name not in defaults]
+    if bare or strange:
+        wrong = f"{bare[0]} has no default" if bare else f"it has no option {strange[0]}"
+        raise ValueError(f"attack {attack.__name__}: {wrong}")
+    return {name: value for name, value in defaults.items() if name not in fixed}
+
+
+def _join_docs(
+    body: str | None, function: str | None, attack: type[Attack], wanted: Mapping[str, Any]
+) -> str:
+    """Return the body's text, with the parameters of the function and the wanted options."""
+    before, _, after = _split_doc(body)
+    entries = re.split(r"\n(?=\w)", _split_doc(attack.__doc__)[1])
+    told = [entry for entry in entries if entry.partition(" ")[0] in wanted]
+    parameters = "\n".join([_split_doc(function)[1], *told])
+    return "\n\n".join([before, f"{_PARAMETERS}{parameters}", *after])
+
+
+def _split_doc(doc: str | None) -> tuple[str, str, list[str]]:
+    """Return what stands before the parameters, their description, and the sections after it."""
+    before, *sections = _SECTION.split(cleandoc(doc or ""))
+    described = ""
+    if sections and sections[0].startswith(_PARAMETERS):
+        described = sections.pop(0).removeprefix(_PARAMETERS)
+    return before, described, sections

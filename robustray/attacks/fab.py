@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
-from robustray.attacks.engine.budgets import are_counts
+from robustray.attacks.engine.batches import are_counts
 from robustray.attacks.engine.steppers import Noise, SlotAttack
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import Passes

@@ -11,14 +11,13 @@ import torch
 from typing_extensions import override
 
 from robustray.attacks.attack import BatchAttack
-from robustray.attacks.engine.batches import Examples
-from robustray.attacks.engine.budgets import are_counts
+from robustray.attacks.engine.batches import Examples, are_counts
 from robustray.attacks.engine.gradients import Model, averaged_gradient, is_fooled
 from robustray.attacks.engine.network import as_network
 from robustray.attacks.losses import cross_entropy
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import AttackResult, Passes
-from robustray.attacks.steps.norms import ascent_step
+from robustray.attacks.steps.projections import ascent_step
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 

@@ -11,15 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from robustray.attacks.attack import takes_options
 from robustray.attacks.engine.batches import Examples, Schedule, default_compute_shape
 from robustray.attacks.engine.context import judging
 from robustray.attacks.engine.gradients import Model, is_correct, predict_logits
+from robustray.attacks.engine.inputs import Shapes
 from robustray.attacks.engine.network import Network
 from robustray.attacks.engine.oracle import Oracle
-from robustray.attacks.engine.shapes import Shapes
 from robustray.attacks.engine.steppers import ExampleNoise, select
 from robustray.attacks.fab import Fab
-from robustray.attacks.options import takes_options
 from robustray.attacks.steps.fab_steps import FabSteps
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom

@@ -14,14 +14,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.attack import BatchAttack
-from robustray.attacks.engine.batches import Examples
-from robustray.attacks.engine.budgets import are_counts, is_size
+from robustray.attacks.engine.batches import Examples, are_counts, is_size
 from robustray.attacks.engine.gradients import Model, averaged_gradient, is_fooled, predict_logits
 from robustray.attacks.engine.network import as_network
 from robustray.attacks.losses import LOSSES, objective
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import AttackResult, Passes
-from robustray.attacks.steps.norms import ascent_step, per_example
+from robustray.attacks.steps.projections import ascent_step, per_example
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from robustray.attacks.attack import Attack, BatchAttack
+from robustray.attacks.attack import Attack, BatchAttack, default_options, takes_options
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.gradients import Model
 from robustray.attacks.engine.run import attack_batch
 from robustray.attacks.engine.steppers import SlotAttack
-from robustray.attacks.options import default_options, takes_options
 from robustray.attacks.result import AttackResult, Passes
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom

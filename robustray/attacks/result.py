@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from robustray.attacks.engine.rows import Rowwise
+from robustray.attacks.engine.batches import Rowwise
 
 if TYPE_CHECKING:
-    from robustray.attacks.checks.findings import Finding
     from robustray.attacks.threat import ThreatModel
 
 
@@ -124,3 +123,96 @@ class EvaluationResult:
     def accuracy_under(self) -> dict[str, float]:
         """The robust accuracy of each column, in [0, 1]; misclassified images count as broken."""
         return {name: flags.double().mean().item() for name, flags in self.robust_under.items()}
+
+
+SUITE_MODES = ("cascade", "independent")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of an independent suite: a cascade that begins with all correct images.
+
+    It holds the suite's attacks at positions ``start <= i < stop``.
+    """
+
+    name: str
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def mode_of(columns: Sequence[Column], *, attack_all: bool) -> str:
+    """Return the word for how a suite's attacks follow each other; see `Suite.mode`."""
+    return "all" if attack_all else "independent" if columns else "cascade"
+
+
+def attack_labels(names: Sequence[str], columns: Sequence[Column]) -> list[str]:
+    """Return what results call attacks: their names; within a longer column, "column/attack".
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the suite's attacks, in order.
+    columns : sequence of Column
+        Of an independent suite; empty for others.
+    """
+    if not columns:
+        return list(names)
+    return [
+        column.name if len(column) == 1 else f"{column.name}/{names[position]}"
+        for column in columns
+        for position in range(column.start, column.stop)
+    ]
+
+
+Severity = Literal["ok", "info", "warning", "error"]
+
+
+class JudgementWarning(UserWarning):
+    """A robust accuracy that means little: the network or the images seem not to be as intended."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check has measured.
+
+    Attributes
+    ----------
+    check : str
+        Its name.
+    severity : {"ok", "info", "warning", "error"}
+        "error": the robust accuracy can't be believed; "warning": it may be too high, or be that
+        of a network that does not work; "info": the check could not be made.
+    measured, threshold : float
+        ``measured`` above ``threshold`` is a finding.
+    message : str
+        What it means, and what to do.
+    """
+
+    check: str
+    severity: Severity
+    measured: float
+    threshold: float
+    message: str
+
+    def __post_init__(self) -> None:
+        assert self.severity in get_args(Severity)
+
+
+def graded(
+    check: str,
+    measured: float,
+    threshold: float,
+    message: str,
+    *,
+    fine: str,
+    grave: float | None = None,
+) -> Finding:
+    """Return a finding: "ok" up to the threshold, "error" above ``grave``, else "warning"."""
+    severity: Severity = "ok"
+    if measured > threshold:
+        severity = "error" if grave is not None and measured > grave else "warning"
+    words = fine if severity == "ok" else message
+    return Finding(check, severity, float(measured), float(threshold), words)

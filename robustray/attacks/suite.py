@@ -8,9 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 from robustray.attacks.attack import Attack
-from robustray.attacks.columns import SUITE_MODES, Column, attack_labels, mode_of
 from robustray.attacks.registry import digest_attack, find_attack, list_attacks
-from robustray.attacks.result import Passes
+from robustray.attacks.result import SUITE_MODES, Column, Passes, attack_labels, mode_of
 from robustray.attacks.threat import ThreatModel
 from robustray.registry import ATTACKS, SUITES
 from robustray.user_code import is_reference

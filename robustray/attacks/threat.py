@@ -11,8 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustray.attacks.steps.norms import add_toward, norm_per_example, per_example
-from robustray.attacks.steps.projections import project_l1
+from robustray.attacks.steps.projections import (
+    add_toward,
+    norm_per_example,
+    per_example,
+    project_l1,
+)
 from robustray.manifest.lengths import Extent, Length, check_length
 from robustray.random import ExampleRandom
 from robustray.words import suggest

@@ -1,7 +1,6 @@
 from . import preemption
 from .capacity import Capacity, check_fits, describe, has_gpu, read_capacity
-from .connection import connect
-from .device import pick_device
+from .connection import connect, pick_device
 from .room import find_room
 
 __all__ = [

@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+import torch
 
 from robustray.errors import MachineError, UserError
 from robustray.faults import find_fault
-from robustray.redaction import redact
+from robustray.words import redact
 
 # Tune must not retry, snapshot often, write result files or print: the store holds the state.
 _TUNE_SETTINGS = {
@@ -138,3 +139,31 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
     except OSError as error:
         raise MachineError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
+
+
+def pick_device(cpus: float, gpus: float) -> torch.device:
+    """Return the device that this process should use, and set its number of CPU threads.
+
+    ``ROBUSTRAY_DEVICE`` forces one.
+
+    Parameters
+    ----------
+    cpus, gpus : float
+        What Ray gave to this process.
+
+    Raises
+    ------
+    UserError
+        If Ray gave this process a GPU that torch can't use.
+    """
+    torch.set_num_threads(max(1, int(cpus)))
+    if forced := os.environ.get("ROBUSTRAY_DEVICE"):
+        return torch.device(forced)
+    if gpus == 0:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UserError(
+            "a GPU was assigned to this worker and torch can't use CUDA here: install the CUDA "
+            "build of torch on the workers, or set ROBUSTRAY_DEVICE=cpu to work on CPUs"
+        )
+    return torch.device("cuda")

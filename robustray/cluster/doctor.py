@@ -17,7 +17,6 @@ from robustray.cluster.submission import authorization, open_client
 from robustray.data import data_root, needed_files, official_names
 from robustray.errors import DataError, MachineError, StoreError, UserError
 from robustray.manifest import DataConfig
-from robustray.redaction import redact
 from robustray.store import LocalStore, ObjectStore, open_store
 from robustray.store.staged_data import where_is
 from robustray.tracking import (
@@ -26,6 +25,7 @@ from robustray.tracking import (
     TrackingUnavailableError,
     default_tracking_uri,
 )
+from robustray.words import redact
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 _NEEDED = ("ray", "store", "data", "disk")

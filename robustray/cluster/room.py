@@ -9,8 +9,15 @@ from collections.abc import Callable
 from ray.exceptions import RpcError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 
-from robustray.cluster.autoscaler import Answer, ask_about
-from robustray.cluster.capacity import check_fits, describe, has_gpu, list_nodes, read_capacity
+from robustray.cluster.capacity import (
+    Answer,
+    ask_about,
+    check_fits,
+    describe,
+    has_gpu,
+    list_nodes,
+    read_capacity,
+)
 from robustray.errors import MachineError, UserError
 from robustray.manifest import Resources
 

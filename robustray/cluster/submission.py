@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustray.errors import MachineError, UserError
-from robustray.redaction import redact
 from robustray.tracking.uris import resolve_uri
+from robustray.words import redact
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient

@@ -8,9 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustray.data.augmentation import EpochPlan
+from robustray.data.augmentation import EpochPlan, PatchPlan
 from robustray.data.dataset import Split
-from robustray.data.patches import PatchPlan
 from robustray.errors import DataError
 from robustray.manifest.schema import Augmentation, Mixture
 from robustray.random import generator

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 
 from robustray.data.dataset import ROLES, Dataset, Split, digest_of, smallest_hashes
-from robustray.data.extra import read_extra
 from robustray.data.files import read_part
 from robustray.data.functions import find_source
-from robustray.data.readers import Arrays
+from robustray.data.readers import Arrays, read_extra
 from robustray.data.sources import Part, Source
 from robustray.errors import DataError
 from robustray.manifest.schema import DataConfig

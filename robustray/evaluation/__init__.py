@@ -9,9 +9,10 @@ Import from the modules: workers import some of them only, without Ray Tune, MLf
 ==============  ===================================================================
 evaluation      `run_evaluation`, `plan_evaluation`: one network
 study           `evaluate_study`: every selected checkpoint of a sweep
-auditing        `run_audit`; ``audit`` has the checks, as a function of a model
-task, units     what is computed, its key, and its place in the store
-merge, record   from units to a table, and to the forms that others read
-engines         what runs attacks: our own, or the reference implementation
+audit/          the checks of a model, as functions and as units
+task            what is computed, and its key
+units/          how it is computed, its place in the store, and what runs the attacks: our
+                own engine or the reference implementation
+record          from units to a table, and to the forms that others read
 ==============  ===================================================================
 """

@@ -2,17 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+import torch
+
+from robustray.attacks import Column, Passes
+from robustray.attacks.registry import find_attack
 from robustray.data import Split
-from robustray.evaluation.audit import IMAGES
-from robustray.evaluation.audits import audit_key, read_audit
-from robustray.evaluation.cost import CLEAN_ACCURACY, ROBUST_SHARE, attack_passes
+from robustray.evaluation.audit.checks import IMAGES
+from robustray.evaluation.audit.units import audit_key, read_audit
 from robustray.evaluation.task import Task, Unit
-from robustray.evaluation.units import UnitRecord, UnitStore
-from robustray.runtime.ready import Node
+from robustray.evaluation.units.store import UnitRecord, UnitStore
+from robustray.manifest import Resources
+from robustray.runtime.queue import Node
+
+# Assumed until the clean pass and the first attack have been seen.
+CLEAN_ACCURACY = 0.85
+ROBUST_SHARE = 0.5
+
+
+def attack_passes(attack: Mapping[str, Any]) -> Passes:
+    """Return the passes of one image that an attack does not break.
+
+    Parameters
+    ----------
+    attack : mapping
+        ``AttackSpec.describe()``, or a part of it.
+    """
+    return find_attack(attack["attack"]).make(**attack["options"]).passes()
+
+
+def task_passes(
+    attacks: Sequence[Mapping[str, Any]],
+    count: int,
+    *,
+    attack_all: bool,
+    columns: Sequence[Column] = (),
+    clean: float = CLEAN_ACCURACY,
+    robust: float | None = None,
+) -> Passes:
+    """Estimate the passes of a suite on ``count`` images.
+
+    The first attack (of each column) is charged in full for all images that are classified
+    correctly, each later one for those that stay robust: with slots that are refilled, what breaks
+    early costs little.
+
+    Parameters
+    ----------
+    attacks : sequence of mapping
+        ``AttackSpec.describe()`` of each.
+    count : int
+        Number of images.
+    attack_all : bool
+        Whether every attack runs on all images.
+    columns : sequence of Column
+        Of an independent suite.
+    clean, robust : float
+        Accuracies that are assumed; ``robust`` is half of ``clean`` where it is not given.
+    """
+    robust = clean * ROBUST_SHARE if robust is None else robust
+    total, firsts = Passes(count, 0), {0, *(column.start for column in columns)}
+    for number, attack in enumerate(attacks):
+        share = 1.0 if attack_all else clean if number in firsts else robust
+        total = total.plus(attack_passes(attack).times(share * count))
+    return total
+
 
 _AUDIT_PASSES = 150.0
 
@@ -135,3 +193,23 @@ def _examples(
     if before.prefix in records:
         return records[before.prefix].counts["robust"]
     return size * CLEAN_ACCURACY * (1.0 if task.begins(unit.position) else ROBUST_SHARE)
+
+
+def may_use_cpus(resources: Resources, assume_yes: bool) -> bool:
+    """Whether CPUs do where there is no GPU: also where the manifest asks for no number of them."""
+    return assume_yes or "gpus" not in resources.model_fields_set
+
+
+def on_gpu(resources: Resources) -> bool:
+    """Whether workers compute on a GPU."""
+    return resources.gpus > 0 and not os.environ.get("ROBUSTRAY_DEVICE", "").startswith("cpu")
+
+
+def expected_on_gpu(resources: Resources) -> bool:
+    """Whether workers would compute on a GPU, as far as that is known before Ray is asked.
+
+    A cluster (``RAY_ADDRESS``) is taken to have what the manifest asks for; a Ray that would be
+    started here has what torch finds here.
+    """
+    somewhere = bool(os.environ.get("RAY_ADDRESS")) or torch.cuda.is_available()
+    return on_gpu(resources) and somewhere

@@ -11,20 +11,20 @@ from typing import Any
 
 import ray
 
-from robustray.evaluation.audits import audit_key, read_audit
+from robustray.evaluation.agenda import may_use_cpus, on_gpu
+from robustray.evaluation.audit.units import audit_key, read_audit
 from robustray.evaluation.comparing import read_result
 from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
 from robustray.evaluation.plan import Plan, describe_plan, make_plan, prepare
 from robustray.evaluation.study import describe_study, evaluate_study
 from robustray.evaluation.task import Task
-from robustray.evaluation.units import UnitStore
-from robustray.evaluation.worker import Worker
-from robustray.evaluation.workers import may_use_cpus, on_gpu
+from robustray.evaluation.units.store import UnitStore
+from robustray.evaluation.units.worker import Worker
 from robustray.manifest import Evaluation
 from robustray.reports import text_table
 from robustray.runtime.failures import Failure
 from robustray.runtime.pool import Listener, Pool, make_place
-from robustray.runtime.ready import Node
+from robustray.runtime.queue import Node
 from robustray.runtime.replies import Reply, make_error
 from robustray.runtime.session import check_store, find_workers
 from robustray.runtime.unit_queue import Call, UnitQueue
@@ -51,7 +51,7 @@ def run_audit(
     Returns
     -------
     list of dict
-        The fields of `robustray.evaluation.findings.Finding`, for each check.
+        The fields of `robustray.evaluation.audit.findings.Finding`, for each check.
 
     Raises
     ------

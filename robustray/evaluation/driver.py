@@ -15,12 +15,12 @@ import torch
 
 from robustray.errors import MachineError, UserError
 from robustray.evaluation.agenda import Agenda, Work, make_agenda, valid_records
-from robustray.evaluation.audit import refusal
-from robustray.evaluation.audits import read_audit
-from robustray.evaluation.merge import Merged, MergeError, merge
+from robustray.evaluation.audit.checks import refusal
+from robustray.evaluation.audit.units import read_audit
 from robustray.evaluation.task import Task, Unit
-from robustray.evaluation.units import LoadedUnit, UnitStore
-from robustray.evaluation.worker import Order, Worker
+from robustray.evaluation.units.merge import Merged, MergeError, merge
+from robustray.evaluation.units.store import LoadedUnit, UnitStore
+from robustray.evaluation.units.worker import Order, Worker
 from robustray.manifest import Evaluation, Resources
 from robustray.runtime import attempts
 from robustray.runtime.failures import Failure

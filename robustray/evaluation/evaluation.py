@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from robustray.evaluation.agenda import Work
-from robustray.evaluation.audits import audit_key, read_audit
+from robustray.evaluation.agenda import Work, expected_on_gpu, may_use_cpus, on_gpu
+from robustray.evaluation.audit.units import audit_key, read_audit
 from robustray.evaluation.driver import Conclusion, Driver
-from robustray.evaluation.merge import Merged
 from robustray.evaluation.outputs import (
     describe_result,
     evaluation_run,
@@ -20,8 +19,8 @@ from robustray.evaluation.outputs import (
 )
 from robustray.evaluation.plan import Plan, describe_plan, make_plan, prepare
 from robustray.evaluation.record import result_document, summary_text, write_csv
-from robustray.evaluation.units import UnitStore
-from robustray.evaluation.workers import expected_on_gpu, may_use_cpus, on_gpu
+from robustray.evaluation.units.merge import Merged
+from robustray.evaluation.units.store import UnitStore
 from robustray.files import write_atomically
 from robustray.manifest import Evaluation, Resources
 from robustray.runtime import attempts

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from robustray.evaluation.driver import Conclusion
-from robustray.evaluation.merge import Merged
 from robustray.evaluation.pictures import (
     CurvePoint,
     Exhibit,
@@ -26,7 +25,8 @@ from robustray.evaluation.record import (
     write_parquet,
 )
 from robustray.evaluation.task import SAMPLES, Task
-from robustray.evaluation.units import LoadedUnit, UnitStore
+from robustray.evaluation.units.merge import Merged
+from robustray.evaluation.units.store import LoadedUnit, UnitStore
 from robustray.manifest import dump_manifest
 from robustray.reports import render
 from robustray.runtime.attempts import Attempt

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robustray.attacks.checks.plausibility import CHECKS
-from robustray.evaluation.intervals import wilson
-from robustray.evaluation.merge import AttackSummary, Merged, as_document
+from robustray.evaluation.audit.verdict_findings import findings_after
 from robustray.evaluation.suites import MODES
 from robustray.evaluation.task import Task
-from robustray.evaluation.verdict_findings import findings_after
+from robustray.evaluation.units.merge import AttackSummary, Merged, as_document
+from robustray.evaluation.units.verdicts import wilson
 from robustray.models import find_model
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robustray.errors import CorruptObjectError, UserError
-from robustray.evaluation.agenda import Work
+from robustray.evaluation.agenda import Work, may_use_cpus, on_gpu
 from robustray.evaluation.driver import Conclusion, Driver
 from robustray.evaluation.plan import (
     Wanted,
@@ -27,8 +27,7 @@ from robustray.evaluation.study_setting import (
 )
 from robustray.evaluation.suites import suite_text
 from robustray.evaluation.task import Conditions, Task
-from robustray.evaluation.units import UnitStore
-from robustray.evaluation.workers import may_use_cpus, on_gpu
+from robustray.evaluation.units.store import UnitStore
 from robustray.manifest import Evaluation
 from robustray.models import Profile
 from robustray.runtime import attempts

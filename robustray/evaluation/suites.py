@@ -13,7 +13,7 @@ from robustray.attacks import (
     list_suites,
 )
 from robustray.errors import ManifestError
-from robustray.evaluation.engines import Engine
+from robustray.evaluation.units.engines import Engine
 from robustray.manifest import Evaluation, JudgedThreat, SuiteItem
 
 

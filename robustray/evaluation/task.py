@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from robustray.attacks.columns import Column, attack_labels, mode_of
+from robustray.attacks.result import Column, attack_labels, mode_of
 from robustray.manifest import JudgedData
 from robustray.store import canonical_json, sha256_bytes
 
@@ -72,7 +72,7 @@ class Conditions:
 
     ``engine`` holds name and versions; ``adversarial`` says which adversarial examples are kept:
     "all", or the first few of each unit. ``composition`` holds the fields of a
-    `robustray.attacks.engine.composition.Composition`, for networks whose output depends on the
+    `robustray.evaluation.units.composed.Composition`, for networks whose output depends on the
     batch.
     """
 

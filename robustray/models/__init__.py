@@ -1,16 +1,11 @@
-"""Architectures, their catalogue, their cost, and their weights."""
+"""Networks by name: their options, their cost, and their weights."""
 
-from robustray.models import (
-    catalogue,
-    catalogue_cells,
-    catalogue_composites,
-    catalogue_directions,
-    catalogue_quantised,
-    catalogue_smoothing,
-    catalogue_wide,
-)
-from robustray.models.convert import Conversion, convert_weights
-from robustray.models.errors import ModelError, WeightsError
+from robustray.errors import ModelError, WeightsError
+
+# isort: split
+from robustray.models import catalogue as catalogue  # registers the networks
+
+# isort: split
 from robustray.models.profile import Profile, profile
 from robustray.models.registry import (
     Entry,
@@ -21,7 +16,8 @@ from robustray.models.registry import (
     find_model,
     list_models,
 )
-from robustray.models.weights import LoadReport, load_weights, save_weights
+from robustray.models.weights.convert import Conversion, convert_weights
+from robustray.models.weights.files import LoadReport, load_weights, save_weights
 
 __all__ = [
     "Conversion",
@@ -33,13 +29,6 @@ __all__ = [
     "PublishedCost",
     "PublishedWeights",
     "WeightsError",
-    "catalogue",
-    "catalogue_cells",
-    "catalogue_composites",
-    "catalogue_directions",
-    "catalogue_quantised",
-    "catalogue_smoothing",
-    "catalogue_wide",
     "convert_weights",
     "create_model",
     "find_model",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from robustray.models.errors import choice_error
+from robustray.errors import choice_error
 from robustray.models.registry import Entry, PublishedWeights, find_model, list_models
 
 

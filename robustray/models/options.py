@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, TypedDict
 
+from robustray.errors import ModelError, choice_error
 from robustray.manifest.fields import Channels, Depth, Depths, PerStage, Pixels, Widths
-from robustray.models.errors import ModelError, choice_error
-from robustray.models.layers import ACTIVATIONS, NORMALIZATIONS
+from robustray.models.architectures.layers import ACTIVATIONS, NORMALIZATIONS
 
 BLOCKS = ("basic", "robust")
 SE_POSITIONS = ("residual", "standard", "conv3x3", "identity", "none")
@@ -38,7 +38,7 @@ class Style(WithPreProcess, total=False):
 
 
 class Structure(Style, total=False):
-    """All options of a PreActResNet; `robustray.models.catalogue.preact_resnet` explains them."""
+    """All options of a PreActResNet; `catalogue.resnets.preact_resnet` explains them."""
 
     depths: Depths
     widths: Widths
@@ -59,7 +59,7 @@ class Structure(Style, total=False):
 class RobustOptions:
     """What only `RobustResBlock` has; the defaults are those of the published networks.
 
-    ``se`` is one of ``SE_POSITIONS``; `robustray.models.robust_block` says what each means.
+    ``se`` is one of ``SE_POSITIONS``; `architectures.robust_block` says what each means.
     """
 
     scales: int = 8
@@ -217,7 +217,7 @@ def resolve_config(
     stem_stride: int = 1,
     use_init: bool = True,
 ) -> PreActResNetConfig:
-    """Check the options of `robustray.models.catalogue.preact_resnet` and complete them.
+    """Check the options of `robustray.models.catalogue.resnets.preact_resnet` and complete them.
 
     Raises
     ------

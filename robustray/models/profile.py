@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from robustray.models.errors import ModelError
+from robustray.errors import ModelError
 
 aten = torch.ops.aten
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from robustray.errors import CorruptObjectError
-from robustray.redaction import redact
 from robustray.runtime.failures import classify, one_line
 from robustray.store import ObjectStore, read_sealed, seal
+from robustray.words import redact
 
 logger = logging.getLogger("robustray.runtime")
 

@@ -7,8 +7,8 @@ from enum import StrEnum
 from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError, UserError
 from robustray.faults import causes, find_fault
 from robustray.manifest import Retries
-from robustray.redaction import redact
 from robustray.store import NotFoundError
+from robustray.words import redact
 
 
 class Failure(StrEnum):

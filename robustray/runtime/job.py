@@ -8,8 +8,8 @@ The truth about a job is what its prefix in the store holds:
     result.json              the canonical result; its presence means that the job is done
 
 Whoever runs a job continues from the newest complete checkpoint there, whichever worker, driver or
-cluster made it. Units of evaluations have another protocol (`robustray.evaluation.worker`): several
-are computed together, each is committed or fails by itself, and none is resumed.
+cluster made it. Units of evaluations have another protocol (`evaluation.units.worker`): several are
+computed together, each is committed or fails by itself, and none is resumed.
 """
 
 from __future__ import annotations

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from robustray.errors import CorruptObjectError, MachineError, StoreError, UserError
-from robustray.runtime.processes import describe_process, has_ended
+from robustray.runtime.signals import describe_process, has_ended
 from robustray.store import NotFoundError, ObjectStore, canonical_json
 from robustray.store.attempt_keys import StoreConflictError
-from robustray.store.guarded import GuardedStore
+from robustray.store.opening import GuardedStore
 
 logger = logging.getLogger("robustray.runtime")
 

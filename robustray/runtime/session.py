@@ -13,7 +13,7 @@ from robustray.errors import StoreUnavailableError, UserError
 from robustray.manifest import Resources
 from robustray.runtime.lease import Lease, LeaseLostError, lease
 from robustray.store import LocalStore, ObjectStore
-from robustray.store.guarded import GuardedStore
+from robustray.store.opening import GuardedStore
 from robustray.tracking import Uploader, ui_command
 
 

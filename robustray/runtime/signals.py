@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 _STOPPING = "stopping after this step"
 _AGAIN = "; press again to end now"
@@ -48,3 +51,68 @@ def stopping_politely(stop: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+# A process is known by where its number counts (the boot of its kernel, its namespaces) and by
+# when it started. Names of hosts say nothing: containers share them, and so do numbers of
+# processes.
+
+_PLACE = ("host", "boot", "namespaces")
+
+
+def describe_process() -> dict[str, Any]:
+    """Return what tells this process from all others; None where the system does not say."""
+    found = _stat(os.getpid())
+    return {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "boot": _read("/proc/sys/kernel/random/boot_id"),
+        "namespaces": _namespaces(),
+        "started": found[1] if found else None,
+    }
+
+
+def has_ended(described: Mapping[str, Any]) -> bool:
+    """Tell whether a process is known to have ended; False also where nobody can know.
+
+    Parameters
+    ----------
+    described : mapping
+        What `describe_process` returned there.
+    """
+    mine = describe_process()
+    if None in mine.values() or any(described.get(name) != mine[name] for name in _PLACE):
+        return False
+    process, started = described.get("process"), described.get("started")
+    if type(process) is not int or not 0 < process < 2**31:
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is there, and another user's
+        pass
+    found = _stat(process)
+    return found is not None and (found[0] in "ZX" or found[1] != started)
+
+
+def _stat(process: int) -> tuple[str, int] | None:
+    """Return a process's state, and the clock ticks from the boot to its start."""
+    text = _read(f"/proc/{process}/stat")
+    fields = text.rpartition(")")[2].split() if text else []
+    return (fields[0], int(fields[19])) if len(fields) > 19 else None
+
+
+def _namespaces() -> str | None:
+    """Return the namespaces in which numbers of processes and their starts are counted."""
+    try:
+        return " ".join(str(Path(f"/proc/self/ns/{name}").readlink()) for name in ("pid", "time"))
+    except OSError:
+        return None
+
+
+def _read(path: str) -> str | None:
+    try:
+        return Path(path).read_text().strip() or None
+    except OSError:
+        return None

@@ -14,7 +14,7 @@ from statistics import median
 
 from robustray.manifest import Retries
 from robustray.runtime.failures import Budget, Failure
-from robustray.runtime.ready import Node, ReadyUnits
+from robustray.runtime.queue import Node, ReadyUnits
 
 # A call is slow when it takes this many times what it should, and at least so many seconds.
 _SLOW_FACTOR, _SLOW_SECONDS, _UNKNOWN_SECONDS = 1.5, 2.0, 30.0

@@ -1,8 +1,8 @@
 """Adaptive smoothing: an accurate and a robust network mixed, trained, attacked and certified."""
 
 from robustray.manifest import MixingSettings, TrainingAttack
-from robustray.models.composite import PUBLISHED, Composite, Constants
-from robustray.models.mixing_network import PRESETS, MixingNetwork
+from robustray.models.architectures.composite import PUBLISHED, Composite, Constants
+from robustray.models.architectures.mixing_network import PRESETS, MixingNetwork
 from robustray.smoothing.certificates import (
     Bounds,
     certified_accuracy,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustray.models.composite import Composite
+from robustray.models.architectures.composite import Composite
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from robustray.attacks.apgd_adaptive import Answer, adaptive_ascent, mixture_loss
-from robustray.attacks.steps.norms import per_example
+from robustray.attacks.steps.projections import per_example
 from robustray.manifest import TrainingAttack
 from robustray.random import ExampleRandom, generator
 

@@ -1,12 +1,18 @@
-from .canonical import canonical_json
 from .checkpoints import CheckpointStore, SupersededError
-from .contents import holds, look_twice
-from .digests import sha256_bytes, sha256_file
+from .digests import canonical_json, sha256_bytes, sha256_file
 from .local import LocalStore
-from .objects import NotFoundError, ObjectInfo, ObjectStore, check_key
+from .objects import NotFoundError, ObjectInfo, ObjectStore, check_key, holds, look_twice
 from .opening import open_store
-from .records import CheckpointRecord, FileEntry
-from .sealed import create_sealed, find_sealed, is_damaged, read_sealed, seal, unseal
+from .records import (
+    CheckpointRecord,
+    FileEntry,
+    create_sealed,
+    find_sealed,
+    is_damaged,
+    read_sealed,
+    seal,
+    unseal,
+)
 from .tensors import load_tensors, save_tensors
 
 __all__ = [

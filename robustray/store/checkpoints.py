@@ -21,9 +21,8 @@ from typing import Any
 from torch import Tensor
 
 from robustray.errors import CorruptObjectError, MachineError
-from robustray.store.canonical import canonical_json
-from robustray.store.contents import holds
-from robustray.store.objects import NotFoundError, ObjectStore, check_key
+from robustray.store.digests import canonical_json
+from robustray.store.objects import NotFoundError, ObjectStore, check_key, holds
 from robustray.store.records import CheckpointRecord, FileEntry
 from robustray.store.tensors import load_tensors, save_tensors
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 
@@ -15,3 +16,43 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file, as 64 hexadecimal digits; reads it as a stream."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_json(value: object) -> bytes:
+    """Write a value as canonical JSON.
+
+    Keys are sorted, nothing is padded with spaces, text is UTF-8, floats are written by ``repr``
+    (the shortest text that reads back to the same float), and one newline ends it.
+
+    Parameters
+    ----------
+    value : object
+        Dicts with string keys, lists, tuples (written as lists), strings, numbers, bools, None.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ValueError
+        For NaN and infinities.
+    TypeError
+        For anything that JSON has no word for, and for keys that are not strings.
+    """
+    _check_keys(value)
+    text = json.dumps(
+        value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    )
+    return (text + "\n").encode()
+
+
+def _check_keys(value: object) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"keys of JSON objects are strings, not {key!r}")
+            _check_keys(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_keys(item)

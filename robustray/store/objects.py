@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import re
+import tempfile
 import threading
 import uuid
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from robustray.errors import StoreError, StoreUnavailableError
+from robustray.errors import CorruptObjectError, StoreError, StoreUnavailableError
+from robustray.store.digests import sha256_file
 
 _SEGMENT = re.compile(r"[A-Za-z0-9._=+-]{1,255}")
 _PREFIX = re.compile(r"[A-Za-z0-9._=+/-]*")
@@ -208,3 +211,46 @@ class ObjectStore(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.uri!r})"
+
+
+T = TypeVar("T")
+
+
+def look_twice(look: Callable[[], T]) -> T:
+    """Return what a look finds; one that finds damage is followed by another.
+
+    Workers may outlive their driver: what was damaged when one of them read it may be what its
+    successor's workers have just made again, and must not be deleted then.
+
+    Raises
+    ------
+    CorruptObjectError
+        If the second look finds damage too.
+    """
+    try:
+        return look()
+    except CorruptObjectError:
+        return look()
+
+
+def holds(store: ObjectStore, key: str, sha256: str, scratch: Path | None = None) -> bool:
+    """Tell whether the store holds an object with this SHA-256; its bytes are read.
+
+    Parameters
+    ----------
+    store, key : ObjectStore, str
+        The object.
+    sha256 : str
+        What its digest must be, in hexadecimal.
+    scratch : Path, optional
+        Folder of the copy that is looked at; by default the system's.
+    """
+    if not store.exists(key):
+        return False
+    with tempfile.TemporaryDirectory(prefix="robustray-", dir=scratch) as folder:
+        path = Path(folder) / "object"
+        try:
+            store.get_file(key, path)
+        except (CorruptObjectError, NotFoundError):
+            return False
+        return sha256_file(path) == sha256

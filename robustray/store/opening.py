@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from robustray.errors import StoreError
 from robustray.store.local import LocalStore
-from robustray.store.objects import ObjectStore
+from robustray.store.objects import ObjectInfo, ObjectStore
 
 
 def open_store(uri: str | None = None) -> ObjectStore:
@@ -31,3 +34,77 @@ def open_store(uri: str | None = None) -> ObjectStore:
         scheme = place.split("://")[0]
         raise StoreError(f"a store is a folder or s3://bucket/prefix, not {scheme}://...")
     return LocalStore(place)
+
+
+class GuardedStore(ObjectStore):
+    """Reads as another store does, and changes it only while that is allowed.
+
+    Pickled, it becomes the plain store: whoever it is sent to has no guard to ask.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        Where everything is.
+    ask : callable
+        Called with ``store`` before each write and deletion; what it raises forbids them.
+    """
+
+    def __init__(self, store: ObjectStore, ask: Callable[[ObjectStore], object]) -> None:
+        self._store, self._ask = store, ask
+        self.uri = store.uri
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return open_store, (self.uri,)
+
+    def get(self, key: str) -> bytes:
+        """Return the object's bytes; `NotFoundError` without one."""
+        return self._store.get(key)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write the object whole, in place of an older one."""
+        self._ask(self._store)
+        self._store.put(key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write the object if there is none; True if and only if this very call made it."""
+        self._ask(self._store)
+        return self._store.create(key, data)
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is such an object."""
+        return self._store.exists(key)
+
+    def list(self, prefix: str = "") -> list[ObjectInfo]:
+        """Return the objects whose keys begin with the string ``prefix``, sorted by key."""
+        return self._store.list(prefix)
+
+    def delete(self, key: str) -> None:
+        """Remove the object; no error when there is none."""
+        self._ask(self._store)
+        self._store.delete(key)
+
+    def put_file(self, key: str, path: Path) -> None:
+        """Write a local file's bytes as the object, as a stream."""
+        self._ask(self._store)
+        self._store.put_file(key, path)
+
+    def get_file(self, key: str, path: Path) -> None:
+        """Write the object's bytes to a local file, as a stream; the file appears whole."""
+        self._store.get_file(key, path)
+
+    def probe(self) -> None:
+        """Find out whether the store can be used."""
+        self._store.probe()
+
+    @property
+    def mode(self) -> str:
+        """How `create` works here."""
+        return self._store.mode
+
+    def clock_skew(self) -> float:
+        """Return by how many seconds the store's clock is ahead of this machine's."""
+        return self._store.clock_skew()
+
+    def impatient(self) -> GuardedStore:
+        """Return a twin that gives up after ten seconds, under the same guard."""
+        return GuardedStore(self._store.impatient(), self._ask)

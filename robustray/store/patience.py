@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from robustray.errors import StoreUnavailableError
-from robustray.redaction import redact
+from robustray.words import redact
 
 T = TypeVar("T")
 logger = logging.getLogger("robustray.store")

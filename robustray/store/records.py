@@ -2,12 +2,126 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, Self, TypedDict
+from typing import Any, Literal, NamedTuple, Self, TypedDict
 
 from robustray.errors import CorruptObjectError
-from robustray.store.sealed import seal, unseal
+from robustray.store.digests import canonical_json, sha256_bytes
+from robustray.store.objects import NotFoundError, ObjectStore
+
+# A sealed document is canonical JSON with one more field, ``sha256``: the digest of the others.
+# So a flipped bit and a torn write are both found when it is read, wherever it lies. Documents
+# that were written before seals were have none; they are believed as they are, and said to be
+# unverified.
+
+_SEAL = "sha256"
+
+
+class Document(NamedTuple):
+    """The content of a document, and whether it carried a digest (which then was right)."""
+
+    content: dict[str, Any]
+    verified: bool
+
+
+def seal(content: Mapping[str, Any]) -> bytes:
+    """Write a document as canonical JSON that carries its own digest.
+
+    Raises
+    ------
+    ValueError
+        If the content has a field ``sha256`` of its own.
+    """
+    if _SEAL in content:
+        raise ValueError(f"a document that is sealed has no field {_SEAL!r} of its own")
+    return canonical_json({**content, _SEAL: _digest(content)})
+
+
+def unseal(data: bytes, name: str) -> Document:
+    """Read what `seal` wrote, or a document from before there were seals.
+
+    Parameters
+    ----------
+    data : bytes
+        The document.
+    name : str
+        What to call it in messages.
+
+    Raises
+    ------
+    CorruptObjectError
+        If it is torn, or is not what was written.
+    """
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CorruptObjectError(f"{name} is damaged: it is not whole") from error
+    if not isinstance(content, dict):
+        raise CorruptObjectError(f"{name} is damaged: it is no document")
+    if _SEAL not in content:
+        return Document(content, False)
+    digest = content.pop(_SEAL)
+    try:
+        intact = digest == _digest(content)
+    except ValueError:  # NaN and infinities, which are never written
+        intact = False
+    if not intact:
+        raise CorruptObjectError(f"{name} is damaged: it differs from the digest that it carries")
+    return Document(content, True)
+
+
+def read_sealed(store: ObjectStore, key: str) -> Document:
+    """Read a sealed document of a store.
+
+    Raises
+    ------
+    NotFoundError
+        If there is none.
+    CorruptObjectError
+        If it is damaged; the message names it.
+    """
+    return unseal(store.get(key), key)
+
+
+def find_sealed(store: ObjectStore, key: str) -> dict[str, Any] | None:
+    """Return the content of a sealed document, or None where there is none.
+
+    Raises
+    ------
+    CorruptObjectError
+        If it is damaged.
+    """
+    try:
+        return read_sealed(store, key).content
+    except NotFoundError:
+        return None
+
+
+def is_damaged(store: ObjectStore, key: str) -> bool:
+    """Tell whether there is a sealed document that is not what was written."""
+    try:
+        find_sealed(store, key)
+    except CorruptObjectError:
+        return True
+    return False
+
+
+def create_sealed(store: ObjectStore, key: str, content: Mapping[str, Any]) -> bool:
+    """Write a sealed document unless there is an intact one; True if this very call made it."""
+    data = seal(content)
+    if store.create(key, data):
+        return True
+    if not is_damaged(store, key):
+        return False
+    store.put(key, data)
+    return True
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return sha256_bytes(canonical_json(dict(content)))
 
 
 class FileEntry(TypedDict):

@@ -37,9 +37,17 @@ from robustray.store.objects import (
     is_key,
 )
 from robustray.store.patience import Patience
-from robustray.store.s3_client import connect, endpoint, parse_uri
-from robustray.store.s3_errors import PASSING, code_of, judge, status_of
-from robustray.store.s3_seals import make_seals, metadata_of
+from robustray.store.s3_client import (
+    PASSING,
+    code_of,
+    connect,
+    endpoint,
+    judge,
+    make_seals,
+    metadata_of,
+    parse_uri,
+    status_of,
+)
 
 T = TypeVar("T")
 _PART = 16 << 20

@@ -18,9 +18,8 @@ from robustray.data import ROLES, Dataset, load_dataset, needed_forms
 from robustray.data.files import alone
 from robustray.errors import CorruptObjectError, DataError, MachineError
 from robustray.manifest import DataConfig
-from robustray.store.contents import holds
 from robustray.store.digests import sha256_file
-from robustray.store.objects import ObjectStore
+from robustray.store.objects import ObjectStore, holds
 
 Forms = tuple[tuple[str, str | None], ...]
 

@@ -12,8 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from robustray.errors import CorruptObjectError
-from robustray.store.canonical import canonical_json
-from robustray.store.digests import sha256_file
+from robustray.store.digests import canonical_json, sha256_file
 
 # One entry: the format keeps several in no fixed order, which would change the digest.
 _METADATA = "robustray"

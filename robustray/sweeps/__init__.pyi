@@ -1,10 +1,10 @@
+from .commands import describe_status
 from .grid import Study, Trial, expand, profile_trials
-from .measure import measure_here
 from .plan import Plan, TrialCost, describe_plan, make_plan
 from .records import list_studies, load_study, read_trial
 from .report import publish
-from .status import describe_status
 from .study import Outcome, run_study
+from .throughput import measure_here
 
 __all__ = [
     "Outcome",

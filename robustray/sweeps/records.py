@@ -34,8 +34,14 @@ from robustray.store import (
 )
 from robustray.store.naming import choose_id, newest_attempt
 from robustray.sweeps.grid import Study, Trial
-from robustray.sweeps.manifests import list_manifests, read_study, write_manifest
-from robustray.sweeps.mending import DamagedEvaluationError, for_each, require_intact
+from robustray.sweeps.mending import (
+    DamagedEvaluationError,
+    for_each,
+    list_manifests,
+    read_study,
+    require_intact,
+    write_manifest,
+)
 from robustray.sweeps.trial import find_result, read_result
 from robustray.tracking import MetricPoint, RunRecord
 from robustray.tracking.records import Status as RunStatus

@@ -11,20 +11,22 @@ import logging
 import math
 import re
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import ray
 import torch
 
-from robustray.cluster import pick_device
+from robustray.cluster import connect, find_room, pick_device
 from robustray.data import Dataset, Split, describe
-from robustray.errors import CorruptObjectError
+from robustray.errors import CorruptObjectError, MachineError
 from robustray.manifest import Recipe, Sweep
 from robustray.models import Profile
 from robustray.runtime.attempts import device_name
 from robustray.store import NotFoundError, ObjectStore, read_sealed, seal
-from robustray.sweeps.grid import Study, Trial, build_model
+from robustray.sweeps.grid import Study, Trial, build_model, profile_trials
 from robustray.training import fit, recipe_passes
 
 logger = logging.getLogger("robustray.sweeps")
@@ -171,3 +173,36 @@ def _decode(fields: dict[str, Any]) -> Throughput:
         return Throughput(points=points, **fields)
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptObjectError(f"not a measurement: {error}") from error
+
+
+def measure_here(study: Study, store: ObjectStore, say: Callable[[str], None]) -> Throughput:
+    """Measure how fast a worker trains members of a study, and keep it in the store.
+
+    Parameters
+    ----------
+    study : Study
+        Its recipe decides precision, batch size and steps; its resources decide the worker.
+    store : ObjectStore
+        Where plans look for it.
+    say : callable
+        Takes lines for a person.
+
+    Raises
+    ------
+    UserError
+        If no node can hold a trial, and none can be started that could.
+    MachineError
+        If none comes, or no worker answers, within ``resources.wait_minutes``.
+    """
+    with connect():
+        resources = find_room(study.manifest.resources, say, cpus_do=False, work="measuring")
+        say("measuring: a few training steps of the smallest, a middle and the largest network")
+        task = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus, max_calls=1)(measure)
+        future = task.remote(study, profile_trials(study))
+        if not ray.wait([future], timeout=resources.wait_minutes * 60)[0]:
+            raise MachineError(f"no worker measured within {resources.wait_minutes:g} minutes")
+        record = ray.get(future)
+    save_throughput(store, record, study.manifest)
+    for macs, rate in record.points:
+        say(f"  {macs:.3g} MACs: {rate:.3g} MAC/s on {record.device} ({record.precision})")
+    return record

@@ -24,7 +24,7 @@ from robustray.store import (
     open_store,
     read_sealed,
 )
-from robustray.store.sealed import Document
+from robustray.store.records import Document
 from robustray.store.staged_data import load_staged_dataset
 from robustray.sweeps.checkpointing import (
     commit_epoch,

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustray.tracking import limits
-from robustray.tracking.changes import (
+from robustray.tracking.faults import RecordRejectedError, is_missing, plain_errors
+from robustray.tracking.limits import (
     DIGEST_TAG,
     KEY_TAG,
     Changes,
@@ -24,7 +25,6 @@ from robustray.tracking.changes import (
     changes,
     wanted_tags,
 )
-from robustray.tracking.faults import RecordRejectedError, is_missing, plain_errors
 from robustray.tracking.records import RunRecord, bytes_digest
 from robustray.tracking.uris import resolve_uri, sqlite_file
 

@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Self
 
 from robustray.errors import MachineError, StoreUnavailableError
-from robustray.redaction import redact
 from robustray.tracking.faults import RecordRejectedError, TrackingUnavailableError
 from robustray.tracking.mlflow_sink import MlflowSink, import_mlflow
 from robustray.tracking.records import RunRecord
+from robustray.words import redact
 
 RecordMaker = Callable[[], RunRecord]
 

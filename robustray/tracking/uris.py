@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from robustray.errors import UserError
-from robustray.redaction import redact
+from robustray.words import redact
 
 _DATABASES = ("postgresql", "mysql", "mssql")
 

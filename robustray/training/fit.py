@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from robustray.data import Dataset, EpochBatches
 from robustray.errors import MachineError
 from robustray.manifest.schema import Recipe
-from robustray.models.constants import check_recorded, constants_of
+from robustray.models.weights.constants import check_recorded, constants_of
 from robustray.training.precision import set_layout
 from robustray.training.selection import Best, is_validated, validate
 from robustray.training.state import TrainingState, capture, restore, selected_weights

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from robustray.attacks.steps.norms import norm_per_example, per_example, steepest
+from robustray.attacks.steps.projections import norm_per_example, per_example, steepest
 from robustray.manifest.schema import InnerAttack, ThreatConfig
 from robustray.training.objectives import Ascent, Forward
 

@@ -31,7 +31,7 @@ class TrainingState:
     info : dict
         JSON-able: ``epoch`` (epochs done), ``best_epoch``, ``best_accuracy``, ``seed``,
         ``data`` (digest), ``recipe``, ``ema_updates``, and ``standardisation`` of a network that
-        has any (`robustray.models.constants.constants_of`).
+        has any (`robustray.models.weights.constants.constants_of`).
     """
 
     files: dict[str, dict[str, Tensor]]

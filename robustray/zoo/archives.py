@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from robustray.data.streams import open_tar
-from robustray.zoo.addresses import DownloadError
+from robustray.data.files import open_tar
+from robustray.zoo.records import DownloadError
 
 _FILES = 1000
 _CHUNK = 1 << 20

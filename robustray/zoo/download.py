@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urljoin
 
 import urllib3
 
-from robustray.zoo.addresses import DownloadError, look_up, request
+from robustray.zoo.records import DownloadError, look_up, request
 
 __all__ = ["DownloadError", "Fetcher", "fetch_url"]
 

@@ -16,10 +16,9 @@ from robustray.errors import CorruptObjectError
 from robustray.faults import find_fault
 from robustray.files import write_atomically
 from robustray.store import seal, unseal
-from robustray.zoo.addresses import DownloadError
 from robustray.zoo.archives import find_changes, unpack
 from robustray.zoo.download import Fetcher, fetch_url, page_title
-from robustray.zoo.records import ZooFile, ZooRecord, drive_id
+from robustray.zoo.records import DownloadError, ZooFile, ZooRecord, drive_id
 
 _IMPORTS = "imports.json"
 

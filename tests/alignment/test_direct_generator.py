@@ -19,7 +19,7 @@ from robustray.alignment.spheres import draw_spheres, sphere_delta_x
 from robustray.alignment.splits import StudySplit
 from robustray.errors import DataError
 from robustray.manifest.alignment import GeneratorTraining
-from robustray.models.resnet18 import PointMLP
+from robustray.models.architectures.resnet18 import PointMLP
 
 
 @pytest.mark.parametrize(

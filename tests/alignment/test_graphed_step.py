@@ -8,7 +8,7 @@ from robustray.alignment.direct_generator import fit_direct_generator
 from robustray.alignment.graphed_step import GraphedStep
 from robustray.alignment.networks import SphereGenerator
 from robustray.manifest.alignment import GeneratorTraining
-from robustray.models.resnet18 import PointMLP
+from robustray.models.architectures.resnet18 import PointMLP
 from tests.alignment.test_direct_generator import spheres
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

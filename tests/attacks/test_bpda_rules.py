@@ -8,7 +8,7 @@ from torch import nn
 
 from robustray.attacks import AttackSpec, ThreatModel, WithSurrogate, evaluate, input_gradient
 from robustray.attacks.surrogates.bpda import WithoutSurrogate
-from robustray.attacks.surrogates.bpda_learned import fit_approximation, inputs_of
+from robustray.attacks.surrogates.bpda_learned import AmongCompanions, fit_approximation, inputs_of
 from robustray.attacks.surrogates.bpda_rules import (
     Bypass,
     Clipped,
@@ -17,11 +17,9 @@ from robustray.attacks.surrogates.bpda_rules import (
     StraightThrough,
     with_bpda,
 )
-from robustray.attacks.surrogates.catalogue import SURROGATES, put_surrogate
-from robustray.attacks.surrogates.companions import AmongCompanions
-from robustray.attacks.surrogates.finite_differences import FiniteDifferences
+from robustray.attacks.surrogates.catalogue import SURROGATES, FiniteDifferences, put_surrogate
 from robustray.models import create_model
-from robustray.models.quantised import Quantiser
+from robustray.models.architectures.quantised import Quantiser
 
 ALPHA = 20.0
 

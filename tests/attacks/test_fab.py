@@ -13,7 +13,7 @@ from robustray.attacks.engine.upstream import run_attack_upstream
 from robustray.attacks.fab import Fab, fab, fab_t
 from robustray.attacks.minimum_norm import minimum_norms
 from robustray.attacks.steps.hyperplane import step_to_hyperplane
-from robustray.attacks.steps.norms import norm_per_example
+from robustray.attacks.steps.projections import norm_per_example
 from robustray.random import ExampleRandom
 from tests.attacks.linear import Linear, interior
 from tests.attacks.networks import CHECKPOINTS, load_images, load_network

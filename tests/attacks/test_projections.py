@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pyautoattack.autopgd_base import L1_projection
 from pyautoattack.fab_projections import projection_l1, projection_l2, projection_linf
 
-from robustray.attacks.steps.hyperplane_upstream import step_sorted
+from robustray.attacks.steps.hyperplane import step_sorted
 from robustray.attacks.steps.projections import project_l1, sorted_l1_correction, value_of_rank
 
 

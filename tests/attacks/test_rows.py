@@ -10,8 +10,8 @@ from torch import Tensor
 
 from robustray.attacks import AttackResult, AttackSpec, ThreatModel, evaluate, fgsm
 from robustray.attacks.engine.batches import Examples
-from robustray.evaluation.audit import audit
-from robustray.evaluation.reference import ReferenceResult
+from robustray.evaluation.audit.checks import audit
+from robustray.evaluation.units.reference import ReferenceResult
 
 CPU = torch.device("cpu")
 

@@ -2,9 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from robustray.attacks.engine.inputs import Shapes, find_equal_shapes
 from robustray.attacks.engine.network import Network
 from robustray.attacks.engine.oracle import find_shapes
-from robustray.attacks.engine.shapes import Shapes, find_equal_shapes
 
 
 @pytest.mark.parametrize("full", [8, 24, 64, 128])

@@ -21,9 +21,9 @@ from robustray.attacks import (
 )
 from robustray.attacks.engine.batches import Schedule
 from robustray.attacks.surrogates.bpda_rules import Clipped, Smooth
-from robustray.attacks.surrogates.finite_differences import FiniteDifferences
+from robustray.attacks.surrogates.catalogue import FiniteDifferences
 from robustray.models import create_model
-from robustray.models.composite import Constants
+from robustray.models.architectures.composite import Constants
 from robustray.random import ExampleRandom
 from robustray.smoothing.certificates import (
     clopper_pearson,

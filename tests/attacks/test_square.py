@@ -8,9 +8,9 @@ import torch
 from robustray.attacks import AttackSpec, ThreatModel
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.context import judging
+from robustray.attacks.engine.inputs import Shapes
 from robustray.attacks.engine.network import Network
 from robustray.attacks.engine.oracle import Oracle
-from robustray.attacks.engine.shapes import Shapes
 from robustray.attacks.engine.steppers import ExampleNoise
 from robustray.attacks.losses import margin
 from robustray.attacks.square import Square, square

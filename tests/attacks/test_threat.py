@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustray.attacks import ThreatModel, apgd_ce, cw_l2, fab, fgsm, pgd, square
-from robustray.attacks.steps.norms import add_toward, ascent_step, steepest
+from robustray.attacks.steps.projections import add_toward, ascent_step, steepest
 from robustray.random import ExampleRandom
 
 SHAPES = [(5, 12), (3, 1, 4, 6), (64, 3, 8, 8), (1, 2, 3, 4, 5)]

@@ -26,11 +26,11 @@ from robustray.attacks import (
     square,
     stadv,
 )
-from robustray.attacks.engine.composition import Composition, composed_logits, in_composition
 from robustray.attacks.engine.gradients import predict_logits
 from robustray.attacks.engine.network import Network
 from robustray.attacks.engine.watch import Watched
-from robustray.attacks.surrogates.finite_differences import FiniteDifferences
+from robustray.attacks.surrogates.catalogue import FiniteDifferences
+from robustray.evaluation.units.composed import Composition, composed_logits, in_composition
 
 LINF = ThreatModel("linf", 0.03)
 L2 = ThreatModel("l2", 0.3)

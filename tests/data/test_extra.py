@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from robustray.data import describe, load_dataset
-from robustray.data.extra import read_extra
+from robustray.data.readers import read_extra
 from robustray.errors import DataError
 from robustray.manifest.schema import DataConfig, ExtraData
 

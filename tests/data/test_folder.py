@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 
 from robustray.alignment.splits import load_study
-from robustray.data.folder import preprocess
-from robustray.data.imagenet import read_imagenet
+from robustray.data.folder import preprocess, read_imagenet
 from robustray.data.pictures import equalise, read_grey
 from robustray.errors import DataError
 from robustray.manifest.alignment import FolderData

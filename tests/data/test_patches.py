@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from robustray.data import EpochBatches, Split
-from robustray.data.patches import PatchPlan
+from robustray.data.augmentation import PatchPlan
 from robustray.manifest.schema import Augmentation
 
 

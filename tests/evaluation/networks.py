@@ -8,9 +8,9 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from robustray.evaluation.images import load_images
+from robustray.evaluation.subjects import load_images
 from robustray.manifest import JudgedData
-from robustray.models.quantised import Quantiser
+from robustray.models.architectures.quantised import Quantiser
 from tests.evaluation.support import trained_net
 
 

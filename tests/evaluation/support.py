@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from robustray.attacks import AttackSpec, Suite, ThreatModel, attack_suite
 from robustray.attacks.engine.inputs import check_examples
-from robustray.evaluation.compute import Part, compute
-from robustray.evaluation.images import load_images, ranges_of
+from robustray.evaluation.subjects import load_images, ranges_of
 from robustray.evaluation.task import Conditions, Subject, Task
-from robustray.evaluation.units import LoadedUnit, Outcome, UnitStore
+from robustray.evaluation.units.compute import Part, compute
+from robustray.evaluation.units.store import LoadedUnit, Outcome, UnitStore
 from robustray.manifest import JudgedData
 from robustray.store import sha256_file
 

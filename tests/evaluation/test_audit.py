@@ -6,9 +6,9 @@ from torch import nn
 
 from robustray.attacks import ThreatModel
 from robustray.attacks.engine.inputs import check_examples
-from robustray.evaluation.audit import audit, refusal
-from robustray.evaluation.findings import plain, worst
-from robustray.evaluation.images import load_images
+from robustray.evaluation.audit.checks import audit, refusal
+from robustray.evaluation.audit.findings import plain, worst
+from robustray.evaluation.subjects import load_images
 from tests.evaluation.support import EPS, digits, small_net, trained_net
 
 

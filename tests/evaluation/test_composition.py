@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustray.attacks.engine.composition import Composition, composed_logits, in_composition
 from robustray.errors import ManifestError
+from robustray.evaluation.units.composed import Composition, composed_logits, in_composition
 from robustray.manifest import build_manifest
 from robustray.models import create_model
 from tests.evaluation.test_run import canonical, evaluate, monkeypatch_module, tracking

@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
-from robustray.evaluation.merge import MergeError, merge
 from robustray.evaluation.record import result_document, summary_text, write_csv, write_parquet
 from robustray.evaluation.task import Range
-from robustray.evaluation.units import UnitStore
+from robustray.evaluation.units.merge import MergeError, merge
+from robustray.evaluation.units.store import UnitStore
 from robustray.store import LocalStore
 from tests.evaluation.support import compute_all, make_task
 

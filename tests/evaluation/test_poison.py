@@ -15,7 +15,7 @@ from robustray.evaluation import commands
 from robustray.evaluation.driver import Driver
 from robustray.manifest import Evaluation, Retries, build_manifest
 from robustray.runtime.failures import Failure
-from robustray.runtime.ready import Node
+from robustray.runtime.queue import Node
 from robustray.runtime.unit_queue import UnitQueue
 from robustray.store import LocalStore
 from tests.evaluation.networks import cursed

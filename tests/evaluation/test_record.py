@@ -7,15 +7,15 @@ import pytest
 from scipy.stats import binomtest
 
 from robustray.attacks import list_suites
-from robustray.evaluation.cost import attack_passes, task_passes
-from robustray.evaluation.findings import black_box_finding
-from robustray.evaluation.intervals import wilson
-from robustray.evaluation.merge import merge
+from robustray.evaluation.agenda import attack_passes, task_passes
+from robustray.evaluation.audit.verdict_findings import black_box_finding
 from robustray.evaluation.outputs import find_exhibits
 from robustray.evaluation.pictures import CurvePoint, example_sheet, robustness_curve
 from robustray.evaluation.plan import read_images
 from robustray.evaluation.record import eps_text, metrics_of, model_info, result_document
-from robustray.evaluation.units import UnitStore
+from robustray.evaluation.units.merge import merge
+from robustray.evaluation.units.store import UnitStore
+from robustray.evaluation.units.verdicts import wilson
 from robustray.reports import render
 from robustray.store import LocalStore
 from tests.evaluation.support import SUITE, compute_all, digits, make_task

@@ -14,15 +14,15 @@ from robustray.attacks import AttackSpec, Suite, ThreatModel
 from robustray.attacks.engine import Examples
 from robustray.attacks.engine.inputs import check_examples
 from robustray.errors import UserError
-from robustray.evaluation import reference
-from robustray.evaluation.compute import Part, compute
-from robustray.evaluation.images import load_images
-from robustray.evaluation.merge import merge
 from robustray.evaluation.record import result_document
-from robustray.evaluation.reference import ENGINE, evaluate_reference, run_reference
-from robustray.evaluation.reference_attacks import Call, find_package
+from robustray.evaluation.subjects import load_images
 from robustray.evaluation.task import Conditions, Task
-from robustray.evaluation.units import UnitStore
+from robustray.evaluation.units import reference
+from robustray.evaluation.units.compute import Part, compute
+from robustray.evaluation.units.merge import merge
+from robustray.evaluation.units.reference import ENGINE, evaluate_reference, run_reference
+from robustray.evaluation.units.reference_attacks import Call, find_package
+from robustray.evaluation.units.store import UnitStore
 from robustray.store import LocalStore
 from tests.evaluation.support import compute_all, make_task, trained_net
 

@@ -9,13 +9,13 @@ import torch
 from robustray.attacks import attack_suite, evaluate
 from robustray.attacks.engine.inputs import check_examples
 from robustray.errors import CorruptObjectError
-from robustray.evaluation.compute import Part, compute
-from robustray.evaluation.images import load_images
-from robustray.evaluation.merge import merge
 from robustray.evaluation.record import write_csv, write_parquet
+from robustray.evaluation.subjects import load_images
 from robustray.evaluation.task import Unit
-from robustray.evaluation.units import Outcome, UnitRecord, UnitStore
-from robustray.evaluation.verdicts import Verdicts
+from robustray.evaluation.units.compute import Part, compute
+from robustray.evaluation.units.merge import merge
+from robustray.evaluation.units.store import Outcome, UnitRecord, UnitStore
+from robustray.evaluation.units.verdicts import Verdicts
 from robustray.store import LocalStore, NotFoundError, canonical_json
 from tests.evaluation.support import (
     COUNT,

@@ -10,7 +10,7 @@ from typing import Any
 import google_crc32c
 import numpy as np
 
-from robustray.models.tensor_bundle import masked
+from robustray.models.weights.tensor_bundle import masked
 
 TYPES = {"<f4": 1, "<f8": 2, "<i4": 3, "<i8": 9}
 

@@ -7,8 +7,13 @@ import torch
 from torch import nn
 
 from robustray.models import ModelError, create_model
-from robustray.models.cell_network import GENOTYPES, Cell, CellNetwork, CellNetworkConfig
-from robustray.models.cell_operations import OPERATIONS, FactorizedReduce
+from robustray.models.architectures.cell_network import (
+    GENOTYPES,
+    Cell,
+    CellNetwork,
+    CellNetworkConfig,
+)
+from robustray.models.architectures.cell_operations import OPERATIONS, FactorizedReduce
 
 
 def small(genotype: str, **options) -> CellNetwork:

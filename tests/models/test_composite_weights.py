@@ -6,7 +6,7 @@ import torch
 
 from robustray.cli import main
 from robustray.models import WeightsError, create_model, load_weights
-from robustray.models.assemble import load_composite
+from robustray.models.weights.assemble import load_composite
 
 X = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 THIN = {"name": "cifar_resnet18", "width": 4, "depths": (1, 1, 1, 1)}

@@ -11,8 +11,8 @@ import torch
 
 from robustray.cli import main
 from robustray.models import ModelError, WeightsError, create_model, find_model, load_weights
-from robustray.models.convert import convert_weights
 from robustray.models.registry import PublishedWeights
+from robustray.models.weights.convert import convert_weights
 from robustray.registry import MODELS
 
 OPTIONS = {"depths": [1, 1], "widths": [1, 1], "activations": "SiLU", "pre_process": True}

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustray.models import ModelError, create_model
-from robustray.models.resnet18 import ResNet18
+from robustray.models.architectures.resnet18 import ResNet18
 
 
 @pytest.mark.parametrize(

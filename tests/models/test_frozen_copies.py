@@ -11,7 +11,7 @@ from torch import nn
 
 from robustray.manifest.schema import Recipe
 from robustray.models import create_model
-from robustray.models.cell_network import GENOTYPES, CellNetwork, CellNetworkConfig
+from robustray.models.architectures.cell_network import GENOTYPES, CellNetwork, CellNetworkConfig
 from robustray.models.options import SE_POSITIONS
 from robustray.training.frozen import FrozenCopy
 from robustray.training.precision import Precision

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustray.models import ModelError
-from robustray.models.layers import (
+from robustray.models.architectures.layers import (
     ACTIVATIONS,
     NORMALIZATIONS,
     Standardize,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from robustray.models import LoadReport, WeightsError, create_model, load_weights
-from robustray.models.layouts import our_name
+from robustray.models.weights.layouts import our_name
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)
 

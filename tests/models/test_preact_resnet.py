@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from robustray.models import create_model
-from robustray.models.layers import ACTIVATIONS, NORMALIZATIONS
-from robustray.models.preact_resnet import BasicBlock
+from robustray.models.architectures.layers import ACTIVATIONS, NORMALIZATIONS
+from robustray.models.architectures.preact_resnet import BasicBlock
 
 TINY = {"depths": (2, 2), "channels": (16, 16, 32), "block": ("basic", "robust")}
 TINY |= {"se_reduction": 16}

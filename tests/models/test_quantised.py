@@ -11,9 +11,9 @@ import torch
 
 from robustray.cli import main
 from robustray.models import ModelError, create_model, load_weights, profile
-from robustray.models.freeze import freeze_weights
-from robustray.models.quantised import QuantisedNetwork, Quantiser, frozen_copy
-from robustray.models.quantised_names import from_tensorflow
+from robustray.models.architectures.quantised import QuantisedNetwork, Quantiser, frozen_copy
+from robustray.models.weights.convert import freeze_weights
+from robustray.models.weights.quantised_names import from_tensorflow
 
 REFERENCE = Path(__file__).parent / "reference"
 DATA = Path(__file__).resolve().parents[3] / "shared/data"

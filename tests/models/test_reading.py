@@ -12,7 +12,7 @@ from torch import nn
 
 from robustray.cli import main
 from robustray.models import WeightsError, convert_weights, create_model, load_weights
-from robustray.models.reading import read_file
+from robustray.models.weights.reading import read_file
 
 OPTIONS = {"depths": (1,), "widths": (1,)}
 

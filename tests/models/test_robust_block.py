@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from robustray.models import ModelError
+from robustray.models.architectures.robust_block import RobustResBlock, branch_width, gate_units
 from robustray.models.options import SE_POSITIONS
-from robustray.models.robust_block import RobustResBlock, branch_width, gate_units
 
 SMALL = {"scales": 8, "base_width": 10, "cardinality": 4, "se_reduction": 16}
 

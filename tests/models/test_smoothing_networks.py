@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from robustray.models import ModelError, create_model, load_weights
-from robustray.models.bit_resnet import Bottleneck, StandardConv
-from robustray.models.dm_wide_resnet import DmBlock, TradesWideResNet
+from robustray.models.architectures.bit_resnet import Bottleneck, StandardConv
+from robustray.models.architectures.dm_wide_resnet import DmBlock, TradesWideResNet
 
 SIZES = {
     ("bit_r152x2", 10): (232_279_178, 459), ("bit_r152x2", 100): (232_647_908, 459),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from robustray.models import WeightsError, create_model, load_weights
-from robustray.models.tensor_bundle import read_bundle, read_index
+from robustray.models.weights.tensor_bundle import read_bundle, read_index
 from tests.models import bundles
 
 REFERENCE = Path(__file__).parent / "reference"

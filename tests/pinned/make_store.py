@@ -23,7 +23,7 @@ from robustray.pipelines.mixing import train_mixing
 from robustray.sweeps.lease import lease
 
 from robustray.evaluation.plan import make_plan, prepare
-from robustray.evaluation.worker import Order, Place, Worker
+from robustray.evaluation.units.worker import Order, Place, Worker
 from robustray.manifest import dump_manifest, load_manifest
 from robustray.pipelines.run import prefix_of
 from robustray.pipelines.work import Job, attempt_job

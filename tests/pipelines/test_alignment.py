@@ -15,7 +15,7 @@ from PIL import Image
 from robustray.alignment.job.align import align
 from robustray.alignment.job.commands import check_references, steps_of
 from robustray.alignment.job.files import find_run
-from robustray.data.imagenet import read_imagenet
+from robustray.data.folder import read_imagenet
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest, study_id
 from robustray.models import create_model, save_weights

@@ -8,9 +8,9 @@ from tests.registry.test_extending import FILES
 ASK = """
 import json
 from robustray.attacks import ThreatModel, attack_suite
-from robustray.evaluation.compute import rebuilt_spec
-from robustray.evaluation.cost import attack_passes
-from robustray.evaluation.engines import load_engine
+from robustray.evaluation.units.compute import rebuilt_spec
+from robustray.evaluation.agenda import attack_passes
+from robustray.evaluation.units.engines import load_engine
 from robustray.evaluation.suites import resolve_suite
 from robustray.manifest.evaluation import SuiteItem
 
@@ -53,7 +53,7 @@ THREE = 3
 AGAIN = """
 import json
 from robustray.errors import UserError
-from robustray.evaluation.compute import rebuilt_spec
+from robustray.evaluation.units.compute import rebuilt_spec
 try:
     rebuilt_spec({described!r})
 except UserError as error:

@@ -15,7 +15,7 @@ from tests.sweeps.support import Place
 SWEEP = """
 import json
 from robustray.evaluation import plan as evaluation
-from robustray.evaluation.worker import Order, Worker
+from robustray.evaluation.units.worker import Order, Worker
 from robustray.manifest import build_manifest
 from robustray.models import create_model, list_models
 from robustray.registry import MODELS

@@ -19,9 +19,9 @@ import pytest
 from robustray.errors import MachineError, UserError
 from robustray.runtime import lease as module
 from robustray.runtime.lease import LeaseLostError, Timing, lease
-from robustray.runtime.processes import describe_process, has_ended
+from robustray.runtime.signals import describe_process, has_ended
 from robustray.store import LocalStore, ObjectStore, canonical_json, open_store
-from robustray.store.guarded import GuardedStore
+from robustray.store.opening import GuardedStore
 
 PREFIX = "studies/s"
 SHORT = Timing(beat_s=0.05, patience_s=0.6, poll_s=0.02)  # for holders that can't move

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from robustray.manifest import Retries
 from robustray.runtime.failures import Failure
-from robustray.runtime.ready import Node
+from robustray.runtime.queue import Node
 from robustray.runtime.unit_queue import Call, UnitQueue
 
 RETRIES = Retries(preemption=2, out_of_memory=0, backoff_seconds=4.0, backoff_limit_seconds=10.0)

@@ -13,11 +13,11 @@ import pytest
 from robustray.cli import main
 from robustray.data import load_dataset, needed_files
 from robustray.errors import CorruptObjectError, DataError
-from robustray.evaluation.images import load_images
+from robustray.evaluation.subjects import load_images
 from robustray.manifest import DataConfig, JudgedData
 from robustray.store import ObjectStore, open_store
 from robustray.store.s3 import S3Store
-from robustray.store.s3_seals import make_seals
+from robustray.store.s3_client import make_seals
 from robustray.store.staged_data import fetch_data, load_staged_dataset, push_data, where_is
 
 MNIST = DataConfig(name="mnist")

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from robustray.errors import UserError
-from robustray.redaction import redact
 from robustray.tracking import default_tracking_uri, ui_command
 from robustray.tracking.uris import resolve_uri, sqlite_file
+from robustray.words import redact
 
 
 def test_default_is_the_environments_or_a_file_below_runs(monkeypatch, tmp_path):

@@ -26,7 +26,7 @@ from robustray.manifest.schema import (
     ThreatConfig,
 )
 from robustray.models import create_model
-from robustray.models.layers import Standardize
+from robustray.models.architectures.layers import Standardize
 from robustray.random import derive_seed
 from robustray.training import EpochReport, FitResult, TrainingState, fit
 
@@ -97,7 +97,7 @@ from pathlib import Path
 import torch
 from tests.training.small import tiny, toy_data, toy_recipe
 from robustray.errors import UserError
-from robustray.models.layers import Standardize
+from robustray.models.architectures.layers import Standardize
 from robustray.training import TrainingState, fit
 torch.set_num_threads(1)
 folder = Path(sys.argv[1])

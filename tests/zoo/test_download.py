@@ -10,7 +10,7 @@ import zipfile
 import pytest
 
 from robustray.zoo import Cache, DownloadError, Fetcher, ZooRecord, fetch_url, unpack
-from robustray.zoo.addresses import look_up
+from robustray.zoo.records import look_up
 from tests.zoo.server import File, WebServer
 
 DATA = bytes(range(256)) * 5000
@@ -117,10 +117,10 @@ def test_other_schemes_are_refused(url):
 
 def test_a_redirect_to_a_private_address_is_refused(server, tmp_path, fetcher, monkeypatch):
     """The first address is taken for a public one; the second must be looked at by itself."""
-    from robustray.zoo import addresses
+    from robustray.zoo import records
 
     server.files["/w.pt"] = File(b"", status=302, location="http://127.0.0.2:1/secret")
-    monkeypatch.setattr(addresses, "_is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(records, "_is_public", lambda address: address == "127.0.0.1")
     with pytest.raises(DownloadError, match=r"127\.0\.0\.2, which is no public address"):
         fetch_url(server.url + "/w.pt", tmp_path / "w", Fetcher(plain=True), limit=10)
 

@@ -35,7 +35,7 @@ from robustray.manifest import Resources
 from robustray.manifest.alignment import Projection
 from robustray.runtime.failures import Failure
 from robustray.runtime.pool import Listener, Pool, make_place, pool_size
-from robustray.runtime.ready import Node
+from robustray.runtime.queue import Node
 from robustray.runtime.replies import FINISHED, Place, Reply, make_error, reply_to_failure
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import (

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from robustray.attacks.checks.findings import Finding, graded
 from robustray.attacks.engine import clean_logits
 from robustray.attacks.engine.batches import Examples, Schedule
 from robustray.attacks.engine.gradients import Model, is_correct
 from robustray.attacks.engine.network import Network
+from robustray.attacks.result import Finding, graded
 
 SURE = 0.005  # one-sided: what lies beyond one end of a 99 % interval
 VERY_SURE = 0.001

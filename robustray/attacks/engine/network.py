@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks.engine.gradients import Model, gradient_path
-from robustray.attacks.engine.shapes import Shapes
+from robustray.attacks.engine.inputs import Shapes
 from robustray.attacks.engine.watch import Asked, Watched, check_mixture
 
 SEARCH_DTYPES = ("float32", "bfloat16")

@@ -47,9 +47,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.attack import Attack
-from robustray.attacks.engine.batches import Examples
+from robustray.attacks.engine.batches import Examples, Rowwise
 from robustray.attacks.engine.oracle import Oracle
-from robustray.attacks.engine.rows import Rowwise
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom
 

@@ -29,7 +29,7 @@ from robustray.attacks.engine.steppers import (
     select,
 )
 from robustray.attacks.losses import cross_entropy, dlr, targeted_dlr
-from robustray.attacks.steps.norms import norm_per_example, per_example, steepest
+from robustray.attacks.steps.projections import norm_per_example, per_example, steepest
 
 if TYPE_CHECKING:
     from robustray.attacks.apgd import Apgd

@@ -25,8 +25,13 @@ from robustray.attacks.engine.steppers import (
     select,
 )
 from robustray.attacks.steps.apgd_ascent import AnyAscent
-from robustray.attacks.steps.norms import add_toward, per_example
-from robustray.attacks.steps.projections import project_l1, sorted_l1_correction, value_of_rank
+from robustray.attacks.steps.projections import (
+    add_toward,
+    per_example,
+    project_l1,
+    sorted_l1_correction,
+    value_of_rank,
+)
 
 _START, _STAGE = 0, 1  # purposes of random numbers
 _LARGER = (3, 2, 1)  # radii of the stages, in eps

@@ -28,9 +28,8 @@ from robustray.attacks.engine.steppers import (
     select,
 )
 from robustray.attacks.losses import bounded
-from robustray.attacks.steps.hyperplane import step_to_hyperplane
-from robustray.attacks.steps.hyperplane_upstream import step_sorted
-from robustray.attacks.steps.norms import norm_per_example
+from robustray.attacks.steps.hyperplane import step_sorted, step_to_hyperplane
+from robustray.attacks.steps.projections import norm_per_example
 
 if TYPE_CHECKING:
     from robustray.attacks.fab import Fab

@@ -25,7 +25,7 @@ from robustray.attacks.engine.steppers import (
     select,
 )
 from robustray.attacks.losses import margin
-from robustray.attacks.steps.norms import per_example
+from robustray.attacks.steps.projections import per_example
 from robustray.attacks.steps.square_moves import (
     TILES,
     colour_squares,
@@ -37,8 +37,12 @@ from robustray.attacks.steps.square_moves import (
     tile_patterns,
     tiles,
 )
-from robustray.attacks.steps.square_patterns import Windows, side_table
-from robustray.attacks.steps.square_upstream import add_projected, move_mass_together
+from robustray.attacks.steps.square_patterns import (
+    Windows,
+    add_projected,
+    move_mass_together,
+    side_table,
+)
 
 if TYPE_CHECKING:
     from robustray.attacks.square import Square

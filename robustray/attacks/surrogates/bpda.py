@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robustray.attacks.engine.budgets import are_counts, is_size
+from robustray.attacks.engine.batches import are_counts, is_size
 from robustray.attacks.engine.gradients import Model
 from robustray.attacks.engine.watch import ask
 

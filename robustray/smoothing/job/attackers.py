@@ -14,7 +14,7 @@ from torch import Tensor
 from robustray.cluster import pick_device
 from robustray.errors import MachineError
 from robustray.manifest import Resources, TrainingAttack
-from robustray.models.composite import Composite
+from robustray.models.architectures.composite import Composite
 from robustray.smoothing.train import AttackTask, MixingTraining, run_task
 from robustray.smoothing.training_data import AttackedImages
 

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from robustray.attacks import evaluate
 from robustray.data import Split
 from robustray.errors import below
-from robustray.evaluation.cost import task_passes
-from robustray.evaluation.engines import load_engine
+from robustray.evaluation.agenda import task_passes
 from robustray.evaluation.suites import resolve_suite, resolve_threat
+from robustray.evaluation.units.engines import load_engine
 from robustray.manifest import Judging, Mixing, SuiteItem
-from robustray.models.composite import Composite, Constants
+from robustray.models.architectures.composite import Composite, Constants
 from robustray.random import ExampleRandom, derive_seed
 from robustray.smoothing.certificates import noisy_counts
 from robustray.smoothing.curves import Stored, stored
@@ -62,7 +62,7 @@ def check_judging(judging: Judging) -> None:
 def judging_passes(judging: Judging, available: int) -> float:
     """Return about how many forward and backward passes of one image judging takes.
 
-    At the accuracies that `robustray.evaluation.cost` assumes; multipliers are not counted.
+    At the accuracies that `robustray.evaluation.agenda` assumes; multipliers are not counted.
     """
     threat, engine = resolve_threat(judging.threat), load_engine("robustray")
     items = [judging.suite] * (3 + len(judging.alphas))

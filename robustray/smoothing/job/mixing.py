@@ -19,7 +19,7 @@ from robustray.errors import CorruptObjectError, ManifestError, below
 from robustray.evaluation.subjects import local_copy
 from robustray.manifest import Mixing, WeightsConfig
 from robustray.models import ModelError, create_model, load_weights, save_weights
-from robustray.models.composite import Composite
+from robustray.models.architectures.composite import Composite
 from robustray.pipelines.work import Product
 from robustray.random import derive_seed
 from robustray.runtime.job import Context, Resumed

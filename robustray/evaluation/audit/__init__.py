@@ -1,0 +1,1 @@
+"""The audit of an evaluation: whether its numbers can be believed."""

@@ -1,0 +1,1 @@
+"""Units of an evaluation: a range of images under one attack, computed and committed once."""

@@ -1,0 +1,1 @@
+"""Networks as modules of torch: blocks, layers, and what is built of them."""

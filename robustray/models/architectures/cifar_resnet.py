@@ -1,0 +1,210 @@
+"""Small residual networks for 32-pixel images, as the adaptive smoothing study uses them.
+
+Post-activation and pre-activation blocks after He et al., "Deep residual learning for image
+recognition" (2016) and "Identity mappings in deep residual networks" (2016).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robustray.errors import ModelError
+from robustray.models.architectures.layers import Standardize, published_constants
+
+_CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+_CIFAR100 = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+
+
+class PostActBlock(nn.Module):
+    """conv - norm - ReLU - conv - norm, plus a skip, then ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            project = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(project, nn.BatchNorm2d(outputs))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return (B, outputs, H / stride, W / stride)."""
+        h = F.relu(self.bn1(self.conv1(x_BCHW)))
+        return F.relu(self.bn2(self.conv2(h)) + self.shortcut(x_BCHW))
+
+
+class PreActBlock(nn.Module):
+    """norm - ReLU - conv - norm - ReLU - conv, plus a skip of what the first ReLU puts out.
+
+    The skip is a bare 1x1 convolution where stride or channels change.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.shortcut = None
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return (B, outputs, H / stride, W / stride)."""
+        a = F.relu(self.bn1(x_BCHW))
+        skip = a if self.shortcut is None else self.shortcut(a)
+        return self.conv2(F.relu(self.bn2(self.conv1(a)))) + skip
+
+
+class CifarResNet(nn.Module):
+    """Four stages of blocks; features after the first and the second.
+
+    Parameters
+    ----------
+    block : {"postact", "preact"}
+        Which block.
+    depths : tuple of 4 int
+        Blocks in each stage; later stages begin with stride 2.
+    width : int
+        Channels of the first stage; each later one has twice as many.
+    num_classes, in_channels : int
+        Logits, and channels of the images.
+    pre_process : bool
+        Standardise with the constants of the composites' code: those of CIFAR-100 for 100 classes,
+        else those of CIFAR-10. They differ a little from the ones of the wide networks.
+    """
+
+    def __init__(
+        self,
+        block: Literal["postact", "preact"],
+        depths: tuple[int, ...] = (2, 2, 2, 2),
+        width: int = 64,
+        *,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        pre_process: bool = False,
+    ) -> None:
+        super().__init__()
+        if len(depths) != 4 or min(depths) < 1 or width < 1:
+            raise ModelError("depths are four numbers of blocks, and width is at least 1")
+        self.width = width
+        self.pre_process = None
+        if pre_process:
+            chosen = published_constants(num_classes, _CIFAR10, _CIFAR100, in_channels)
+            self.pre_process = Standardize(*chosen)
+        make = PostActBlock if block == "postact" else PreActBlock
+        self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        channels = width
+        for stage, depth in enumerate(depths):
+            blocks = []
+            for number in range(depth):
+                stride = 2 if stage and number == 0 else 1
+                blocks.append(make(channels, width << stage, stride))
+                channels = width << stage
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.linear = nn.Linear(channels, num_classes)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return logits (B, num_classes) of images in [0, 1]."""
+        return self.forward_features(x_BCHW)[0]
+
+    def forward_features(self, x_BCHW: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the logits, and what the first two stages put out."""
+        if self.pre_process is not None:
+            x_BCHW = self.pre_process(x_BCHW)
+        x = F.relu(self.bn1(self.conv1(x_BCHW)))
+        features = []
+        for stage in range(1, 5):
+            x = self.get_submodule(f"layer{stage}")(x)
+            features.append(x)
+        return self.linear(x.mean((2, 3))), (features[0], features[1])
+
+    @property
+    def feature_channels(self) -> tuple[int, int]:
+        """Channels of the two features."""
+        return self.width, 2 * self.width
+
+
+# He et al., "Deep residual learning for image recognition" (2016), section 4.2, with the names
+# and the standardisation of Cohen et al., "Certified adversarial robustness via randomized
+# smoothing" (2019).
+
+_MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+
+
+class CohenBlock(nn.Module):
+    """conv - norm - ReLU - conv - norm, plus a skip, then ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.downsample = None
+        if stride != 1 or inputs != outputs:
+            project = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+            self.downsample = nn.Sequential(project, nn.BatchNorm2d(outputs))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return (B, outputs, H / stride, W / stride)."""
+        skip = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
+        h = F.relu(self.bn1(self.conv1(x_BCHW)))
+        return F.relu(self.bn2(self.conv2(h)) + skip)
+
+
+class CohenResNet(nn.Module):
+    """Three stages of 16, 32 and 64 channels; features after the first and the second.
+
+    Parameters
+    ----------
+    depth : int
+        6 n + 2.
+    num_classes, in_channels : int
+        Logits, and channels of the images; three are standardised.
+
+    Raises
+    ------
+    ModelError
+        For an impossible depth (a ``ValueError``).
+    """
+
+    feature_channels = (16, 32)
+
+    def __init__(self, depth: int, *, num_classes: int = 10, in_channels: int = 3) -> None:
+        super().__init__()
+        if depth < 8 or (depth - 2) % 6:
+            raise ModelError(f"depth is 6 n + 2 with n at least 1, not {depth}")
+        self.pre_process = Standardize(_MEAN, _STD) if in_channels == 3 else None
+        self.conv1 = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        inputs = 16
+        for stage, channels in enumerate((16, 32, 64)):
+            blocks = []
+            for number in range((depth - 2) // 6):
+                stride = 2 if stage and number == 0 else 1
+                blocks.append(CohenBlock(inputs, channels, stride))
+                inputs = channels
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return logits (B, num_classes) of images in [0, 1]."""
+        return self.forward_features(x_BCHW)[0]
+
+    def forward_features(self, x_BCHW: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the logits, and what the first two stages put out."""
+        if self.pre_process is not None:
+            x_BCHW = self.pre_process(x_BCHW)
+        x = F.relu(self.bn1(self.conv1(x_BCHW)))
+        features = []
+        for stage in range(1, 4):
+            x = self.get_submodule(f"layer{stage}")(x)
+            features.append(x)
+        return self.fc(x.mean((2, 3))), (features[0], features[1])

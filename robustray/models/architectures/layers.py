@@ -1,0 +1,165 @@
+"""Activations, normalizations and input standardisation, by the names that papers use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robustray.errors import ModelError, choice_error
+
+# Out of place throughout: an activation never changes a tensor that a skip connection, a hook
+# or a caller still holds. In place, it would save no memory that autograd does not keep anyway.
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "ReLU": nn.ReLU,
+    "ELU": nn.ELU,
+    "LeakyReLU": nn.LeakyReLU,
+    "SiLU": nn.SiLU,
+    "GELU": nn.GELU,
+    "Softplus": nn.Softplus,
+    "Mish": nn.Mish,
+}
+
+CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR10_STD = (0.2471, 0.2435, 0.2616)
+
+
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+def published_constants(
+    num_classes: int, cifar10: Constants, cifar100: Constants, in_channels: int = 3
+) -> Constants:
+    """Return mean and deviation of the data set that a number of classes stands for.
+
+    Where the published code has constants for both sets, 100 classes stand for CIFAR-100 and all
+    other numbers for CIFAR-10.
+
+    Raises
+    ------
+    ModelError
+        For images of other than 3 channels (a ``ValueError``).
+    """
+    if in_channels != 3:
+        raise ModelError(f"pre_process: its constants are those of 3 channels, not {in_channels}")
+    return cifar100 if num_classes == 100 else cifar10
+
+
+class PixelLayerNorm(nn.LayerNorm):
+    """Layer normalization over the channels of each pixel, for (B, C, H, W) tensors.
+
+    Parameters
+    ----------
+    channels : int
+        Number of channels; each has its own weight and bias.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize ``input`` (B, C, H, W) and return the same shape."""
+        x_BHWC = input.movedim(1, -1)
+        y_BHWC = F.layer_norm(x_BHWC, self.normalized_shape, self.weight, self.bias, self.eps)
+        return y_BHWC.movedim(-1, 1)
+
+
+class StandardizesInput:
+    """Marks modules whose ``standardisation`` says what they do to their input.
+
+    Attributes
+    ----------
+    standardisation : tuple of two tuples of float, or None
+        Mean and deviation in the units of the input, one value for each channel; None: nothing.
+    """
+
+    standardisation: Constants | None
+
+
+class Standardize(StandardizesInput, nn.Module):
+    """Subtract a mean and divide by a standard deviation, channel by channel.
+
+    The constants are buffers, so that they move with the model, but no part of its state dict:
+    published weights don't contain them.
+
+    Parameters
+    ----------
+    mean, std : tuple of float
+        One value for each channel, in the units of the input.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, mean: tuple[float, ...] = CIFAR10_MEAN, std: tuple[float, ...] = CIFAR10_STD
+    ) -> None:
+        super().__init__()
+        self.standardisation = (tuple(mean), tuple(std))
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return ``(x - mean) / std``."""
+        return (x_BCHW - self.mean) / self.std
+
+
+def _group_norm(channels: int) -> nn.Module:
+    groups = channels // 8
+    if groups == 0 or channels % groups:
+        raise ModelError(
+            f"GroupNorm forms channels // 8 groups of equal size, which {channels} channels do "
+            "not allow; take a multiple of 8"
+        )
+    return nn.GroupNorm(groups, channels)
+
+
+NORMALIZATIONS: dict[str, Callable[[int], nn.Module]] = {
+    "BatchNorm": nn.BatchNorm2d,
+    "GroupNorm": _group_norm,
+    "LayerNorm": PixelLayerNorm,
+    "InstanceNorm": nn.InstanceNorm2d,
+}
+
+
+def activation(name: str) -> nn.Module:
+    """Build an activation.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``ACTIVATIONS``; the parameters are PyTorch's defaults (ELU alpha 1, LeakyReLU
+        slope 0.01, exact GELU, Softplus beta 1).
+
+    Raises
+    ------
+    ModelError
+        For any other name (a ``ValueError``).
+    """
+    if name not in ACTIVATIONS:
+        raise choice_error("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]()
+
+
+def normalization(name: str, channels: int) -> nn.Module:
+    """Build a normalization for (B, ``channels``, H, W) tensors.
+
+    Parameters
+    ----------
+    name : str
+        ``BatchNorm``; ``GroupNorm`` (``channels // 8`` groups: 8 channels each where 8 divides
+        them); ``LayerNorm`` (over the channels of each pixel); ``InstanceNorm`` (without weights
+        and without running statistics). eps is 1e-5 in all of them.
+    channels : int
+        Number of channels.
+
+    Raises
+    ------
+    ModelError
+        For any other name, or channels that do not form equal groups (a ``ValueError``).
+    """
+    if name not in NORMALIZATIONS:
+        raise choice_error("normalization", name, NORMALIZATIONS)
+    return NORMALIZATIONS[name](channels)

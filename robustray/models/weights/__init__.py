@@ -1,0 +1,1 @@
+"""Weights: files of every layout, matched to a network by its names and shapes."""

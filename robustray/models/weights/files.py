@@ -1,0 +1,160 @@
+"""Saving weights as safetensors, and loading them from that and from published layouts."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from robustray.errors import WeightsError
+from robustray.models.weights.constants import (
+    as_metadata,
+    check_constants,
+    check_recorded,
+    constants_of,
+    read_metadata,
+)
+from robustray.models.weights.matching import LoadReport, find_weights
+from robustray.models.weights.reading import read_file, refuse_folder
+from robustray.models.weights.tensor_bundle import files_of, index_of
+
+
+def save_weights(model: nn.Module, path: str | Path) -> None:
+    """Write a model's state dict as safetensors; the file appears whole or not at all.
+
+    The constants of an input standardisation, which are no part of it, stand in the file's head.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On any device but meta. Wrappers (compiled, data-parallel) are looked through.
+    path : str or Path
+        The file; its folder must exist. An existing file is replaced.
+
+    Raises
+    ------
+    WeightsError
+        If the model is on the meta device, or two of its tensors share memory.
+    OSError
+        If the file can't be written.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no such folder: {path.parent}")
+    state = _real_state(model)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        safetensors.torch.save_file(tensors, temporary, metadata=as_metadata(_unwrapped(model)))
+        temporary.replace(path)
+    except RuntimeError as error:
+        raise WeightsError(f"the model can't be saved: {error}") from error
+    except SafetensorError as error:
+        raise OSError(f"{path} can't be written: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_weights(
+    model: nn.Module, path: str | Path, format: str = "auto", *, sha256: str | None = None
+) -> LoadReport:
+    """Load weights into a model; all of them, or none if anything does not fit.
+
+    Pickles are read with restricted unpickling, which builds tensors and plain containers only.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On any device but meta; tensors are copied into it, and cast to its dtypes.
+    path : str or Path
+        A safetensors file, what ``torch.save`` wrote, or a TensorFlow checkpoint: its ``.index``
+        file, prefix or folder. The digest of the latter is that of its files' digests.
+    format : str
+        Where in the file the weights are: "auto", which finds them by the model's names and shapes;
+        a key of ``FORMATS``; or the dotted name of a mapping ("checkpoint.ema", "nets.0").
+    sha256 : str, optional
+        Digest that the file must have, in hexadecimal digits.
+
+    Returns
+    -------
+    LoadReport
+        What was mapped; nothing in it is missing, unexpected or mismatched.
+
+    Raises
+    ------
+    WeightsError
+        If the file has another digest, is damaged, does not fit (``str`` of it lists the names),
+        holds several networks that fit and differ, or weights of a network that standardises its
+        input with other constants (a ``ValueError``).
+    FileNotFoundError
+        If there is no such file.
+    """
+    _real_state(model)
+    inner = _unwrapped(model)
+    report, tensors = select_weights(inner, path, format, sha256=sha256)
+    inner.load_state_dict(tensors, strict=True)
+    return report
+
+
+def select_weights(
+    model: nn.Module,
+    path: str | Path,
+    format: str = "auto",
+    *,
+    sha256: str | None = None,
+    drop_objects: bool = False,
+) -> tuple[LoadReport, dict[str, Tensor]]:
+    """Return a file's tensors under a model's names, without loading them.
+
+    Parameters and errors are those of `load_weights`; the model may be on the meta device, and
+    ``drop_objects`` is that of `robustray.models.weights.reading.read_file`.
+    """
+    path = Path(path)
+    refuse_folder(path)
+    digest = _digest(path, sha256)
+    content = read_file(path, drop_objects=drop_objects)
+    fit = find_weights(content.values, content.container, model.state_dict(), format, path)
+    check_constants(model, fit.constants, path)
+    check_recorded(read_metadata(content.metadata), constants_of(model), str(path))
+    return replace(fit.report, sha256=digest, dropped=content.dropped), dict(fit.tensors)
+
+
+def _digest(path: Path, expected: str | None) -> str:
+    index = index_of(path)
+    if index is None:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    else:  # of several files: the digest of their digests
+        whole = hashlib.sha256()
+        for part in files_of(index):
+            with part.open("rb") as file:
+                whole.update(hashlib.file_digest(file, "sha256").digest())
+        digest = whole.hexdigest()
+    if expected is not None and digest != expected.lower():
+        raise WeightsError(f"the SHA-256 of {path} is {digest}, not {expected}")
+    return digest
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network within wrappers of torch.compile and of data parallelism."""
+    while True:
+        if isinstance(inner := getattr(model, "_orig_mod", None), nn.Module):
+            model = inner
+        elif isinstance(
+            model, (nn.DataParallel, nn.parallel.DistributedDataParallel)
+        ) and isinstance(model.module, nn.Module):
+            model = model.module
+        else:
+            return model
+
+
+def _real_state(model: nn.Module) -> dict[str, Tensor]:
+    state = _unwrapped(model).state_dict()
+    if any(tensor.is_meta for tensor in state.values()):
+        raise WeightsError("the model is on the meta device and has no weights; create it anew")
+    return state
