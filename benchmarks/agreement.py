@@ -48,7 +48,7 @@ from benchmarks.networks import CASES, describe_machine, images, network
 from robustray.attacks import EvaluationResult, Suite, ThreatModel, attack_suite, evaluate
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
 from robustray.attacks.engine.context import judging
-from robustray.attacks.engine.gradients import is_correct
+from robustray.attacks.engine.network import is_correct
 from robustray.attacks.engine.upstream import run_attack_upstream
 from robustray.evaluation.units.reference import evaluate_reference, run_reference
 from robustray.evaluation.units.reference_attacks import find_package

@@ -46,7 +46,7 @@ from benchmarks.networks import CASES, describe_machine, images, network
 from robustray.attacks import ThreatModel, evaluate
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
 from robustray.attacks.engine.context import judging
-from robustray.attacks.engine.gradients import is_correct
+from robustray.attacks.engine.network import is_correct
 from robustray.evaluation.units.reference_attacks import find_package
 from robustray.manifest.fields import read_number
 from robustray.models import profile

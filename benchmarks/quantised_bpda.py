@@ -26,8 +26,8 @@ sys.path = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != ROOT / "ben
 from benchmarks.networks import SHARED, describe_machine  # noqa: E402
 from robustray.attacks import AttackSpec, Suite, ThreatModel, evaluate  # noqa: E402
 from robustray.attacks.engine.context import judging  # noqa: E402
-from robustray.attacks.engine.gradients import gradient_shares, is_correct, predict_logits  # noqa: E402
 from robustray.attacks.engine.inputs import check_examples  # noqa: E402
+from robustray.attacks.engine.network import gradient_shares, is_correct, predict_logits  # noqa: E402
 from robustray.attacks.losses import margin  # noqa: E402
 from robustray.attacks.surrogates.catalogue import put_surrogate  # noqa: E402
 from robustray.data import Dataset, load_dataset  # noqa: E402

@@ -21,8 +21,8 @@ from robustray.errors import (
     ManifestError,
     StoreUnavailableError,
     UserError,
+    find_fault,
 )
-from robustray.faults import find_fault
 from robustray.manifest import (
     Evaluation,
     Manifest,

@@ -24,7 +24,7 @@ WIDTH = 100
 
 # What the functions' annotations name and the package does not.
 ANNOTATIONS = {
-    "robustray.attacks.engine.gradients": {"Model"},
+    "robustray.attacks.engine.network": {"Model"},
     "robustray.random": {"ExampleRandom"},
     "torch": {"Tensor"},
 }

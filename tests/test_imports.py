@@ -23,11 +23,10 @@ LAZY = sorted(
 )
 # Scheduling, records and addresses: what a notebook or a script may load without waiting.
 PURE = (
-    "errors", "faults", "files", "redaction", "manifest", "cli",
-    "store.canonical", "store.opening", "store.sealed", "store.attempt_keys",
-    "tracking.journal", "tracking.uploader", "tracking.uris",
-    "runtime.failures", "runtime.lease", "runtime.queue", "runtime.replies", "runtime.signals",
-    "runtime.unit_queue",
+    "errors", "files", "words", "manifest", "cli",
+    "store.digests", "store.opening", "store.records", "store.attempt_keys",
+    "tracking.faults", "tracking.journal", "tracking.uploader",
+    "runtime.failures", "runtime.lease", "runtime.queue", "runtime.signals", "runtime.unit_queue",
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import grad
 
-from robustray.attacks.engine.gradients import Model, gradient_path
+from robustray.attacks.engine.network import Model, gradient_path
 from robustray.attacks.engine.watch import ask
 
 _TOGETHER = 2**24  # pixels of gradients that one backward pass makes

@@ -16,7 +16,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from robustray.data.cached import cached
+from robustray.data.pictures import cached
 
 _SEEDS = {"train": 7, "validation": 8, "test": 9}
 COUNTS = {"train": 10_000, "validation": 200, "test": 1000}

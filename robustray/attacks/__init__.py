@@ -9,11 +9,10 @@ from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
 from robustray.attacks.apgd_adaptive import apgd_mixture
 from robustray.attacks.attack import BatchAttack
 from robustray.attacks.carlini_wagner import carlini_wagner, cw_l2
-from robustray.attacks.engine.gradients import input_gradient
+from robustray.attacks.engine.network import input_gradient
 from robustray.attacks.evaluate import autoattack, evaluate
-from robustray.attacks.fab import fab, fab_t
+from robustray.attacks.fab import MinimumNorm, fab, fab_t, minimum_norms
 from robustray.attacks.fgsm import fgsm
-from robustray.attacks.minimum_norm import MinimumNorm, minimum_norms
 from robustray.attacks.pgd import pgd
 from robustray.attacks.registry import list_attacks, register_attack
 from robustray.attacks.result import (

@@ -4,9 +4,9 @@ from torch import Tensor
 
 from robustray.attacks import catalogue as catalogue
 from robustray.attacks.attack import BatchAttack
-from robustray.attacks.engine.gradients import Model, input_gradient
+from robustray.attacks.engine.network import Model, input_gradient
 from robustray.attacks.evaluate import autoattack, evaluate
-from robustray.attacks.minimum_norm import MinimumNorm
+from robustray.attacks.fab import MinimumNorm
 from robustray.attacks.registry import list_attacks, register_attack
 from robustray.attacks.result import (
     AttackResult,

@@ -20,14 +20,14 @@ from typing_extensions import override
 
 from robustray.attacks.attack import BatchAttack
 from robustray.attacks.engine.batches import Examples, are_counts
-from robustray.attacks.engine.gradients import (
+from robustray.attacks.engine.network import (
     Model,
+    as_network,
     differentiate,
     finite,
     is_correct,
     predict_logits,
 )
-from robustray.attacks.engine.network import as_network
 from robustray.attacks.losses import cross_entropy, targeted_dlr
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import AttackResult, Passes

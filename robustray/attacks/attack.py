@@ -32,7 +32,7 @@ from inspect import Parameter, cleandoc, signature
 from typing import Any
 
 from robustray.attacks.engine.batches import Examples
-from robustray.attacks.engine.gradients import Model
+from robustray.attacks.engine.network import Model
 from robustray.attacks.result import AttackResult, Passes
 from robustray.attacks.threat import ThreatModel
 from robustray.random import ExampleRandom

@@ -18,10 +18,15 @@ from typing_extensions import override
 from robustray.attacks.attack import BatchAttack, takes_options
 from robustray.attacks.engine.batches import Examples, are_counts, is_size
 from robustray.attacks.engine.context import judging
-from robustray.attacks.engine.gradients import Model, input_gradient, is_correct, predict_logits
-from robustray.attacks.engine.network import as_network
+from robustray.attacks.engine.network import (
+    Model,
+    as_network,
+    input_gradient,
+    is_correct,
+    predict_logits,
+)
+from robustray.attacks.fab import MinimumNorm
 from robustray.attacks.losses import margin
-from robustray.attacks.minimum_norm import MinimumNorm
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import AttackResult, Passes
 from robustray.attacks.steps.projections import norm_per_example, per_example

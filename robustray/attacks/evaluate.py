@@ -19,8 +19,8 @@ from robustray.attacks.engine import (
 )
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.context import judging
-from robustray.attacks.engine.gradients import Model, is_correct
 from robustray.attacks.engine.inputs import check_examples, check_inside, check_logits
+from robustray.attacks.engine.network import Model, is_correct
 from robustray.attacks.engine.upstream import clean_logits_upstream, run_attack_upstream
 from robustray.attacks.result import AttackResult, EvaluationResult, Finding
 from robustray.attacks.suite import AttackSpec, Suite, attack_suite

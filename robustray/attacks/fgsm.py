@@ -12,8 +12,7 @@ from typing_extensions import override
 
 from robustray.attacks.attack import BatchAttack
 from robustray.attacks.engine.batches import Examples, are_counts
-from robustray.attacks.engine.gradients import Model, averaged_gradient, is_fooled
-from robustray.attacks.engine.network import as_network
+from robustray.attacks.engine.network import Model, as_network, averaged_gradient, is_fooled
 from robustray.attacks.losses import cross_entropy
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import AttackResult, Passes

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from robustray.attacks.attack import Attack, BatchAttack, default_options, takes_options
 from robustray.attacks.engine.batches import Examples
-from robustray.attacks.engine.gradients import Model
+from robustray.attacks.engine.network import Model
 from robustray.attacks.engine.run import attack_batch
 from robustray.attacks.engine.steppers import SlotAttack
 from robustray.attacks.result import AttackResult, Passes

@@ -19,8 +19,9 @@ from typing_extensions import override
 from robustray.attacks.attack import BatchAttack
 from robustray.attacks.engine.batches import Examples, are_counts, is_size
 from robustray.attacks.engine.context import judging
-from robustray.attacks.engine.gradients import (
+from robustray.attacks.engine.network import (
     Model,
+    as_network,
     differentiate,
     explained,
     finite,
@@ -28,7 +29,6 @@ from robustray.attacks.engine.gradients import (
     predict_logits,
     watched_path,
 )
-from robustray.attacks.engine.network import as_network
 from robustray.attacks.losses import margin
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import AttackResult, Passes

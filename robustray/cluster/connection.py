@@ -15,8 +15,7 @@ from typing import Any
 import ray
 import torch
 
-from robustray.errors import MachineError, UserError
-from robustray.faults import find_fault
+from robustray.errors import MachineError, UserError, find_fault
 from robustray.words import redact
 
 # Tune must not retry, snapshot often, write result files or print: the store holds the state.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustray.errors import MachineError, UserError
-from robustray.tracking.uris import resolve_uri
+from robustray.tracking.faults import resolve_uri
 from robustray.words import redact
 
 if TYPE_CHECKING:

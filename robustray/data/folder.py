@@ -18,8 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustray.data.cached import cached
-from robustray.data.pictures import equalise, largest_square, read_colour, read_grey, resize
+from robustray.data.pictures import cached, equalise, largest_square, read_colour, read_grey, resize
 from robustray.errors import DataError
 from robustray.manifest.alignment import FolderData
 

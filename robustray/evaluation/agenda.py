@@ -13,8 +13,7 @@ import torch
 from robustray.attacks import Column, Passes
 from robustray.attacks.registry import find_attack
 from robustray.data import Split
-from robustray.evaluation.audit.checks import IMAGES
-from robustray.evaluation.audit.units import audit_key, read_audit
+from robustray.evaluation.audit.checks import IMAGES, audit_key, read_audit
 from robustray.evaluation.task import Task, Unit
 from robustray.evaluation.units.store import UnitRecord, UnitStore
 from robustray.manifest import Resources

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 
 from robustray.evaluation.agenda import may_use_cpus, on_gpu
-from robustray.evaluation.audit.units import audit_key, read_audit
+from robustray.evaluation.audit.checks import audit_key, read_audit
 from robustray.evaluation.comparing import read_result
 from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
 from robustray.evaluation.plan import Plan, describe_plan, make_plan, prepare
@@ -22,10 +22,9 @@ from robustray.evaluation.units.store import UnitStore
 from robustray.evaluation.units.worker import Worker
 from robustray.manifest import Evaluation
 from robustray.reports import text_table
-from robustray.runtime.failures import Failure
+from robustray.runtime.failures import Failure, Reply, make_error
 from robustray.runtime.pool import Listener, Pool, make_place
 from robustray.runtime.queue import Node
-from robustray.runtime.replies import Reply, make_error
 from robustray.runtime.session import check_store, find_workers
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import ObjectStore

@@ -15,18 +15,16 @@ import torch
 
 from robustray.errors import MachineError, UserError
 from robustray.evaluation.agenda import Agenda, Work, make_agenda, valid_records
-from robustray.evaluation.audit.checks import refusal
-from robustray.evaluation.audit.units import read_audit
+from robustray.evaluation.audit.checks import read_audit, refusal
 from robustray.evaluation.task import Task, Unit
 from robustray.evaluation.units.merge import Merged, MergeError, merge
 from robustray.evaluation.units.store import LoadedUnit, UnitStore
 from robustray.evaluation.units.worker import Order, Worker
 from robustray.manifest import Evaluation, Resources
 from robustray.runtime import attempts
-from robustray.runtime.failures import Failure
+from robustray.runtime.failures import Failure, Reply, UnitError, make_error
 from robustray.runtime.pool import Listener, Pool, make_place, pool_size
 from robustray.runtime.progress import UnitProgress
-from robustray.runtime.replies import Reply, UnitError, make_error
 from robustray.runtime.session import Session
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import canonical_json

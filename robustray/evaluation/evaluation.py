@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robustray.evaluation.agenda import Work, expected_on_gpu, may_use_cpus, on_gpu
-from robustray.evaluation.audit.units import audit_key, read_audit
+from robustray.evaluation.audit.checks import audit_key, read_audit
 from robustray.evaluation.driver import Conclusion, Driver
 from robustray.evaluation.outputs import (
     describe_result,

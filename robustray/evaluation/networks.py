@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from robustray.attacks.engine.batches import default_compute_shape
 from robustray.attacks.engine.context import judging
-from robustray.attacks.engine.gradients import gradient_path
-from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.network import Network, gradient_path
 from robustray.attacks.engine.watch import ask
 from robustray.attacks.surrogates.bpda import Attackable, WithSurrogate
 from robustray.attacks.surrogates.catalogue import put_surrogate

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from robustray.reports import shares
+from robustray.reports import frontier
 from robustray.reports.frontier import frontiers, kendall
 from robustray.reports.rows import Axis, TrialRow, judged
 from robustray.reports.style import (
@@ -38,7 +38,7 @@ _MARKS = {
     "uniform": (UNIFORM, "D", 110, 1.5),
 }
 _WORDS = {"width": "Width (widening factor)", "depth": "Depth (blocks)"}
-_PANELS: tuple[tuple[shares.Pick, str, str], ...] = (
+_PANELS: tuple[tuple[frontier.Pick, str, str], ...] = (
     ("best", "Best settings", EFFICIENT),
     ("worst", "Worst settings", INEFFICIENT),
     ("uniform", "Nearest to uniform", UNIFORM),
@@ -57,7 +57,7 @@ def classes(rows: Sequence[TrialRow], metric: str, by: Axis) -> dict[str, list[T
     groups: dict[str, list[TrialRow]] = {name: [] for name in _MARKS}
     for row in judged(rows, metric):
         member = {name: row.name in names for name, names in fronts.items()}
-        member |= {"other": True, "uniform": shares.is_uniform(row, by)}
+        member |= {"other": True, "uniform": frontier.is_uniform(row, by)}
         groups[next(name for name in reversed(_MARKS) if member[name])].append(row)
     return groups
 
@@ -94,7 +94,7 @@ def scale_figure(
         for number, (pick, title, colour) in enumerate(panels):
             left = _SCATTER_WIDTH + 1.95 + _PITCH * number
             axes = _axes(figure, left, _PANEL_BOTTOM, _PANEL_WIDTH)
-            columns = shares.columns(found, metric, by, pick)
+            columns = frontier.columns(found, metric, by, pick)
             _stacked(axes, columns, by)
             _accuracy_line(axes, columns, metric, colour, limits)
             _title(axes, title, colour)
@@ -177,7 +177,7 @@ def _total_axis(axes: Axes, found: list[TrialRow], by: Axis, scale: float) -> No
 
     A tick stands at the median MACs of the settings of its total.
     """
-    totals = np.array([shares.total(row, by) for row in found])
+    totals = np.array([frontier.total(row, by) for row in found])
     cost = np.array([row.macs / scale for row in found])
     places = {t: float(np.median(cost[totals == t])) for t in sorted(set(totals.tolist()))}
     if len(places) < 3 or (np.diff(list(places.values())) <= 0).any():
@@ -191,7 +191,7 @@ def _total_axis(axes: Axes, found: list[TrialRow], by: Axis, scale: float) -> No
     second.set_xlabel(f"Total {by}", labelpad=2)
 
 
-def _stacked(axes: Axes, columns: Sequence[shares.Column], by: Axis) -> None:
+def _stacked(axes: Axes, columns: Sequence[frontier.Column], by: Axis) -> None:
     places, bottom = np.arange(len(columns)), np.zeros(len(columns))
     stages = max((len(column.shares) for column in columns), default=0)
     word = "Stage " if stages <= 3 else ""
@@ -220,7 +220,7 @@ def _accuracy_limits(found: list[TrialRow], metric: str, by: Axis) -> tuple[floa
     values = [
         100 * column.accuracy
         for pick, _, _ in _PANELS
-        for column in shares.columns(found, metric, by, pick)
+        for column in frontier.columns(found, metric, by, pick)
     ] or [0.0, 100.0]
     room = 0.08 * (max(values) - min(values)) or 0.5
     return min(values) - room, max(values) + room
@@ -228,7 +228,7 @@ def _accuracy_limits(found: list[TrialRow], metric: str, by: Axis) -> tuple[floa
 
 def _accuracy_line(
     axes: Axes,
-    columns: Sequence[shares.Column],
+    columns: Sequence[frontier.Column],
     metric: str,
     colour: str,
     limits: tuple[float, float],

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from robustray.reports.rows import TrialRow, judged
+from robustray.reports.rows import Axis, TrialRow, judged
 
 
 @dataclass(frozen=True)
@@ -104,3 +105,115 @@ def _first_front(
             front_N |= column_N & (value_N == top)
             best = top
     return front_N
+
+
+# Settings of equal total (blocks, or widening factors, summed over the stages) are compared with
+# each other: of each total the few best ones are averaged, the few worst, and those nearest to an
+# even division.
+
+Pick = Literal["best", "worst", "uniform"]
+GROUP = 5
+
+
+@dataclass(frozen=True)
+class Column:
+    """The mean of some settings of one total.
+
+    ``shares`` sum to 1, one for each stage; ``accuracy`` is in [0, 1]; ``trials`` were averaged.
+    """
+
+    total: float
+    shares: tuple[float, ...]
+    accuracy: float
+    trials: int
+
+
+def total(row: TrialRow, by: Axis) -> float:
+    """Return the sum over the stages of the widths or depths."""
+    return round(sum(row.setting(by)), 9)
+
+
+def shares(row: TrialRow, by: Axis) -> tuple[float, ...]:
+    """Return each stage's share of the total."""
+    setting = row.setting(by)
+    return tuple(value / sum(setting) for value in setting)
+
+
+def is_uniform(row: TrialRow, by: Axis) -> bool:
+    """Whether all of at least two stages have the same width (or depth)."""
+    setting = row.setting(by)
+    return len(setting) > 1 and len(set(setting)) == 1
+
+
+def shown_totals(rows: Sequence[TrialRow], by: Axis, limit: int = 10) -> tuple[float, ...]:
+    """Return the totals that get a column: all, or the ``limit`` neighbours with most trials.
+
+    The middle of a grid holds many settings of the same total, its corners only one each; on
+    the width grid {4, 6, 8, 10, 12, 14, 16, 20}^3 the ten totals are 24, 26, ..., 42.
+    """
+    by_total = _grouped(rows, by)
+    totals = sorted(by_total)
+    starts = range(max(len(totals) - limit, 0) + 1)
+    windows = [totals[start : start + limit] for start in starts]
+    return tuple(max(windows, key=lambda w: sum(len(by_total[t]) for t in w)))
+
+
+def columns(rows: Sequence[TrialRow], metric: str, by: Axis, pick: Pick) -> list[Column]:
+    """Average the picked settings of each shown total.
+
+    Of n settings the best (worst, most even) min(5, max(1, n // 3)) are averaged, together
+    with all that tie with the last of them: no setting is preferred for its name. Evenness is
+    the squared distance of the shares from 1/S, S being the number of stages.
+
+    Parameters
+    ----------
+    rows : sequence of TrialRow
+        Trials; those without the metric are left out.
+    metric : str
+        The accuracy to rank by and to average.
+    by : {"width", "depth"}
+        What is divided among the stages.
+    pick : {"best", "worst", "uniform"}
+        Which settings.
+
+    Returns
+    -------
+    list of Column
+        By increasing total.
+    """
+    found = judged(rows, metric)
+    by_total = _grouped(found, by)
+    key = _ranking(metric, by, pick)
+    picked = {total: _first(by_total[total], key) for total in shown_totals(found, by)}
+    return [_mean(total, group, metric, by) for total, group in picked.items()]
+
+
+def _grouped(rows: Sequence[TrialRow], by: Axis) -> dict[float, list[TrialRow]]:
+    groups: dict[float, list[TrialRow]] = defaultdict(list)
+    for row in rows:
+        groups[total(row, by)].append(row)
+    return groups
+
+
+def _ranking(metric: str, by: Axis, pick: Pick) -> Callable[[TrialRow], float]:
+    if pick == "uniform":
+        return lambda row: _unevenness(shares(row, by))
+    sign = -1 if pick == "best" else 1
+    return lambda row: sign * row.metrics[metric]
+
+
+def _unevenness(shares: tuple[float, ...]) -> float:
+    return round(sum((share - 1 / len(shares)) ** 2 for share in shares), 9)
+
+
+def _first(rows: list[TrialRow], key: Callable[[TrialRow], float]) -> list[TrialRow]:
+    number = min(GROUP, max(1, len(rows) // 3))
+    cut = sorted(map(key, rows))[number - 1]
+    return [row for row in rows if key(row) <= cut]
+
+
+def _mean(total: float, rows: list[TrialRow], metric: str, by: Axis) -> Column:
+    stages = max(len(row.setting(by)) for row in rows)
+    padded = [[*shares(row, by), *[0.0] * (stages - len(row.setting(by)))] for row in rows]
+    accuracy = float(np.mean([row.metrics[metric] for row in rows]))
+    return Column(total, tuple(np.mean(padded, axis=0).tolist()), accuracy, len(rows))

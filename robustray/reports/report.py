@@ -18,9 +18,8 @@ from robustray.reports import html
 from robustray.reports.curves import curves_figure
 from robustray.reports.equal_cost import cost_groups, equal_cost_csv, equal_cost_figure
 from robustray.reports.figures import scale_figure
-from robustray.reports.frontier import frontiers, layers_for
+from robustray.reports.frontier import GROUP, frontiers, is_uniform, layers_for, shown_totals, total
 from robustray.reports.rows import Axis, StudyReport, TrialRow, judged, metric_names
-from robustray.reports.shares import GROUP, is_uniform, shown_totals, total
 from robustray.reports.style import metric_label, render
 from robustray.reports.text import correlation
 

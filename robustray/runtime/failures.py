@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
-from robustray.errors import CorruptObjectError, MachineError, StoreUnavailableError, UserError
-from robustray.faults import causes, find_fault
+from robustray.errors import (
+    CorruptObjectError,
+    MachineError,
+    StoreUnavailableError,
+    UserError,
+    causes,
+    find_fault,
+)
 from robustray.manifest import Retries
 from robustray.store import NotFoundError
 from robustray.words import redact
@@ -73,3 +82,62 @@ def one_line(error: BaseException) -> str:
     text = redact(f"{type(error).__name__}: {' '.join(str(error).split())}")[:500]
     fault = find_fault(error)
     return f"{text}; {fault.remedy}" if fault and fault.kind != "preemption" else text
+
+
+FINISHED, STALE = "finished", "stale"
+
+
+class UnitError(MachineError):
+    """A unit failed as often as its budget allows, through no fault of the user."""
+
+
+class ProgramError(RuntimeError):
+    """A worker met an error of the program; carries the worker's traceback."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker finds things, and what it may use."""
+
+    store_uri: str
+    data_root: str | None
+    import_paths: tuple[str, ...]
+    cpus: float
+    gpus: float
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What became of an order.
+
+    ``outcome`` is "finished", "stale" (the unit before is not there as its record says), or the
+    kind of a failure (`Failure`); then ``user`` tells whether the message is
+    meant for a user. ``counts`` are those of the committed record, and ``next_examples`` how many
+    images the next attack has to work on.
+    """
+
+    prefix: str
+    outcome: str
+    next_examples: int = 0
+    counts: Mapping[str, int] | None = None
+    seconds: float = 0.0
+    message: str = ""
+    traceback: str = ""
+    user: bool = False
+
+
+def reply_to_failure(prefix: str, error: BaseException) -> Reply:
+    """Return the reply that tells of an exception; ``user``: its message is enough."""
+    kind = classify(error).value
+    user = kind == "user_error" and isinstance(error, UserError | ValueError)
+    message = str(error) if user else one_line(error)
+    trace = "".join(traceback.format_exception(error))
+    return Reply(prefix, kind, message=message, traceback=trace, user=user)
+
+
+def make_error(reply: Reply, kind: Failure, message: str) -> Exception:
+    """Return what to raise for a failure that is not tried again."""
+    if kind is not Failure.USER_ERROR:
+        return UnitError(f"{message} ({kind.value}, as often as its budget allows)")
+    return UserError(message) if reply.user else ProgramError(f"{message}\n{reply.traceback}")

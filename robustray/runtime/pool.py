@@ -22,8 +22,7 @@ from robustray.cluster import read_capacity
 from robustray.data import data_root
 from robustray.errors import MachineError
 from robustray.manifest import Resources
-from robustray.runtime.failures import Failure
-from robustray.runtime.replies import FINISHED, STALE, Place, Reply, reply_to_failure
+from robustray.runtime.failures import FINISHED, STALE, Failure, Place, Reply, reply_to_failure
 from robustray.runtime.signals import stopping_politely
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import ObjectStore

@@ -1,9 +1,8 @@
-from .faults import RecordRejectedError, TrackingUnavailableError
+from .faults import RecordRejectedError, TrackingUnavailableError, default_tracking_uri, ui_command
 from .journal import Journal, read_journal
 from .mlflow_sink import MlflowSink
 from .records import MetricPoint, RunRecord
 from .uploader import Uploader
-from .uris import default_tracking_uri, ui_command
 
 __all__ = [
     "Journal",

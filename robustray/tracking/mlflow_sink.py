@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustray.tracking import limits
-from robustray.tracking.faults import RecordRejectedError, is_missing, plain_errors
+from robustray.tracking.faults import (
+    RecordRejectedError,
+    is_missing,
+    plain_errors,
+    resolve_uri,
+    sqlite_file,
+)
 from robustray.tracking.limits import (
     DIGEST_TAG,
     KEY_TAG,
@@ -26,7 +32,6 @@ from robustray.tracking.limits import (
     wanted_tags,
 )
 from robustray.tracking.records import RunRecord, bytes_digest
-from robustray.tracking.uris import resolve_uri, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from robustray.errors import CorruptObjectError
-from robustray.faults import find_fault
+from robustray.errors import CorruptObjectError, find_fault
 from robustray.files import write_atomically
 from robustray.store import seal, unseal
 from robustray.zoo.archives import find_changes, unpack

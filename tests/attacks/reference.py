@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from robustray.attacks import AttackSpec, ThreatModel
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.context import judging
-from robustray.attacks.engine.gradients import predict_logits
-from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.network import Network, predict_logits
 from robustray.attacks.engine.upstream import run_attack_upstream
 
 _NORMS = {"linf": "Linf", "l2": "L2", "l1": "L1"}

@@ -23,7 +23,7 @@ from robustray.attacks import (
     register_attack,
 )
 from robustray.attacks.engine.batches import Examples
-from robustray.attacks.engine.gradients import Model, is_fooled
+from robustray.attacks.engine.network import Model, is_fooled
 from robustray.random import ExampleRandom
 from robustray.registry import ATTACKS
 from scripts.write_stubs import STUB, render_stub

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustray.attacks.engine.gradients import input_gradient, is_correct, predict_logits
+from robustray.attacks.engine.network import input_gradient, is_correct, predict_logits
 
 
 class Rounded(nn.Module):

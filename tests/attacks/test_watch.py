@@ -26,8 +26,7 @@ from robustray.attacks import (
     square,
     stadv,
 )
-from robustray.attacks.engine.gradients import predict_logits
-from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.network import Network, predict_logits
 from robustray.attacks.engine.watch import Watched
 from robustray.attacks.surrogates.catalogue import FiniteDifferences
 from robustray.evaluation.units.composed import Composition, composed_logits, in_composition

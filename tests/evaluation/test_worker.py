@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from robustray.evaluation.units.worker import Order, Worker
-from robustray.runtime.replies import Place
+from robustray.runtime.failures import Place
 from robustray.store import LocalStore
 from tests.evaluation.support import make_task, save_weights
 

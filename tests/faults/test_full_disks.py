@@ -26,13 +26,12 @@ from robustray.errors import (
     ManifestError,
     StoreError,
     StoreUnavailableError,
+    find_fault,
 )
-from robustray.faults import find_fault
 from robustray.manifest import Retries
 from robustray.runtime.attempts import list_attempts
-from robustray.runtime.failures import Failure, classify, one_line
+from robustray.runtime.failures import Failure, classify, one_line, reply_to_failure
 from robustray.runtime.queue import TrialQueue
-from robustray.runtime.replies import reply_to_failure
 from robustray.store import LocalStore, save_tensors
 from robustray.sweeps import trial as trials
 from tests.sweeps.test_damage import DONE, job_of, small_study

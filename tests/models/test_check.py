@@ -8,8 +8,15 @@ import pytest
 
 from robustray.cli import main
 from robustray.models import Profile, find_model, list_models
-from robustray.scaling.check import as_printed, check_row, cost_rows, describe, difference
-from robustray.scaling.published_accuracies import ACCURACIES, rows_of
+from robustray.scaling.check import (
+    ACCURACIES,
+    as_printed,
+    check_row,
+    cost_rows,
+    describe,
+    difference,
+    rows_of,
+)
 from robustray.scaling.published_costs import TABLE_1, TABLE_2
 
 ROWS = cost_rows()

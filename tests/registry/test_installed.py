@@ -19,7 +19,7 @@ from robustray.evaluation.units.worker import Order, Worker
 from robustray.manifest import build_manifest
 from robustray.models import create_model, list_models
 from robustray.registry import MODELS
-from robustray.runtime.replies import Place
+from robustray.runtime.failures import Place
 from robustray.store import open_store
 from robustray.sweeps import Study, make_plan, read_trial
 from robustray.sweeps.trial import TrialJob, attempt_trial

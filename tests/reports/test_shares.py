@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustray.reports.shares import columns, is_uniform, shares, shown_totals, total
+from robustray.reports.frontier import columns, is_uniform, shares, shown_totals, total
 
 from .synthetic import WIDTHS, grid, trial
 

@@ -6,7 +6,7 @@ import pytest
 
 from robustray.errors import UserError
 from robustray.tracking import default_tracking_uri, ui_command
-from robustray.tracking.uris import resolve_uri, sqlite_file
+from robustray.tracking.faults import resolve_uri, sqlite_file
 from robustray.words import redact
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from robustray import cli_zoo
 from robustray.cli import main
-from robustray.errors import CorruptObjectError
-from robustray.faults import find_fault
+from robustray.errors import CorruptObjectError, find_fault
 from robustray.zoo import Cache, DownloadError, Fetcher, ZooRecord
 from tests.damage import emptied, flipped, torn
 from tests.zoo.server import File, WebServer

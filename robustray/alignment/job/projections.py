@@ -33,10 +33,9 @@ from robustray.cluster import pick_device
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources
 from robustray.manifest.alignment import Projection
-from robustray.runtime.failures import Failure
+from robustray.runtime.failures import FINISHED, Failure, Place, Reply, make_error, reply_to_failure
 from robustray.runtime.pool import Listener, Pool, make_place, pool_size
 from robustray.runtime.queue import Node
-from robustray.runtime.replies import FINISHED, Place, Reply, make_error, reply_to_failure
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import (
     ObjectStore,

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from robustray.attacks.checks.units import FEW, SURE, VERY_SURE, at_least, at_most, check_network
 from robustray.attacks.engine.batches import Examples, Schedule
-from robustray.attacks.engine.gradients import Model, is_correct
-from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.network import Model, Network, is_correct
 from robustray.attacks.result import Finding, JudgementWarning, graded
 from robustray.attacks.threat import UNIT_BOX, ThreatModel
 

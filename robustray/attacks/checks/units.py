@@ -12,8 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from robustray.attacks.engine import clean_logits
 from robustray.attacks.engine.batches import Examples, Schedule
-from robustray.attacks.engine.gradients import Model, is_correct
-from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.network import Model, Network, is_correct
 from robustray.attacks.result import Finding, graded
 
 SURE = 0.005  # one-sided: what lies beyond one end of a 99 % interval

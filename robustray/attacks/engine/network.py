@@ -3,14 +3,190 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from robustray.attacks.engine.gradients import Model, gradient_path
 from robustray.attacks.engine.inputs import Shapes
-from robustray.attacks.engine.watch import Asked, Watched, check_mixture
+from robustray.attacks.engine.watch import Asked, Watched, check_mixture, watched
+
+# A model whose forward pass hides or breaks its gradient may offer ``surrogate(x)``, a
+# differentiable stand-in. Gradients then come from it and verdicts still from ``model(x)``:
+# backward pass differentiable approximation (Athalye, Carlini and Wagner, "Obfuscated gradients
+# give a false sense of security", 2018, section 4.1).
+
+Model = Callable[[Tensor], Tensor]
+
+REMEDY = (
+    "use an attack that needs none (square), or give the model a differentiable surrogate(x) "
+    "(Bpda, WithSurrogate; in a manifest `surrogate`, such as spsa)"
+)
+# What autograd says of models that it can't differentiate.
+_REFUSALS = (
+    "requires grad",
+    "modified by an inplace operation",
+    "in-place operation",
+    "Inference tensors cannot be saved",
+    "derivative for",
+)
+
+
+class InputGradient(NamedTuple):
+    """One forward and one backward pass.
+
+    ``grad`` has the shape of the images; ``loss_B`` and ``logits_BK`` come from the same pass (of
+    the surrogate, where the model has one), detached.
+    """
+
+    grad: Tensor
+    loss_B: Tensor
+    logits_BK: Tensor
+
+
+def gradient_path(model: Model) -> Model:
+    """Return ``model.surrogate`` where the model offers one, else the model."""
+    surrogate = getattr(model, "surrogate", None)
+    return cast(Model, surrogate) if callable(surrogate) else model
+
+
+def input_gradient(model: Model, x: Tensor, loss: Callable[[Tensor], Tensor]) -> InputGradient:
+    """Differentiate a loss with respect to the images, and nothing else.
+
+    No weight gradient is computed or left behind, whatever the parameters' ``requires_grad``.
+
+    Parameters
+    ----------
+    model : callable
+        Images (B, ...) to logits (B, K); its ``surrogate`` is used where there is one.
+    x : Tensor
+        Images (B, ...).
+    loss : callable
+        Logits (B, K) to losses (B,).
+
+    Raises
+    ------
+    ValueError
+        If the output does not depend on the images through differentiable operations.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        with explained():
+            logits_BK = _at_least_float32(watched_path(model)(x))
+        loss_B = loss(logits_BK)
+        (grad,) = differentiate(loss_B.sum(), x)
+    return InputGradient(grad, loss_B.detach(), logits_BK.detach())
+
+
+def watched_path(model: Model) -> Model:
+    """Return ``gradient_path(model)``, its passes watched (see ``watch``)."""
+    path = gradient_path(model)
+    return watched(model) if path is model else Watched(path)
+
+
+def differentiate(total: Tensor, x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Return the derivatives of a number with respect to images, and other tensors.
+
+    Raises
+    ------
+    ValueError
+        If it does not depend on the images ``x`` through differentiable operations.
+    """
+    grads: tuple[Tensor | None, ...] = (None,)
+    if total.requires_grad:
+        with explained():
+            grads = torch.autograd.grad(total, (x, *others), allow_unused=True)
+    if grads[0] is None:
+        raise ValueError(f"the model's output has no gradient with respect to its input; {REMEDY}")
+    return cast(tuple[Tensor, ...], grads)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Say of what autograd refuses that the model is not to be differentiated.
+
+    Raises
+    ------
+    ValueError
+        In place of its error, and with a remedy.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(words in str(error) for words in _REFUSALS):
+            raise
+        raise ValueError(
+            f"the model has no gradient with respect to its input ({error}); {REMEDY}"
+        ) from error
+
+
+def averaged_gradient(
+    model: Model, x: Tensor, loss: Callable[[Tensor], Tensor], eot: int
+) -> tuple[Tensor, Tensor]:
+    """Average ``input_gradient`` over passes, for models that are random.
+
+    Athalye, Engstrom, Ilyas and Kwok, "Synthesizing robust adversarial examples" (2018).
+
+    Returns
+    -------
+    Tensor, Tensor
+        Gradients (B, ...), 0 where they were not finite; and in how many passes they were not:
+        int64 (B,).
+    """
+    passes = [finite(input_gradient(model, x, loss).grad) for _ in range(eot)]
+    grad = passes[0][0] if eot == 1 else torch.stack([one for one, _ in passes]).mean(0)
+    return grad, torch.stack([flawed_B for _, flawed_B in passes]).sum(0)
+
+
+def finite(grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Return gradients with 0 for what is not finite, and where there was any: bool (B,)."""
+    # A sum is finite only if all of it is; asking every pixel costs ten times as much.
+    whole_B = grad.flatten(1).sum(1).isfinite()
+    if grad.device.type == "cpu" and bool(whole_B.all()):
+        return grad, ~whole_B
+    good = grad.isfinite()
+    return torch.where(good, grad, 0.0), ~good.flatten(1).all(1)
+
+
+def gradient_shares(
+    model: Model, x: Tensor, loss: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return for each image how much of its gradient is no use to an attack.
+
+    Returns
+    -------
+    Tensor, Tensor
+        The shares of pixels whose derivative is exactly 0, and is not finite: (B,) in [0, 1].
+    """
+    grad = input_gradient(model, x, loss).grad.flatten(1)
+    zero_B, flawed_B = (flags.double().mean(1) for flags in (grad == 0, ~grad.isfinite()))
+    return zero_B, flawed_B
+
+
+@torch.no_grad()
+def predict_logits(model: Model, x: Tensor) -> Tensor:
+    """Return the logits (B, K) of ``model(x)``, in float32 or better, without a graph."""
+    return _at_least_float32(watched(model)(x))
+
+
+def is_correct(logits_BK: Tensor, y_B: Tensor) -> Tensor:
+    """Return whether the largest logit is the label's: bool (B,). A NaN among them is wrong."""
+    return (logits_BK.argmax(dim=1) == y_B) & ~logits_BK.isnan().any(dim=1)
+
+
+def is_fooled(model: Model, x_adv: Tensor, y_B: Tensor, votes: int) -> Tensor:
+    """Return whether more than half of ``votes`` passes are wrong: bool (B,)."""
+    wrong_B = torch.zeros_like(y_B)
+    for _ in range(votes):
+        wrong_B += ~is_correct(predict_logits(model, x_adv), y_B)
+    return 2 * wrong_B > votes
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
 
 SEARCH_DTYPES = ("float32", "bfloat16")
 

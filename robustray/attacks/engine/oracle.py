@@ -9,9 +9,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustray.attacks.engine.gradients import finite, input_gradient, is_correct, predict_logits
 from robustray.attacks.engine.inputs import Shapes, find_equal_shapes
-from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.network import (
+    Network,
+    finite,
+    input_gradient,
+    is_correct,
+    predict_logits,
+)
 from robustray.attacks.result import Passes
 from robustray.random import ExampleRandom
 

@@ -16,8 +16,7 @@ from torch import Tensor
 from robustray.attacks.attack import BatchAttack
 from robustray.attacks.engine.batches import Examples, Schedule, default_compute_shape
 from robustray.attacks.engine.context import judging
-from robustray.attacks.engine.gradients import Model, is_correct, predict_logits
-from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.network import Model, Network, is_correct, predict_logits
 from robustray.attacks.engine.oracle import find_shapes
 from robustray.attacks.engine.slots import SlotEngine
 from robustray.attacks.engine.steppers import ExampleNoise, SlotAttack, Stepper

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from robustray.attacks.engine.batches import Examples
-from robustray.attacks.engine.gradients import predict_logits
 from robustray.attacks.engine.inputs import Shapes
-from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.network import Network, predict_logits
 from robustray.attacks.engine.oracle import Oracle
 from robustray.attacks.engine.steppers import BatchNoise, SlotAttack, SlotState, Stepper
 from robustray.attacks.result import AttackResult

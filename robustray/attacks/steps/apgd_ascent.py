@@ -17,7 +17,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.engine.batches import Examples
-from robustray.attacks.engine.gradients import is_correct
+from robustray.attacks.engine.network import is_correct
 from robustray.attacks.engine.oracle import Gradient, Oracle, Rows
 from robustray.attacks.engine.steppers import (
     SlotState,

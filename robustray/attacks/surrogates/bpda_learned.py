@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks.engine.batches import are_counts
-from robustray.attacks.engine.gradients import gradient_path
+from robustray.attacks.engine.network import gradient_path
 from robustray.attacks.engine.watch import ask
 from robustray.attacks.surrogates.bpda import Attackable
 from robustray.attacks.surrogates.bpda_rules import named_component

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks.engine.batches import are_counts, is_size
-from robustray.attacks.engine.gradients import Model
+from robustray.attacks.engine.network import Model
 from robustray.attacks.engine.watch import ask
 from robustray.attacks.surrogates.bpda import Attackable, WithoutSurrogate
 from robustray.attacks.surrogates.bpda_rules import (

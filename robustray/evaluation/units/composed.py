@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from robustray.attacks import AttackResult, AttackSpec, ThreatModel
 from robustray.attacks.engine import Examples
-from robustray.attacks.engine.gradients import gradient_path, is_correct
-from robustray.attacks.engine.network import Network
+from robustray.attacks.engine.network import Network, gradient_path, is_correct
 from robustray.attacks.engine.watch import ask, watched
 from robustray.evaluation.audit.findings import graded, plain
 from robustray.evaluation.task import Conditions

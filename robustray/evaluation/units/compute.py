@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from robustray.attacks import AttackResult, AttackSpec, ThreatModel
 from robustray.attacks.engine import Examples, Network, Schedule, clean_logits
 from robustray.attacks.engine.context import judging
-from robustray.attacks.engine.gradients import is_correct
 from robustray.attacks.engine.inputs import check_inside, check_logits
+from robustray.attacks.engine.network import is_correct
 from robustray.errors import UserError
 from robustray.evaluation.task import SAMPLES, Task
 from robustray.evaluation.units.composed import attack_each, logits_in_composition

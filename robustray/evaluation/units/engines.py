@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustray.attacks import AttackResult, AttackSpec, Suite, ThreatModel
 from robustray.attacks.engine import Examples, Network, Schedule, run_attack
-from robustray.attacks.engine.gradients import Model
+from robustray.attacks.engine.network import Model
 from robustray.errors import ManifestError, UserError
 from robustray.evaluation.task import Conditions
 

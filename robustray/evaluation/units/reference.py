@@ -38,8 +38,8 @@ from robustray.attacks.engine import (
     default_compute_shape,
 )
 from robustray.attacks.engine.context import judging
-from robustray.attacks.engine.gradients import Model, is_correct
 from robustray.attacks.engine.inputs import check_examples, check_logits
+from robustray.attacks.engine.network import Model, is_correct
 from robustray.attacks.engine.steppers import select
 from robustray.attacks.evaluate import Tally, warn_of_luck
 from robustray.errors import UserError

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from robustray.attacks import AttackSpec, ThreatModel
 from robustray.attacks.engine import Examples
-from robustray.attacks.engine.gradients import Model
+from robustray.attacks.engine.network import Model
 from robustray.attacks.engine.watch import Watched
 from robustray.attacks.losses import dlr, targeted_dlr
 from robustray.errors import UserError

@@ -15,14 +15,14 @@ from robustray.attacks.engine.inputs import check_examples
 from robustray.cluster import pick_device
 from robustray.data import Split
 from robustray.errors import CorruptObjectError, UserError
-from robustray.evaluation.audit.units import make_audit
+from robustray.evaluation.audit.checks import make_audit
 from robustray.evaluation.networks import try_network
 from robustray.evaluation.subjects import facts_of, load_images, load_subject
 from robustray.evaluation.task import Subject, Task, Unit
 from robustray.evaluation.units.compute import Part, compute
 from robustray.evaluation.units.store import Outcome, UnitStore
 from robustray.runtime.attempts import environment
-from robustray.runtime.replies import FINISHED, STALE, Place, Reply, reply_to_failure
+from robustray.runtime.failures import FINISHED, STALE, Place, Reply, reply_to_failure
 from robustray.store import NotFoundError, open_store
 from robustray.user_code import import_from
 
