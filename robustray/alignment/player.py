@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustray.training.optimizer_state import optimizer_state, restore_optimizer_state
+from robustray.training.optimizer import optimizer_state, restore_optimizer_state
 
 Files = dict[str, dict[str, Tensor]]
 

@@ -19,7 +19,7 @@ from robustray.manifest import MixingSettings, TrainingAttack
 from robustray.random import derive_seed, generator
 from robustray.smoothing.losses import composite_loss, learning_rate
 from robustray.smoothing.training_data import AttackedImages, attack_for_training
-from robustray.training.optimizer_state import optimizer_state, restore_optimizer_state
+from robustray.training.optimizer import optimizer_state, restore_optimizer_state
 
 
 class Buffer(NamedTuple):

@@ -1,6 +1,5 @@
 """Adversarial training: objectives, inner maximisation, loop, selection, workers, cost."""
 
-from robustray.training.compilation import CompileError
 from robustray.training.cost import (
     checkpoint_bytes,
     epoch_images,
@@ -18,6 +17,7 @@ from robustray.training.objectives import (
     sat,
     trades,
 )
+from robustray.training.precision import CompileError
 from robustray.training.schedule import learning_rate, momentum
 from robustray.training.selection import accuracies
 from robustray.training.state import TrainingState

@@ -25,9 +25,8 @@ from torch import Tensor, nn
 
 from robustray.errors import ManifestError
 from robustray.manifest.schema import Recipe
-from robustray.training.meeting import Meeting
 from robustray.training.objectives import Outcome
-from robustray.training.world import Part, World
+from robustray.training.world import Meeting, Part, World
 
 # Ioffe and Szegedy, "Batch normalization: accelerating deep network training by reducing internal
 # covariate shift" (2015), with the sums of algorithm 1 taken over parts and workers. PyTorch's

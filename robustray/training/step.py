@@ -12,17 +12,20 @@ from torch import Tensor, nn
 from robustray.manifest.schema import Recipe
 from robustray.random import derive_seed
 from robustray.training.accumulation import Accumulation
-from robustray.training.averaging import AveragedWeights
-from robustray.training.batch_norm import BatchNorms
-from robustray.training.compilation import compile_errors, compiled
+from robustray.training.averaging import AveragedWeights, BatchNorms
 from robustray.training.frozen import FrozenCopy
 from robustray.training.graphs import GraphedAscent
-from robustray.training.inner import first_stretch, maximise, start_point, uphill_of
+from robustray.training.inner import (
+    WeightPerturbation,
+    first_stretch,
+    maximise,
+    start_point,
+    uphill_of,
+)
 from robustray.training.objectives import Ascent, Forward, Outcome, ascent_of, loss_of
 from robustray.training.optimizer import build_optimizer
-from robustray.training.precision import Precision
+from robustray.training.precision import Precision, compile_errors, compiled
 from robustray.training.schedule import learning_rate, momentum
-from robustray.training.weight_perturbation import WeightPerturbation
 from robustray.training.world import ALONE, Part, World
 
 Share = tuple[Tensor, Tensor, Tensor | None]
