@@ -23,12 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != ROOT / "benchmarks")]
 
 from robustray.alignment.batches import study_batches  # noqa: E402
-from robustray.alignment.cosine import alignment  # noqa: E402
 from robustray.alignment.direct_generator import (  # noqa: E402
     binary_loss,
     direct_delta_x,
     fit_direct_generator,
 )
+from robustray.alignment.metrics import alignment  # noqa: E402
 from robustray.alignment.networks import residual_generator  # noqa: E402
 from robustray.alignment.pages.sheets import comparison_figure  # noqa: E402
 from robustray.alignment.splits import StudySplit, load_study  # noqa: E402

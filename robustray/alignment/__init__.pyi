@@ -1,4 +1,4 @@
-from .cosine import alignment
+from .curves import epsilon_50, epsilon_50_corrected
 from .distances import (
     TwoLogits,
     class_distances,
@@ -7,9 +7,7 @@ from .distances import (
     jacobian,
     linearised_robustness,
 )
-from .linearity import linearity_table, write_linearity
-from .median_robustness import epsilon_50, epsilon_50_corrected
-from .metrics import alignment_metrics
+from .metrics import alignment, alignment_metrics, linearity_table, write_linearity
 
 __all__ = [
     "TwoLogits",

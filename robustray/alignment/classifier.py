@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustray.alignment.batches import study_batches
-from robustray.alignment.cosine import alignment
-from robustray.alignment.curves import Box, error_curve, threat_model
+from robustray.alignment.curves import Box, epsilon_50, error_curve, threat_model
 from robustray.alignment.delta_x import DeltaXSource
 from robustray.alignment.distances import class_gradient, closest_class, jacobian
-from robustray.alignment.median_robustness import epsilon_50
+from robustray.alignment.metrics import alignment
 from robustray.alignment.player import Files, Player, copied_weights
 from robustray.alignment.splits import StudySplit
 from robustray.attacks import pgd

@@ -16,10 +16,10 @@ from robustray.alignment.pages.figures import (
     probe_figure,
     radius_figure,
 )
-from robustray.alignment.pages.page import alignment_page
-from robustray.alignment.pages.published import (
+from robustray.alignment.pages.page import (
     COLUMNS,
     AlignmentRow,
+    alignment_page,
     markdown_table,
     published_rows,
     published_similarity,

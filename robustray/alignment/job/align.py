@@ -20,9 +20,8 @@ from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.delta_x import DeltaXSource, Direct, Exact, Nearest, Projected
 from robustray.alignment.direct_generator import fit_direct_generator
 from robustray.alignment.distances import TwoLogits, UnitImages
-from robustray.alignment.job.cache import known_projections, make_projections
 from robustray.alignment.job.comparison import compare
-from robustray.alignment.job.files import load_made, made_of
+from robustray.alignment.job.files import known_projections, load_made, made_of, make_projections
 from robustray.alignment.job.judging import judge_classifier, judge_delta_x
 from robustray.alignment.job.probe import probe
 from robustray.alignment.networks import SphereGenerator, UNetGenerator

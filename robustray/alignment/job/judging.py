@@ -35,8 +35,7 @@ from robustray.alignment.pages.figures import (
     linearity_figure,
     radius_figure,
 )
-from robustray.alignment.pages.page import alignment_page
-from robustray.alignment.pages.published import AlignmentRow, method_named
+from robustray.alignment.pages.page import AlignmentRow, alignment_page, method_named
 from robustray.alignment.pages.sheets import comparison_figure
 from robustray.alignment.splits import StudySplit
 from robustray.manifest import Alignment
