@@ -48,14 +48,14 @@ def main() -> None:
     )
     start, told = time.perf_counter(), {"iteration": 0}
 
-    def tell(_: int, __: object, info: dict[str, int], metrics: dict[str, float]) -> None:
-        told.update(info)
+    def tell(epoch: int, metrics: dict[str, float], _: object) -> None:
+        told["iteration"] = min(epoch * options.every, options.iterations)
         words = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        print(f"{info['iteration']} {time.perf_counter() - start:.0f}s {words}", flush=True)
+        print(f"{told['iteration']} {time.perf_counter() - start:.0f}s {words}", flush=True)
 
     generator = fit_conditional_generator(
         train.images(), train.y_N, settings, num_classes=train.num_classes, seed=options.seed,
-        device=options.device, on_commit=tell,
+        device=options.device, on_epoch=tell,
         go_on=lambda: time.perf_counter() - start < 60 * options.minutes,
     )  # fmt: skip
     save_weights(generator, options.out / "generator.safetensors")

@@ -63,7 +63,7 @@ def main() -> None:
     start = time.perf_counter()
     reached = {"epoch": 0}
 
-    def tell(epoch: int, _: object, __: object, metrics: dict[str, float]) -> None:
+    def tell(epoch: int, metrics: dict[str, float], _: object) -> None:
         reached["epoch"] = epoch
         words = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"{epoch} {time.perf_counter() - start:.0f}s {words}", flush=True)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustray.cuda_graphs import CudaGraphs, Tensors
 from robustray.manifest.schema import Recipe
 from robustray.random import derive_seed
 from robustray.training.accumulation import Accumulation
 from robustray.training.averaging import AveragedWeights, BatchNorms
 from robustray.training.frozen import FrozenCopy
-from robustray.training.graphs import GraphedAscent
 from robustray.training.inner import (
     WeightPerturbation,
     first_stretch,
@@ -29,6 +29,7 @@ from robustray.training.schedule import learning_rate, momentum
 from robustray.training.world import ALONE, Part, World
 
 Share = tuple[Tensor, Tensor, Tensor | None]
+_EAGER = 2  # ascents with batches of a shape before they are captured
 
 
 class DivergedError(ArithmeticError):
@@ -89,8 +90,9 @@ class Trainer:
             batch = recipe.inner.statistics == "batch"
             self._frozen = FrozenCopy(model, self.precision, batch_statistics=batch)
             self._attacked = self._prepare(self._frozen.module)
-        captured = self.precision.device.type == "cuda" and recipe.inner.statistics == "running"
-        self._climb = GraphedAscent(self._maximised) if captured else self._maximised
+        # The copy's weights keep their addresses, so one capture serves all steps.
+        graphed = CudaGraphs(self._maximised, eager=_EAGER)
+        self._climb = graphed if recipe.inner.statistics == "running" else self._maximised
         self._forward = self._prepare(model)
         self._sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
         self.images = self._steps = 0
@@ -161,9 +163,10 @@ class Trainer:
         noise.manual_seed(derive_seed(self.seed, "inner", epoch, step))
         with self.precision.autocast():
             start = start_point(x_BCHW, self.recipe.inner, self.recipe.threat, noise)[rows]
-            return self._climb(x_BCHW[rows], y_B[rows], start)
+            (x_adv,) = self._climb(x_BCHW[rows], y_B[rows], start)
+        return x_adv.clone()  # the next part's ascent may write over it
 
-    def _maximised(self, x_BCHW: Tensor, y_B: Tensor, start: Tensor) -> Tensor:
+    def _maximised(self, x_BCHW: Tensor, y_B: Tensor, start: Tensor) -> Tensors:
         """Ascend from the first points, which are written over."""
         assert self._attacked is not None
         assert self._ascent is not None
@@ -171,7 +174,7 @@ class Trainer:
         pixels, low = x_BCHW[0].numel(), self.precision.low
         stretch = first_stretch(attack, threat, self._ascent, pixels, low=low)
         uphill = uphill_of(self._attacked, x_BCHW, y_B, self._ascent)
-        return maximise(self._attacked, x_BCHW, uphill, attack, threat, start, stretch)
+        return (maximise(self._attacked, x_BCHW, uphill, attack, threat, start, stretch),)
 
     def metrics(self) -> dict[str, float]:
         """Return the averages since ``start_epoch``; the one place that waits for the device.

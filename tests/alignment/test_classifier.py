@@ -80,8 +80,8 @@ def test_the_penaltys_gradient_is_that_of_finite_differences():
 def test_training_goes_on_with_the_same_bytes(method):
     kept = {}
 
-    def keep(epoch, files, info, metrics):
-        kept[epoch] = (epoch, files, info)
+    def keep(epoch, metrics, state):
+        kept[epoch] = (epoch, state())
 
     whole = train(method, on_epoch=keep)
     resumed = train(method, resumed=kept[1])

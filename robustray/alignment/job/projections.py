@@ -27,7 +27,6 @@ from torch import Tensor
 
 from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.job.projection_units import commit_payload, committed_units, read_payload
-from robustray.alignment.player import copied_weights
 from robustray.alignment.projection import project
 from robustray.cluster import pick_device
 from robustray.errors import CorruptObjectError
@@ -45,6 +44,7 @@ from robustray.store import (
     open_store,
     sha256_bytes,
 )
+from robustray.training.state import copied_weights
 
 _SYSTEMATIC = 3  # units that fail, with none that works: it is not the images
 
