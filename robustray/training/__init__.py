@@ -8,6 +8,7 @@ from robustray.training.cost import (
 )
 from robustray.training.fit import EpochReport, FitResult, Interruption, PreemptedError, fit
 from robustray.training.inner import maximise, start_point, uphill_of
+from robustray.training.loop import EpochTraining, SelectedEpoch, run_epochs
 from robustray.training.objectives import (
     Objective,
     Outcome,
@@ -29,12 +30,14 @@ __all__ = [
     "CompileError",
     "DivergedError",
     "EpochReport",
+    "EpochTraining",
     "FitResult",
     "Interruption",
     "LostWorkerError",
     "Objective",
     "Outcome",
     "PreemptedError",
+    "SelectedEpoch",
     "Trainer",
     "TrainingState",
     "World",
@@ -50,6 +53,7 @@ __all__ = [
     "momentum",
     "natural",
     "recipe_passes",
+    "run_epochs",
     "sat",
     "start_point",
     "trades",

@@ -175,7 +175,7 @@ def fit(
     with _borrowed(model, recipe):
         trainer = Trainer(model, recipe, seed=seed, device=device, world=world)
         alone = interruption if world.size == 1 else None
-        run = _Run(trainer, data.to(trainer.precision.device), identity, on_step, alone)
+        run = _Fit(trainer, data.to(trainer.precision.device), identity, on_step, alone)
         resumed = None if resume is None else (resume.info["epoch"], resume)
 
         def tell(_: int, report: EpochReport, copy: Callable[[], TrainingState]) -> None:
@@ -186,7 +186,7 @@ def fit(
     return run.result()
 
 
-class _Run:
+class _Fit:
     """A fit on its way: the trainer, and how far it has come."""
 
     def __init__(

@@ -26,7 +26,7 @@ from robustray.training.objectives import Ascent, Forward, Outcome, ascent_of, l
 from robustray.training.optimizer import build_optimizer
 from robustray.training.precision import Precision, compile_errors, compiled
 from robustray.training.schedule import learning_rate, momentum
-from robustray.training.world import ALONE, Part, World
+from robustray.training.world import ALONE, BatchPart, World
 
 Share = tuple[Tensor, Tensor, Tensor | None]
 _EAGER = 2  # ascents with batches of a shape before they are captured
@@ -211,13 +211,13 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"], group["momentum"] = learning_rate(*place), momentum(*place)
 
-    def _share(self, x_BCHW: Tensor, y_B: Tensor, part: Part, epoch: int, step: int) -> Share:
+    def _share(self, x_BCHW: Tensor, y_B: Tensor, part: BatchPart, epoch: int, step: int) -> Share:
         """Return images, classes and adversarial images of a part of the batch."""
         x_adv = self.attack(x_BCHW, y_B, epoch=epoch, step=step, rows=part.rows)
         return x_BCHW[part.rows], y_B[part.rows], x_adv
 
     def _backward(
-        self, parts: list[Part], shares: list[Share], *, quiet: bool = False
+        self, parts: list[BatchPart], shares: list[Share], *, quiet: bool = False
     ) -> list[Outcome]:
         """Leave the batch's gradient in the parameters; ``quiet``: update no running statistics."""
         forward = self._norms.quiet(self._forward) if quiet else self._forward
@@ -229,7 +229,7 @@ class Trainer:
         return self._accumulation.backward(parts, outcome, self.parameters)
 
     def _perturbed(
-        self, parts: list[Part], shares: list[Share], epoch: int
+        self, parts: list[BatchPart], shares: list[Share], epoch: int
     ) -> AbstractContextManager[None]:
         """Return the context in which weights are perturbed, if the recipe does that now."""
         if self._awp is None or self.recipe.awp is None or epoch < self.recipe.awp.warmup_epochs:
@@ -250,7 +250,7 @@ class Trainer:
         return nn.utils.clip_grad_norm_(self.parameters, limit)
 
     @torch.no_grad()
-    def _log(self, part: Part, outcome: Outcome, y_B: Tensor) -> None:
+    def _log(self, part: BatchPart, outcome: Outcome, y_B: Tensor) -> None:
         labels_B = y_B.argmax(dim=1) if y_B.is_floating_point() else y_B
         correct = (outcome.logits_BK.argmax(dim=1) == labels_B).sum().double()
         loss = outcome.loss.double()

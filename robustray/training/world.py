@@ -24,7 +24,7 @@ class LostWorkerError(MachineError):
     """Another worker of the trial no longer answers."""
 
 
-class Part(NamedTuple):
+class BatchPart(NamedTuple):
     """Rows of a batch that are computed at once.
 
     ``rows`` is a slice of the batch; ``images`` is how many of them count, all or none: a worker
@@ -65,7 +65,7 @@ class World:
         """Return in how many parts all workers together cut a batch."""
         return max(micro_batches, self.size)
 
-    def parts(self, count: int, micro_batches: int) -> list[Part]:
+    def parts(self, count: int, micro_batches: int) -> list[BatchPart]:
         """Return the parts of a batch of ``count`` rows that this worker computes, in order.
 
         The cuts depend on ``micro_batches`` alone, not on the workers, unless they are more.
@@ -74,9 +74,9 @@ class World:
         first, last = (rank * pieces // self.size for rank in (self.rank, self.rank + 1))
         edges = [piece * count // pieces for piece in range(first, last + 1)]
         return [
-            Part(slice(start, end), end - start, (end - start) / count)
+            BatchPart(slice(start, end), end - start, (end - start) / count)
             if end > start
-            else Part(slice(0, count), 0, 0.0)
+            else BatchPart(slice(0, count), 0, 0.0)
             for start, end in pairwise(edges)
         ]
 
@@ -150,11 +150,11 @@ class Meeting:
     ----------
     world : World
         Every worker must ask for the same totals in the same order.
-    parts : sequence of Part
+    parts : sequence of BatchPart
         This worker's.
     """
 
-    def __init__(self, world: World, parts: Sequence[Part]) -> None:
+    def __init__(self, world: World, parts: Sequence[BatchPart]) -> None:
         self._world, self._parts = world, parts
         self._barrier = threading.Barrier(len(parts))
         self._sums: list[Tensor | None] = [None] * len(parts)

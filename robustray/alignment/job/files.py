@@ -109,8 +109,11 @@ def _load_from_file(store: ObjectStore, reference: Reference, network: nn.Module
             raise ManifestError(f"{reference.uri}: {error}") from error
 
 
-class Projections:
+class ProjectedImages:
     """x' of examples, read from a mapped file.
+
+    A projection is found by what it depends on (`robustray.alignment.job.projections`), so a later
+    stage needs no name: what is there for its images, its generator and its settings is used.
 
     Attributes
     ----------
@@ -177,7 +180,7 @@ def known_projections(
     settings: Projection,
     store: ObjectStore,
     folder: Path,
-) -> Projections:
+) -> ProjectedImages:
     """Open what the store has of some splits' projections; classes that are not whole are left out.
 
     Parameters
@@ -189,7 +192,7 @@ def known_projections(
     folder : Path
         Where the mapped files lie.
     """
-    known = Projections()
+    known = ProjectedImages()
     there = {
         entry.key.rpartition("/")[0]
         for entry in store.list("projections/units/")

@@ -157,13 +157,13 @@ def check_references(manifest: Mixing, store: ObjectStore, root: Path | None = N
 def train_mixing(context: Context) -> Product:
     """Do the whole job, or what is left of it; see `robustray.runtime.job`."""
     try:
-        return _Run(context).product()
+        return _MixingJob(context).product()
     except (CorruptObjectError, NotFoundError):
         context.checkpoints.truncate(0)  # what it built on is lost: begin again
         raise
 
 
-class _Run:
+class _MixingJob:
     """One attempt: what is there, and what is done next."""
 
     def __init__(self, context: Context) -> None:
