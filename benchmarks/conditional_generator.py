@@ -22,7 +22,7 @@ sys.path = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != ROOT / "ben
 
 from robustray.alignment.conditional_gan import fit_conditional_generator  # noqa: E402
 from robustray.alignment.conditional_networks import ConditionalGenerator  # noqa: E402
-from robustray.alignment.cosine import alignment  # noqa: E402
+from robustray.alignment.metrics import alignment  # noqa: E402
 from robustray.alignment.pages.sheets import comparison_figure, sheet_png  # noqa: E402
 from robustray.alignment.projection import project  # noqa: E402
 from robustray.alignment.splits import load_study  # noqa: E402
@@ -48,14 +48,14 @@ def main() -> None:
     )
     start, told = time.perf_counter(), {"iteration": 0}
 
-    def tell(_: int, __: object, info: dict[str, int], metrics: dict[str, float]) -> None:
-        told.update(info)
+    def tell(epoch: int, metrics: dict[str, float], _: object) -> None:
+        told["iteration"] = min(epoch * options.every, options.iterations)
         words = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        print(f"{info['iteration']} {time.perf_counter() - start:.0f}s {words}", flush=True)
+        print(f"{told['iteration']} {time.perf_counter() - start:.0f}s {words}", flush=True)
 
     generator = fit_conditional_generator(
         train.images(), train.y_N, settings, num_classes=train.num_classes, seed=options.seed,
-        device=options.device, on_commit=tell,
+        device=options.device, on_epoch=tell,
         go_on=lambda: time.perf_counter() - start < 60 * options.minutes,
     )  # fmt: skip
     save_weights(generator, options.out / "generator.safetensors")

@@ -23,12 +23,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != ROOT / "benchmarks")]
 
 from robustray.alignment.batches import study_batches  # noqa: E402
-from robustray.alignment.cosine import alignment  # noqa: E402
 from robustray.alignment.direct_generator import (  # noqa: E402
     binary_loss,
     direct_delta_x,
     fit_direct_generator,
 )
+from robustray.alignment.metrics import alignment  # noqa: E402
 from robustray.alignment.networks import residual_generator  # noqa: E402
 from robustray.alignment.pages.sheets import comparison_figure  # noqa: E402
 from robustray.alignment.splits import StudySplit, load_study  # noqa: E402
@@ -63,7 +63,7 @@ def main() -> None:
     start = time.perf_counter()
     reached = {"epoch": 0}
 
-    def tell(epoch: int, _: object, __: object, metrics: dict[str, float]) -> None:
+    def tell(epoch: int, metrics: dict[str, float], _: object) -> None:
         reached["epoch"] = epoch
         words = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"{epoch} {time.perf_counter() - start:.0f}s {words}", flush=True)

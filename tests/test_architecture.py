@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "robustray"
-SCIENCE = {"attacks", "data", "models", "training", "random"}
+SCIENCE = {"attacks", "cuda_graphs", "data", "models", "training", "random"}
 # Each holds one published system: science on top, its pages, its jobs. The core imports none.
 WINGS = {"smoothing", "alignment", "scaling"}
 RUNNERS = {"sweeps", "evaluation", "cluster", "reports", "store", "tracking", "pipelines", "zoo"}

@@ -1,4 +1,8 @@
-from .cosine import alignment
+from .classifier import alignment_loss, fit_classifier
+from .conditional_gan import fit_conditional_generator
+from .conditional_networks import ConditionalCritic, ConditionalGenerator
+from .curves import epsilon_50, epsilon_50_corrected, error_curve
+from .direct_generator import direct_delta_x, fit_direct_generator
 from .distances import (
     TwoLogits,
     class_distances,
@@ -7,21 +11,32 @@ from .distances import (
     jacobian,
     linearised_robustness,
 )
-from .linearity import linearity_table, write_linearity
-from .median_robustness import epsilon_50, epsilon_50_corrected
-from .metrics import alignment_metrics
+from .metrics import alignment, alignment_metrics, linearity_table, write_linearity
+from .networks import SphereGenerator, UNetGenerator
+from .projection import project
 
 __all__ = [
+    "ConditionalCritic",
+    "ConditionalGenerator",
+    "SphereGenerator",
     "TwoLogits",
+    "UNetGenerator",
     "alignment",
+    "alignment_loss",
     "alignment_metrics",
     "class_distances",
     "class_gradient",
     "closest_class",
+    "direct_delta_x",
     "epsilon_50",
     "epsilon_50_corrected",
+    "error_curve",
+    "fit_classifier",
+    "fit_conditional_generator",
+    "fit_direct_generator",
     "jacobian",
     "linearised_robustness",
     "linearity_table",
+    "project",
     "write_linearity",
 ]

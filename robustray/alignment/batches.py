@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from robustray.alignment.spheres import draw_spheres
 from robustray.alignment.splits import StudySplit
+from robustray.alignment.synthetic import draw_spheres
 from robustray.errors import DataError
 from robustray.random import generator
 

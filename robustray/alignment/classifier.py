@@ -6,8 +6,7 @@ adversarial training with projected gradient descent" (2023).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,27 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustray.alignment.batches import study_batches
-from robustray.alignment.cosine import alignment
-from robustray.alignment.curves import Box, error_curve, threat_model
+from robustray.alignment.curves import Box, epsilon_50, error_curve, threat_model
 from robustray.alignment.delta_x import DeltaXSource
 from robustray.alignment.distances import class_gradient, closest_class, jacobian
-from robustray.alignment.median_robustness import epsilon_50
-from robustray.alignment.player import Files, Player, copied_weights
+from robustray.alignment.metrics import alignment
 from robustray.alignment.splits import StudySplit
 from robustray.attacks import pgd
 from robustray.manifest.alignment_stages import ClassifierTraining
 from robustray.random import ExampleRandom, derive_seed
-
-OnEpoch = Callable[[int, Files, dict[str, Any], dict[str, float]], None]
-
-
-@dataclass(frozen=True)
-class FittedClassifier:
-    """What a training comes to: weights of the selected epoch (from 1), and its metrics."""
-
-    weights: dict[str, Tensor]
-    best_epoch: int
-    metrics: dict[str, float]
+from robustray.training.loop import OnEpoch, Resumed, SelectedEpoch, run_epochs
+from robustray.training.state import Learner, TrainingState, copied_weights
 
 
 def fit_classifier(
@@ -48,9 +36,9 @@ def fit_classifier(
     delta_x: DeltaXSource | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    resumed: tuple[int, Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]] | None = None,
-    on_epoch: OnEpoch | None = None,
-) -> FittedClassifier:
+    resumed: Resumed | None = None,
+    on_epoch: OnEpoch[dict[str, float]] | None = None,
+) -> SelectedEpoch:
     """Train a classifier and select its epoch by median robustness.
 
     L_alpha = mean cross-entropy - ``penalty`` times the mean cosine between delta-x and the
@@ -73,36 +61,63 @@ def fit_classifier(
         Of batches and attacks.
     device : torch.device or str
         Where to train.
-    resumed : tuple, optional
-        What ``on_epoch`` was given first, second and third at an earlier epoch.
-    on_epoch : callable, optional
-        Takes (epoch, state to go on from, what to note with it, metrics).
+    resumed, on_epoch : optional
+        See `robustray.training.loop.run_epochs`; an epoch's report is its metrics.
 
     Raises
     ------
     FloatingPointError
         When the loss is not finite.
     """
-    player = Player(model.to(device), _optimizer(model, settings))
-    best: dict[str, Tensor] = {}
-    info: dict[str, Any] = {"best_epoch": 0, "best_value": None, "highest_clean": 0.0}
-    done = 0
-    if resumed is not None:
-        done, files, noted = resumed
-        info, best = dict(noted), dict(files["best"])
-        player.restore("classifier", files)
-    for epoch in range(done + 1, settings.epochs + 1):
-        metrics = _epoch(player, train, epoch, settings, box, delta_x, seed)
-        metrics |= _validated(model, validation, settings, box, seed, metrics["train_error"])
+    training = _ClassifierTraining(
+        model.to(device), train, validation, settings, box=box, delta_x=delta_x, seed=seed
+    )
+    run_epochs(training, settings.epochs, resumed=resumed, on_epoch=on_epoch)
+    info = training.info
+    return SelectedEpoch(training.best, info["best_epoch"], dict(info["best_metrics"]))
+
+
+class _ClassifierTraining:
+    """A classifier in training: its best weights so far, and what is known of them."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: StudySplit,
+        validation: StudySplit,
+        settings: ClassifierTraining,
+        *,
+        box: Box,
+        delta_x: DeltaXSource | None,
+        seed: int,
+    ) -> None:
+        self.learner = Learner(model, _optimizer(model, settings))
+        self._train, self._validation, self._settings = train, validation, settings
+        self._box, self._delta_x, self._seed = box, delta_x, seed
+        self.best: dict[str, Tensor] = {}
+        self.info: dict[str, Any] = {"best_epoch": 0, "best_value": None, "highest_clean": 0.0}
+
+    def begin(self, done: int, state: TrainingState | None) -> None:
+        if state is not None:
+            self.info, self.best = dict(state.info), dict(state.files["best"])
+            self.learner.restore("classifier", state.files)
+
+    def train(self, epoch: int) -> dict[str, float]:
+        model, settings, box, seed = self.learner.network, self._settings, self._box, self._seed
+        metrics = _epoch(self.learner, self._train, epoch, settings, box, self._delta_x, seed)
+        error = metrics["train_error"]
+        metrics |= _validated(model, self._validation, settings, box, seed, error)
+        info = self.info
         info["highest_clean"] = max(info["highest_clean"], metrics["validation_clean"])
-        if not best or _is_better(epoch, metrics, info, settings):
-            best = copied_weights(model)
+        if not self.best or _is_better(epoch, metrics, info, settings):
+            self.best = copied_weights(model)
             value = metrics[_column(settings)]
             info |= {"best_epoch": epoch, "best_value": value, "best_metrics": metrics}
-        if on_epoch is not None:
-            state = player.files("classifier") | {"best": best}
-            on_epoch(epoch, state, dict(info), metrics)
-    return FittedClassifier(best, info["best_epoch"], dict(info["best_metrics"]))
+        return metrics
+
+    def state(self) -> TrainingState:
+        files = self.learner.files("classifier") | {"best": self.best}
+        return TrainingState(files, dict(self.info))
 
 
 def alignment_loss(
@@ -125,7 +140,7 @@ def alignment_loss(
 
 
 def _epoch(
-    player: Player,
+    learner: Learner,
     train: StudySplit,
     epoch: int,
     settings: ClassifierTraining,
@@ -133,7 +148,7 @@ def _epoch(
     delta_x: DeltaXSource | None,
     seed: int,
 ) -> dict[str, float]:
-    model, sums, steps = player.network, torch.zeros(3), 0
+    model, sums, steps = learner.network, torch.zeros(3), 0
     device = next(model.parameters()).device
     batches = study_batches(
         train, epoch, settings.batch_size, settings.steps_per_epoch, seed, device
@@ -150,9 +165,9 @@ def _epoch(
         total = loss - settings.penalty * cosine
         if not bool(total.isfinite()):
             raise FloatingPointError(f"the loss is not finite in epoch {epoch}")
-        player.optimizer.zero_grad()
+        learner.optimizer.zero_grad()
         total.backward()
-        player.optimizer.step()
+        learner.optimizer.step()
         wrong = (logits_BK.argmax(1) != y_B).float().mean()
         sums += torch.stack([loss, cosine, wrong]).detach().cpu()
         steps += 1

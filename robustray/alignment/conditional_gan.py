@@ -6,8 +6,7 @@ on from a commit is the one that was never interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +16,14 @@ from robustray.alignment.conditional_networks import (
     ConditionalCritic,
     ConditionalGenerator,
 )
-from robustray.alignment.graphed_step import GraphedStep, Step, graphable_adam
-from robustray.alignment.player import Files, Player
+from robustray.alignment.direct_generator import EAGER
+from robustray.cuda_graphs import CudaGraphs, Function, Tensors, make_graphable_adam
 from robustray.errors import DataError
 from robustray.manifest.alignment import ConditionalGeneratorTraining
 from robustray.random import ExampleRandom, derive_seed, generator
+from robustray.training.loop import OnEpoch, Resumed, run_epochs
+from robustray.training.state import Learner, TrainingState
 
-Commit = Callable[[int, Files, dict[str, Any], dict[str, float]], None]
 _LOSSES: tuple[str, ...] = ("critic_loss", "feature_distance", "generator_hinge")
 
 
@@ -67,8 +67,8 @@ def fit_conditional_generator(
     num_classes: int,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    resumed: tuple[int, Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]] | None = None,
-    on_commit: Commit | None = None,
+    resumed: Resumed | None = None,
+    on_epoch: OnEpoch[dict[str, float]] | None = None,
     go_on: Callable[[], bool] = lambda: True,
 ) -> ConditionalGenerator:
     """Train a conditional generator.
@@ -87,19 +87,15 @@ def fit_conditional_generator(
     y_N : Tensor
         Classes, int64 (N,).
     settings : ConditionalGeneratorTraining
-        Sizes, steps and weights; a commit every ``every`` iterations and at the end.
+        Sizes, steps and weights; an epoch has ``every`` iterations, the last one what is left.
     num_classes : int
         Number of classes.
     seed : int
         The experiment's seed.
     device : torch.device or str
         Where to train.
-    resumed : tuple, optional
-        A commit to go on from: what ``on_commit`` was given first, second and third.
-    on_commit : callable, optional
-        Takes (commits so far, files, info, mean losses since the last commit).
-    go_on : callable
-        Asked after each commit; training ends early when it says no.
+    resumed, on_epoch, go_on : optional
+        See `robustray.training.loop.run_epochs`; an epoch's report is its mean losses.
 
     Returns
     -------
@@ -114,54 +110,77 @@ def fit_conditional_generator(
     if len(x_NCHW) < settings.batch_size:
         raise DataError(f"{len(x_NCHW)} images are fewer than a batch of {settings.batch_size}")
     x_NCHW, y_N = padded(x_NCHW).to(device), y_N.to(device)
-    drawer, critic = _players(settings, num_classes, x_NCHW.shape[1], seed, device)
-    done, info = 0, {"iteration": 0}
-    if resumed is not None:
-        done, files, info = resumed[0], resumed[1], dict(resumed[2])
-        drawer.restore("generator", files)
-        critic.restore("critic", files)
-    first = int(info["iteration"])
-    batches = _batches(x_NCHW, y_N, settings, num_classes, seed, first * settings.critic_steps)
-    step = GraphedStep(_iteration(drawer, critic, settings, num_classes), device)
-    sum_3, count = torch.zeros(3, device=device), 0
-    for iteration in range(first + 1, settings.iterations + 1):
-        drawn = (next(batches) for _ in range(settings.critic_steps))
-        sum_3 += step(*(torch.stack(column) for column in zip(*drawn, strict=True)))
-        count += 1
-        if iteration % settings.every == 0 or iteration == settings.iterations:
-            done += 1
-            if on_commit is not None:
-                files = drawer.files("generator") | critic.files("critic")
-                means: dict[str, float] = dict(zip(_LOSSES, (sum_3 / count).tolist(), strict=True))
-                on_commit(done, files, {"iteration": iteration}, means)
-            sum_3, count = torch.zeros_like(sum_3), 0
-            if not go_on():
-                break
-    assert isinstance(drawer.network, ConditionalGenerator)
-    return drawer.network.eval()
+    training = _ConditionalTraining(x_NCHW, y_N, settings, num_classes, seed)
+    epochs = -(-settings.iterations // settings.every)
+    run_epochs(training, epochs, resumed=resumed, on_epoch=on_epoch, go_on=go_on)
+    drawer = training.drawer.network
+    assert isinstance(drawer, ConditionalGenerator)
+    return drawer.eval()
 
 
-def _players(
+class _ConditionalTraining:
+    """Generator and critic in training, and how many iterations they have had."""
+
+    def __init__(
+        self,
+        x_NCHW: Tensor,
+        y_N: Tensor,
+        settings: ConditionalGeneratorTraining,
+        num_classes: int,
+        seed: int,
+    ) -> None:
+        self._x, self._y, self._settings = x_NCHW, y_N, settings
+        self._classes, self._seed, self._done = num_classes, seed, 0
+        device = x_NCHW.device
+        self.drawer, self._critic = _learners(settings, num_classes, x_NCHW.shape[1], seed, device)
+        iteration = _iteration(self.drawer, self._critic, settings, num_classes)
+        self._step = CudaGraphs(iteration, eager=EAGER, repeatable=False)
+
+    def begin(self, done: int, state: TrainingState | None) -> None:
+        if state is not None:
+            self._done = int(state.info["iteration"])
+            self.drawer.restore("generator", state.files)
+            self._critic.restore("critic", state.files)
+        first = self._done * self._settings.critic_steps
+        self._batches = _batches(self._x, self._y, self._settings, self._classes, self._seed, first)
+
+    def train(self, epoch: int) -> dict[str, float]:
+        settings, start = self._settings, self._done
+        self._done = min(epoch * settings.every, settings.iterations)
+        sum_3 = torch.zeros(3, device=self._x.device)
+        for _ in range(start, self._done):
+            drawn = (next(self._batches) for _ in range(settings.critic_steps))
+            (losses_3,) = self._step(*(torch.stack(column) for column in zip(*drawn, strict=True)))
+            sum_3 += losses_3
+        means: list[float] = (sum_3 / (self._done - start)).tolist()
+        return dict(zip(_LOSSES, means, strict=True))
+
+    def state(self) -> TrainingState:
+        files = self.drawer.files("generator") | self._critic.files("critic")
+        return TrainingState(files, {"iteration": self._done})
+
+
+def _learners(
     settings: ConditionalGeneratorTraining,
     num_classes: int,
     image_channels: int,
     seed: int,
     device: torch.device | str,
-) -> tuple[Player, Player]:
+) -> tuple[Learner, Learner]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "conditional generator"))
         networks = (
             ConditionalGenerator(num_classes, image_channels, settings.channels, settings.latent),
             ConditionalCritic(num_classes, image_channels, settings.channels),
         )
-    players = []
+    learners = []
     for network in networks:
         network.to(device).train()
         if torch.device(device).type == "cuda":
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = graphable_adam(network, settings.lr, settings.betas, device)
-        players.append(Player(network, optimizer))
-    return players[0], players[1]
+        optimizer = make_graphable_adam(network, settings.lr, settings.betas, device)
+        learners.append(Learner(network, optimizer))
+    return learners[0], learners[1]
 
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -193,13 +212,13 @@ def _batches(
 
 
 def _iteration(
-    drawer: Player, critic: Player, settings: ConditionalGeneratorTraining, num_classes: int
-) -> Step:
+    drawer: Learner, critic: Learner, settings: ConditionalGeneratorTraining, num_classes: int
+) -> Function:
     """Return an iteration: from the critic's batches (S, B, ...) to the last losses (3,)."""
     judge = critic.network
     assert isinstance(judge, ConditionalCritic)
 
-    def iteration(x_SBCHW: Tensor, y_SB: Tensor, z_SBZ: Tensor, wanted_SB: Tensor) -> Tensor:
+    def iteration(x_SBCHW: Tensor, y_SB: Tensor, z_SBZ: Tensor, wanted_SB: Tensor) -> Tensors:
         critic.network.requires_grad_(True)
         critic_loss = torch.zeros(())
         for batch in zip(x_SBCHW, y_SB, z_SBZ, wanted_SB, strict=True):
@@ -214,12 +233,12 @@ def _iteration(
         loss = settings.feature_matching * matching + settings.hinge * hinged
         loss.backward()
         drawer.optimizer.step()
-        return torch.stack([critic_loss, matching.detach(), hinged.detach()])
+        return (torch.stack([critic_loss, matching.detach(), hinged.detach()]),)
 
     return iteration
 
 
-def _critic_step(drawer: Player, critic: Player, batch: Batch, num_classes: int) -> Tensor:
+def _critic_step(drawer: Learner, critic: Learner, batch: Batch, num_classes: int) -> Tensor:
     x_BCHW, y_B, z_BZ, wanted_B = batch
     critic.optimizer.zero_grad()
     with torch.no_grad():

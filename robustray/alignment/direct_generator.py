@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,40 +11,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustray.alignment.batches import study_batches
-from robustray.alignment.cosine import alignment
-from robustray.alignment.graphed_step import GraphedStep, Step, graphable_adam
-from robustray.alignment.player import Files, Player, copied_weights
+from robustray.alignment.metrics import alignment
 from robustray.alignment.splits import StudySplit
+from robustray.cuda_graphs import CudaGraphs, Function, Tensors, make_graphable_adam
 from robustray.manifest.alignment import GeneratorTraining
 from robustray.manifest.recipe import Ema
 from robustray.training.averaging import AveragedWeights
+from robustray.training.loop import OnEpoch, Resumed, SelectedEpoch, run_epochs
+from robustray.training.state import Learner, TrainingState, copied_weights
 
-OnEpoch = Callable[[int, Files, dict[str, Any], dict[str, float]], None]
+EAGER = 3  # steps before a capture: optimisers make their state in them
 _EVALUATED = 100  # validation examples at a time
 _SELECTED_BY = {
     "published": "total_loss",
     "validation": "validation_total_loss",
     "last": "validation_total_loss",
 }
-
-
-@dataclass(frozen=True)
-class FittedGenerator:
-    """What a training comes to.
-
-    Attributes
-    ----------
-    weights : dict of str to Tensor
-        The generator's, of the selected epoch, on the CPU.
-    best_epoch : int
-        The selected epoch, counted from 1.
-    metrics : dict of str to float
-        Of that epoch.
-    """
-
-    weights: dict[str, Tensor]
-    best_epoch: int
-    metrics: dict[str, float]
 
 
 def fit_direct_generator(
@@ -57,10 +38,10 @@ def fit_direct_generator(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    resumed: tuple[int, Mapping[str, Mapping[str, Tensor]], Mapping[str, Any]] | None = None,
-    on_epoch: OnEpoch | None = None,
+    resumed: Resumed | None = None,
+    on_epoch: OnEpoch[dict[str, float]] | None = None,
     go_on: Callable[[], bool] = lambda: True,
-) -> FittedGenerator:
+) -> SelectedEpoch:
     """Train a generator of delta-x; x' = x + G(x, 1 - y, y).
 
     Per batch one step of the critic D (one logit, its batch norm frozen), then one of G, for which
@@ -83,49 +64,75 @@ def fit_direct_generator(
         Of the batches' order.
     device : torch.device or str
         Where to train.
-    resumed : tuple, optional
-        What ``on_epoch`` was given first, second and third at an earlier epoch.
-    on_epoch : callable, optional
-        Takes (epoch, state to go on from, what to note with it, metrics).
-    go_on : callable
-        Asked after each epoch; training ends early when it says no.
+    resumed, on_epoch, go_on : optional
+        See `robustray.training.loop.run_epochs`; an epoch's report is its metrics.
     """
-    players = [
-        Player(net.to(device), graphable_adam(net, lr, settings.betas, device))
-        for net, lr in ((generator, settings.lr), (critic, settings.critic_lr or settings.lr))
-    ]
-    decay = settings.average
-    average = AveragedWeights(generator, Ema(decay=decay, ramp=False)) if decay else None
-    best: dict[str, Tensor] = {}
-    info: dict[str, Any] = {"best_epoch": 0, "best_loss": float("inf"), "best_metrics": {}}
-    done = 0
-    if resumed is not None:
-        done, files, noted = resumed
-        info, best = dict(noted), dict(files["best"])
-        players[0].restore("generator", files)
-        players[1].restore("critic", files)
-        if average is not None:
-            average.load(files["average"], done * settings.steps_per_epoch)
-    step = GraphedStep(_step(players[0], players[1], average, settings), device)
-    for epoch in range(done + 1, settings.epochs + 1):
+    training = _GeneratorTraining(generator, critic, train, validation, settings, seed, device)
+    run_epochs(training, settings.epochs, resumed=resumed, on_epoch=on_epoch, go_on=go_on)
+    info = training.info
+    return SelectedEpoch(training.best, info["best_epoch"], dict(info["best_metrics"]))
+
+
+class _GeneratorTraining:
+    """Generator and critic in training: the best weights so far, and what is known of them."""
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        train: StudySplit,
+        validation: StudySplit,
+        settings: GeneratorTraining,
+        seed: int,
+        device: torch.device | str,
+    ) -> None:
+        self._generator, self._critic = (
+            Learner(net.to(device), make_graphable_adam(net, lr, settings.betas, device))
+            for net, lr in ((generator, settings.lr), (critic, settings.critic_lr or settings.lr))
+        )
+        self._train, self._validation, self._settings = train, validation, settings
+        self._seed, self._device = seed, device
+        decay = settings.average
+        self._average = AveragedWeights(generator, Ema(decay=decay, ramp=False)) if decay else None
+        step = _step(self._generator, self._critic, self._average, settings)
+        self._step = CudaGraphs(step, eager=EAGER, repeatable=False)
+        self._judged: dict[str, Tensor] = {}
+        self.best: dict[str, Tensor] = {}
+        self.info: dict[str, Any] = {
+            "best_epoch": 0,
+            "best_loss": float("inf"),
+            "best_metrics": {},
+        }
+
+    def begin(self, done: int, state: TrainingState | None) -> None:
+        if state is None:
+            return
+        self.info, self.best = dict(state.info), dict(state.files["best"])
+        self._generator.restore("generator", state.files)
+        self._critic.restore("critic", state.files)
+        if self._average is not None:
+            self._average.load(state.files["average"], done * self._settings.steps_per_epoch)
+
+    def train(self, epoch: int) -> dict[str, float]:
+        generator, critic, settings = self._generator.network, self._critic.network, self._settings
         generator.train()
         critic.eval()  # its batch norm stays as it is; it has nothing else that has modes
-        metrics = _epoch(step, train, epoch, settings, seed, device)
-        with average.applied() if average is not None else nullcontext():
-            metrics |= _validated(generator, critic, validation, settings)
-            judged = copied_weights(generator)
+        metrics = _epoch(self._step, self._train, epoch, settings, self._seed, self._device)
+        with self._average.applied() if self._average is not None else nullcontext():
+            metrics |= _validated(generator, critic, self._validation, settings)
+            self._judged = copied_weights(generator)
         loss = metrics[_SELECTED_BY[settings.selection]]
-        if loss < info["best_loss"] or not best or settings.selection == "last":
-            best = judged
-            info = {"best_epoch": epoch, "best_loss": loss, "best_metrics": metrics}
-        if on_epoch is not None:
-            state = players[0].files("generator") | players[1].files("critic") | {"best": best}
-            if average is not None:
-                state["average"] = judged
-            on_epoch(epoch, state, dict(info), metrics)
-        if not go_on():
-            break
-    return FittedGenerator(best, info["best_epoch"], dict(info["best_metrics"]))
+        if loss < self.info["best_loss"] or not self.best or settings.selection == "last":
+            self.best = self._judged
+            self.info = {"best_epoch": epoch, "best_loss": loss, "best_metrics": metrics}
+        return metrics
+
+    def state(self) -> TrainingState:
+        files = self._generator.files("generator") | self._critic.files("critic")
+        files |= {"best": self.best}
+        if self._average is not None:
+            files["average"] = self._judged
+        return TrainingState(files, dict(self.info))
 
 
 def direct_delta_x(
@@ -168,14 +175,14 @@ def _generator_losses(
 
 
 def _step(
-    generator: Player,
-    critic: Player,
+    generator: Learner,
+    critic: Learner,
     average: AveragedWeights | None,
     settings: GeneratorTraining,
-) -> Step:
-    """Return what moves both players by one batch, and tells of the three losses (3,)."""
+) -> Function:
+    """Return what moves both networks by one batch, and returns the three losses (3,)."""
 
-    def step(x: Tensor, y_B: Tensor) -> Tensor:
+    def step(x: Tensor, y_B: Tensor) -> Tensors:
         delta_x = generator.network(x, 1 - y_B, y_B)
         critic.optimizer.zero_grad()
         critic_loss = _critic_loss(critic.network, x, x + delta_x.detach(), y_B, settings)
@@ -189,13 +196,13 @@ def _step(
         if average is not None:
             average.update(0)
         critic.network.requires_grad_(True)
-        return torch.stack([critic_loss, adversarial, length]).detach()
+        return (torch.stack([critic_loss, adversarial, length]).detach(),)
 
     return step
 
 
 def _epoch(
-    step: Step,
+    step: Function,
     train: StudySplit,
     epoch: int,
     settings: GeneratorTraining,
@@ -207,7 +214,8 @@ def _epoch(
         train, epoch, settings.batch_size, settings.steps_per_epoch, seed, device
     )
     for x, y_B, _ in batches:
-        sum_3 += step(x, y_B)
+        (losses_3,) = step(x, y_B)
+        sum_3 += losses_3
     means: list[float] = (sum_3 / settings.steps_per_epoch).tolist()
     names = ("critic_loss", "adversarial_loss", "length_loss")
     return dict(zip(names, means, strict=True)) | {"total_loss": float(sum(means))}

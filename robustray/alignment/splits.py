@@ -18,8 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustray.alignment.spheres import draw_spheres, sphere_delta_x
-from robustray.alignment.squares import SQUARES, SQUARES32, make_squares, square_delta_x
+from robustray.alignment.synthetic import (
+    SQUARES,
+    SQUARES32,
+    draw_spheres,
+    make_squares,
+    sphere_delta_x,
+    square_delta_x,
+)
 from robustray.data.dataset import Split
 from robustray.data.folder import read_folder, read_imagenet
 from robustray.data.load import data_root, load_dataset

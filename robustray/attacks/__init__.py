@@ -5,8 +5,8 @@
 >>> result.robust_accuracy                                      # doctest: +SKIP
 """
 
-from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_t
-from robustray.attacks.apgd_adaptive import apgd_mixture
+from robustray.attacks.apgd import apgd_ce, apgd_dlr, apgd_start, apgd_t
+from robustray.attacks.apgd_adaptive import apgd_mixture, mixture_loss
 from robustray.attacks.attack import BatchAttack
 from robustray.attacks.carlini_wagner import carlini_wagner, cw_l2
 from robustray.attacks.engine.network import input_gradient
@@ -56,6 +56,7 @@ __all__ = [
     "apgd_ce",
     "apgd_dlr",
     "apgd_mixture",
+    "apgd_start",
     "apgd_t",
     "attack_suite",
     "autoattack",
@@ -70,6 +71,7 @@ __all__ = [
     "list_attacks",
     "list_suites",
     "minimum_norms",
+    "mixture_loss",
     "pgd",
     "register_attack",
     "register_suite",

@@ -3,6 +3,8 @@
 from torch import Tensor
 
 from robustray.attacks import catalogue as catalogue
+from robustray.attacks.apgd import apgd_start
+from robustray.attacks.apgd_adaptive import mixture_loss
 from robustray.attacks.attack import BatchAttack
 from robustray.attacks.engine.network import Model, input_gradient
 from robustray.attacks.evaluate import autoattack, evaluate
@@ -45,6 +47,7 @@ __all__ = [
     "apgd_ce",
     "apgd_dlr",
     "apgd_mixture",
+    "apgd_start",
     "apgd_t",
     "attack_suite",
     "autoattack",
@@ -59,6 +62,7 @@ __all__ = [
     "list_attacks",
     "list_suites",
     "minimum_norms",
+    "mixture_loss",
     "pgd",
     "register_attack",
     "register_suite",

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
 from typing_extensions import override
 
-from robustray.attacks.engine.batches import are_counts
-from robustray.attacks.engine.steppers import Noise, SlotAttack
+from robustray.attacks.engine.batches import Examples, are_counts
+from robustray.attacks.engine.steppers import ExampleNoise, Noise, SlotAttack
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import Passes
 from robustray.attacks.steps.apgd_ascent import Ascent
 from robustray.attacks.steps.apgd_l1 import AscentL1
 from robustray.attacks.threat import ThreatModel
+from robustray.random import ExampleRandom
 
 LOSSES = ("ce", "dlr", "targeted-dlr")
 
@@ -109,3 +112,44 @@ apgd_t = register_attack(
     " See ``losses.targeted_dlr`` for models of two or three classes.",
     loss="targeted-dlr",
 )
+
+
+def apgd_start(
+    x: Tensor,
+    threat: ThreatModel,
+    *,
+    rng: ExampleRandom | None = None,
+    index: Tensor | None = None,
+    run: int = 0,
+) -> Tensor:
+    """Return the points from which runs of APGD ascend; those of PGD: `ThreatModel.random_start`.
+
+    Noise is drawn and scaled to the boundary of the ball: its largest entry (linf) or its length
+    (l2) becomes eps; for l1 it is projected into the ball. Then it is brought into the pixel box.
+    Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
+    parameter-free attacks" (2020), as their code has it.
+
+    Parameters
+    ----------
+    x : Tensor
+        Images (B, ...) in the threat model's box.
+    threat : ThreatModel
+        Norm, radius and box, in the units of ``x``.
+    rng : ExampleRandom, optional
+        The attack's randomness; by default that of ``apgd_ce``.
+    index : Tensor, optional
+        The examples' indices, int64 (B,); by default 0, 1, ...
+    run : int
+        Number of the run, from 0: restarts, and then targets.
+
+    Returns
+    -------
+    Tensor
+        Shaped as ``x``.
+    """
+    index_B = torch.arange(len(x), device=x.device) if index is None else index
+    zero_B = torch.zeros_like(index_B)
+    noise = ExampleNoise(rng or ExampleRandom(0, "apgd-ce"))
+    stepper = Apgd(loss="ce", n_targets=1).stepper(threat, noise)
+    logits_BK = x.new_zeros(len(x), 2)
+    return stepper.begin(Examples(x, zero_B, index_B), zero_B + run, logits_BK).point

@@ -152,7 +152,25 @@ def mixture_loss(
     weight_B: Tensor,
     target_B: Tensor | None = None,
 ) -> Tensor:
-    """Return (1 - w) class loss + w BCE(gamma, 1), (B,): what attacks on mixtures maximise."""
+    """Return (1 - w) class loss + w BCE(gamma, 1), (B,): what attacks on mixtures maximise.
+
+    Bai, Anderson, Kim and Sojoudi, "Improving the accuracy-robustness trade-off of classifiers via
+    adaptive smoothing" (2024), section 4.1.
+
+    Parameters
+    ----------
+    logits_BK : Tensor
+        The mixture's log-probabilities.
+    gamma_B : Tensor
+        Logit of the robust base's weight.
+    y_B : Tensor
+        Labels, int64 (B,).
+    weight_B : Tensor
+        w, in [0, 1].
+    target_B : Tensor, optional
+        Classes to go to, int64 (B,): the class loss is then the targeted DLR loss, and otherwise
+        the cross-entropy.
+    """
     if target_B is None:
         class_B = cross_entropy(logits_BK, y_B)
     else:

@@ -24,6 +24,7 @@ from robustray.manifest import (
     SurrogateConfig,
 )
 from robustray.models import create_model
+from robustray.models.architectures.layers import Standardize
 from robustray.models.weights.constants import check_recorded, constants_of
 from robustray.registry import MODELS
 from robustray.store import canonical_json, sha256_bytes
@@ -41,18 +42,14 @@ class Standardized(nn.Module):
         One value for each channel.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1), persistent=False)
+        self.standardize = Standardize(tuple(mean), tuple(std))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the network's logits for pixels in [0, 1]."""
-        return ask(self.network, (x - self.mean) / self.std)
+        return ask(self.network, self.standardize(x))
 
 
 class _WithSurrogate(Standardized):
@@ -60,7 +57,7 @@ class _WithSurrogate(Standardized):
 
     def surrogate(self, x: Tensor) -> Tensor:
         """Return the surrogate's logits for pixels in [0, 1]."""
-        return ask(gradient_path(self.network), (x - self.mean) / self.std)
+        return ask(gradient_path(self.network), self.standardize(x))
 
 
 def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:

@@ -112,6 +112,25 @@ def certified_accuracy(radius_N: ArrayLike, correct_N: ArrayLike, radii: ArrayLi
     return np.array([float((right & (radius > r)).mean()) for r in np.asarray(radii, float)])
 
 
+def draw_noise(
+    x_BCHW: Tensor, index_B: Tensor, sample: int, *, sigma: float, rng: ExampleRandom
+) -> Tensor:
+    """Return the noise that `noisy_counts` adds to images in one of their copies.
+
+    Parameters
+    ----------
+    x_BCHW, index_B : Tensor
+        Images, and their indices, int64 (B,).
+    sample : int
+        Number of the copy, from 0.
+    sigma : float
+        Standard deviation, in the units of the images.
+    rng : ExampleRandom
+        Where noise comes from.
+    """
+    return sigma * rng.normal(index_B, tuple(x_BCHW.shape[1:]), sample, device=x_BCHW.device)
+
+
 @torch.no_grad()
 def noisy_counts(
     network: nn.Module,
@@ -151,11 +170,11 @@ def noisy_counts(
         )
     counts: Tensor | None = None
     asked = watched(network)
-    shape, rows = tuple(x_BCHW.shape[1:]), max(1, batch_size // max(len(x_BCHW), 1))
+    rows = max(1, batch_size // max(len(x_BCHW), 1))
     for start in range(first, first + samples, rows):
         numbers = range(start, min(start + rows, first + samples))
-        noise = torch.cat([rng.normal(index_B, shape, n, device=x_BCHW.device) for n in numbers])
-        logits = asked(x_BCHW.repeat(len(numbers), 1, 1, 1) + sigma * noise)
+        noise = torch.cat([draw_noise(x_BCHW, index_B, n, sigma=sigma, rng=rng) for n in numbers])
+        logits = asked(x_BCHW.repeat(len(numbers), 1, 1, 1) + noise)
         votes = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1])
         summed = votes.reshape(len(numbers), len(x_BCHW), -1).sum(0)
         counts = summed if counts is None else counts + summed

@@ -19,7 +19,8 @@ from robustray.manifest import MixingSettings, TrainingAttack
 from robustray.random import derive_seed, generator
 from robustray.smoothing.losses import composite_loss, learning_rate
 from robustray.smoothing.training_data import AttackedImages, attack_for_training
-from robustray.training.optimizer_state import optimizer_state, restore_optimizer_state
+from robustray.training.optimizer import optimizer_state, restore_optimizer_state
+from robustray.training.state import TrainingState
 
 
 class Buffer(NamedTuple):
@@ -90,8 +91,21 @@ class _Asked(NamedTuple):
         return AttackedImages(joined([m.x for m in made]), joined([m.fooled for m in made]))
 
 
+Segment = tuple[int, range]  # an epoch, from 0, and some of its rounds
+
+
+def lay_out_segments(settings: MixingSettings, images: int) -> tuple[Segment, ...]:
+    """Return what a training's states lie between: up to ``segment`` rounds of an epoch each."""
+    rounds, size = images // settings.batch_size, settings.segment
+    return tuple(
+        (epoch, range(start, min(start + size, rounds)))
+        for epoch in range(settings.epochs)
+        for start in range(0, rounds, size)
+    )
+
+
 class MixingTraining:
-    """A mixing network in training.
+    """A mixing network in training; `robustray.training.loop.run_epochs` trains it in segments.
 
     Parameters
     ----------
@@ -143,22 +157,20 @@ class MixingTraining:
             raise ValueError(f"accumulation divides {2 * self.attacks}, twice the attacks")
         self.groups = 2 * self.attacks // settings.accumulation
         self.total_steps = settings.epochs * self.rounds * self.groups
+        self.segments = lay_out_segments(settings, len(x_NCHW))
         self.optimizer = torch.optim.AdamW(
             [one for _, one in self.parameters],
             lr=settings.lr,
             weight_decay=settings.weight_decay,
         )
 
-    def run_epoch(self, epoch: int) -> dict[str, float]:
-        """Train for one epoch, counted from 0, and return its means; see `run_rounds`."""
-        sums: dict[str, float] = {}
-        for start in range(0, self.rounds, self.settings.segment):
-            stop = min(start + self.settings.segment, self.rounds)
-            _add(sums, self._run_segment(epoch, range(start, stop)))
-        return self._means(sums, self.rounds)
+    def begin(self, done: int, state: TrainingState | None) -> None:
+        """Start after some segments; see `robustray.training.loop`."""
+        if state is not None:
+            self.restore(state)
 
-    def run_rounds(self, epoch: int, rounds: range) -> dict[str, float]:
-        """Train for some rounds of an epoch, such as a segment of them.
+    def train(self, number: int) -> dict[str, float]:
+        """Train for one segment, counted from 1 over all epochs.
 
         Returns
         -------
@@ -172,6 +184,7 @@ class MixingTraining:
         FloatingPointError
             When the loss is not finite.
         """
+        epoch, rounds = self.segments[number - 1]
         return self._means(self._run_segment(epoch, rounds), len(rounds))
 
     def _run_segment(self, epoch: int, rounds: range) -> dict[str, float]:
@@ -202,12 +215,13 @@ class MixingTraining:
         }
         return means | {"lr": float(self.optimizer.param_groups[0]["lr"])}
 
-    def state(self) -> dict[str, dict[str, Tensor]]:
+    def state(self) -> TrainingState:
         """Return what `restore` needs, on the CPU: the mixture's tensors but frozen parameters."""
         kept = {name: tensor.detach().cpu().clone() for name, tensor in self._changing().items()}
-        return {"mixing": kept, "optimizer": optimizer_state(self.parameters, self.optimizer)}
+        moments = optimizer_state(self.parameters, self.optimizer)
+        return TrainingState({"mixing": kept, "optimizer": moments}, {})
 
-    def restore(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def restore(self, state: TrainingState) -> None:
         """Go back to a state.
 
         Raises
@@ -215,13 +229,13 @@ class MixingTraining:
         ValueError
             If it is of another mixing network.
         """
-        changing = self._changing()
-        if set(changing) != set(state["mixing"]):
+        changing, kept = self._changing(), state.files["mixing"]
+        if set(changing) != set(kept):
             raise ValueError("the state is of another mixing network")
         with torch.no_grad():
-            for name, tensor in state["mixing"].items():
+            for name, tensor in kept.items():
                 changing[name].copy_(tensor)
-        restore_optimizer_state(self.parameters, self.optimizer, state["optimizer"])
+        restore_optimizer_state(self.parameters, self.optimizer, state.files["optimizer"])
 
     def _changing(self) -> dict[str, Tensor]:
         return dict(self.parameters) | dict(self.mixture.named_buffers())

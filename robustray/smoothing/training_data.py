@@ -63,7 +63,7 @@ def attack_for_training(
         rng = ExampleRandom(seed, "mixing-attack")
         drawn = rng.uniform(index_B, (4,), epoch, number, device=x.device).to(x.dtype)
         start = rng.uniform(index_B, tuple(x.shape[1:]), epoch, number, 1, device=x.device)
-        case = _Case(
+        case = _DrawnAttack(
             x,
             y_B,
             attack.eps * (attack.eps_low + attack.eps_span * drawn[:, 0]),
@@ -79,7 +79,7 @@ def attack_for_training(
     return AttackedImages(torch.cat(images), torch.cat(fooled))
 
 
-class _Case(NamedTuple):
+class _DrawnAttack(NamedTuple):
     """One attack on a batch: what was drawn for it; ``noise`` is uniform in [-1, 1)."""
 
     x: Tensor
@@ -96,7 +96,7 @@ class _Case(NamedTuple):
         return max(round(self.iterations), 1)
 
 
-def _by_apgd(answer: Answer, attack: TrainingAttack, case: _Case) -> AttackedImages:
+def _by_apgd(answer: Answer, attack: TrainingAttack, case: _DrawnAttack) -> AttackedImages:
     x, scale = case.x, case.noise.flatten(1).abs().amax(1)
     start = (x + per_example(case.eps_B / scale, x) * case.noise).clamp(0, 1)
     found = adaptive_ascent(
@@ -114,7 +114,7 @@ def _by_apgd(answer: Answer, attack: TrainingAttack, case: _Case) -> AttackedIma
     return AttackedImages(made, found.fooled_B)
 
 
-def _by_pgd(answer: Answer, attack: TrainingAttack, case: _Case) -> AttackedImages:
+def _by_pgd(answer: Answer, attack: TrainingAttack, case: _DrawnAttack) -> AttackedImages:
     """Step along the sign of a sum of gradients that decays; the last point counts."""
     x, eps = case.x, per_example(case.eps_B, case.x)
     lower, upper = (x - eps).clamp(min=0), (x + eps).clamp(max=1)

@@ -1,6 +1,5 @@
 """Adversarial training: objectives, inner maximisation, loop, selection, workers, cost."""
 
-from robustray.training.compilation import CompileError
 from robustray.training.cost import (
     checkpoint_bytes,
     epoch_images,
@@ -9,6 +8,7 @@ from robustray.training.cost import (
 )
 from robustray.training.fit import EpochReport, FitResult, Interruption, PreemptedError, fit
 from robustray.training.inner import maximise, start_point, uphill_of
+from robustray.training.loop import EpochTraining, SelectedEpoch, run_epochs
 from robustray.training.objectives import (
     Objective,
     Outcome,
@@ -18,6 +18,7 @@ from robustray.training.objectives import (
     sat,
     trades,
 )
+from robustray.training.precision import CompileError
 from robustray.training.schedule import learning_rate, momentum
 from robustray.training.selection import accuracies
 from robustray.training.state import TrainingState
@@ -29,12 +30,14 @@ __all__ = [
     "CompileError",
     "DivergedError",
     "EpochReport",
+    "EpochTraining",
     "FitResult",
     "Interruption",
     "LostWorkerError",
     "Objective",
     "Outcome",
     "PreemptedError",
+    "SelectedEpoch",
     "Trainer",
     "TrainingState",
     "World",
@@ -50,6 +53,7 @@ __all__ = [
     "momentum",
     "natural",
     "recipe_passes",
+    "run_epochs",
     "sat",
     "start_point",
     "trades",

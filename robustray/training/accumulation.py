@@ -25,9 +25,8 @@ from torch import Tensor, nn
 
 from robustray.errors import ManifestError
 from robustray.manifest.schema import Recipe
-from robustray.training.meeting import Meeting
 from robustray.training.objectives import Outcome
-from robustray.training.world import Part, World
+from robustray.training.world import BatchPart, Meeting, World
 
 # Ioffe and Szegedy, "Batch normalization: accelerating deep network training by reducing internal
 # covariate shift" (2015), with the sums of algorithm 1 taken over parts and workers. PyTorch's
@@ -149,18 +148,21 @@ class Accumulation:
             for norm in self._norms:
                 norm.eval()
 
-    def parts(self, count: int) -> list[Part]:
+    def parts(self, count: int) -> list[BatchPart]:
         """Return this worker's parts of a batch of ``count`` images."""
         return self._world.parts(count, self._micro_batches)
 
     def backward(
-        self, parts: Sequence[Part], work: Callable[[int], Outcome], parameters: list[nn.Parameter]
+        self,
+        parts: Sequence[BatchPart],
+        work: Callable[[int], Outcome],
+        parameters: list[nn.Parameter],
     ) -> list[Outcome]:
         """Leave the whole batch's gradient in the parameters.
 
         Parameters
         ----------
-        parts : sequence of Part
+        parts : sequence of BatchPart
             From ``parts``.
         work : callable
             Position of a part to its outcome; the loss is a mean over the part's rows.
@@ -179,7 +181,9 @@ class Accumulation:
         self._world.sum_([p.grad for p in parameters if p.grad is not None])
         return outcomes
 
-    def _one_by_one(self, parts: Sequence[Part], work: Callable[[int], Outcome]) -> list[Outcome]:
+    def _one_by_one(
+        self, parts: Sequence[BatchPart], work: Callable[[int], Outcome]
+    ) -> list[Outcome]:
         tracked = self._divided and self._statistics == "local"
         statistics = _MeanStatistics(self._norms) if tracked else None
         outcomes = []
@@ -193,7 +197,9 @@ class Accumulation:
             statistics.finish(self._world)
         return outcomes
 
-    def _in_lockstep(self, parts: Sequence[Part], work: Callable[[int], Outcome]) -> list[Outcome]:
+    def _in_lockstep(
+        self, parts: Sequence[BatchPart], work: Callable[[int], Outcome]
+    ) -> list[Outcome]:
         meeting = Meeting(self._world, parts)
         with synchronised(self._model, meeting):
             device = next(self._model.parameters()).device
@@ -227,7 +233,7 @@ class _MeanStatistics:
             buffer.copy_(mean if buffer.is_floating_point() else mean.round())
 
 
-def _weighted(outcome: Outcome, part: Part) -> Tensor:
+def _weighted(outcome: Outcome, part: BatchPart) -> Tensor:
     return outcome.loss if part.weight == 1 else outcome.loss * part.weight
 
 

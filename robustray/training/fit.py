@@ -18,6 +18,7 @@ from robustray.data import Dataset, EpochBatches
 from robustray.errors import MachineError
 from robustray.manifest.schema import Recipe
 from robustray.models.weights.constants import check_recorded, constants_of
+from robustray.training.loop import run_epochs
 from robustray.training.precision import set_layout
 from robustray.training.selection import Best, is_validated, validate
 from robustray.training.state import TrainingState, capture, restore, selected_weights
@@ -173,23 +174,31 @@ def fit(
         identity["standardisation"] = constants
     with _borrowed(model, recipe):
         trainer = Trainer(model, recipe, seed=seed, device=device, world=world)
-        run = _Run(trainer, data.to(trainer.precision.device), identity)
-        if resume is not None:
-            run.resume(resume)
-        run.check_agreement()
-        for epoch in range(run.done, recipe.epochs):
-            run.train(epoch, on_step, interruption if world.size == 1 else None)
-            report = run.report()
+        alone = interruption if world.size == 1 else None
+        run = _Fit(trainer, data.to(trainer.precision.device), identity, on_step, alone)
+        resumed = None if resume is None else (resume.info["epoch"], resume)
+
+        def tell(_: int, report: EpochReport, copy: Callable[[], TrainingState]) -> None:
             if on_epoch is not None:
-                on_epoch(report, run.state)
+                on_epoch(report, copy)
+
+        run_epochs(run, recipe.epochs, resumed=resumed, on_epoch=tell)
     return run.result()
 
 
-class _Run:
+class _Fit:
     """A fit on its way: the trainer, and how far it has come."""
 
-    def __init__(self, trainer: Trainer, data: Dataset, identity: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        trainer: Trainer,
+        data: Dataset,
+        identity: dict[str, Any],
+        on_step: OnStep | None,
+        interruption: Interruption | None,
+    ) -> None:
         self.trainer, self.data, self.identity = trainer, data, identity
+        self.on_step, self.interruption = on_step, interruption
         self.done = 0
         self.best = Best()
         self.best_weights: dict[str, Tensor] | None = None
@@ -197,17 +206,24 @@ class _Run:
         self.train_seconds = 0.0
         self.partial: dict[str, Any] | None = None
 
-    def resume(self, state: TrainingState) -> None:
-        """Go on where ``state`` was taken."""
-        _refuse_another(state.info, self.identity)
-        here = self.identity.get("standardisation", {})
-        check_recorded(state.info.get("standardisation"), here, "the checkpoint")
-        restore(self.trainer, state)
-        self.done = state.info["epoch"]
-        self.partial = state.info.get("partial")
-        self.best = Best(state.info["best_epoch"], state.info["best_accuracy"])
+    def begin(self, done: int, state: TrainingState | None) -> None:
+        """Go on where ``state`` was taken, if all workers do."""
+        if state is not None:
+            _refuse_another(state.info, self.identity)
+            here = self.identity.get("standardisation", {})
+            check_recorded(state.info.get("standardisation"), here, "the checkpoint")
+            restore(self.trainer, state)
+            self.partial = state.info.get("partial")
+            self.best = Best(state.info["best_epoch"], state.info["best_accuracy"])
+        self.done = done
+        self._check_agreement()
 
-    def check_agreement(self) -> None:
+    def train(self, epoch: int) -> EpochReport:
+        """Train for one epoch, or what an interruption has left of it; validate if it is time."""
+        self._train(epoch - 1)
+        return self._report()
+
+    def _check_agreement(self) -> None:
         """Refuse to begin where the workers hold different epochs or weights."""
         world = self.trainer.world
         if world.size == 1:
@@ -217,10 +233,11 @@ class _Run:
         if not (world.is_same(self.done) and world.is_same(norm)):
             raise MachineError("the trial's workers begin from different epochs or weights")
 
-    def train(self, epoch: int, on_step: OnStep | None, interruption: Interruption | None) -> None:
-        """Train for one epoch (from 0), or for what an interruption has left of it."""
+    def _train(self, epoch: int) -> None:
+        """Train for an epoch, here from 0."""
         started = time.perf_counter()
         trainer, recipe = self.trainer, self.trainer.recipe
+        on_step, interruption = self.on_step, self.interruption
         first = self.partial["steps"] if self.partial else 0
         batches = EpochBatches(
             self.data.train,
@@ -249,8 +266,7 @@ class _Run:
         self.done = epoch + 1
         self.train_seconds = time.perf_counter() - started
 
-    def report(self) -> EpochReport:
-        """Validate if it is time, and return what is known of the epoch that has finished."""
+    def _report(self) -> EpochReport:
         timing = {
             "train_seconds": self.train_seconds,
             "images_per_second": self.trainer.images / self.train_seconds,

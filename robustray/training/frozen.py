@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from robustray.errors import ManifestError
-from robustray.training.batch_norm import running_norms
+from robustray.training.averaging import running_norms
 from robustray.training.precision import Precision
 
 # A normalization in evaluation mode is an affine map of each channel, so a convolution whose

@@ -1,15 +1,17 @@
-"""Where and in which number format training computes. Weights and optimiser stay in float32."""
+"""How training computes: device, number format, compiled or not. Weights stay in float32."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from robustray.errors import ManifestError
+from robustray.errors import ManifestError, UserError
 from robustray.manifest.schema import Recipe
+from robustray.training.objectives import Forward
 
 _REGISTER = 16  # float32 numbers in the largest vector register, AVX-512's; AVX2 has 8
 
@@ -102,3 +104,41 @@ def overruns(model: nn.Module) -> bool:
 def set_layout(model: nn.Module, memory_format: torch.memory_format) -> None:
     """Lay out a model's convolution weights in place."""
     model.to(memory_format=memory_format)  # pyright: ignore[reportCallIssue] (missing in its stubs)
+
+
+class CompileError(UserError):
+    """The recipe asks for a compiled model and this one can't be compiled here."""
+
+
+def compiled(model: nn.Module) -> Forward:
+    """Return the model's forward pass as one compiled graph for each batch shape.
+
+    Compilation happens at the first call of each shape, and of its backward pass; make them
+    inside ``compile_errors``.
+    """
+    return torch.compile(  # pyright: ignore[reportCallIssue] (its overloads lag behind)
+        model, fullgraph=True, dynamic=False, isolate_recompiles=True
+    )
+
+
+@contextmanager
+def compile_errors() -> Iterator[None]:
+    """Turn failures of the compiler into one message for the user.
+
+    Raises
+    ------
+    CompileError
+        If a graph can't be captured or compiled.
+    """
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import CppCompileError, InductorError
+
+    try:
+        yield
+    except (TorchDynamoException, InductorError, CppCompileError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
+        raise CompileError(
+            f"recipe.compile: torch.compile fails for this model on this machine ({reason}); "
+            "set compile: false, or see the error above this one"
+        ) from error

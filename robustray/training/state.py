@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from robustray.training.optimizer import optimizer_state, restore_optimizer_state
 from robustray.training.step import Trainer
 
 _MOMENTUM = "momentum_buffer"
@@ -18,7 +20,7 @@ _MOMENTUM = "momentum_buffer"
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Training between two epochs.
+    """Training between two epochs; other trainings than ``fit`` have other files and info.
 
     Randomness is keyed by seed, epoch and step, and the learning rate follows from the epoch:
     neither needs a state of its own.
@@ -59,7 +61,7 @@ class TrainingState:
 
 def capture(trainer: Trainer, info: dict[str, Any]) -> TrainingState:
     """Copy a trainer's state of now; ``info`` is what the trainer doesn't know."""
-    files = {"weights": _copy(trainer.model.state_dict()), "optimizer": _momentum(trainer)}
+    files = {"weights": copied_weights(trainer.model), "optimizer": _momentum(trainer)}
     if trainer.average:
         files["ema"] = selected_weights(trainer)
         info = {**info, "ema_updates": trainer.average.updates}
@@ -81,9 +83,43 @@ def restore(trainer: Trainer, state: TrainingState) -> None:
 def selected_weights(trainer: Trainer) -> dict[str, Tensor]:
     """Copy the state dict that is validated and used: averaged weights where there are any."""
     if trainer.average is None:
-        return _copy(trainer.model.state_dict())
+        return copied_weights(trainer.model)
     with trainer.average.applied():
-        return _copy(trainer.model.state_dict())
+        return copied_weights(trainer.model)
+
+
+def copied_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Copy a network's state dict to the CPU, contiguous whatever its layout is."""
+    return _copy(network.state_dict())
+
+
+@dataclass
+class Learner:
+    """A network with its optimiser, as plain tensors and back.
+
+    Attributes
+    ----------
+    network : nn.Module
+        The network.
+    optimizer : torch.optim.Optimizer
+        The one that moves its parameters.
+    """
+
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def files(self, name: str) -> dict[str, dict[str, Tensor]]:
+        """Copy the state to the CPU: payloads ``name`` and ``name-optimizer``."""
+        return {
+            name: copied_weights(self.network),
+            f"{name}-optimizer": optimizer_state(self.network.named_parameters(), self.optimizer),
+        }
+
+    def restore(self, name: str, files: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Put a copied state back."""
+        self.network.load_state_dict(dict(files[name]))
+        moments = files[f"{name}-optimizer"]
+        restore_optimizer_state(self.network.named_parameters(), self.optimizer, moments)
 
 
 def _momentum(trainer: Trainer) -> dict[str, Tensor]:

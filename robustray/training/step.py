@@ -9,23 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustray.cuda_graphs import CudaGraphs, Tensors
 from robustray.manifest.schema import Recipe
 from robustray.random import derive_seed
 from robustray.training.accumulation import Accumulation
-from robustray.training.averaging import AveragedWeights
-from robustray.training.batch_norm import BatchNorms
-from robustray.training.compilation import compile_errors, compiled
+from robustray.training.averaging import AveragedWeights, BatchNorms
 from robustray.training.frozen import FrozenCopy
-from robustray.training.graphs import GraphedAscent
-from robustray.training.inner import first_stretch, maximise, start_point, uphill_of
+from robustray.training.inner import (
+    WeightPerturbation,
+    first_stretch,
+    maximise,
+    start_point,
+    uphill_of,
+)
 from robustray.training.objectives import Ascent, Forward, Outcome, ascent_of, loss_of
 from robustray.training.optimizer import build_optimizer
-from robustray.training.precision import Precision
+from robustray.training.precision import Precision, compile_errors, compiled
 from robustray.training.schedule import learning_rate, momentum
-from robustray.training.weight_perturbation import WeightPerturbation
-from robustray.training.world import ALONE, Part, World
+from robustray.training.world import ALONE, BatchPart, World
 
 Share = tuple[Tensor, Tensor, Tensor | None]
+_EAGER = 2  # ascents with batches of a shape before they are captured
 
 
 class DivergedError(ArithmeticError):
@@ -86,8 +90,9 @@ class Trainer:
             batch = recipe.inner.statistics == "batch"
             self._frozen = FrozenCopy(model, self.precision, batch_statistics=batch)
             self._attacked = self._prepare(self._frozen.module)
-        captured = self.precision.device.type == "cuda" and recipe.inner.statistics == "running"
-        self._climb = GraphedAscent(self._maximised) if captured else self._maximised
+        # The copy's weights keep their addresses, so one capture serves all steps.
+        graphed = CudaGraphs(self._maximised, eager=_EAGER)
+        self._climb = graphed if recipe.inner.statistics == "running" else self._maximised
         self._forward = self._prepare(model)
         self._sums = torch.zeros(3, dtype=torch.float64, device=self.precision.device)
         self.images = self._steps = 0
@@ -158,9 +163,10 @@ class Trainer:
         noise.manual_seed(derive_seed(self.seed, "inner", epoch, step))
         with self.precision.autocast():
             start = start_point(x_BCHW, self.recipe.inner, self.recipe.threat, noise)[rows]
-            return self._climb(x_BCHW[rows], y_B[rows], start)
+            (x_adv,) = self._climb(x_BCHW[rows], y_B[rows], start)
+        return x_adv.clone()  # the next part's ascent may write over it
 
-    def _maximised(self, x_BCHW: Tensor, y_B: Tensor, start: Tensor) -> Tensor:
+    def _maximised(self, x_BCHW: Tensor, y_B: Tensor, start: Tensor) -> Tensors:
         """Ascend from the first points, which are written over."""
         assert self._attacked is not None
         assert self._ascent is not None
@@ -168,7 +174,7 @@ class Trainer:
         pixels, low = x_BCHW[0].numel(), self.precision.low
         stretch = first_stretch(attack, threat, self._ascent, pixels, low=low)
         uphill = uphill_of(self._attacked, x_BCHW, y_B, self._ascent)
-        return maximise(self._attacked, x_BCHW, uphill, attack, threat, start, stretch)
+        return (maximise(self._attacked, x_BCHW, uphill, attack, threat, start, stretch),)
 
     def metrics(self) -> dict[str, float]:
         """Return the averages since ``start_epoch``; the one place that waits for the device.
@@ -205,13 +211,13 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"], group["momentum"] = learning_rate(*place), momentum(*place)
 
-    def _share(self, x_BCHW: Tensor, y_B: Tensor, part: Part, epoch: int, step: int) -> Share:
+    def _share(self, x_BCHW: Tensor, y_B: Tensor, part: BatchPart, epoch: int, step: int) -> Share:
         """Return images, classes and adversarial images of a part of the batch."""
         x_adv = self.attack(x_BCHW, y_B, epoch=epoch, step=step, rows=part.rows)
         return x_BCHW[part.rows], y_B[part.rows], x_adv
 
     def _backward(
-        self, parts: list[Part], shares: list[Share], *, quiet: bool = False
+        self, parts: list[BatchPart], shares: list[Share], *, quiet: bool = False
     ) -> list[Outcome]:
         """Leave the batch's gradient in the parameters; ``quiet``: update no running statistics."""
         forward = self._norms.quiet(self._forward) if quiet else self._forward
@@ -223,7 +229,7 @@ class Trainer:
         return self._accumulation.backward(parts, outcome, self.parameters)
 
     def _perturbed(
-        self, parts: list[Part], shares: list[Share], epoch: int
+        self, parts: list[BatchPart], shares: list[Share], epoch: int
     ) -> AbstractContextManager[None]:
         """Return the context in which weights are perturbed, if the recipe does that now."""
         if self._awp is None or self.recipe.awp is None or epoch < self.recipe.awp.warmup_epochs:
@@ -244,7 +250,7 @@ class Trainer:
         return nn.utils.clip_grad_norm_(self.parameters, limit)
 
     @torch.no_grad()
-    def _log(self, part: Part, outcome: Outcome, y_B: Tensor) -> None:
+    def _log(self, part: BatchPart, outcome: Outcome, y_B: Tensor) -> None:
         labels_B = y_B.argmax(dim=1) if y_B.is_floating_point() else y_B
         correct = (outcome.logits_BK.argmax(dim=1) == labels_B).sum().double()
         loss = outcome.loss.double()

@@ -8,8 +8,8 @@ from robustray.alignment.classifier import alignment_loss, fit_classifier
 from robustray.alignment.curves import error_curve
 from robustray.alignment.delta_x import Exact, Nearest
 from robustray.alignment.distances import TwoLogits
-from robustray.alignment.spheres import draw_spheres, sphere_delta_x
 from robustray.alignment.splits import StudySplit
+from robustray.alignment.synthetic import draw_spheres, sphere_delta_x
 from robustray.manifest.alignment_stages import ClassifierTraining, CurveAttack
 
 SHAPE = 12
@@ -80,8 +80,8 @@ def test_the_penaltys_gradient_is_that_of_finite_differences():
 def test_training_goes_on_with_the_same_bytes(method):
     kept = {}
 
-    def keep(epoch, files, info, metrics):
-        kept[epoch] = (epoch, files, info)
+    def keep(epoch, metrics, state):
+        kept[epoch] = (epoch, state())
 
     whole = train(method, on_epoch=keep)
     resumed = train(method, resumed=kept[1])

@@ -81,14 +81,14 @@ def test_a_resumed_training_is_the_undisturbed_one():
     x, y = images()
     commits = []
     whole = fit_conditional_generator(
-        x, y, small(), num_classes=2, on_commit=lambda *commit: commits.append(commit)
+        x, y, small(), num_classes=2, on_epoch=lambda n, _, state: commits.append((n, state()))
     )
-    assert [commit[2]["iteration"] for commit in commits] == [2, 4]
-    resumed = fit_conditional_generator(x, y, small(), num_classes=2, resumed=commits[0][:3])
+    assert [state.info["iteration"] for _, state in commits] == [2, 4]
+    resumed = fit_conditional_generator(x, y, small(), num_classes=2, resumed=commits[0])
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     stopped = fit_conditional_generator(x, y, small(), num_classes=2, go_on=lambda: False)
-    assert torch.equal(stopped.out.weight, commits[0][1]["generator"]["out.weight"])
+    assert torch.equal(stopped.out.weight, commits[0][1].files["generator"]["out.weight"])
     other = fit_conditional_generator(x, y, small(), num_classes=2, seed=1)
     assert not torch.equal(other.out.weight, whole.out.weight)
     with pytest.raises(DataError, match="fewer than a batch"):

@@ -15,8 +15,8 @@ from robustray.alignment.direct_generator import (
     fit_direct_generator,
 )
 from robustray.alignment.networks import SphereGenerator, UNetGenerator, residual_generator
-from robustray.alignment.spheres import draw_spheres, sphere_delta_x
 from robustray.alignment.splits import StudySplit
+from robustray.alignment.synthetic import draw_spheres, sphere_delta_x
 from robustray.errors import DataError
 from robustray.manifest.alignment import GeneratorTraining
 from robustray.models.architectures.resnet18 import PointMLP
@@ -69,6 +69,10 @@ def spheres(purpose, count, dimensions=16):
     return StudySplit("spheres", f"spheres {purpose}", 2, x, y, index_N, sphere_delta_x)
 
 
+def keep_in(commits):
+    return lambda epoch, metrics, state: commits.append((epoch, state(), metrics))
+
+
 def fit(settings, **options):
     torch.manual_seed(0)
     generator, critic = SphereGenerator(16, 64), PointMLP(16, 64, 1)
@@ -100,15 +104,15 @@ def test_a_resumed_training_is_the_undisturbed_one_and_the_best_epoch_is_kept(se
         lr=1e-3, batch_size=10, epochs=4, steps_per_epoch=5, selection=selection, average=average
     )
     commits = []
-    whole, *_ = fit(settings, on_epoch=lambda *commit: commits.append(commit))
-    resumed, *_ = fit(settings, resumed=commits[1][:3])
+    whole, *_ = fit(settings, on_epoch=keep_in(commits))
+    resumed, *_ = fit(settings, resumed=commits[1][:2])
     assert resumed.best_epoch == whole.best_epoch
     assert resumed.metrics == whole.metrics
     assert all(torch.equal(whole.weights[n], resumed.weights[n]) for n in whole.weights)
     name = "total_loss" if selection == "published" else "validation_total_loss"
-    losses = [commit[3][name] for commit in commits]
+    losses = [metrics[name] for _, _, metrics in commits]
     assert whole.best_epoch == 1 + losses.index(min(losses))
-    files = commits[whole.best_epoch - 1][1]
+    files = commits[whole.best_epoch - 1][1].files
     chosen = files["average" if average else "generator"]
     assert all(torch.equal(whole.weights[n], chosen[n]) for n in chosen)
 
@@ -116,10 +120,10 @@ def test_a_resumed_training_is_the_undisturbed_one_and_the_best_epoch_is_kept(se
 def test_the_kept_weights_are_the_moving_average_of_those_after_each_step():
     settings = GeneratorTraining(lr=1e-3, batch_size=10, epochs=3, steps_per_epoch=1, average=0.8)
     commits = []
-    fit(settings, on_epoch=lambda *commit: commits.append(commit))
+    fit(settings, on_epoch=keep_in(commits))
     torch.manual_seed(0)
     average = {name: p.detach() for name, p in SphereGenerator(16, 64).named_parameters()}
-    for _, files, _, _ in commits:
+    for files in (state.files for _, state, _ in commits):
         for name, value in average.items():
             average[name] = 0.8 * value + 0.2 * files["generator"][name]
             torch.testing.assert_close(files["average"][name], average[name])
@@ -130,12 +134,10 @@ def test_a_training_ends_early_when_told_to_and_may_keep_the_last_epoch():
         lr=1e-3, batch_size=10, epochs=9, steps_per_epoch=1, selection="last"
     )
     commits = []
-    fitted, *_ = fit(
-        settings, on_epoch=lambda *one: commits.append(one), go_on=lambda: len(commits) < 3
-    )
+    fitted, *_ = fit(settings, on_epoch=keep_in(commits), go_on=lambda: len(commits) < 3)
     assert [epoch for epoch, *_ in commits] == [1, 2, 3]
     assert fitted.best_epoch == 3
-    last = commits[-1][1]["generator"]
+    last = commits[-1][1].files["generator"]
     assert all(torch.equal(fitted.weights[name], last[name]) for name in last)
 
 

@@ -8,16 +8,17 @@ import pytest
 import torch
 
 from robustray.alignment import alignment
-from robustray.alignment.spheres import draw_spheres, sphere_delta_x
+from robustray.alignment.delta_x import nearest_other
 from robustray.alignment.splits import load_study, shuffled_split, to_signed
-from robustray.alignment.squares import (
+from robustray.alignment.synthetic import (
     SQUARES,
     SQUARES32,
     clean_square,
+    draw_spheres,
+    sphere_delta_x,
     square_delta_x,
     square_images,
 )
-from robustray.data.nearest import nearest_other
 from robustray.errors import DataError
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

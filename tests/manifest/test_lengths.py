@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from robustray.alignment.spheres import RADII
-from robustray.alignment.squares import SQUARES, SQUARES32
+from robustray.alignment.synthetic import RADII, SQUARES, SQUARES32
 from robustray.attacks import ThreatModel, evaluate
 from robustray.attacks.suite import AttackSpec
 from robustray.errors import ManifestError

@@ -9,17 +9,17 @@ from PIL import Image
 from robustray.alignment.pages.figures import (
     RADII,
     ZOOM,
-    Curve,
+    DrawnCurve,
     accuracy_figure,
     histogram_figure,
     linearity_figure,
     probe_figure,
     radius_figure,
 )
-from robustray.alignment.pages.page import alignment_page
-from robustray.alignment.pages.published import (
+from robustray.alignment.pages.page import (
     COLUMNS,
     AlignmentRow,
+    alignment_page,
     markdown_table,
     published_rows,
     published_similarity,
@@ -116,7 +116,10 @@ def test_radii_are_the_published_grid():
     "figure",
     [
         lambda: accuracy_figure(
-            {"baseline": Curve([0, 0.1], [0.1, 0.9], 0.05), "$x": Curve([0.1, 0], [1, 0])},
+            {
+                "baseline": DrawnCurve([0, 0.1], [0.1, 0.9], 0.05),
+                "$x": DrawnCurve([0.1, 0], [1, 0]),
+            },
             eps_label="ε",
         ),
         lambda: histogram_figure({"pgd": SOURCE.normal(size=20), "flat": np.zeros(3)}),
@@ -139,7 +142,7 @@ def test_figures_can_be_drawn(figure):
 
 
 def test_the_same_method_has_the_same_colour_everywhere():
-    curve = Curve([0, 1], [0, 1])
+    curve = DrawnCurve([0, 1], [0, 1])
     alone, among = (
         accuracy_figure(dict.fromkeys(names, curve), eps_label="ε").axes[0].lines[-1].get_color()
         for names in (("l_alpha",), ("baseline", "extra", "l_alpha"))

@@ -17,6 +17,7 @@ from robustray.smoothing import (
 )
 from robustray.smoothing.train import attack_here
 from robustray.smoothing.training_data import iterations
+from robustray.training.loop import run_epochs
 from tests.smoothing.small import SmallMixture, images
 
 QUICK = TrainingAttack(eps=0.06, iterations_df=6, n_targets=1)
@@ -153,7 +154,7 @@ def training(epochs=3, attack=QUICK):
 def test_training_learns_to_tell_attacked_images():
     attack = TrainingAttack(eps=0.15, iterations_df=6, n_targets=1)
     run = training(12, attack)
-    metrics = [run.run_epoch(epoch) for epoch in range(12)]
+    metrics = run_epochs(run, 12)
     assert metrics[-1]["gamma_accuracy"] > metrics[0]["gamma_accuracy"] + 0.08
     assert metrics[-1]["gamma_attacked"] > metrics[-1]["gamma_clean"] + 0.8
     assert metrics[-1]["lr"] < 0.001
@@ -161,14 +162,13 @@ def test_training_learns_to_tell_attacked_images():
 
 def test_training_continues_with_the_same_bytes():
     whole = training()
-    metrics = [whole.run_epoch(epoch) for epoch in range(3)]
+    metrics = run_epochs(whole, 3)
     first, second = training(), training()
-    first.run_epoch(0)
-    second.restore(first.state())
-    assert [second.run_epoch(epoch) for epoch in (1, 2)] == metrics[1:]
-    for part, tensors in whole.state().items():
+    run_epochs(first, 1)
+    assert run_epochs(second, 3, resumed=(1, first.state())) == metrics[1:]
+    for part, tensors in whole.state().files.items():
         for name, tensor in tensors.items():
-            assert torch.equal(second.state()[part][name], tensor), name
+            assert torch.equal(second.state().files[part][name], tensor), name
 
 
 def test_minibatches_must_fit_the_groups():
@@ -208,7 +208,7 @@ def test_images_are_attacked_against_the_mixture_of_some_rounds_ago(ahead):
         seen.append((task.batch, int(steps)))
         return attack_here(training, task)
 
-    MixingTraining(SmallMixture(), x, y, settings, seed=5, attacker=spy).run_epoch(0)
+    run_epochs(MixingTraining(SmallMixture(), x, y, settings, seed=5, attacker=spy), 2)
     # Each round is one step; a segment of four rounds begins with what is known then.
     assert seen == [(n, max(4 * (n // 4), n - ahead)) for n in range(8)]
 
@@ -223,5 +223,5 @@ def test_chunks_of_a_round_come_back_in_the_order_of_its_images():
             augmentation=Augmentation(crop_padding=0),
         )  # fmt: skip
         run = MixingTraining(SmallMixture(), x, y, settings, seed=5)
-        made.append(run.run_epoch(0))
+        made.append(run.train(1))
     assert made[0] == pytest.approx(made[1], abs=1e-4)

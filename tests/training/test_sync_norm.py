@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from robustray.training.accumulation import SyncNorm, synchronised
-from robustray.training.meeting import Meeting
-from robustray.training.world import ALONE, World
+from robustray.training.world import ALONE, Meeting, World
 
 
 def run(model: nn.Module, x: Tensor, micro_batches: int) -> Tensor:

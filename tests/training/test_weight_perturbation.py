@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustray.manifest.schema import Awp, Optimizer
 from robustray.models import create_model
 from robustray.training import Trainer
-from robustray.training.weight_perturbation import WeightPerturbation
+from robustray.training.inner import WeightPerturbation
 
 from .small import Linear, tiny, toy_recipe
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save as save_safetensors
-from torch import Tensor, nn
+from torch import nn
 
 from robustray.alignment.classifier import fit_classifier
 from robustray.alignment.conditional_gan import fit_conditional_generator
@@ -20,9 +20,8 @@ from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.delta_x import DeltaXSource, Direct, Exact, Nearest, Projected
 from robustray.alignment.direct_generator import fit_direct_generator
 from robustray.alignment.distances import TwoLogits, UnitImages
-from robustray.alignment.job.cache import known_projections, make_projections
 from robustray.alignment.job.comparison import compare
-from robustray.alignment.job.files import load_made, made_of
+from robustray.alignment.job.files import known_projections, load_made, made_of, make_projections
 from robustray.alignment.job.judging import judge_classifier, judge_delta_x
 from robustray.alignment.job.probe import probe
 from robustray.alignment.networks import SphereGenerator, UNetGenerator
@@ -35,6 +34,8 @@ from robustray.models import create_model
 from robustray.pipelines.work import Product
 from robustray.random import derive_seed
 from robustray.runtime.job import Context
+from robustray.training.loop import Resumed
+from robustray.training.state import TrainingState, copied_weights
 
 # Of published classifiers: one logit for two classes; images in [-1, 1], points anywhere.
 _STUDY_NETWORKS = ("gd_spheres_mlp", "gd_resnet18")  # the others of the catalogue take [0, 1]
@@ -133,20 +134,19 @@ class _Stage:
         load_made(store, wanted.generator, name, residual, "delta_x.generator")
         return Direct(residual.to(self.device).eval())
 
-    def commit(self) -> Callable[[int, Any, Mapping[str, Any], Mapping[str, float]], None]:
-        """Return what trainings call after each epoch."""
+    def commit(
+        self, epoch: int, metrics: dict[str, float], copy: Callable[[], TrainingState]
+    ) -> None:
+        """Keep the state of a training after an epoch."""
+        state = copy()
+        self.context.commit(epoch, state.files, {"noted": state.info}, metrics=metrics)
 
-        def on_epoch(
-            epoch: int, files: Any, info: Mapping[str, Any], metrics: Mapping[str, float]
-        ) -> None:
-            self.context.commit(epoch, files, {"noted": dict(info)}, metrics=metrics)
-
-        return on_epoch
-
-    def resumed(self) -> tuple[int, Any, Any] | None:
+    def resumed(self) -> Resumed | None:
         """Return where a training goes on."""
         found = self.context.resume()
-        return None if found is None else (found.step, found.files, found.info["noted"])
+        if found is None:
+            return None
+        return found.step, TrainingState(found.files, found.info["noted"])
 
 
 def _train_classifier(stage: _Stage) -> Product:
@@ -157,11 +157,11 @@ def _train_classifier(stage: _Stage) -> Product:
     fitted = fit_classifier(
         model, train, stage.split("validation"), manifest.training,
         box=box_of(manifest), delta_x=stage.source(train), seed=manifest.seed,
-        device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit(),
+        device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit,
     )  # fmt: skip
     model.load_state_dict(fitted.weights)
     result: dict[str, Any] = {"selected_epoch": fitted.best_epoch, "metrics": fitted.metrics}
-    files = {"classifier.safetensors": save_safetensors(_plain(inner))}
+    files = {"classifier.safetensors": save_safetensors(copied_weights(inner))}
     if manifest.evaluation is not None:
         split = stage.judged()
         source = stage.source(train, judged=split)
@@ -185,14 +185,14 @@ def _train_generator(stage: _Stage) -> Product:
         load_made(store, settings.critic, name, critic, "generator.critic")
     fitted = fit_direct_generator(
         generator, critic, train, stage.split("validation"), settings,
-        seed=manifest.seed, device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit(),
+        seed=manifest.seed, device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit,
     )  # fmt: skip
     generator.load_state_dict(fitted.weights)
     judged = judge_delta_x(Direct(generator.to(stage.device)), stage.judged(), manifest)
     metrics = {**fitted.metrics, **judged.metrics}
     made = {"downsamplings": settings.downsamplings}
     result = {"selected_epoch": fitted.best_epoch, "metrics": metrics, "made": made}
-    files = {"generator.safetensors": save_safetensors(_plain(generator)), **judged.files}
+    files = {"generator.safetensors": save_safetensors(copied_weights(generator)), **judged.files}
     return Product(result, files)
 
 
@@ -203,10 +203,10 @@ def _train_conditional(stage: _Stage) -> Product:
     train = stage.train()
     generator = fit_conditional_generator(
         train.images(), train.y_N, settings, num_classes=train.num_classes, seed=manifest.seed,
-        device=stage.device, resumed=stage.resumed(), on_commit=stage.commit(),
+        device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit,
     )  # fmt: skip
     made = {"channels": settings.channels, "latent": settings.latent}
-    content = save_safetensors(_plain(generator))
+    content = save_safetensors(copied_weights(generator))
     return Product({"metrics": {}, "made": made}, {"generator.safetensors": content})
 
 
@@ -309,7 +309,3 @@ def build_conditional(split: StudySplit, made: Mapping[str, Any]) -> Conditional
         int(made.get("channels", 64)),
         int(made.get("latent", 128)),
     )
-
-
-def _plain(network: nn.Module) -> dict[str, Tensor]:
-    return {name: t.detach().cpu().contiguous().clone() for name, t in network.state_dict().items()}

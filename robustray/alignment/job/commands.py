@@ -17,7 +17,7 @@ from robustray.alignment.job.align import (
 )
 from robustray.alignment.job.files import KIND, find_run, load_made, made_of
 from robustray.alignment.splits import SPHERE_COUNTS, StudySplit, load_study
-from robustray.alignment.squares import COUNTS as SQUARES
+from robustray.alignment.synthetic import COUNTS as SQUARES
 from robustray.attacks import AttackSpec
 from robustray.data import data_root
 from robustray.data.folder import count_folder

@@ -10,9 +10,8 @@ import pandas as pd
 from robustray.alignment.job.files import find_run
 from robustray.alignment.job.judging import published_columns
 from robustray.alignment.metrics import ALPHA
-from robustray.alignment.pages.figures import Curve, accuracy_figure, histogram_figure
-from robustray.alignment.pages.page import alignment_page
-from robustray.alignment.pages.published import AlignmentRow, method_named
+from robustray.alignment.pages.figures import DrawnCurve, accuracy_figure, histogram_figure
+from robustray.alignment.pages.page import AlignmentRow, alignment_page, method_named
 from robustray.errors import ManifestError
 from robustray.manifest import Alignment
 from robustray.pipelines.work import Product, read_file
@@ -36,7 +35,7 @@ def compare(context: Context) -> Product:
     manifest: Alignment = context.job.manifest
     assert manifest.comparison is not None
     rows: list[AlignmentRow] = []
-    curves: dict[str, dict[str, Curve]] = {}
+    curves: dict[str, dict[str, DrawnCurve]] = {}
     alphas: dict[str, Any] = {}
     metrics: dict[str, float] = {}
     for name in manifest.comparison.jobs:
@@ -63,7 +62,7 @@ def compare(context: Context) -> Product:
             table, label = _table(context.store, prefix, result, file), file.removesuffix(".csv")
             if list(table.columns) == ["eps", "error"]:
                 median = found.get(f"{label}_epsilon_50")
-                curve = Curve(table["eps"].tolist(), table["error"].tolist(), median)
+                curve = DrawnCurve(table["eps"].tolist(), table["error"].tolist(), median)
                 curves.setdefault(label, {})[method] = curve
     title = manifest.data.name
     figures = {

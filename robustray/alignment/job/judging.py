@@ -29,14 +29,13 @@ from robustray.alignment.delta_x import DeltaXSource
 from robustray.alignment.metrics import ALPHA
 from robustray.alignment.pages.figures import (
     RADII,
-    Curve,
+    DrawnCurve,
     accuracy_figure,
     histogram_figure,
     linearity_figure,
     radius_figure,
 )
-from robustray.alignment.pages.page import alignment_page
-from robustray.alignment.pages.published import AlignmentRow, method_named
+from robustray.alignment.pages.page import AlignmentRow, alignment_page, method_named
 from robustray.alignment.pages.sheets import comparison_figure
 from robustray.alignment.splits import StudySplit
 from robustray.manifest import Alignment
@@ -221,7 +220,7 @@ def _curve(
         f"{label}_epsilon_50_corrected": epsilon_50(eps, errors, "corrected"),
     }
     numbers |= {f"{label}_error_{one:g}": error for one, error in curve.errors.items()}
-    drawn = {method: Curve(eps, errors, numbers[f"{label}_epsilon_50"])}
+    drawn = {method: DrawnCurve(eps, errors, numbers[f"{label}_epsilon_50"])}
     figure = accuracy_figure(drawn, eps_label=f"ε ({label})", title=split.label)
     table = _table(("eps", "error"), list(zip(eps, errors, strict=True)))
     return numbers, {f"{label}.csv": table, f"{label}.png": render(figure)}

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from robustray.alignment import alignment, class_gradient, closest_class, jacobian
+from robustray.alignment.delta_x import nearest_other
 from robustray.alignment.pages.figures import probe_figure
 from robustray.data import Split
-from robustray.data.nearest import nearest_other
 from robustray.errors import UserError
 from robustray.evaluation.study_setting import resolve_study, selected_subject
 from robustray.evaluation.subjects import load_subject

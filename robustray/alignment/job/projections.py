@@ -27,7 +27,6 @@ from torch import Tensor
 
 from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.job.projection_units import commit_payload, committed_units, read_payload
-from robustray.alignment.player import copied_weights
 from robustray.alignment.projection import project
 from robustray.cluster import pick_device
 from robustray.errors import CorruptObjectError
@@ -44,12 +43,13 @@ from robustray.store import (
     open_store,
     sha256_bytes,
 )
+from robustray.training.state import copied_weights
 
 _SYSTEMATIC = 3  # units that fail, with none that works: it is not the images
 
 
 @dataclass(frozen=True)
-class Setting:
+class ProjectionSetting:
     """All that a projection depends on besides image and class.
 
     ``sizes`` are the arguments of `ConditionalGenerator`: classes, image channels, channels, z.
@@ -75,7 +75,7 @@ class ProjectionUnit:
 class ProjectionPlan:
     """Units of all images and classes, by class and then by images."""
 
-    setting: Setting
+    setting: ProjectionSetting
     classes: tuple[int, ...]
     shape: tuple[int, ...]
     units: tuple[ProjectionUnit, ...]
@@ -121,7 +121,7 @@ def plan_projections(
         generator.width // 4,
         generator.latent,
     )
-    setting = Setting(digest, sizes, projection, compute_shape)
+    setting = ProjectionSetting(digest, sizes, projection, compute_shape)
     units = []
     for start in range(0, len(x_NCHW), unit):
         stop = min(start + unit, len(x_NCHW))
@@ -180,7 +180,7 @@ def compute_projections(
     size = pool_size(resources, len(names) - len(there))
     place = make_place(store, None, resources, plan.setting.compute_shape)
     pool = Pool(place, size, resources, dispatch, ProjectionWorker)
-    listener = _Listener(len(there), len(names), on_unit)
+    listener = _UnitCounter(len(there), len(names), on_unit)
     whole = pool.run(queue, listener)
     listener.check()
     return whole
@@ -234,7 +234,9 @@ class ProjectionWorker:
         """Answer with the process's number."""
         return os.getpid()
 
-    def project(self, setting: Setting, unit: ProjectionUnit, x_NCHW: Tensor) -> list[Reply]:
+    def project(
+        self, setting: ProjectionSetting, unit: ProjectionUnit, x_NCHW: Tensor
+    ) -> list[Reply]:
         """Compute and commit one unit; never raises."""
         started = time.time()
         try:
@@ -252,7 +254,7 @@ class ProjectionWorker:
             return [reply_to_failure(unit.prefix, error)]
         return [Reply(unit.prefix, FINISHED, seconds=time.time() - started)]
 
-    def _generator(self, setting: Setting, store: ObjectStore) -> ConditionalGenerator:
+    def _generator(self, setting: ProjectionSetting, store: ObjectStore) -> ConditionalGenerator:
         if self._loaded is None or self._loaded[0] != setting.generator:
             content = store.get(_generator_key(setting.generator))
             if sha256_bytes(content) != setting.generator:
@@ -264,7 +266,7 @@ class ProjectionWorker:
         return self._loaded[1]
 
 
-class _Listener(Listener):
+class _UnitCounter(Listener):
     """Counts units, and keeps failures until the end."""
 
     def __init__(self, done: int, total: int, on_unit: Callable[[int, int], None]) -> None:
@@ -298,7 +300,7 @@ class _Listener(Listener):
             )
 
 
-def _identity(setting: Setting, images: str, count: int, target: int) -> dict[str, Any]:
+def _identity(setting: ProjectionSetting, images: str, count: int, target: int) -> dict[str, Any]:
     described = asdict(setting) | {"projection": setting.projection.model_dump()}
     described["sizes"] = list(setting.sizes)
     return {"setting": described, "images": images, "count": count, "class": target}
@@ -306,7 +308,7 @@ def _identity(setting: Setting, images: str, count: int, target: int) -> dict[st
 
 def _commit(
     store: ObjectStore,
-    setting: Setting,
+    setting: ProjectionSetting,
     unit: ProjectionUnit,
     x_NCHW: Tensor,
     found: dict[str, Tensor],

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from robustray.alignment.pages.published import METHODS, number
+from robustray.alignment.pages.page import METHODS, number
 from robustray.reports.style import OTHER, STAGE_COLOURS, framed, plain, style
 
 _LINES, _MARKERS = ("-", "--", "-.", ":", (0, (5, 1))), ("o", "s", "D", "^", "v")
@@ -22,7 +22,7 @@ ZOOM = slice(180, 210)
 
 
 @dataclass(frozen=True)
-class Curve:
+class DrawnCurve:
     """Error rates (N,) in [0, 1] at strengths (N,), clean images at 0; and the median robustness.
 
     ``epsilon_50`` is marked on the curve where it is finite and within it.
@@ -33,12 +33,12 @@ class Curve:
     epsilon_50: float | None = None
 
 
-def accuracy_figure(curves: Mapping[str, Curve], *, eps_label: str, title: str = "") -> Figure:
+def accuracy_figure(curves: Mapping[str, DrawnCurve], *, eps_label: str, title: str = "") -> Figure:
     """Draw accuracy against the attack's strength, one line for each method.
 
     Parameters
     ----------
-    curves : mapping of str to Curve
+    curves : mapping of str to DrawnCurve
         Under the methods' names ("baseline", "pgd", "l_alpha", or any).
     eps_label : str
         What the strength is, such as "ε (PGD, l∞)".

@@ -1,19 +1,129 @@
-"""One HTML page on which the methods of an alignment study stand side by side."""
+"""Methods of an alignment study side by side: the published table, measured numbers, the page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from html import escape
+from importlib.resources import files
+from typing import Any
 
-from robustray.alignment.pages.published import (
-    COLUMNS,
-    METHODS,
-    AlignmentRow,
-    both,
-    number,
-    other_columns,
-)
+import yaml
+
 from robustray.reports.html import Picture, document, figure_html, section
+
+COLUMNS = {
+    "accuracy_pct": "Accuracy %",
+    "eps50_pgd_linf": "ε50 PGD l∞",
+    "eps50_pgd_l2": "ε50 PGD l2",
+    "eps50_square_linf": "ε50 Square l∞",
+    "alpha_delta_x": "α",
+    "alpha_x": "αx",
+}
+METHODS = {"baseline": "Baseline", "l_alpha": "L_α", "pgd": "PGD"}
+
+
+@dataclass(frozen=True)
+class AlignmentRow:
+    """One method on one data set.
+
+    Parameters
+    ----------
+    dataset, method : str
+        As in the published table ("mnist35", "l_alpha").
+    values : mapping of str to float
+        Measured numbers under the names of ``COLUMNS``; accuracy in percent, and median
+        robustness by the published form, so that they compare.
+    extra : mapping of str to float
+        Measured numbers that were not published, under the heads of their columns, such as the
+        corrected median robustness.
+    note : str
+        What was reduced, or where the numbers come from.
+    """
+
+    dataset: str
+    method: str
+    values: Mapping[str, float]
+    extra: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+def method_named(name: str) -> str:
+    """Return the method that a job's name tells ("spheres-l_alpha"), or the name."""
+    return next((method for method in METHODS if method in name), name)
+
+
+def published_value(dataset: str, method: str, column: str) -> float | None:
+    """Return a published number; None where there is none."""
+    row = _published().get((dataset, method))
+    return None if row is None else row.get(column)
+
+
+def published_similarity(dataset: str, estimator: str) -> float | None:
+    """Return the published cosine of an estimated delta-x with the true one, or None.
+
+    ``estimator`` is "direct" or "projected".
+    """
+    for row in _document()["estimators"]:
+        if (row["dataset"], row["estimator"]) == (dataset, estimator):
+            return float(row["similarity"])
+    return None
+
+
+def published_rows(datasets: Iterable[str] | None = None) -> list[tuple[str, str]]:
+    """Return (data set, method) in the published order, of some data sets or all."""
+    wanted = None if datasets is None else set(datasets)
+    return [key for key in _published() if wanted is None or key[0] in wanted]
+
+
+def markdown_table(rows: Sequence[AlignmentRow]) -> str:
+    """Return measured numbers with the published ones in brackets, as a Markdown table."""
+    others = other_columns(rows)
+    heads = ["Data", "Method", *COLUMNS.values(), *others, "Note"]
+    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    for row in rows:
+        cells = [both(row, column) for column in COLUMNS]
+        cells += [number(row.extra.get(column)) for column in others]
+        name = METHODS.get(row.method, row.method)
+        lines.append("| " + " | ".join([row.dataset, name, *cells, row.note]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def other_columns(rows: Sequence[AlignmentRow]) -> list[str]:
+    """Return the names of measured numbers that no published column has, in order."""
+    return list(dict.fromkeys(name for row in rows for name in row.extra))
+
+
+def both(row: AlignmentRow, column: str) -> str:
+    """Write "0.0055 (0.0061)": measured, and published where it was."""
+    told = published_value(row.dataset, row.method, column)
+    measured = number(row.values.get(column))
+    return measured if told is None else f"{measured} ({number(told)})"
+
+
+def number(value: float | None) -> str:
+    """Write a number in three figures, a dash where there is none."""
+    if value is None or math.isnan(value):
+        return "-"
+    if math.isinf(value):
+        return "beyond" if value > 0 else "-inf"
+    return f"{value:.3g}"
+
+
+@cache
+def _document() -> dict[str, Any]:
+    text = (files("robustray.alignment.pages") / "published.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+@cache
+def _published() -> dict[tuple[str, str], dict[str, float]]:
+    return {
+        (row["dataset"], row["method"]): {name: float(row[name]) for name in COLUMNS}
+        for row in _document()["robustness"]
+    }
 
 
 def alignment_page(

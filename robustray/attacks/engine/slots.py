@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from robustray.attacks.engine.batches import Examples
-from robustray.attacks.engine.graphs import GraphedStep
+from robustray.attacks.engine.graphs import ReplayedStep
 from robustray.attacks.engine.inputs import Shapes
 from robustray.attacks.engine.network import Network
 from robustray.attacks.engine.oracle import Oracle, judge
@@ -80,9 +80,8 @@ class SlotEngine:
         self._most = -(-slots // shapes.full) * shapes.full
         self._oracle = Oracle(network, shapes, stepper.eot)
         self._every = 1 if network.device.type == "cpu" else _PATIENCE
-        graphed = graphs and network.device.type == "cuda"
         self._leaps = self._every == 1 and stepper.attack.leaps
-        self._advance = GraphedStep(self._step_runs) if graphed else self._step_runs
+        self._advance = ReplayedStep(self._step_runs) if graphs else self._step_runs
         runs = stepper.attack.runs(logits_NK.shape[1])
         self._book: RunBook[Tensor] = RunBook(range(len(examples)), runs)
         self._state: SlotState | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from robustray.manifest.fields import Channels, Depths, PositiveNumber
+from robustray.manifest.fields import Channels, Depth, Depths, PositiveNumber
 from robustray.models.architectures.cell_network import CellNetwork, CellNetworkConfig
 from robustray.models.architectures.quantised import Mode, QuantisedNetwork
 from robustray.models.options import Sizes, WithPreProcess
@@ -107,3 +107,15 @@ def advrush(**options: Unpack[WithPreProcess]) -> CellNetwork:
 def racl(**options: Unpack[WithPreProcess]) -> CellNetwork:
     """RACL 7@104: 23 cells, 104 channels."""
     return CellNetwork(CellNetworkConfig("racl", channels=104, layers=23, **options))
+
+
+@register(paper=ROBNET)
+def cell_network(
+    *,
+    genotype: str = "advrush",
+    channels: Channels = 16,
+    layers: Depth = 8,
+    **options: Unpack[WithPreProcess],
+) -> CellNetwork:
+    """Cells of a genotype, as many as wanted (3 or more), with any even number of channels."""
+    return CellNetwork(CellNetworkConfig(genotype, channels=channels, layers=layers, **options))

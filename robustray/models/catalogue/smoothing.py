@@ -66,6 +66,14 @@ def bit_r152x4(**options: Unpack[Sizes]) -> BitResNet:
     return BitResNet((3, 8, 36, 3), 4, **options)
 
 
+@register(paper=BIT)
+def bit_resnet(
+    *, depths: Depths = (1, 1, 1, 1), width: Channels = 1, **options: Unpack[Sizes]
+) -> BitResNet:
+    """BiT ResNet of any size: bottlenecks in each of its blocks, and the factor of its width."""
+    return BitResNet(depths, width, **options)
+
+
 @register(paper=UNCOVERING)
 def dm_wrn_70_16(*, activations: str = "SiLU", **options: Unpack[Sizes]) -> DmWideResNet:
     """DeepMind's WRN-70-16: the robust base of the published composites."""

@@ -82,7 +82,7 @@ class Attackers:
         key = (task.epoch, task.batch)
         if self._sent is None or self._sent[0] != key:
             version = 0 if self._sent is None else self._sent[1] + 1
-            self._sent = key, version, ray.put(training.state()["mixing"])
+            self._sent = key, version, ray.put(training.state().files["mixing"])
         actor = self._actors[self._turn % len(self._actors)]
         self._turn += 1
         _, version, state = self._sent

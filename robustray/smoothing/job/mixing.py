@@ -30,6 +30,7 @@ from robustray.smoothing.train import MixingTraining, attack_here
 from robustray.store import NotFoundError, ObjectStore, sha256_file
 from robustray.store.staged_data import load_staged_dataset
 from robustray.training import TrainingState, fit
+from robustray.training.loop import run_epochs
 
 BASES = ("accurate", "robust")
 _MOST_STEPS = 1_000_000
@@ -40,7 +41,6 @@ class Stages:
     """Which steps belong to what: stage name to (steps before it, steps up to its end)."""
 
     spans: dict[str, tuple[int, int]]
-    segments: tuple[tuple[int, range], ...]
 
     @classmethod
     def of(cls, manifest: Mixing) -> Stages:
@@ -65,19 +65,13 @@ class Stages:
                 f"{manifest.recipe.accumulation} does not divide that",
                 path="recipe.accumulation",
             )
-        size = manifest.recipe.segment
-        segments = tuple(
-            (epoch, range(start, min(start + size, rounds)))
-            for epoch in range(manifest.recipe.epochs)
-            for start in range(0, rounds, size)
-        )
         lengths = {role: _epochs(manifest, role) for role in BASES}
-        lengths |= {"mixing": len(segments), "judging": len(judged_names(manifest.judging))}
+        lengths |= {"mixing": commits, "judging": len(judged_names(manifest.judging))}
         spans, before = {}, 0
         for stage, length in lengths.items():
             spans[stage] = (before, before + length)
             before += length
-        return cls(spans, segments)
+        return cls(spans)
 
     @property
     def steps(self) -> int:
@@ -163,13 +157,13 @@ def check_references(manifest: Mixing, store: ObjectStore, root: Path | None = N
 def train_mixing(context: Context) -> Product:
     """Do the whole job, or what is left of it; see `robustray.runtime.job`."""
     try:
-        return _Run(context).product()
+        return _MixingJob(context).product()
     except (CorruptObjectError, NotFoundError):
         context.checkpoints.truncate(0)  # what it built on is lost: begin again
         raise
 
 
-class _Run:
+class _MixingJob:
     """One attempt: what is there, and what is done next."""
 
     def __init__(self, context: Context) -> None:
@@ -278,13 +272,14 @@ class _Run:
                 seed=derive_seed(self.manifest.seed, "mixing"),
                 attacker=attackers.begin if workers else attack_here,
             )
+            resumed = None
             if self.resumed is not None and self.done > before:
-                training.restore({name: self.resumed.files[name] for name in training.state()})
-            for number, (epoch, rounds) in enumerate(self.stages.segments, before + 1):
-                if number <= self.done:
-                    continue
-                metrics = training.run_rounds(epoch, rounds)
-                self._commit(number, training.state(), {}, metrics)
+                resumed = self.done - before, TrainingState(self.resumed.files, {})
+
+            def commit(number: int, metrics: dict[str, float], copy: Any) -> None:
+                self._commit(before + number, copy().files, {}, metrics)
+
+            run_epochs(training, len(training.segments), resumed=resumed, on_epoch=commit)
         composite.scale_alpha = None
         composite.constants = judged
 
