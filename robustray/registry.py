@@ -59,7 +59,7 @@ class Registry(Generic[T]):
         self._entries[name], self._functions[name] = entry, function
 
     def register(self, name: str) -> Callable[[_Function], _Function]:
-        """Register the decorated function, as an entry that is nothing but a function."""
+        """Register the decorated function or class, as an entry that is nothing more."""
 
         def add(function: _Function) -> _Function:
             self.add(name, function, function)  # type: ignore[arg-type]
@@ -87,16 +87,16 @@ class Registry(Generic[T]):
         brought: T = load_reference(self._installed[name].value)
         return self._entries.get(name, brought)  # it may have registered itself
 
-    def check(self, name: str) -> str:
+    def check(self, name: str, others: tuple[str, ...] = ()) -> str:
         """Return a name that stands for something; no user's code is imported to find that out.
 
         Raises
         ------
         ManifestError
-            If nothing has it; lists what is allowed.
+            If nothing has it; lists what is allowed, ``others`` first.
         """
         if not self.knows(name):
-            allowed = [*self.names(), "package.module:name"]
+            allowed = [*others, *self.names(), "package.module:name"]
             raise ManifestError(unknown(self.kind, name, allowed), value=name)
         return name
 
@@ -204,6 +204,7 @@ def _strict(kind: Any) -> Any:
     return Annotated[kind, Field(strict=True)] if kind in (bool, int, float, str) else kind
 
 
+KINDS: Registry[Any] = Registry("kind", "kinds", "robustray.kinds")
 SUITES: Registry[Any] = Registry("suite", "suites", "robustray.attacks")
 MODELS: Registry[Any] = Registry(
     "model", "models", "robustray.models", supplied=("num_classes", "in_channels")

@@ -22,8 +22,8 @@ from robustray.alignment.distances import class_gradient, closest_class, jacobia
 from robustray.alignment.median_robustness import epsilon_50
 from robustray.alignment.player import Files, Player, copied_weights
 from robustray.alignment.splits import StudySplit
+from robustray.alignment.stages import ClassifierTraining
 from robustray.attacks import pgd
-from robustray.manifest.alignment_stages import ClassifierTraining
 from robustray.random import ExampleRandom, derive_seed
 
 OnEpoch = Callable[[int, Files, dict[str, Any], dict[str, float]], None]

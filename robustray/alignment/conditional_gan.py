@@ -18,9 +18,9 @@ from robustray.alignment.conditional_networks import (
     ConditionalGenerator,
 )
 from robustray.alignment.graphed_step import GraphedStep, Step, graphable_adam
+from robustray.alignment.manifest import ConditionalGeneratorTraining
 from robustray.alignment.player import Files, Player
 from robustray.errors import DataError
-from robustray.manifest.alignment import ConditionalGeneratorTraining
 from robustray.random import ExampleRandom, derive_seed, generator
 
 Commit = Callable[[int, Files, dict[str, Any], dict[str, float]], None]

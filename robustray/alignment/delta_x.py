@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from robustray.alignment.direct_generator import direct_delta_x
 from robustray.alignment.projection import project
 from robustray.alignment.splits import StudySplit
+from robustray.alignment.stages import Projection
 from robustray.data.nearest import nearest_other
-from robustray.manifest.alignment_stages import Projection
 
 
 class DeltaXSource(Protocol):

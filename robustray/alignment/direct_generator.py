@@ -14,9 +14,9 @@ from torch.nn import functional
 from robustray.alignment.batches import study_batches
 from robustray.alignment.cosine import alignment
 from robustray.alignment.graphed_step import GraphedStep, Step, graphable_adam
+from robustray.alignment.manifest import GeneratorTraining
 from robustray.alignment.player import Files, Player, copied_weights
 from robustray.alignment.splits import StudySplit
-from robustray.manifest.alignment import GeneratorTraining
 from robustray.manifest.recipe import Ema
 from robustray.training.averaging import AveragedWeights
 

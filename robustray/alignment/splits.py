@@ -25,7 +25,7 @@ from robustray.data.folder import read_folder
 from robustray.data.imagenet import read_imagenet
 from robustray.data.load import data_root, load_dataset
 from robustray.errors import DataError
-from robustray.manifest.alignment import FolderData
+from robustray.manifest.data import FolderData
 from robustray.manifest.schema import DataConfig
 from robustray.random import ExampleRandom
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from robustray.data import DataFacts, Split, data_root, describe
 from robustray.errors import DataError
 from robustray.evaluation.task import Range, cut
-from robustray.manifest import DataConfig, JudgedData
+from robustray.manifest import JudgedData
 from robustray.store import ObjectStore, open_store
 from robustray.store.staged_data import load_staged_dataset
 
@@ -21,7 +21,7 @@ def facts_of(data: JudgedData, root: str | None = None) -> DataFacts:
     DataError
         If there are not that many images, or no such parts.
     """
-    config, folder, splits = config_of(data), Path(root) if root else None, {data.split}
+    config, folder, splits = data.config(), Path(root) if root else None, {data.split}
     whole = describe(config.model_copy(update={"test_limit": None}), folder, splits)
     count = getattr(whole, data.split)
     if data.first is not None and data.first > count:
@@ -57,24 +57,11 @@ def ranges_of(images: Split, size: int) -> tuple[Range, ...]:
     return tuple(Range(a, b, images.select(slice(a, b)).digest) for a, b in cuts)
 
 
-def config_of(data: JudgedData) -> DataConfig:
-    """Return the data set of which the images are a part."""
-    assert data.name is not None
-    return DataConfig(
-        name=data.name,
-        arguments=data.arguments,
-        validation=data.validation,
-        parts=data.parts,
-        test_limit=data.first if data.split == "test" else None,
-        download=data.download,
-    )
-
-
 @lru_cache(maxsize=2)
 def _load(text: str, root: str | None, store_uri: str | None) -> Split:
     data = JudgedData.model_validate_json(text)
     facts_of(data, root)
     folder, store = data_root(Path(root) if root else None), open_store(store_uri)
-    splits = load_staged_dataset(config_of(data), folder, store, (data.split,))
+    splits = load_staged_dataset(data.config(), folder, store, (data.split,))
     images: Split = getattr(splits, data.split)
     return images if data.first is None else images.select(slice(0, data.first))

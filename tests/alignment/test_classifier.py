@@ -10,7 +10,7 @@ from robustray.alignment.delta_x import Exact, Nearest
 from robustray.alignment.distances import TwoLogits
 from robustray.alignment.spheres import draw_spheres, sphere_delta_x
 from robustray.alignment.splits import StudySplit
-from robustray.manifest.alignment_stages import ClassifierTraining, CurveAttack
+from robustray.alignment.stages import ClassifierTraining, CurveAttack
 
 SHAPE = 12
 

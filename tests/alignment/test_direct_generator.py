@@ -14,11 +14,11 @@ from robustray.alignment.direct_generator import (
     direct_delta_x,
     fit_direct_generator,
 )
+from robustray.alignment.manifest import GeneratorTraining
 from robustray.alignment.networks import SphereGenerator, UNetGenerator, residual_generator
 from robustray.alignment.spheres import draw_spheres, sphere_delta_x
 from robustray.alignment.splits import StudySplit
 from robustray.errors import DataError
-from robustray.manifest.alignment import GeneratorTraining
 from robustray.models.resnet18 import PointMLP
 
 

@@ -6,8 +6,8 @@ import torch
 from robustray.alignment import graphed_step
 from robustray.alignment.direct_generator import fit_direct_generator
 from robustray.alignment.graphed_step import GraphedStep
+from robustray.alignment.manifest import GeneratorTraining
 from robustray.alignment.networks import SphereGenerator
-from robustray.manifest.alignment import GeneratorTraining
 from robustray.models.resnet18 import PointMLP
 from tests.alignment.test_direct_generator import spheres
 

@@ -25,15 +25,14 @@ from robustray.alignment.job.comparison import compare
 from robustray.alignment.job.files import load_made, made_of
 from robustray.alignment.job.judging import judge_classifier, judge_delta_x
 from robustray.alignment.job.probe import probe
+from robustray.alignment.manifest import Alignment, AlignmentData
 from robustray.alignment.networks import SphereGenerator, UNetGenerator
 from robustray.alignment.splits import StudySplit, load_study
 from robustray.data import data_root
 from robustray.errors import ManifestError
-from robustray.manifest import Alignment
-from robustray.manifest.alignment import AlignmentData
 from robustray.models import create_model
-from robustray.pipelines.work import Product
 from robustray.random import derive_seed
+from robustray.runtime.file_jobs import Product
 from robustray.runtime.job import Context
 
 # Of published classifiers: one logit for two classes; images in [-1, 1], points anywhere.

@@ -22,9 +22,9 @@ from robustray.alignment.job.projections import (
     plan_projections,
 )
 from robustray.alignment.splits import StudySplit
+from robustray.alignment.stages import Projection
 from robustray.errors import UserError
 from robustray.manifest import Resources
-from robustray.manifest.alignment_stages import Projection
 from robustray.store import ObjectStore
 from robustray.training import PreemptedError
 

@@ -7,13 +7,13 @@ from typing import Any
 from safetensors.torch import load as load_safetensors
 from torch import nn
 
+from robustray.alignment.stages import Reference
 from robustray.errors import ManifestError, UserError, below
 from robustray.evaluation.subjects import local_copy
 from robustray.manifest import WeightsConfig
-from robustray.manifest.alignment_stages import Reference
 from robustray.models import load_weights
 from robustray.models.errors import WeightsError
-from robustray.pipelines.work import read_file, read_result
+from robustray.runtime.file_jobs import read_file, read_result
 from robustray.store import ObjectStore
 from robustray.store.naming import choose_id, newest_attempt
 

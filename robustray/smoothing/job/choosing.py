@@ -11,9 +11,9 @@ from robustray.attacks import evaluate
 from robustray.data import Split
 from robustray.evaluation.engines import load_engine
 from robustray.evaluation.suites import resolve_suite, resolve_threat
-from robustray.manifest import Mixing
 from robustray.models.composite import Composite
 from robustray.random import derive_seed
+from robustray.smoothing.manifest import Mixing
 from robustray.smoothing.multipliers import RuleMixture
 
 

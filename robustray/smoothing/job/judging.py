@@ -15,12 +15,13 @@ from robustray.errors import below
 from robustray.evaluation.cost import task_passes
 from robustray.evaluation.engines import load_engine
 from robustray.evaluation.suites import resolve_suite, resolve_threat
-from robustray.manifest import Judging, Mixing, SuiteItem
+from robustray.manifest import SuiteItem
 from robustray.models.composite import Composite, Constants
 from robustray.random import ExampleRandom, derive_seed
 from robustray.smoothing.certificates import noisy_counts
 from robustray.smoothing.curves import Stored, stored
 from robustray.smoothing.job.choosing import judge_multipliers
+from robustray.smoothing.manifest import Judging, Mixing
 
 MIXTURE, ADAPTIVE = "mixture", "mixture-adaptive"
 CERTIFIED, MULTIPLIERS = "certified", "multipliers"
