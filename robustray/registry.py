@@ -25,6 +25,14 @@ T = TypeVar("T")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+class UnknownNameError(ManifestError):
+    """Nothing has a name, neither here nor among the entry points of a ``group``."""
+
+    def __init__(self, message: str, group: str, name: str) -> None:
+        super().__init__(message, value=name)
+        self.group, self.name = group, name
+
+
 class Registry(Generic[T]):
     """What there is of one kind.
 
@@ -42,7 +50,7 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, group: str, home: str, supplied: tuple[str, ...] = ()) -> None:
         self.kind, self.supplied = kind, supplied
-        self._group, self._home = f"robustray.{group}", home
+        self.group, self._home = f"robustray.{group}", home
         self._entries: dict[str, T] = {}
         self._functions: dict[str, Callable[..., Any]] = {}
 
@@ -97,7 +105,7 @@ class Registry(Generic[T]):
         """
         if not self.knows(name):
             allowed = [*others, *self.names(), "package.module:name"]
-            raise ManifestError(unknown(self.kind, name, allowed), value=name)
+            raise UnknownNameError(unknown(self.kind, name, allowed), self.group, name)
         return name
 
     def knows(self, name: str) -> bool:
@@ -138,7 +146,7 @@ class Registry(Generic[T]):
 
     @cached_property
     def _installed(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self._group)}
+        return {point.name: point for point in entry_points(group=self.group)}
 
 
 @cache

@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Any
 
 from robustray.cli.shared import EXIT_OK, make_request, read_manifest, run_manifest, say
-from robustray.errors import CorruptObjectError, UserError
+from robustray.errors import UserError
 from robustray.kinds import find_kind
 from robustray.manifest import study_id
 from robustray.registry import KINDS
-from robustray.runtime.commands import Request
+from robustray.runtime.commands import Request, Trouble
 
 
 def add_jobs(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -116,7 +116,7 @@ def _status(options: argparse.Namespace) -> int:
     return code
 
 
-def _overview(request: Request) -> Iterator[str | CorruptObjectError | UserError]:
+def _overview(request: Request) -> Iterator[str | Trouble]:
     """Yield a text on each job of every kind, or what is wrong with it."""
     for name in KINDS.names():
         try:

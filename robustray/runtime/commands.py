@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 
-from robustray.errors import CorruptObjectError
+from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Manifest
 from robustray.store import ObjectStore
 
 M = TypeVar("M", bound=Manifest)
 Say = Callable[[str], None]
+Trouble = CorruptObjectError | UserError
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,6 @@ class Commands(ABC, Generic[M]):
     def report(self, manifest: M, request: Request) -> None:
         """Write what people read again, from what the store holds."""
 
-    def overview(self, request: Request) -> Iterator[str | CorruptObjectError]:
-        """Yield a text on each job of the kind in the store, or what is damaged there."""
+    def overview(self, request: Request) -> Iterator[str | Trouble]:
+        """Yield a text on each job of the kind in the store, or what is wrong with it."""
         yield from ()

@@ -14,7 +14,7 @@ from typing_extensions import override
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Manifest, study_id
 from robustray.runtime import attempts
-from robustray.runtime.commands import Commands, Ended, M, Request
+from robustray.runtime.commands import Commands, Ended, M, Request, Trouble
 from robustray.runtime.file_jobs import Product, read_result, write_files
 from robustray.runtime.job import Context
 from robustray.runtime.job_driver import prefix_of, run_job
@@ -100,7 +100,7 @@ class LongJob(Commands[M]):
         request.say(f"\nfiles        {folder}")
 
     @override
-    def overview(self, request: Request) -> Iterator[str | CorruptObjectError]:
+    def overview(self, request: Request) -> Iterator[str | Trouble]:
         return describe_jobs(request.store, self.folder)
 
 
@@ -123,7 +123,7 @@ def describe_progress(manifest: Manifest, kind: str, steps: int, store: ObjectSt
     return line
 
 
-def describe_jobs(store: ObjectStore, folder: str) -> Iterator[str | CorruptObjectError]:
+def describe_jobs(store: ObjectStore, folder: str) -> Iterator[str | Trouble]:
     """Yield a line for each job in a folder of the store, or that its result is damaged."""
     files: dict[str, set[str]] = {}
     for entry in store.list(f"{folder}/"):

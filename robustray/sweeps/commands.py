@@ -14,7 +14,7 @@ from robustray.errors import (
 )
 from robustray.manifest import Sweep, study_id
 from robustray.reports import text_table
-from robustray.runtime.commands import Commands, Ended, Request
+from robustray.runtime.commands import Commands, Ended, Request, Trouble
 from robustray.store import ObjectStore
 from robustray.sweeps.agreement import publish_comparison
 from robustray.sweeps.grid import Study
@@ -81,13 +81,13 @@ class SweepCommands(Commands[Sweep]):
         report(load_study(request.store, study_id(manifest)), request)
 
     @override
-    def overview(self, request: Request) -> Iterator[str | CorruptObjectError]:
+    def overview(self, request: Request) -> Iterator[str | Trouble]:
         known = list_studies(request.store)
         for name in known:
             try:
                 study = load_study(request.store, name)
                 yield describe_status(request.store, study, details=len(known) == 1)
-            except CorruptObjectError as error:  # the others are told all the same
+            except (CorruptObjectError, UserError) as error:  # the others are told all the same
                 yield error
 
 

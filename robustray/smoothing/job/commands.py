@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from robustray.data import describe
+from robustray.errors import below
 from robustray.manifest import study_id
 from robustray.models import profile
 from robustray.runtime.long_jobs import LongJob
@@ -22,6 +23,8 @@ from robustray.smoothing.job.mixing import (
 from robustray.smoothing.manifest import Mixing
 from robustray.store import ObjectStore
 from robustray.training import checkpoint_bytes, epoch_images, recipe_passes
+from robustray.training.objectives import loss_of
+from robustray.training.optimizer import check_optimizer
 
 
 def describe_plan(manifest: Mixing, found: None = None) -> str:
@@ -92,6 +95,12 @@ def _judgements(metrics: Mapping[str, float]) -> str:
 
 def _look(manifest: Mixing, store: ObjectStore) -> None:
     check_manifest(manifest)
+    for role in BASES:
+        recipe = getattr(manifest, role).recipe
+        with below(role):
+            if recipe is not None:
+                loss_of(recipe)
+                check_optimizer(recipe.optimizer)
     check_references(manifest, store)
 
 
