@@ -23,10 +23,11 @@ from robustray.alignment.stages import (
     Projections,
 )
 from robustray.manifest.data import FolderData
-from robustray.manifest.fields import Code, Natural, Section, Seed
+from robustray.manifest.fields import Argument, Code, NameOf, Natural, Section, Seed
 from robustray.manifest.job import Manifest
 from robustray.manifest.lengths import Extent, check_lengths
 from robustray.manifest.network import ModelConfig
+from robustray.registry import DATASETS
 
 Stage = Literal[
     "classifier",
@@ -49,27 +50,21 @@ STAGE_SECTION: dict[str, str] = {
 # Of the sets that are made, or cut out of another; points of the outer sphere have length 1.3.
 _SHAPES = {"mnist35": (1, 28, 28), "squares": (1, 224, 224), "squares32": (1, 32, 32)}
 _SPHERES_DIAMETER = 2.6
+_OWN = ("spheres", *_SHAPES, "imagenet", "folder")
 
 
 class AlignmentData(Section):
     """The data set of the study, and how much of it.
 
+    ``name`` is one of the study's own (its ``folder`` is a table of images with numbers), or any
+    data set that a sweep may name; ``arguments`` are those of a function of a user's.
     ``train_limit`` and ``first`` take the first images only, of the training set and of the
     judged split; each changes the label that stands beside the numbers. ``preprocessing`` is
     ImageNet's: the shorter side to 256 and the central 224 pixels, or the central 288 as they are.
     """
 
-    name: Literal[
-        "spheres",
-        "squares",
-        "squares32",
-        "mnist35",
-        "mnist",
-        "cifar10",
-        "digits",
-        "imagenet",
-        "folder",
-    ]
+    name: Annotated[str, NameOf(DATASETS, others=_OWN)]
+    arguments: dict[str, Argument] | None = None
     split: Literal["validation", "test"] = "test"
     train_limit: Natural | None = None
     first: Natural | None = None
@@ -94,6 +89,8 @@ class AlignmentData(Section):
             raise ValueError("the section folder goes with name: folder, and with no other")
         if self.name != "imagenet":
             self.refuse(f"{self.name} has no choice of it", "preprocessing")
+        if self.name in _OWN:
+            self.refuse(f"{self.name} takes none", "arguments")
         return self
 
 

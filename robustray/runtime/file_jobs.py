@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +37,7 @@ from robustray.store import (
 )
 from robustray.tracking import MetricPoint, RunRecord
 from robustray.tracking.records import Status, epoch_points, flatten
+from robustray.user_code import import_from
 
 logger = logging.getLogger("robustray.runtime")
 
@@ -92,10 +94,14 @@ class FileJob(Job):
         return keep_files(context.store, self.prefix, self.produce(context))
 
 
-def attempt_as_task(job: FileJob) -> tuple[str, str]:
-    """Make one attempt at a job in a task of Ray's, which hears SIGTERM; as `attempt_job`."""
+def attempt_as_task(pickled: bytes, import_paths: tuple[str, ...]) -> tuple[str, str]:
+    """Make one attempt at a job in a task of Ray's, which hears SIGTERM; as `attempt_job`.
+
+    The job is unpickled here, where the folders are known that a user's kind is imported from.
+    """
     preemption.listen()
-    return attempt_job(job)
+    import_from(import_paths)
+    return attempt_job(pickle.loads(pickled))  # noqa: S301 (the driver wrote it)
 
 
 def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray import cloudpickle
 from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
 
 from robustray.data import data_root
@@ -175,7 +176,9 @@ class _Driver:
         """Start one attempt in a worker and wait for its end."""
         cpus, gpus = self._job.share
         remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)
-        reference = remote(attempt_as_task).remote(self._job)
+        reference = remote(attempt_as_task).remote(
+            cloudpickle.dumps(self._job), self._job.import_paths
+        )
         begun = time.monotonic()
         while not stop.is_set():
             ready, _ = ray.wait([reference], timeout=_LOOK_S)

@@ -34,12 +34,12 @@ class LongJob(Commands[M]):
         Does the work: from a `Context` to a `Product`. A function of a module.
     count_steps : callable
         From a manifest to how many steps the work commits.
-    look : callable
-        From a manifest and the store to whatever was found there. Refuses what refers to nothing.
     describe_plan : callable
         From a manifest and what ``look`` found to what the job would do, as text.
     describe_result : callable
         From the result's metrics to text.
+    look : callable
+        From a manifest and the store to whatever was found there. Refuses what refers to nothing.
     coordinates : callable
         From a manifest to whether the work is done by actors that the worker starts.
     """
@@ -47,9 +47,9 @@ class LongJob(Commands[M]):
     folder: str
     work: Callable[[Context], Product]
     count_steps: Callable[[M], int]
-    look: Callable[[M, ObjectStore], Any]
     describe_plan: Callable[[M, Any], str]
     describe_result: Callable[[Mapping[str, float]], str]
+    look: Callable[[M, ObjectStore], Any] = lambda manifest, store: None
     coordinates: Callable[[M], bool] = lambda manifest: False
 
     @override

@@ -64,6 +64,7 @@ class _Stage:
             limit=limit,
             limit_name="data.train_limit" if role == "train" else "data.first",
             folder=data.folder,
+            arguments=data.arguments,
             preprocessing=data.preprocessing,
             seed=self.manifest.seed,
             download=data.download,
@@ -287,8 +288,9 @@ def build_classifier(manifest: Alignment, split: StudySplit) -> nn.Module:
             return create_model(manifest.model.name, **facts, **manifest.model.options())
         if data == "spheres":
             return create_model("gd_spheres_mlp", **facts)
+        small = split.image_shape[0] == 3 and split.image_shape[-1] <= 32
         style = {"normalisation": "direct" if binary else "indirect"}
-        return create_model("gd_resnet18", small_images=data == "cifar10", **style, **facts)
+        return create_model("gd_resnet18", small_images=small, **style, **facts)
     except (ValueError, TypeError) as error:
         raise ManifestError(str(error), path="model") from error
 

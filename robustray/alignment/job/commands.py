@@ -114,6 +114,7 @@ def _look_at(
         limit=limit if whole is None else 1,
         limit_name=limit_name,
         preprocessing=data.preprocessing,
+        arguments=data.arguments,
         seed=manifest.seed,
         download=data.download,
     )
