@@ -25,6 +25,14 @@ T = TypeVar("T")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+class UnknownNameError(ManifestError):
+    """Nothing has a name, neither here nor among the entry points of a ``group``."""
+
+    def __init__(self, message: str, group: str, name: str) -> None:
+        super().__init__(message, value=name)
+        self.group, self.name = group, name
+
+
 class Registry(Generic[T]):
     """What there is of one kind.
 
@@ -42,7 +50,7 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, group: str, home: str, supplied: tuple[str, ...] = ()) -> None:
         self.kind, self.supplied = kind, supplied
-        self._group, self._home = f"robustray.{group}", home
+        self.group, self._home = f"robustray.{group}", home
         self._entries: dict[str, T] = {}
         self._functions: dict[str, Callable[..., Any]] = {}
 
@@ -59,7 +67,7 @@ class Registry(Generic[T]):
         self._entries[name], self._functions[name] = entry, function
 
     def register(self, name: str) -> Callable[[_Function], _Function]:
-        """Register the decorated function, as an entry that is nothing but a function."""
+        """Register the decorated function or class, as an entry that is nothing more."""
 
         def add(function: _Function) -> _Function:
             self.add(name, function, function)  # type: ignore[arg-type]
@@ -87,17 +95,17 @@ class Registry(Generic[T]):
         brought: T = load_reference(self._installed[name].value)
         return self._entries.get(name, brought)  # it may have registered itself
 
-    def check(self, name: str) -> str:
+    def check(self, name: str, others: tuple[str, ...] = ()) -> str:
         """Return a name that stands for something; no user's code is imported to find that out.
 
         Raises
         ------
         ManifestError
-            If nothing has it; lists what is allowed.
+            If nothing has it; lists what is allowed, ``others`` first.
         """
         if not self.knows(name):
-            allowed = [*self.names(), "package.module:name"]
-            raise ManifestError(unknown(self.kind, name, allowed), value=name)
+            allowed = [*others, *self.names(), "package.module:name"]
+            raise UnknownNameError(unknown(self.kind, name, allowed), self.group, name)
         return name
 
     def knows(self, name: str) -> bool:
@@ -138,7 +146,7 @@ class Registry(Generic[T]):
 
     @cached_property
     def _installed(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self._group)}
+        return {point.name: point for point in entry_points(group=self.group)}
 
 
 @cache
@@ -204,6 +212,7 @@ def _strict(kind: Any) -> Any:
     return Annotated[kind, Field(strict=True)] if kind in (bool, int, float, str) else kind
 
 
+KINDS: Registry[Any] = Registry("kind", "kinds", "robustray.kinds")
 SUITES: Registry[Any] = Registry("suite", "suites", "robustray.attacks")
 MODELS: Registry[Any] = Registry(
     "model", "models", "robustray.models", supplied=("num_classes", "in_channels")

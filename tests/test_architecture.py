@@ -12,9 +12,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "robustray"
 SCIENCE = {"attacks", "cuda_graphs", "data", "models", "training", "random"}
 # Each holds one published system: science on top, its pages, its jobs. The core imports none.
 WINGS = {"smoothing", "alignment", "scaling"}
-RUNNERS = {"sweeps", "evaluation", "cluster", "reports", "store", "tracking", "pipelines", "zoo"}
+RUNNERS = {"sweeps", "evaluation", "cluster", "reports", "store", "tracking", "zoo"}
 BESIDE = {
     "manifest",
+    "kinds",
     "registry",
     "user_code",
     "words",
@@ -58,7 +59,7 @@ def test_imports_only_go_down(path):
         assert below <= SCIENCE | BESIDE
         assert not {name.split(".")[0] for name in imported(path)} & ENGINES
     elif room in BESIDE:
-        assert below <= {"errors", "words", "user_code", "registry"}
+        assert below <= {"errors", "words", "user_code", "registry", "kinds"}
     elif room == "runtime":
         assert below <= RUNTIME | SCIENCE | BESIDE
     elif room in RUNNERS:

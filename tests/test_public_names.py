@@ -16,8 +16,8 @@ from robustray.alignment import (
     fit_classifier,
     project,
 )
+from robustray.alignment.manifest import ClassifierTraining, Projection
 from robustray.attacks import ThreatModel, apgd_ce, apgd_start, mixture_loss
-from robustray.manifest.alignment import ClassifierTraining, Projection
 from robustray.models import create_model
 from robustray.random import ExampleRandom
 from robustray.smoothing import RuleMixture, draw_noise, noisy_counts

@@ -19,8 +19,8 @@ from robustray.alignment.delta_x import DeltaXSource
 from robustray.alignment.distances import class_gradient, closest_class, jacobian
 from robustray.alignment.metrics import alignment
 from robustray.alignment.splits import StudySplit
+from robustray.alignment.stages import ClassifierTraining
 from robustray.attacks import pgd
-from robustray.manifest.alignment_stages import ClassifierTraining
 from robustray.random import ExampleRandom, derive_seed
 from robustray.training.loop import OnEpoch, Resumed, SelectedEpoch, run_epochs
 from robustray.training.state import Learner, TrainingState, copied_weights

@@ -17,9 +17,9 @@ from robustray.alignment.conditional_networks import (
     ConditionalGenerator,
 )
 from robustray.alignment.direct_generator import EAGER
+from robustray.alignment.manifest import ConditionalGeneratorTraining
 from robustray.cuda_graphs import CudaGraphs, Function, Tensors, make_graphable_adam
 from robustray.errors import DataError
-from robustray.manifest.alignment import ConditionalGeneratorTraining
 from robustray.random import ExampleRandom, derive_seed, generator
 from robustray.training.loop import OnEpoch, Resumed, run_epochs
 from robustray.training.state import Learner, TrainingState

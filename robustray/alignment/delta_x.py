@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustray.alignment.direct_generator import direct_delta_x
 from robustray.alignment.projection import project
 from robustray.alignment.splits import StudySplit
-from robustray.manifest.alignment_stages import Projection
+from robustray.alignment.stages import Projection
 
 
 def nearest_other(

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustray.alignment.batches import study_batches
+from robustray.alignment.manifest import GeneratorTraining
 from robustray.alignment.metrics import alignment
 from robustray.alignment.splits import StudySplit
 from robustray.cuda_graphs import CudaGraphs, Function, Tensors, make_graphable_adam
-from robustray.manifest.alignment import GeneratorTraining
 from robustray.manifest.recipe import Ema
 from robustray.training.averaging import AveragedWeights
 from robustray.training.loop import OnEpoch, Resumed, SelectedEpoch, run_epochs

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from robustray.manifest.alignment import Projection
+from robustray.alignment.manifest import Projection
 
 _BETAS = (0.9, 0.999)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,15 +29,15 @@ from robustray.alignment.synthetic import (
 )
 from robustray.data.dataset import Split
 from robustray.data.folder import read_folder, read_imagenet
-from robustray.data.load import data_root, load_dataset
+from robustray.data.load import data_root, describe, load_dataset
 from robustray.errors import DataError
-from robustray.manifest.alignment import FolderData
+from robustray.manifest.data import FolderData
 from robustray.manifest.schema import DataConfig
 from robustray.random import ExampleRandom
+from robustray.registry import DATASETS
 
 ROLES = ("train", "validation", "test")
 SPHERE_COUNTS = {"train": 500_000, "validation": 200, "test": 1000}
-_FIRST_OF_TEST = {"mnist": 60_000, "cifar10": 50_000, "digits": 0}  # digits are one file
 _DIGITS_3_5 = (3, 5)
 
 DeltaX = Callable[[Tensor, Tensor], Tensor]
@@ -136,6 +137,7 @@ def load_study(
     limit: int | None = None,
     limit_name: str = "limit",
     folder: FolderData | None = None,
+    arguments: Mapping[str, Any] | None = None,
     preprocessing: str = "Res256Crop224",
     seed: int = 0,
     download: bool = False,
@@ -145,8 +147,8 @@ def load_study(
     Parameters
     ----------
     name : str
-        "spheres", "squares", "squares32", "mnist35", "mnist", "cifar10", "digits", "imagenet"
-        or "folder".
+        "spheres", "squares", "squares32", "mnist35", "imagenet", "folder" (a table of images with
+        numbers), or that of any other data set ("mnist", or a function of a user's).
     split : {"train", "validation", "test"}
         Which one. The official training set, shuffled by NumPy's legacy ``RandomState(0)``, gives
         a tenth for validation and the rest for training.
@@ -160,6 +162,8 @@ def load_study(
         What the limit is called where it was given, for messages.
     folder : FolderData, optional
         For "folder": which files.
+    arguments : mapping, optional
+        For a function of a user's: its own.
     preprocessing : {"Res256Crop224", "Crop288"}
         For "imagenet": what its images go through.
     seed : int
@@ -178,14 +182,14 @@ def load_study(
         found = _spheres(split, seed, limit)
     elif name in ("squares", "squares32"):
         found = _squares(name, split, limit, cache)
-    elif name in ("mnist35", "mnist", "cifar10", "digits"):
-        found = _official(name, split, root, download)
     elif name == "imagenet":
         found = _imagenet(split, data_root(root), preprocessing, limit)
     elif name == "folder" and folder is not None:
         found = _folder(folder, split, data_root(root), cache)
+    elif name == "mnist35":
+        found = _threes_and_fives(split, root, download)
     else:
-        raise DataError(f"no data set {name!r} of the study, or its section folder is missing")
+        found = _general(name, arguments, split, root, download)
     return _first(found, limit, limit_name)
 
 
@@ -236,23 +240,41 @@ def _squares(name: str, split: str, limit: int | None, cache: Path | None) -> St
     return StudySplit(name, label, 2, x_N, y_N, index_N, exact)
 
 
-def _official(name: str, split: str, root: Path | None, download: bool) -> StudySplit:
-    official = "mnist" if name == "mnist35" else name
-    config = DataConfig.model_validate({"name": official, "validation": 1, "download": download})
-    if split == "test":
-        whole, shift = load_dataset(config, root, ("test",)).test, _FIRST_OF_TEST[official]
-    else:
-        data = load_dataset(config, root, ("train", "validation"))
-        whole, shift = _joined(data.train, data.validation), 0
-    rows_N, classes = np.arange(len(whole)), 10
-    if name == "mnist35":
-        classes = 2
-        rows_N = rows_N[np.isin(whole.y_N.numpy(), _DIGITS_3_5)]
+def _general(
+    name: str, arguments: Mapping[str, Any] | None, split: str, root: Path | None, download: bool
+) -> StudySplit:
+    DATASETS.check(name)
+    given = {"name": name, "arguments": arguments, "validation": 1, "download": download}
+    config = DataConfig.model_validate(given)
+    part, classes = _official(config, split, root)
+    told = ", ".join(f"{option}={value}" for option, value in (arguments or {}).items())
+    label = f"{name}({told})" if told else name
+    rows_N = np.arange(len(part)) if split == "test" else shuffled_split(len(part), split)
+    part = part.select(torch.from_numpy(rows_N))
+    return StudySplit(name, f"{label} {split}", classes, part.x_NCHW, part.y_N, part.index_N)
+
+
+def _threes_and_fives(split: str, root: Path | None, download: bool) -> StudySplit:
+    config = DataConfig(name="mnist", validation=1, download=download)
+    whole, _ = _official(config, split, root)
+    rows_N = np.flatnonzero(np.isin(whole.y_N.numpy(), _DIGITS_3_5))
     if split != "test":
         rows_N = rows_N[shuffled_split(len(rows_N), split)]
-    part: Split = whole.select(torch.from_numpy(rows_N))
-    y_N = (part.y_N == _DIGITS_3_5[1]).long() if name == "mnist35" else part.y_N
-    return StudySplit(name, f"{name} {split}", classes, part.x_NCHW, y_N, part.index_N + shift)
+    part = whole.select(torch.from_numpy(rows_N))
+    y_N = (part.y_N == _DIGITS_3_5[1]).long()
+    return StudySplit("mnist35", f"mnist35 {split}", 2, part.x_NCHW, y_N, part.index_N)
+
+
+def _official(config: DataConfig, split: str, root: Path | None) -> tuple[Split, int]:
+    """Return the whole training or test set in official order, and the number of classes."""
+    facts = describe(config, root)
+    if split != "test":
+        data = load_dataset(config, root, ("train", "validation"))
+        return _joined(data.train, data.validation), facts.num_classes
+    test, count = load_dataset(config, root, ("test",)).test, facts.train + facts.validation
+    if int(test.index_N[-1]) >= len(test):  # positions in one file that holds both
+        return test, facts.num_classes
+    return Split(test.x_NCHW, test.y_N, test.index_N + count), facts.num_classes
 
 
 def _joined(first: Split, second: Split) -> Split:

@@ -10,24 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from typing_extensions import override
 
+from robustray.errors import UserError
 from robustray.evaluation.agenda import may_use_cpus, on_gpu
 from robustray.evaluation.audit.checks import audit_key, read_audit
 from robustray.evaluation.comparing import read_result
 from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
+from robustray.evaluation.outputs import describe_result
 from robustray.evaluation.plan import Plan, describe_plan, make_plan, prepare
 from robustray.evaluation.study import describe_study, evaluate_study
 from robustray.evaluation.task import Task
 from robustray.evaluation.units.store import UnitStore
 from robustray.evaluation.units.worker import Worker
-from robustray.manifest import Evaluation
+from robustray.files import write_atomically
+from robustray.manifest import Evaluation, build_manifest, load_manifest
 from robustray.reports import text_table
+from robustray.runtime.commands import Commands, Ended, Request, Say
 from robustray.runtime.failures import Failure, Reply, make_error
 from robustray.runtime.pool import Listener, Pool, make_place
 from robustray.runtime.queue import Node
 from robustray.runtime.session import check_store, find_workers
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import ObjectStore
+from robustray.sweeps import load_study
+from robustray.sweeps.commands import report
 from robustray.tracking import default_tracking_uri, ui_command
 from robustray.user_code import import_from, is_reference
 
@@ -123,10 +130,25 @@ def describe_status(plan: Plan, store: ObjectStore) -> str:
     return "\n".join(lines)
 
 
-Say = Callable[[str], None]
+def manifest_of(options: Namespace) -> Evaluation:
+    """Return the evaluation that a manifest, or the command line alone, describes.
+
+    Raises
+    ------
+    UserError
+        If the manifest is of another kind.
+    """
+    path, changes = options.manifest or options.default_manifest, _overrides(options)
+    if path is None:
+        manifest = build_manifest({"kind": "Evaluation"}, changes, "the command line")
+    else:
+        manifest = load_manifest(path, changes)
+    if not isinstance(manifest, Evaluation):
+        raise UserError(f"{path} is a manifest of kind {manifest.kind}, not Evaluation")
+    return manifest
 
 
-def overrides(options: Namespace) -> list[str]:
+def _overrides(options: Namespace) -> list[str]:
     """Return what the options for network, suite and study mean as ``field=value``; then --set."""
     found: list[str] = []
     if options.study:
@@ -144,63 +166,88 @@ def overrides(options: Namespace) -> list[str]:
     return [*found, *options.set]
 
 
-def show_plan(manifest: Evaluation, store: ObjectStore, say: Say) -> None:
-    """Print what an evaluation would compute."""
-    if manifest.study is not None:
-        say(describe_study(manifest, store, _data_root()))
-    else:
-        say(describe_plan(plan_evaluation(manifest, store, _data_root())))
+class EvaluationCommands(Commands[Evaluation]):
+    """The commands of kind Evaluation."""
+
+    @override
+    def plan(self, manifest: Evaluation, request: Request) -> None:
+        if manifest.study is not None:
+            request.say(describe_study(manifest, request.store, _data_root()))
+        else:
+            request.say(describe_plan(plan_evaluation(manifest, request.store, _data_root())))
+
+    @override
+    def status(self, manifest: Evaluation, request: Request) -> None:
+        if manifest.study is not None:
+            return self.plan(manifest, request)
+        plan = plan_evaluation(manifest, request.store, _data_root())
+        return request.say(describe_status(plan, request.store))
+
+    @override
+    def run(self, manifest: Evaluation, request: Request) -> Ended:
+        if manifest.study is not None:
+            return _run_study(manifest, request)
+        uri, say = default_tracking_uri(), request.say
+        done = run_evaluation(
+            manifest,
+            request.store,
+            uri,
+            request.report_root,
+            data_root=_data_root(),
+            assume_yes=request.assume_yes,
+            say=say,
+        )
+        say(f"\n{done.text}")
+        if done.folder is not None:
+            say(f"\ncomputed     {done.computed} units in this run" if done.computed else
+                "\ncomputed     nothing: everything was there")  # fmt: skip
+            say(f"record       {done.folder}")
+        _say_tracking(done.untracked, uri, say)
+        for reason in done.failed:
+            say(f"failed: {reason}")
+        if done.failed:
+            say("the result is PARTIAL; the same command tries again what failed")
+        return Ended(not done.failed, done.interrupted)
+
+    @override
+    def report(self, manifest: Evaluation, request: Request) -> None:
+        if manifest.study is not None:
+            return report(load_study(request.store, manifest.study), request)
+        plan = plan_evaluation(manifest, request.store, _data_root())
+        if not request.store.exists(f"{plan.prefix}/result.json"):
+            raise UserError(f"{plan.id} is not finished: run its manifest")
+        read_result(request.store, plan.id)
+        folder, within = request.report_root / plan.id, f"{plan.prefix}/report/"
+        for entry in request.store.list(within):
+            name = entry.key.removeprefix(within)
+            write_atomically(folder / name, request.store.get(entry.key))
+        record = json.loads(request.store.get(f"{within}record.json"))
+        request.say(describe_result(record["result"], record["provenance"]))
+        return request.say(f"\nrecord       {folder}")
 
 
-def show_status(manifest: Evaluation, store: ObjectStore, say: Say) -> None:
-    """Print how far an evaluation is."""
-    if manifest.study is not None:
-        say(describe_study(manifest, store, _data_root()))
-    else:
-        say(describe_status(plan_evaluation(manifest, store, _data_root()), store))
-
-
-def run(
-    manifest: Evaluation, store: ObjectStore, report_root: Path, *, yes: bool, say: Say
-) -> tuple[bool, bool]:
-    """Run an evaluation and print what it found.
-
-    Returns
-    -------
-    bool, bool
-        Whether everything could be evaluated; whether it was stopped by hand.
-    """
-    uri = default_tracking_uri()
-    if manifest.study is not None:
-        return _run_study(manifest, store, uri, report_root, yes=yes, say=say)
-    done = run_evaluation(
-        manifest, store, uri, report_root, data_root=_data_root(), assume_yes=yes, say=say
-    )
-    say(f"\n{done.text}")
-    if done.folder is not None:
-        say(f"\ncomputed     {done.computed} units in this run" if done.computed else
-            "\ncomputed     nothing: everything was there")  # fmt: skip
-        say(f"record       {done.folder}")
-    _say_tracking(done.untracked, uri, say)
-    for reason in done.failed:
-        say(f"failed: {reason}")
-    if done.failed:
-        say("the result is PARTIAL; the same command tries again what failed")
-    return not done.failed, done.interrupted
+EVALUATION = EvaluationCommands()
 
 
 def audit(manifest: Evaluation, store: ObjectStore, *, yes: bool, as_json: bool, say: Say) -> None:
     """Audit a network and print the findings."""
+    if manifest.study is not None:
+        raise UserError("an audit is of one network: name it with --model and --weights")
     quiet: Say = (lambda _: None) if as_json else say
     findings = run_audit(manifest, store, data_root=_data_root(), assume_yes=yes, say=quiet)
     say(json.dumps(findings, indent=2) if as_json else describe_findings(findings))
 
 
-def _run_study(
-    manifest: Evaluation, store: ObjectStore, uri: str, report_root: Path, *, yes: bool, say: Say
-) -> tuple[bool, bool]:
+def _run_study(manifest: Evaluation, request: Request) -> Ended:
+    uri, say = default_tracking_uri(), request.say
     done = evaluate_study(
-        manifest, store, uri, report_root, data_root=_data_root(), assume_yes=yes, say=say
+        manifest,
+        request.store,
+        uri,
+        request.report_root,
+        data_root=_data_root(),
+        assume_yes=request.assume_yes,
+        say=say,
     )
     say("")
     say(text_table(done.published.report.rows, limit=20))
@@ -208,7 +255,7 @@ def _run_study(
     _say_tracking(done.untracked, uri, say)
     for name, reason in sorted(done.failed.items()):
         say(f"failed: {name}: {reason}")
-    return not done.failed, done.interrupted
+    return Ended(not done.failed, done.interrupted)
 
 
 def _say_tracking(untracked: list[str], uri: str, say: Say) -> None:

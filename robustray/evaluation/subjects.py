@@ -23,7 +23,7 @@ from robustray.evaluation.networks import (
     try_network,
 )
 from robustray.evaluation.task import Range, Subject, cut
-from robustray.manifest import DataConfig, Evaluation, JudgedData, WeightsConfig
+from robustray.manifest import Evaluation, JudgedData, WeightsConfig
 from robustray.models import WeightsError, load_weights
 from robustray.models.weights.tensor_bundle import index_of
 from robustray.store import NotFoundError, ObjectStore, holds, open_store, sha256_file
@@ -162,7 +162,7 @@ def facts_of(data: JudgedData, root: str | None = None) -> DataFacts:
     DataError
         If there are not that many images, or no such parts.
     """
-    config, folder, splits = config_of(data), Path(root) if root else None, {data.split}
+    config, folder, splits = data.config(), Path(root) if root else None, {data.split}
     whole = describe(config.model_copy(update={"test_limit": None}), folder, splits)
     count = getattr(whole, data.split)
     if data.first is not None and data.first > count:
@@ -198,24 +198,11 @@ def ranges_of(images: Split, size: int) -> tuple[Range, ...]:
     return tuple(Range(a, b, images.select(slice(a, b)).digest) for a, b in cuts)
 
 
-def config_of(data: JudgedData) -> DataConfig:
-    """Return the data set of which the images are a part."""
-    assert data.name is not None
-    return DataConfig(
-        name=data.name,
-        arguments=data.arguments,
-        validation=data.validation,
-        parts=data.parts,
-        test_limit=data.first if data.split == "test" else None,
-        download=data.download,
-    )
-
-
 @lru_cache(maxsize=2)
 def _load_images(text: str, root: str | None, store_uri: str | None) -> Split:
     data = JudgedData.model_validate_json(text)
     facts_of(data, root)
     folder, store = data_root(Path(root) if root else None), open_store(store_uri)
-    splits = load_staged_dataset(config_of(data), folder, store, (data.split,))
+    splits = load_staged_dataset(data.config(), folder, store, (data.split,))
     images: Split = getattr(splits, data.split)
     return images if data.first is None else images.select(slice(0, data.first))

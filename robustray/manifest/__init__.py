@@ -1,8 +1,8 @@
 """What a YAML manifest may say, and how it is read, overridden, hashed and printed."""
 
 from robustray.errors import ManifestError
-from robustray.manifest.alignment import Alignment
 from robustray.manifest.code import pin_code
+from robustray.manifest.data import FolderData
 from robustray.manifest.evaluation import (
     Composition,
     Curve,
@@ -15,22 +15,15 @@ from robustray.manifest.evaluation import (
     SurrogateConfig,
     WeightsConfig,
 )
+from robustray.manifest.fields import Code
+from robustray.manifest.job import Manifest
 from robustray.manifest.loading import (
-    Manifest,
     build_manifest,
     dump_manifest,
     load_manifest,
     manifest_hash,
     study_id,
     validate,
-)
-from robustray.manifest.mixing import (
-    BaseConfig,
-    Certified,
-    Judging,
-    Mixing,
-    MixingSettings,
-    TrainingAttack,
 )
 from robustray.manifest.schema import (
     Augmentation,
@@ -60,12 +53,10 @@ from robustray.manifest.schema import (
 )
 
 __all__ = [
-    "Alignment",
     "Augmentation",
     "Awp",
-    "BaseConfig",
     "BatchNormConfig",
-    "Certified",
+    "Code",
     "Composition",
     "Curve",
     "DataConfig",
@@ -75,16 +66,14 @@ __all__ = [
     "EvaluationConfig",
     "ExtraData",
     "FactoryConfig",
+    "FolderData",
     "Grid",
     "GridSetting",
     "InnerAttack",
     "JudgedData",
     "JudgedThreat",
-    "Judging",
     "Manifest",
     "ManifestError",
-    "Mixing",
-    "MixingSettings",
     "Mixture",
     "ModelConfig",
     "Optimizer",
@@ -101,7 +90,6 @@ __all__ = [
     "SurrogateConfig",
     "Sweep",
     "ThreatConfig",
-    "TrainingAttack",
     "WeightsConfig",
     "build_manifest",
     "dump_manifest",

@@ -49,11 +49,18 @@ def _names(value: Any, place: str = "") -> Iterator[tuple[str, Registry[Any], st
     for field, info in type(value).model_fields.items():
         inner, path = getattr(value, field), f"{place}.{field}" if place else field
         for mark in _marks(info):
-            if isinstance(mark, NameOf) and inner is not None:
-                yield path, mark.registry, inner
+            if isinstance(mark, NameOf):
+                yield from ((path, mark.registry, name) for name in _given(inner, mark))
         yield from _names(inner, path)
     for field, inner in (value.model_extra or {}).items():
         yield from _names(inner, f"{place}.{field}")
+
+
+def _given(value: Any, mark: NameOf) -> Iterator[str]:
+    """Yield the names of a registry that a field holds: one, several or none."""
+    for name in value if isinstance(value, tuple) else (value,):
+        if name is not None and name not in mark.others:
+            yield name
 
 
 def _marks(info: FieldInfo) -> Iterator[Any]:

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import override
 
+from robustray.manifest.data import DataConfig
 from robustray.manifest.fields import (
     Argument,
     BatchSize,
@@ -19,8 +21,9 @@ from robustray.manifest.fields import (
     Workers,
     read_option,
 )
+from robustray.manifest.job import Manifest
 from robustray.manifest.lengths import UNIT, Extent, Length, check_lengths
-from robustray.manifest.schema import ModelConfig, Resources
+from robustray.manifest.network import ModelConfig
 
 
 class WeightsConfig(Section):
@@ -92,6 +95,12 @@ class JudgedData(Section):
     validation: Natural = 1024
     parts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     download: bool = False
+
+    def config(self) -> DataConfig:
+        """Return the data set of which the images are a part; ``name`` is given."""
+        first = self.first if self.split == "test" else None
+        given = self.model_dump(exclude={"split", "first"})
+        return DataConfig.model_validate({**given, "test_limit": first})
 
 
 class JudgedThreat(Section):
@@ -166,7 +175,7 @@ class Composition(Section):
         return self
 
 
-class Evaluation(Section):
+class Evaluation(Manifest):
     """A manifest of kind Evaluation: one network, or every selected checkpoint of a study.
 
     ``model`` may be a name of the catalogue or ``package.module:function``, ``weights`` a path.
@@ -182,9 +191,7 @@ class Evaluation(Section):
     it such a network is refused.
     """
 
-    kind: Literal["Evaluation"]
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")] = "evaluation"
-    description: str = ""
     seed: Seed = 0
     study: str | None = None
     model: ModelConfig | None = None
@@ -207,7 +214,6 @@ class Evaluation(Section):
     save_adversarial: bool = False
     audit: bool = True
     curve: Curve | None = None
-    resources: Resources = Resources()
 
     @model_validator(mode="before")
     @classmethod
@@ -215,7 +221,7 @@ class Evaluation(Section):
         """Spell out names and paths, and what an evaluation outside a study defaults to."""
         if not isinstance(document, dict):
             return document
-        full = spell_out(document)
+        full = cls.spell_out(document)
         if full.get("study") is None:
             data = full.get("data") or {}
             if isinstance(data, dict):
@@ -256,19 +262,23 @@ class Evaluation(Section):
             )
         return self
 
+    @override
+    def needed_data(self) -> DataConfig | None:
+        return None if self.data.name is None else self.data.config()
 
-def spell_out(document: dict[str, Any]) -> dict[str, Any]:
-    """Turn the short forms of an evaluation into sections: a network's name, a file of weights."""
-    full = dict(document)
-    model = full.get("model")
-    if isinstance(model, str) and ":" in model:
-        full |= {"model": None, "factory": model}
-    elif isinstance(model, str):
-        full["model"] = {"name": model}
-    for field, inner in (("factory", "function"), ("weights", "uri")):
-        if isinstance(full.get(field), str):
-            full[field] = {inner: full[field]}
-    surrogate = full.get("surrogate")
-    if isinstance(surrogate, str):
-        full["surrogate"] = {"function" if ":" in surrogate else "name": surrogate}
-    return full
+    @classmethod
+    @override
+    def spell_out(cls, document: dict[str, Any]) -> dict[str, Any]:
+        full = dict(document)
+        model = full.get("model")
+        if isinstance(model, str) and ":" in model:
+            full |= {"model": None, "factory": model}
+        elif isinstance(model, str):
+            full["model"] = {"name": model}
+        for field, inner in (("factory", "function"), ("weights", "uri")):
+            if isinstance(full.get(field), str):
+                full[field] = {inner: full[field]}
+        surrogate = full.get("surrogate")
+        if isinstance(surrogate, str):
+            full["surrogate"] = {"function" if ":" in surrogate else "name": surrogate}
+        return full

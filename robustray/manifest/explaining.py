@@ -12,6 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from robustray.errors import ManifestError, below
 from robustray.manifest.fields import SectionOf
+from robustray.registry import UnknownNameError
 from robustray.words import alternatives, spell, suggest
 
 _MOST = 20  # findings that are told
@@ -67,6 +68,14 @@ def explain(error: ValidationError, model: type[BaseModel], file: str) -> Manife
     lines = [f"\n{file}: {f.place}: {f.text}" for f in findings[1:_MOST]]
     more = f"\nand {len(findings) - _MOST} more" if len(findings) > _MOST else ""
     return ManifestError(text + "".join(lines) + more, file, place, value)
+
+
+def unknown_names(error: ManifestError) -> dict[str, str]:
+    """Return the groups of the names that no registry knows, of an error that `explain` made."""
+    cause = error.__cause__
+    entries = cause.errors(include_url=False) if isinstance(cause, ValidationError) else []
+    found = (entry.get("ctx", {}).get("error") for entry in entries)
+    return {one.name: one.group for one in found if isinstance(one, UnknownNameError)}
 
 
 def check_options(model: type[BaseModel], given: Mapping[str, Any], place: str) -> None:

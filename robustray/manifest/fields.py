@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core.core_schema import no_info_after_validator_function
 
-from robustray.registry import DATASETS, MODELS, OBJECTIVES, OPTIMIZERS, Registry
+from robustray.registry import DATASETS, KINDS, MODELS, OBJECTIVES, OPTIMIZERS, SUITES, Registry
 
 _LONGEST = 40  # characters of a number
 _LARGEST = 1e12
@@ -113,18 +113,25 @@ class SectionOf:
 
 @dataclass(frozen=True)
 class NameOf:
-    """Marks a name that a registry must know."""
+    """Marks a name that a registry must know, or one of some ``others``."""
 
     registry: Registry[Any]
+    others: tuple[str, ...] = ()
+
+    def check(self, name: str) -> str:
+        """Return a name that may stand there."""
+        return name if name in self.others else self.registry.check(name, self.others)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        return no_info_after_validator_function(self.registry.check, handler(source))
+        return no_info_after_validator_function(self.check, handler(source))
 
 
 ModelName = Annotated[str, NameOf(MODELS)]
 DataName = Annotated[str, NameOf(DATASETS)]
 ObjectiveName = Annotated[str, NameOf(OBJECTIVES)]
 OptimizerName = Annotated[str, NameOf(OPTIMIZERS)]
+SuiteName = Annotated[str, NameOf(SUITES)]
+KindName = Annotated[str, NameOf(KINDS)]
 
 
 class Section(BaseModel):

@@ -12,22 +12,12 @@ import yaml
 from pydantic import ValidationError
 
 from robustray.errors import ManifestError
-from robustray.manifest.alignment import Alignment
-from robustray.manifest.evaluation import Evaluation, spell_out
+from robustray.kinds import find_kind
 from robustray.manifest.explaining import explain
-from robustray.manifest.mixing import Mixing
+from robustray.manifest.job import Manifest
 from robustray.manifest.reading import DEEPEST, read_text, read_yaml
-from robustray.manifest.schema import Sweep
+from robustray.registry import KINDS
 from robustray.words import alternatives, spell, suggest
-
-Manifest = Sweep | Evaluation | Mixing | Alignment
-
-KINDS: dict[str, type[Manifest]] = {
-    "Sweep": Sweep,
-    "Evaluation": Evaluation,
-    "Mixing": Mixing,
-    "Alignment": Alignment,
-}
 
 # How and where a study is run, and how much of it is kept, is no part of what it is.
 _NOT_IDENTITY: Any = {
@@ -75,8 +65,8 @@ def build_manifest(
     ManifestError
         As `load_manifest`.
     """
-    if document.get("kind") == "Evaluation":
-        document = spell_out(document)
+    if _is_known(document.get("kind")):
+        document = _find_model(document, file).spell_out(document)
     for override in overrides:
         _apply(document, override)
     return validate(document, file)
@@ -90,15 +80,11 @@ def validate(document: dict[str, Any], file: str = "") -> Manifest:
     ManifestError
         As `load_manifest`.
     """
-    kind = document.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        allowed = alternatives(KINDS)
-        text = f"must be {allowed} (got {spell(kind)}){suggest(kind, KINDS)}"
-        raise ManifestError(text if "kind" in document else f"is missing: {allowed}", file, "kind")
+    model = _find_model(document, file)
     try:
-        return KINDS[kind].model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
-        raise explain(error, KINDS[kind], file) from error
+        raise explain(error, model, file) from error
 
 
 def manifest_hash(manifest: Manifest) -> str:
@@ -120,7 +106,25 @@ def study_id(manifest: Manifest) -> str:
 def dump_manifest(manifest: Manifest) -> str:
     """Return the resolved manifest as YAML, loadable again to an equal manifest."""
     content = manifest.model_dump(mode="json")
+    content["resources"] = content.pop("resources")  # where it runs stands last
     return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100)
+
+
+def _is_known(kind: object) -> bool:
+    return isinstance(kind, str) and KINDS.knows(kind)
+
+
+def _find_model(document: dict[str, Any], file: str) -> type[Manifest]:
+    """Return the model of the kind that a document names."""
+    kind = document.get("kind")
+    if not isinstance(kind, str) or not _is_known(kind):
+        allowed = alternatives([*KINDS.names(), "package.module:name"])
+        text = f"must be {allowed} (got {spell(kind)}){suggest(kind, KINDS.names())}"
+        raise ManifestError(text if "kind" in document else f"is missing: {allowed}", file, "kind")
+    try:
+        return find_kind(kind).model
+    except ManifestError as error:  # a user's code
+        raise ManifestError(error.message, file, "kind", kind) from error
 
 
 def _parse(text: str, file: str) -> dict[str, Any]:

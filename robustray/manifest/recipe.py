@@ -15,6 +15,7 @@ from robustray.manifest.fields import (
     Argument,
     BatchSize,
     Epochs,
+    NameOf,
     Natural,
     Number,
     ObjectiveName,
@@ -27,7 +28,7 @@ from robustray.manifest.fields import (
     StepsOrZero,
 )
 from robustray.manifest.lengths import UNIT, Length, check_lengths
-from robustray.registry import OBJECTIVES
+from robustray.registry import OBJECTIVES, SUITES
 
 Momentum = Annotated[Number, Field(ge=0, lt=1)]
 Share = Annotated[Number, Field(gt=0, lt=1)]
@@ -242,16 +243,18 @@ class Augmentation(Section):
 class Selection(Section):
     """Choosing the best checkpoint by its accuracy on the held-out part of the training set.
 
-    Under an attack; ``clean`` is without one, for networks that need not be robust (FGSM accuracy
+    Under a suite; ``clean`` is without one, for networks that need not be robust (FGSM accuracy
     is then measured too). Validation runs after each epoch e (1-based) with e > ``start`` * E.
     """
 
     start: Annotated[Number, Field(ge=0, lt=1)] = 0.5
-    attack: Literal["pgd-20", "pgd-10", "cw-40", "clean"] = "pgd-20"
+    attack: Annotated[str, NameOf(SUITES, others=("clean",))] = Field(
+        default="pgd-20", validate_default=False
+    )
 
     @property
     def suite(self) -> str:
-        """The attack that validation runs."""
+        """The suite that validation runs."""
         return "fgsm" if self.attack == "clean" else self.attack
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from robustray.data.augmentation import EpochPlan
-from robustray.manifest import MixingSettings, TrainingAttack
 from robustray.random import derive_seed, generator
 from robustray.smoothing.losses import composite_loss, learning_rate
+from robustray.smoothing.manifest import MixingSettings, TrainingAttack
 from robustray.smoothing.training_data import AttackedImages, attack_for_training
 from robustray.training.optimizer import optimizer_state, restore_optimizer_state
 from robustray.training.state import TrainingState

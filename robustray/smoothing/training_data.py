@@ -14,8 +14,8 @@ from torch import Tensor
 
 from robustray.attacks.apgd_adaptive import Answer, adaptive_ascent, mixture_loss
 from robustray.attacks.steps.projections import per_example
-from robustray.manifest import TrainingAttack
 from robustray.random import ExampleRandom, generator
+from robustray.smoothing.manifest import TrainingAttack
 
 
 class AttackedImages(NamedTuple):

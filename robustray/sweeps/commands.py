@@ -1,16 +1,24 @@
-"""What the command line says and does about studies that are in the store."""
+"""What the command line says and does about studies: a manifest's, and those in the store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-from robustray.errors import UserError
+from typing_extensions import override
+
+from robustray.errors import (
+    CorruptObjectError,
+    ManifestError,
+    StoreUnavailableError,
+    UserError,
+)
+from robustray.manifest import Sweep, study_id
 from robustray.reports import text_table
+from robustray.runtime.commands import Commands, Ended, Request, Trouble
 from robustray.store import ObjectStore
 from robustray.sweeps.agreement import publish_comparison
 from robustray.sweeps.grid import Study
-from robustray.sweeps.plan import make_plan
+from robustray.sweeps.plan import describe_plan, make_plan
 from robustray.sweeps.records import (
     TrialState,
     attempted_trials,
@@ -22,8 +30,76 @@ from robustray.sweeps.records import (
     stopped_trials,
 )
 from robustray.sweeps.report import publish
+from robustray.sweeps.study import run_study
+from robustray.sweeps.throughput import measure_here
+from robustray.tracking import default_tracking_uri, ui_command
 
-Say = Callable[[str], None]
+# Trials of a study that is started without --large.
+_LARGE = 10_000
+
+
+class SweepCommands(Commands[Sweep]):
+    """The commands of kind Sweep."""
+
+    @override
+    def plan(self, manifest: Sweep, request: Request) -> None:
+        _check_size(manifest, request)
+        study, store = Study.from_manifest(manifest), request.store
+        if request.measure:
+            measure_here(study, store, request.say)
+        try:
+            plan = make_plan(study, store)
+        except StoreUnavailableError as error:
+            request.say(f"warning: {error}; measured speeds are unknown")
+            plan = make_plan(study)
+        request.say(describe_plan(plan, None if request.in_full else 12))
+
+    @override
+    def run(self, manifest: Sweep, request: Request) -> Ended:
+        _check_size(manifest, request)
+        uri, say = default_tracking_uri(), request.say
+        outcome = run_study(
+            manifest,
+            request.store,
+            uri,
+            request.report_root,
+            assume_yes=request.assume_yes,
+            say=say,
+        )
+        if outcome.published is not None:
+            say("")
+            say(text_table(outcome.published.report.rows, limit=20))
+            say(f"\nreport       {outcome.published.folder / 'report.html'}")
+        if outcome.untracked:
+            say(
+                f"MLflow       {len(outcome.untracked)} runs are not there yet; nothing is lost: "
+                "run the same command again when it answers"
+            )
+        say(f"MLflow UI    {ui_command(uri)}")
+        for name, reason in () if outcome.interrupted else sorted(outcome.failed.items()):
+            say(f"failed: {name}: {reason}")
+        return Ended(not outcome.failed, outcome.interrupted)
+
+    @override
+    def status(self, manifest: Sweep, request: Request) -> None:
+        show_study(study_id(manifest), request)
+
+    @override
+    def report(self, manifest: Sweep, request: Request) -> None:
+        report(load_study(request.store, study_id(manifest)), request)
+
+    @override
+    def overview(self, request: Request) -> Iterator[str | Trouble]:
+        known = list_studies(request.store)
+        for name in known:
+            try:
+                study = load_study(request.store, name)
+                yield describe_status(request.store, study, details=len(known) == 1)
+            except (CorruptObjectError, UserError) as error:  # the others are told all the same
+                yield error
+
+
+SWEEP = SweepCommands()
 
 
 def chosen_study(store: ObjectStore, name: str | None) -> Study:
@@ -42,22 +118,26 @@ def chosen_study(store: ObjectStore, name: str | None) -> Study:
     return load_study(store, name)
 
 
-def report(study: Study, store: ObjectStore, report_root: Path, say: Say) -> None:
+def show_study(name: str, request: Request) -> None:
+    """Print how far a study is, with its trials."""
+    study = load_study(request.store, name)
+    request.say(describe_status(request.store, study, details=True))
+
+
+def report(study: Study, request: Request) -> None:
     """Write a study's report again, and show its table."""
-    published = publish(make_plan(study, store), store, report_root)
-    say(text_table(published.report.rows, limit=20))
-    say(f"\nreport       {published.folder / 'report.html'}")
+    published = publish(make_plan(study, request.store), request.store, request.report_root)
+    request.say(text_table(published.report.rows, limit=20))
+    request.say(f"\nreport       {published.folder / 'report.html'}")
 
 
-def compare(
-    study: Study, names: Sequence[str], store: ObjectStore, report_root: Path, say: Say
-) -> None:
+def compare(study: Study, names: Sequence[str], request: Request) -> None:
     """Compare a study with cheaper ones, and say how well they rank its trials."""
-    cheap = [load_study(store, name) for name in names]
-    pairings, folder = publish_comparison(study, cheap, store, report_root)
+    cheap = [load_study(request.store, name) for name in names]
+    pairings, folder = publish_comparison(study, cheap, request.store, request.report_root)
     for pairing in pairings:
-        say(pairing.words())
-    say(f"\ncomparison   {folder}")
+        request.say(pairing.words())
+    request.say(f"\ncomparison   {folder}")
 
 
 def describe_status(store: ObjectStore, study: Study, details: bool = False) -> str:
@@ -97,3 +177,12 @@ def _trial_line(study: Study, state: TrialState) -> str:
     last = state.attempts[-1] if state.attempts else None
     ending = f", attempt {last.number} {last.outcome} {last.message}".rstrip() if last else ""
     return f"  {state.trial.name}: epoch {state.epochs} of {study.manifest.recipe.epochs}{ending}"
+
+
+def _check_size(manifest: Sweep, request: Request) -> None:
+    """Refuse what nobody wants by mistake: a number of trials that is no study's."""
+    count = manifest.grid.count() if manifest.grid else 1
+    if count > _LARGE and not request.large:
+        raise ManifestError(
+            f"{count:,} trials are more than {_LARGE:,}; if that is meant, say --large", path="grid"
+        )

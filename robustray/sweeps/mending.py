@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from robustray.errors import CorruptObjectError, UserError
+from robustray.errors import CorruptObjectError, ManifestError, UserError
 from robustray.manifest import study_id
+from robustray.manifest.explaining import unknown_names
 from robustray.store import ObjectStore, is_damaged, sha256_bytes
 from robustray.sweeps.grid import Study, study_from_document
 from robustray.sweeps.trial import read_result
@@ -110,17 +111,23 @@ def read_study(store: ObjectStore, id_: str) -> Study:
 
     Raises
     ------
+    UserError
+        If it uses what a package brought that is not installed here.
     CorruptObjectError
         If its manifest is not the one that was stored, and that the id was made of.
     """
-    key = _key(id_)
+    key, document = _key(id_), {}
     mend = "Run the study again from its own manifest: that writes it anew"
     try:
         text = store.get(key).decode()
         head, _, body = text.partition("\n")
         if head.startswith(_DIGEST) and head.removeprefix(_DIGEST) != sha256_bytes(body.encode()):
             raise CorruptObjectError(f"{key} is damaged: it differs from its digest. {mend}")
-        study = study_from_document(yaml.safe_load(text), id_, key)
+        document = yaml.safe_load(text)
+        study = study_from_document(document, id_, key)
+    except ManifestError as error:
+        _name_missing(id_, document, error)
+        raise CorruptObjectError(f"{key} is damaged, or of another version. {mend}") from error
     except (UserError, ValueError, AttributeError, yaml.YAMLError) as error:
         raise CorruptObjectError(f"{key} is damaged, or of another version. {mend}") from error
     if study_id(study.manifest) != id_:
@@ -129,6 +136,22 @@ def read_study(store: ObjectStore, id_: str) -> Study:
             f"{study_id(study.manifest)}. {mend}"
         )
     return study
+
+
+def _name_missing(id_: str, document: dict[str, Any], error: ManifestError) -> None:
+    """Say which entry points are missing, if a study that names them can't be read for that."""
+    pinned = document.get("code") or {}
+    missing = [
+        f"{name} of the group {group}"
+        for name, group in unknown_names(error).items()
+        if name in pinned
+    ]
+    if missing:
+        raise UserError(
+            f"{id_} uses what no installed package brings here: the entry point "
+            f"{', '.join(missing)}. Install the package that brought it (pip install PACKAGE), "
+            "here and on every node"
+        ) from error
 
 
 def _key(id_: str) -> str:

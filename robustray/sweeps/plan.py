@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from robustray.attacks import ThreatModel, attack_suite
 from robustray.data import describe
-from robustray.manifest import Resources, manifest_hash
+from robustray.errors import ManifestError
+from robustray.manifest import Resources, Sweep, manifest_hash
 from robustray.models import Profile
 from robustray.runtime.progress import describe_duration
 from robustray.store import ObjectStore
@@ -19,6 +21,7 @@ from robustray.training import (
     recipe_passes,
 )
 from robustray.training.objectives import loss_of
+from robustray.training.optimizer import check_optimizer
 
 
 @dataclass(frozen=True)
@@ -88,14 +91,30 @@ def make_plan(study: Study, store: ObjectStore | None = None) -> Plan:
     Raises
     ------
     ManifestError
-        If a setting of the grid is no possible network, or a user's objective does not take its
-        arguments.
+        If a setting of the grid is no possible network, a user's objective or optimiser does not
+        take its arguments, or an attack is not for the threat model.
     """
     profiles = profile_trials(study)
-    loss_of(study.manifest.recipe)  # refuses what a user's objective does not take
+    _check_recipe(study.manifest)
     costs = {name: _cost(study, profile) for name, profile in profiles.items()}
     measured = tuple(load_throughputs(store, study.manifest)) if store else ()
     return Plan(study, costs, measured)
+
+
+def _check_recipe(manifest: Sweep) -> None:
+    """Refuse here what would fail in each worker."""
+    recipe, tested = manifest.recipe, manifest.evaluation.threat or manifest.recipe.threat
+    loss_of(recipe)
+    check_optimizer(recipe.optimizer)
+    suites = [("recipe.selection.attack", recipe.selection.suite, recipe.threat)]
+    suites += [("evaluation.attacks", suite, tested) for suite in manifest.evaluation.attacks]
+    for path, suite, wanted in suites:
+        threat = ThreatModel(norm=wanted.norm, eps=wanted.eps)
+        try:
+            for attack in attack_suite(suite, threat.norm).attacks:
+                attack.check(threat)
+        except ValueError as error:
+            raise ManifestError(str(error), path=path, value=suite) from error
 
 
 def describe_plan(plan: Plan, limit: int | None = 12) -> str:

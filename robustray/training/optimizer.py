@@ -38,15 +38,28 @@ def build_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimi
     UserError
         If a group names no parameter of the model, or the function does not take what is set.
     """
+    check_optimizer(settings)
     make, given = OPTIMIZERS.find(settings.name), settings.arguments or {}
     taken = signature(make).parameters
     with below("recipe.optimizer"):
-        check_options(OPTIMIZERS.options(settings.name), given, "arguments")
+        offered = {name: getattr(settings, name) for name in OPTIMIZERS.supplied if name in taken}
+        return call(settings.name, make, offered | given | {"groups": _groups(model, settings)})
+
+
+def check_optimizer(settings: Optimizer) -> None:
+    """Refuse what the function of an optimiser does not take; makes none.
+
+    Raises
+    ------
+    ManifestError
+        Names the field of the recipe.
+    """
+    with below("recipe.optimizer"):
+        taken = signature(OPTIMIZERS.find(settings.name)).parameters
+        check_options(OPTIMIZERS.options(settings.name), settings.arguments or {}, "arguments")
         for name in settings.changed("lr", "momentum", "nesterov", "weight_decay"):
             if name not in taken:
                 raise ManifestError(f"{settings.name} does not take it", path=name)
-        offered = {name: getattr(settings, name) for name in OPTIMIZERS.supplied if name in taken}
-        return call(settings.name, make, offered | given | {"groups": _groups(model, settings)})
 
 
 def _groups(model: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:

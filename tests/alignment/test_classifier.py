@@ -9,8 +9,8 @@ from robustray.alignment.curves import error_curve
 from robustray.alignment.delta_x import Exact, Nearest
 from robustray.alignment.distances import TwoLogits
 from robustray.alignment.splits import StudySplit
+from robustray.alignment.stages import ClassifierTraining, CurveAttack
 from robustray.alignment.synthetic import draw_spheres, sphere_delta_x
-from robustray.manifest.alignment_stages import ClassifierTraining, CurveAttack
 
 SHAPE = 12
 

@@ -18,9 +18,9 @@ from robustray.alignment.conditional_networks import (
     SpectralConv,
     SpectralLinear,
 )
+from robustray.alignment.manifest import ConditionalGeneratorTraining, Projection
 from robustray.alignment.projection import project
 from robustray.errors import DataError
-from robustray.manifest.alignment import ConditionalGeneratorTraining, Projection
 
 
 @pytest.mark.parametrize(

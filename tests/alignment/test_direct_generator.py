@@ -14,11 +14,11 @@ from robustray.alignment.direct_generator import (
     direct_delta_x,
     fit_direct_generator,
 )
+from robustray.alignment.manifest import GeneratorTraining
 from robustray.alignment.networks import SphereGenerator, UNetGenerator, residual_generator
 from robustray.alignment.splits import StudySplit
 from robustray.alignment.synthetic import draw_spheres, sphere_delta_x
 from robustray.errors import DataError
-from robustray.manifest.alignment import GeneratorTraining
 from robustray.models.architectures.resnet18 import PointMLP
 
 

@@ -14,7 +14,7 @@ import yaml
 
 from tests.cluster.growing import GrowingCluster
 from tests.evaluation.place import EvaluationPlace
-from tests.pipelines.test_mixing import document
+from tests.runtime.test_mixing import document
 from tests.sweeps.support import REPOSITORY, STUDY, Place, end
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]

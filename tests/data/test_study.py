@@ -19,7 +19,7 @@ from robustray.alignment.synthetic import (
     square_delta_x,
     square_images,
 )
-from robustray.errors import DataError
+from robustray.errors import DataError, UserError
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 needs_mnist = pytest.mark.skipif(
@@ -181,12 +181,21 @@ def test_signed_pixels():
 
 
 def test_what_is_not_there_is_said():
-    with pytest.raises(DataError, match="no data set"):
+    with pytest.raises(UserError, match="unknown data set 'circles'"):
         load_study("circles", "test")
     with pytest.raises(DataError, match="split is one of"):
         load_study("squares", "val")
     with pytest.raises(DataError, match="there are 360"):
         load_study("digits", "test", limit=361)
+
+
+def test_a_users_function_is_a_data_set_like_others():
+    name = "tests.registry.test_data:few"
+    train, test = (load_study(name, split, arguments={"size": 3}) for split in ("train", "test"))
+    assert (train.num_classes, train.image_shape) == (3, (1, 3, 3))
+    assert train.label == f"{name}(size=3) train"
+    assert sorted(train.index_N.tolist()) == list(range(6))
+    assert test.index_N.tolist() == [6, 7, 8]
 
 
 def test_nearest_of_another_class():

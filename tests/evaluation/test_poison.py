@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from robustray.errors import UserError
-from robustray.evaluation import commands
+from robustray.evaluation.commands import EVALUATION
 from robustray.evaluation.driver import Driver
 from robustray.manifest import Evaluation, Retries, build_manifest
+from robustray.runtime.commands import Request
 from robustray.runtime.failures import Failure
 from robustray.runtime.queue import Node
 from robustray.runtime.unit_queue import UnitQueue
@@ -49,8 +50,8 @@ def manifest(**fields) -> Evaluation:
 
 def run(folder: Path, wanted: Evaluation) -> tuple[tuple[bool, bool], str]:
     said: list[str] = []
-    store = LocalStore(folder / "store")
-    ended = commands.run(wanted, store, folder / "reports", yes=False, say=said.append)
+    request = Request(LocalStore(folder / "store"), folder / "reports", said.append)
+    ended = EVALUATION.run(wanted, request)
     return ended, "\n".join(said)
 
 

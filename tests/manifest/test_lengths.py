@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from robustray.alignment.manifest import AlignmentData
 from robustray.alignment.synthetic import RADII, SQUARES, SQUARES32
 from robustray.attacks import ThreatModel, evaluate
 from robustray.attacks.suite import AttackSpec
 from robustray.errors import ManifestError
 from robustray.manifest import InnerAttack, JudgedThreat, Recipe, ThreatConfig, load_manifest
-from robustray.manifest.alignment import AlignmentData
 from robustray.manifest.lengths import Extent
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"

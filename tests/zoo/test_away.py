@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from robustray import cli_zoo
-from robustray.cli import main
+from robustray.cli import main, zoo
 from robustray.errors import CorruptObjectError, find_fault
 from robustray.zoo import Cache, DownloadError, Fetcher, ZooRecord
 from tests.damage import emptied, flipped, torn
@@ -41,7 +40,7 @@ def test_a_server_that_fails_is_a_machine_and_a_missing_file_is_not(tmp_path, st
 def test_a_command_without_a_server_ends_with_3(tmp_path, monkeypatch, capsys):
     away = record(f"http://127.0.0.1:{closed_port()}")
     monkeypatch.setattr("robustray.zoo.find_record", lambda _: away)
-    monkeypatch.setattr(cli_zoo, "_cache", lambda: Cache(tmp_path, Fetcher(private=True)))
+    monkeypatch.setattr(zoo, "_cache", lambda: Cache(tmp_path, Fetcher(private=True)))
     assert main(["zoo", "fetch", "one"]) == 3
     said = capsys.readouterr().err
     assert said.startswith("error: w.pt can't be had: ")
@@ -69,7 +68,7 @@ def test_a_damaged_memory_deletes_nothing_and_says_what_to_do(tmp_path, harm, mo
         whole = memory.read_bytes()
         memory.write_bytes(harm(whole))
         monkeypatch.setattr("robustray.zoo.find_record", lambda _: wanted)
-        monkeypatch.setattr(cli_zoo, "_cache", lambda: cache)
+        monkeypatch.setattr(zoo, "_cache", lambda: cache)
         for command in ("fetch", "verify"):
             assert main(["zoo", command, "one"]) == 3
             said = capsys.readouterr().err

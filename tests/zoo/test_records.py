@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from robustray.cli import main
-from robustray.cli_zoo import weights_in
+from robustray.cli.zoo import weights_in
 from robustray.errors import ManifestError, UserError
 from robustray.models import create_model, find_model, list_models, load_weights
 from robustray.zoo import load_records

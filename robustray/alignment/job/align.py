@@ -24,15 +24,14 @@ from robustray.alignment.job.comparison import compare
 from robustray.alignment.job.files import known_projections, load_made, made_of, make_projections
 from robustray.alignment.job.judging import judge_classifier, judge_delta_x
 from robustray.alignment.job.probe import probe
+from robustray.alignment.manifest import Alignment, AlignmentData
 from robustray.alignment.networks import SphereGenerator, UNetGenerator
 from robustray.alignment.splits import StudySplit, load_study
 from robustray.data import data_root
 from robustray.errors import ManifestError
-from robustray.manifest import Alignment
-from robustray.manifest.alignment import AlignmentData
 from robustray.models import create_model
-from robustray.pipelines.work import Product
 from robustray.random import derive_seed
+from robustray.runtime.file_jobs import Product
 from robustray.runtime.job import Context
 from robustray.training.loop import Resumed
 from robustray.training.state import TrainingState, copied_weights
@@ -66,6 +65,7 @@ class _Stage:
             limit=limit,
             limit_name="data.train_limit" if role == "train" else "data.first",
             folder=data.folder,
+            arguments=data.arguments,
             preprocessing=data.preprocessing,
             seed=self.manifest.seed,
             download=data.download,
@@ -288,8 +288,9 @@ def build_classifier(manifest: Alignment, split: StudySplit) -> nn.Module:
             return create_model(manifest.model.name, **facts, **manifest.model.options())
         if data == "spheres":
             return create_model("gd_spheres_mlp", **facts)
+        small = split.image_shape[0] == 3 and split.image_shape[-1] <= 32
         style = {"normalisation": "direct" if binary else "indirect"}
-        return create_model("gd_resnet18", small_images=data == "cifar10", **style, **facts)
+        return create_model("gd_resnet18", small_images=small, **style, **facts)
     except (ValueError, TypeError) as error:
         raise ManifestError(str(error), path="model") from error
 

@@ -16,16 +16,16 @@ from robustray.alignment.job.align import (
     build_generator,
 )
 from robustray.alignment.job.files import KIND, find_run, load_made, made_of
+from robustray.alignment.manifest import Alignment
 from robustray.alignment.splits import SPHERE_COUNTS, StudySplit, load_study
+from robustray.alignment.stages import CurveAttack
 from robustray.alignment.synthetic import COUNTS as SQUARES
 from robustray.attacks import AttackSpec
 from robustray.data import data_root
 from robustray.data.folder import count_folder
 from robustray.errors import ManifestError, below
-from robustray.manifest import Alignment, study_id
-from robustray.manifest.alignment_stages import CurveAttack
-from robustray.pipelines.commands import Say, carry_out
-from robustray.pipelines.run import describe_progress
+from robustray.manifest import study_id
+from robustray.runtime.long_jobs import LongJob
 from robustray.store import ObjectStore
 from robustray.sweeps import load_study as load_sweep
 
@@ -114,6 +114,7 @@ def _look_at(
         limit=limit if whole is None else 1,
         limit_name=limit_name,
         preprocessing=data.preprocessing,
+        arguments=data.arguments,
         seed=manifest.seed,
         download=data.download,
     )
@@ -249,45 +250,20 @@ def steps_of(manifest: Alignment) -> int:
     return 1
 
 
-def show_plan(manifest: Alignment, store: ObjectStore, say: Say) -> None:
-    """Print what the job would do, and how far it is; refuse what refers to nothing."""
-    say(describe_plan(manifest, check_references(manifest, store)))
-    say(describe_progress(manifest, KIND, steps_of(manifest), store))
-
-
-def show_status(manifest: Alignment, store: ObjectStore, say: Say) -> None:
-    """Print how far the job is."""
-    say(describe_progress(manifest, KIND, steps_of(manifest), store))
-
-
-def run(
-    manifest: Alignment, store: ObjectStore, report_root: Path, *, yes: bool, say: Say
-) -> tuple[bool, bool]:
-    """Run a job and print what it found.
-
-    Returns
-    -------
-    bool, bool
-        Whether it is finished; whether it was stopped by hand.
-    """
-    check_references(manifest, store)
-    return carry_out(
-        manifest,
-        KIND,
-        align,
-        store,
-        report_root,
-        steps=steps_of(manifest),
-        coordinates=manifest.stage == "projections",
-        yes=yes,
-        say=say,
-        describe=_metrics,
-    )
-
-
 def _metrics(metrics: Mapping[str, float]) -> str:
     """Return the first numbers, a line each."""
     lines = [f"{name:<52} {metrics[name]:>10.4g}" for name in list(metrics)[:_SHOWN]]
     if len(metrics) > _SHOWN:
         lines.append(f"and {len(metrics) - _SHOWN} more, in result.json")
     return "\n".join(lines)
+
+
+ALIGNMENT = LongJob[Alignment](
+    folder=KIND,
+    work=align,
+    count_steps=steps_of,
+    look=check_references,
+    describe_plan=describe_plan,
+    describe_result=_metrics,
+    coordinates=lambda manifest: manifest.stage == "projections",
+)

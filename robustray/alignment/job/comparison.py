@@ -9,14 +9,14 @@ import pandas as pd
 
 from robustray.alignment.job.files import find_run
 from robustray.alignment.job.judging import published_columns
+from robustray.alignment.manifest import Alignment
 from robustray.alignment.metrics import ALPHA
 from robustray.alignment.pages.figures import DrawnCurve, accuracy_figure, histogram_figure
 from robustray.alignment.pages.page import AlignmentRow, alignment_page, method_named
 from robustray.errors import ManifestError
-from robustray.manifest import Alignment
-from robustray.pipelines.work import Product, read_file
 from robustray.reports.html import Picture
 from robustray.reports.style import render
+from robustray.runtime.file_jobs import Product, read_file
 from robustray.runtime.job import Context
 from robustray.store import ObjectStore
 

@@ -20,12 +20,12 @@ from robustray.alignment.job.projections import (
     plan_projections,
 )
 from robustray.alignment.splits import StudySplit
+from robustray.alignment.stages import Projection, Reference
 from robustray.errors import ManifestError, UserError, WeightsError, below
 from robustray.evaluation.subjects import local_copy
 from robustray.manifest import Resources, WeightsConfig
-from robustray.manifest.alignment_stages import Projection, Reference
 from robustray.models import load_weights
-from robustray.pipelines.work import read_file, read_result
+from robustray.runtime.file_jobs import read_file, read_result
 from robustray.store import ObjectStore
 from robustray.store.naming import choose_id, newest_attempt
 from robustray.training import PreemptedError

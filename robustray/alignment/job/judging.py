@@ -26,6 +26,7 @@ from robustray.alignment import (
 )
 from robustray.alignment.curves import Box, ErrorCurve, error_curve
 from robustray.alignment.delta_x import DeltaXSource
+from robustray.alignment.manifest import Alignment
 from robustray.alignment.metrics import ALPHA
 from robustray.alignment.pages.figures import (
     RADII,
@@ -38,8 +39,7 @@ from robustray.alignment.pages.figures import (
 from robustray.alignment.pages.page import AlignmentRow, alignment_page, method_named
 from robustray.alignment.pages.sheets import comparison_figure
 from robustray.alignment.splits import StudySplit
-from robustray.manifest import Alignment
-from robustray.manifest.alignment_stages import CurveAttack
+from robustray.alignment.stages import CurveAttack
 from robustray.reports.html import Picture
 from robustray.reports.style import render
 

@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from robustray.alignment import alignment, class_gradient, closest_class, jacobian
 from robustray.alignment.delta_x import nearest_other
+from robustray.alignment.manifest import Alignment
 from robustray.alignment.pages.figures import probe_figure
 from robustray.data import Split
 from robustray.errors import UserError
 from robustray.evaluation.study_setting import resolve_study, selected_subject
 from robustray.evaluation.subjects import load_subject
-from robustray.manifest import Alignment, Evaluation, build_manifest
-from robustray.pipelines.work import Product
+from robustray.manifest import Evaluation, build_manifest
 from robustray.reports.frontier import kendall
 from robustray.reports.style import accuracy_label, render
 from robustray.reports.text import correlation_words
+from robustray.runtime.file_jobs import Product
 from robustray.runtime.job import Context
 from robustray.store.staged_data import load_staged_dataset
 from robustray.sweeps.records import finished_trials

@@ -27,11 +27,11 @@ from torch import Tensor
 
 from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.job.projection_units import commit_payload, committed_units, read_payload
+from robustray.alignment.manifest import Projection
 from robustray.alignment.projection import project
 from robustray.cluster import pick_device
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources
-from robustray.manifest.alignment import Projection
 from robustray.runtime.failures import FINISHED, Failure, Place, Reply, make_error, reply_to_failure
 from robustray.runtime.pool import Listener, Pool, make_place, pool_size
 from robustray.runtime.queue import Node

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from robustray.cluster import pick_device
 from robustray.errors import MachineError
-from robustray.manifest import Resources, TrainingAttack
+from robustray.manifest import Resources
 from robustray.models.architectures.composite import Composite
+from robustray.smoothing.manifest import TrainingAttack
 from robustray.smoothing.train import AttackTask, MixingTraining, run_task
 from robustray.smoothing.training_data import AttackedImages
 

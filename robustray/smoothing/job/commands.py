@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 
 from robustray.data import describe
-from robustray.manifest import Mixing, study_id
+from robustray.errors import below
+from robustray.manifest import study_id
 from robustray.models import profile
-from robustray.pipelines.commands import Say, carry_out
-from robustray.pipelines.run import describe_progress
+from robustray.runtime.long_jobs import LongJob
 from robustray.smoothing.job.judging import judged_names, judging_passes
 from robustray.smoothing.job.mixing import (
     BASES,
@@ -21,26 +20,14 @@ from robustray.smoothing.job.mixing import (
     check_references,
     train_mixing,
 )
+from robustray.smoothing.manifest import Mixing
 from robustray.store import ObjectStore
 from robustray.training import checkpoint_bytes, epoch_images, recipe_passes
-
-KIND = "mixing"
-
-
-def show_plan(manifest: Mixing, store: ObjectStore, say: Say) -> None:
-    """Print what the job would do, and what that costs; refuse what refers to nothing."""
-    check_manifest(manifest)
-    check_references(manifest, store)
-    say(describe_plan(manifest))
-    say(describe_progress(manifest, KIND, Stages.of(manifest).steps, store))
+from robustray.training.objectives import loss_of
+from robustray.training.optimizer import check_optimizer
 
 
-def show_status(manifest: Mixing, store: ObjectStore, say: Say) -> None:
-    """Print how far the job is."""
-    say(describe_progress(manifest, KIND, Stages.of(manifest).steps, store))
-
-
-def describe_plan(manifest: Mixing) -> str:
+def describe_plan(manifest: Mixing, found: None = None) -> str:
     """Return a job's parts and their cost, in multiply-accumulates of forward passes.
 
     A backward pass is counted as two forward ones where weights learn, and as one for images.
@@ -91,31 +78,6 @@ def describe_plan(manifest: Mixing) -> str:
     return "\n".join(lines)
 
 
-def run(
-    manifest: Mixing, store: ObjectStore, report_root: Path, *, yes: bool, say: Say
-) -> tuple[bool, bool]:
-    """Run a job and print what it found.
-
-    Returns
-    -------
-    bool, bool
-        Whether it is finished; whether it was stopped by hand.
-    """
-    check_manifest(manifest)
-    check_references(manifest, store)
-    return carry_out(
-        manifest,
-        KIND,
-        train_mixing,
-        store,
-        report_root,
-        steps=Stages.of(manifest).steps,
-        yes=yes,
-        say=say,
-        describe=_judgements,
-    )
-
-
 def _macs(count: float) -> str:
     power = next((one for one in (15, 12, 9) if count >= 10**one), 6)
     return f"{count / 10**power:.3g} {'PTGM'[(15 - power) // 3]}MACs"
@@ -129,3 +91,24 @@ def _judgements(metrics: Mapping[str, float]) -> str:
             lines.append(f"{name:<18}{100 * clean:>8.2f}{100 * metrics[f'{name}_robust']:>8.2f}")
     lines.append(f"{'worst case':<18}{'':>8}{100 * metrics['mixture_worst_case']:>8.2f}")
     return "\n".join(lines)
+
+
+def _look(manifest: Mixing, store: ObjectStore) -> None:
+    check_manifest(manifest)
+    for role in BASES:
+        recipe = getattr(manifest, role).recipe
+        with below(role):
+            if recipe is not None:
+                loss_of(recipe)
+                check_optimizer(recipe.optimizer)
+    check_references(manifest, store)
+
+
+MIXING = LongJob[Mixing](
+    folder="mixing",
+    work=train_mixing,
+    count_steps=lambda manifest: Stages.of(manifest).steps,
+    look=_look,
+    describe_plan=describe_plan,
+    describe_result=_judgements,
+)

@@ -15,11 +15,12 @@ from robustray.errors import below
 from robustray.evaluation.agenda import task_passes
 from robustray.evaluation.suites import resolve_suite, resolve_threat
 from robustray.evaluation.units.engines import load_engine
-from robustray.manifest import Judging, Mixing, SuiteItem
+from robustray.manifest import SuiteItem
 from robustray.models.architectures.composite import Composite, Constants
 from robustray.random import ExampleRandom, derive_seed
 from robustray.smoothing.certificates import noisy_counts
 from robustray.smoothing.curves import Stored, stored
+from robustray.smoothing.manifest import Judging, Mixing
 from robustray.smoothing.multipliers import RuleMixture
 
 

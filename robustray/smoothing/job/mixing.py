@@ -17,15 +17,16 @@ from torch import Tensor, nn
 from robustray.data import data_root, describe
 from robustray.errors import CorruptObjectError, ManifestError, below
 from robustray.evaluation.subjects import local_copy
-from robustray.manifest import Mixing, WeightsConfig
+from robustray.manifest import WeightsConfig
 from robustray.models import ModelError, create_model, load_weights, save_weights
 from robustray.models.architectures.composite import Composite
-from robustray.pipelines.work import Product
 from robustray.random import derive_seed
+from robustray.runtime.file_jobs import Product
 from robustray.runtime.job import Context, Resumed
 from robustray.smoothing.job.attackers import Attackers
 from robustray.smoothing.job.judging import Judgements, check_judging, judge, judged_names
 from robustray.smoothing.job.outputs import outputs
+from robustray.smoothing.manifest import Mixing
 from robustray.smoothing.train import MixingTraining, attack_here
 from robustray.store import NotFoundError, ObjectStore, sha256_file
 from robustray.store.staged_data import load_staged_dataset

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from robustray.manifest import Mixing
 from robustray.reports.style import render
 from robustray.smoothing.certificates import (
     certified_accuracy,
@@ -27,6 +26,7 @@ from robustray.smoothing.job.judging import (
     Judgements,
     alpha_name,
 )
+from robustray.smoothing.manifest import Mixing
 from robustray.smoothing.pages.figures import (
     Plane,
     certified_figure,

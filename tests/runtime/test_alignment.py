@@ -19,8 +19,8 @@ from robustray.data.folder import read_imagenet
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest, study_id
 from robustray.models import create_model, save_weights
-from robustray.pipelines.run import run_job
 from robustray.runtime.attempts import list_attempts
+from robustray.runtime.job_driver import run_job
 from robustray.store import CheckpointStore, LocalStore
 from robustray.sweeps import run_study
 from tests.sweeps.support import wait_for

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from robustray.errors import CorruptObjectError
-from robustray.pipelines.work import Product, keep_files, read_file
+from robustray.runtime.file_jobs import Product, keep_files, read_file
 from robustray.runtime.job import commit_result
 from robustray.store import LocalStore, canonical_json, sha256_bytes
 

@@ -11,23 +11,38 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from typing_extensions import override
 
 from robustray.cluster import preemption
 from robustray.errors import CorruptObjectError, UserError
-from robustray.manifest import Resources
-from robustray.runtime.job import Context, Job, attempt_job
+from robustray.files import write_atomically
+from robustray.manifest import Resources, dump_manifest, manifest_hash
+from robustray.runtime.attempts import describe_attempts, list_attempts
+from robustray.runtime.job import Context, Job, attempt_job, read_finished
 from robustray.store import (
+    CheckpointStore,
     NotFoundError,
     ObjectStore,
+    canonical_json,
     find_sealed,
     look_twice,
     sha256_bytes,
 )
+from robustray.tracking import MetricPoint, RunRecord
+from robustray.tracking.records import Status, epoch_points, flatten
+from robustray.user_code import import_from
 
-logger = logging.getLogger("robustray.pipelines")
+logger = logging.getLogger("robustray.runtime")
+
+# Weights stay in the store, where the run's result.json says which they are.
+_SHOWN = (".png", ".html", ".csv", ".json", ".yaml", ".parquet", ".txt", ".pdf")
 
 
 @dataclass(frozen=True)
@@ -66,23 +81,27 @@ class FileJob(Job):
     coordinates: bool = False
 
     @property
+    @override
     def share(self) -> tuple[float, float]:
-        """Follow `Job`."""
         return (0.0, 0.0) if self.coordinates else (self.resources.cpus, self.resources.gpus)
 
+    @override
     def is_done(self, store: ObjectStore) -> bool:
-        """Follow `Job`."""
         return is_whole(store, self.prefix)
 
+    @override
     def work(self, context: Context) -> dict[str, Any]:
-        """Follow `Job`."""
         return keep_files(context.store, self.prefix, self.produce(context))
 
 
-def attempt_as_task(job: FileJob) -> tuple[str, str]:
-    """Make one attempt at a job in a task of Ray's, which hears SIGTERM; as `attempt_job`."""
+def attempt_as_task(pickled: bytes, import_paths: tuple[str, ...]) -> tuple[str, str]:
+    """Make one attempt at a job in a task of Ray's, which hears SIGTERM; as `attempt_job`.
+
+    The job is unpickled here, where the folders are known that a user's kind is imported from.
+    """
     preemption.listen()
-    return attempt_job(job)
+    import_from(import_paths)
+    return attempt_job(pickle.loads(pickled))  # noqa: S301 (the driver wrote it)
 
 
 def read_result(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
@@ -155,3 +174,64 @@ def keep_files(store: ObjectStore, prefix: str, product: Product) -> dict[str, A
 def _file_key(prefix: str, name: str, sha256: str) -> str:
     """Return where a file lies: attempts that made different bytes do not overwrite each other."""
     return f"{prefix}/files/{sha256}/{name}"
+
+
+def write_files(
+    store: ObjectStore, prefix: str, result: Mapping[str, Any], report_root: Path
+) -> Path:
+    """Write a finished job's result and files below a local folder; return its own folder."""
+    folder = report_root / prefix.rpartition("/")[2]
+    write_atomically(folder / "result.json", canonical_json(result))
+    for name in result["files"]:
+        write_atomically(folder / name, read_file(store, prefix, result, name))
+    return folder
+
+
+def job_run(
+    job: FileJob, store: ObjectStore, status: Status, params: Mapping[str, str]
+) -> RunRecord:
+    """Return the MLflow run that a job should have, as far as the store knows it."""
+    manifest, prefix = job.manifest, job.prefix
+    tries = list_attempts(store, prefix)
+    settings = manifest.model_dump(mode="json", exclude={"description", "resources", "kind"})
+    artifacts: dict[str, bytes] = {"manifest.yaml": dump_manifest(manifest).encode()}
+    checkpoints = CheckpointStore(store, prefix, Path(tempfile.gettempdir()))
+    points = epoch_points(
+        event for record in checkpoints.records() for event in record.info["journal"]
+    )
+    end_ms = tries[-1].ended_ms if tries and status != "RUNNING" else None
+    result = read_result(store, prefix)
+    if result is not None:
+        finished = read_finished(store, prefix)
+        end_ms = finished["finished_ms"] if finished else end_ms or 0
+        last = max((point.step for point in points), default=0)
+        points += [
+            MetricPoint(name, value, last, end_ms)
+            for name, value in result.get("metrics", {}).items()
+            if isinstance(value, int | float)
+        ]
+        artifacts["result.json"] = canonical_json(result)
+        artifacts |= _shown_files(store, prefix, result)
+    if status != "RUNNING":
+        artifacts["attempts.json"] = canonical_json([vars(entry) for entry in tries])
+    return RunRecord(
+        key=prefix,
+        name=prefix.rpartition("/")[2],
+        experiment=manifest.name,
+        params={**flatten(settings), **params},
+        tags={
+            "kind": manifest.kind,
+            "manifest_sha256": manifest_hash(manifest),
+            **describe_attempts(tries),
+        },
+        metrics=tuple(points),
+        artifacts=artifacts,
+        status=status,
+        start_ms=min((entry.started_ms for entry in tries), default=0),
+        end_ms=end_ms,
+    )
+
+
+def _shown_files(store: ObjectStore, prefix: str, result: Mapping[str, Any]) -> dict[str, bytes]:
+    names = [name for name in result["files"] if name.endswith(_SHOWN)]
+    return {name: read_file(store, prefix, result, name) for name in names}

@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from robustray.alignment.job.commands import describe_plan, steps_of
+from robustray.alignment.manifest import Alignment
 from robustray.errors import ManifestError
-from robustray.manifest import Alignment, build_manifest, load_manifest
+from robustray.manifest import build_manifest, load_manifest
 from scripts.alignment_manifests import manifest_text, run_name
 
 ROOT = Path(__file__).resolve().parents[2]

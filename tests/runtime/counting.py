@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from robustray.errors import UserError
-from robustray.pipelines.work import Product
+from robustray.runtime.file_jobs import Product
 from robustray.runtime.job import Context
 from robustray.store import canonical_json
 

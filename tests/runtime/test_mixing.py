@@ -13,7 +13,7 @@ import torch
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest
 from robustray.models import load_weights, save_weights
-from robustray.pipelines.run import run_job
+from robustray.runtime.job_driver import run_job
 from robustray.smoothing.job.commands import describe_plan
 from robustray.smoothing.job.mixing import Stages, build_composite, check_manifest, train_mixing
 from robustray.store import CheckpointStore, LocalStore

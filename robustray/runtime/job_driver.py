@@ -6,34 +6,35 @@ import math
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray import cloudpickle
 from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
 
 from robustray.data import data_root
-from robustray.errors import CorruptObjectError, MachineError
-from robustray.files import write_atomically
+from robustray.errors import MachineError
 from robustray.manifest import Manifest, dump_manifest, study_id
-from robustray.pipelines.tracked import job_run
-from robustray.pipelines.work import FileJob, Product, attempt_as_task, read_file, read_result
 from robustray.runtime import attempts
 from robustray.runtime.failures import Failure, one_line
+from robustray.runtime.file_jobs import (
+    FileJob,
+    Product,
+    attempt_as_task,
+    job_run,
+    read_result,
+    write_files,
+)
 from robustray.runtime.job import Context
 from robustray.runtime.progress import Progress
 from robustray.runtime.queue import TrialQueue
 from robustray.runtime.session import Session, check_services, open_session
 from robustray.runtime.signals import stopping_politely
-from robustray.store import (
-    CheckpointStore,
-    NotFoundError,
-    ObjectStore,
-    canonical_json,
-)
+from robustray.store import CheckpointStore, NotFoundError, ObjectStore
 from robustray.tracking.records import Status
 
 _LOOK_S = 0.5
@@ -175,7 +176,9 @@ class _Driver:
         """Start one attempt in a worker and wait for its end."""
         cpus, gpus = self._job.share
         remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)
-        reference = remote(attempt_as_task).remote(self._job)
+        reference = remote(attempt_as_task).remote(
+            cloudpickle.dumps(self._job), self._job.import_paths
+        )
         begun = time.monotonic()
         while not stop.is_set():
             ready, _ = ray.wait([reference], timeout=_LOOK_S)
@@ -243,10 +246,7 @@ class _Driver:
             return Outcome(name, None, None, self._failure, False, untracked)
         result = read_result(self._store, self._job.prefix)
         assert result is not None, "a finished job has a result"
-        folder = report_root / name
-        write_atomically(folder / "result.json", canonical_json(result))
-        for file in result["files"]:
-            write_atomically(folder / file, read_file(self._store, self._job.prefix, result, file))
+        folder = write_files(self._store, self._job.prefix, result, report_root)
         untracked = self.end("FINISHED")
         return Outcome(name, result, folder, "", False, untracked)
 
@@ -258,51 +258,3 @@ class _Driver:
     def _track(self, status: Status) -> None:
         job, store, params = self._job, self._store, self._params
         self._session.uploader.submit(job.prefix, lambda: job_run(job, store, status, params))
-
-
-def describe_progress(manifest: Manifest, kind: str, steps: int, store: ObjectStore) -> str:
-    """Return a line on how far a job is, and why its last attempt ended.
-
-    Raises
-    ------
-    CorruptObjectError
-        If its result is damaged; running it again makes it anew.
-    """
-    prefix = prefix_of(manifest, kind)
-    if read_result(store, prefix) is not None:
-        return f"{study_id(manifest)}: finished"
-    done = max(CheckpointStore(store, prefix, Path(tempfile.gettempdir())).steps(), default=0)
-    line = f"{study_id(manifest)}: {done} of {steps} steps are committed"
-    tries = attempts.list_attempts(store, prefix)
-    if tries and tries[-1].message:
-        line += f"; attempt {tries[-1].number} ended: {tries[-1].outcome}: {tries[-1].message}"
-    return line
-
-
-def describe_jobs(store: ObjectStore, kinds: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return lines on the jobs of some kinds that the store knows, by name.
-
-    Returns
-    -------
-    list of str, list of str
-        A line for each job that is intact, and one for each whose result is damaged.
-    """
-    lines, damage = [], []
-    for kind in kinds:
-        files: dict[str, set[str]] = {}
-        for entry in store.list(f"{kind}/"):
-            job, _, rest = entry.key.removeprefix(f"{kind}/").partition("/")
-            files.setdefault(job, set()).add(rest)
-        for job, names in sorted(files.items()):
-            steps = {name.split("/")[1] for name in names if name.startswith("checkpoints/")}
-            newest = max(map(int, steps), default=0)
-            state = f"{newest} steps are committed"
-            if "result.json" in names:
-                try:
-                    read_result(store, f"{kind}/{job}")
-                except CorruptObjectError as error:
-                    damage.append(f"{error}. Run it again: it is made again")
-                    continue
-                state = "finished"
-            lines.append(f"{kind} {job}: {state}")
-    return lines, damage

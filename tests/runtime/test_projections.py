@@ -13,10 +13,10 @@ from robustray.alignment.job.projections import (
     open_projections,
     plan_projections,
 )
+from robustray.alignment.manifest import Projection
 from robustray.alignment.projection import project
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources
-from robustray.manifest.alignment import Projection
 from robustray.store import LocalStore
 
 pytestmark = [

@@ -1,4 +1,4 @@
-"""The settings of each stage of an alignment study (see ``robustray.manifest.alignment``)."""
+"""The settings of each stage of an alignment study (see ``robustray.alignment.manifest``)."""
 
 from __future__ import annotations
 

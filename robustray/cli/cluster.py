@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from robustray.cli.shared import say
 from robustray.errors import MachineError, UserError
-from robustray.manifest import DataConfig, Evaluation, Manifest, Mixing, Sweep, load_manifest
+from robustray.manifest import DataConfig, load_manifest
 
 
 def add_cluster(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -59,7 +60,7 @@ def _submit(options: argparse.Namespace) -> int:
         options.address,
         Path(options.working_dir),
         follow=not options.no_follow,
-        say=_say,
+        say=say,
     )
 
 
@@ -75,7 +76,7 @@ def _push(options: argparse.Namespace) -> int:
             raise UserError("name data sets, such as cifar10, or a --manifest")
         if options.download:
             config = config.model_copy(update={"download": True})
-        push_data(config, data_root(), store, _say)
+        push_data(config, data_root(), store, say)
     return 0
 
 
@@ -84,16 +85,9 @@ def _doctor(options: argparse.Namespace) -> int:
 
     failed = False
     for finding in examine(_wanted(options)):
-        _say(str(finding))
+        say(str(finding))
         failed |= finding.state == FAIL
     return MachineError.exit_code if failed else 0
-
-
-def preflight(manifest: Manifest, say: Callable[[str], None]) -> None:
-    """Look at the cluster, where one is named, before a run is started on it."""
-    from robustray.cluster import doctor
-
-    doctor.preflight(_data_of(manifest), say)
 
 
 def _configs(names: Sequence[str]) -> list[DataConfig | None]:
@@ -110,23 +104,7 @@ def _wanted(options: argparse.Namespace) -> DataConfig | None:
     path = options.manifest or options.default_manifest
     if path is None:
         return None
-    manifest = load_manifest(path, options.set)
-    data = _data_of(manifest)
+    data = load_manifest(path, options.set).needed_data()
     if data is None:
         raise UserError(f"{path} names no official data set; name the study's own manifest")
     return data
-
-
-def _data_of(manifest: Manifest) -> DataConfig | None:
-    """Return the official data set that a manifest names, if it names one."""
-    if isinstance(manifest, Sweep | Mixing):
-        return manifest.data
-    if isinstance(manifest, Evaluation) and manifest.data.name is not None:
-        from robustray.evaluation.subjects import config_of
-
-        return config_of(manifest.data)
-    return None
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)

@@ -12,13 +12,13 @@ from robustray.alignment.job.projection_units import commit_payload, committed_u
 from robustray.cli import main
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources, build_manifest
-from robustray.pipelines.run import describe_progress, prefix_of
-from robustray.pipelines.tracked import job_run
-from robustray.pipelines.work import FileJob, is_whole, read_file, read_result
+from robustray.runtime.file_jobs import FileJob, is_whole, job_run, read_file, read_result
 from robustray.runtime.job import attempt_job
+from robustray.runtime.job_driver import prefix_of
+from robustray.runtime.long_jobs import describe_progress
 from robustray.store import LocalStore, canonical_json, find_sealed, sha256_bytes
 from tests.damage import damaged, emptied, flipped, torn
-from tests.pipelines.counting import count
+from tests.runtime.counting import count
 
 HARMS = {"flipped": flipped, "torn": torn, "emptied": emptied}
 MANIFEST = build_manifest(

@@ -8,11 +8,12 @@ from mlflow import MlflowClient
 
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import build_manifest
-from robustray.pipelines.run import describe_jobs, describe_progress, read_result, run_job
-from robustray.pipelines.work import read_file
+from robustray.runtime.file_jobs import read_file, read_result
+from robustray.runtime.job_driver import run_job
 from robustray.runtime.lease import LeaseLostError
+from robustray.runtime.long_jobs import describe_jobs, describe_progress
 from robustray.store import LocalStore
-from tests.pipelines.counting import count
+from tests.runtime.counting import count
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("local_ray")]
 
@@ -59,7 +60,8 @@ def test_a_killed_worker_costs_nothing_that_was_committed(tmp_path):
     attempts = [json.loads(store.get(f"{prefix}/attempts/000{n}.json")) for n in (1, 2)]
     assert [attempt["outcome"] for attempt in attempts] == ["preemption", "finished"]
     assert "finished" in describe_progress(manifest(), "counting", 4, store)
-    assert describe_jobs(store, ["counting", "other"]) == ([f"counting {outcome.id}: finished"], [])
+    assert list(describe_jobs(store, "counting")) == [f"counting {outcome.id}: finished"]
+    assert list(describe_jobs(store, "other")) == []
 
     mlflow.set_tracking_uri(f"sqlite:///{killed}/mlflow.db")
     client = MlflowClient()
@@ -84,7 +86,7 @@ def test_a_users_error_is_final_and_keeps_what_was_committed(tmp_path):
     assert read_result(store, f"counting/{outcome.id}") is None
     words = describe_progress(manifest(), "counting", 4, store)
     assert "1 of 4 steps" in words
-    assert describe_jobs(store, ["counting"])[0] == [
+    assert list(describe_jobs(store, "counting")) == [
         f"counting {outcome.id}: 1 steps are committed"
     ]
     assert "user_error" in words

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from robustray.manifest.data import DataConfig
 from robustray.manifest.evaluation import (
     JudgedThreat,
     SuiteItems,
@@ -29,15 +30,10 @@ from robustray.manifest.fields import (
     Steps,
     StepsOrZero,
 )
+from robustray.manifest.job import Manifest
 from robustray.manifest.lengths import Extent, Length, check_length, check_lengths
+from robustray.manifest.network import MixingNetworkConfig, MixtureConstants, ModelConfig
 from robustray.manifest.recipe import Augmentation, Recipe
-from robustray.manifest.schema import (
-    DataConfig,
-    MixingNetworkConfig,
-    MixtureConstants,
-    ModelConfig,
-    Resources,
-)
 
 Weight = Annotated[Number, Field(ge=0, le=1)]
 NotNegative = Annotated[Number, Field(ge=0)]
@@ -207,16 +203,13 @@ class Judging(Section):
         return self
 
 
-class Mixing(Section):
+class Mixing(Manifest):
     """A manifest of kind Mixing: train a network that mixes two others, and judge all three.
 
     ``constants`` are those of the mixture as it is judged; those of its training stand in
     ``recipe``. Of ``resources.workers``, one trains and the others make attacked images.
     """
 
-    kind: Literal["Mixing"]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-    description: str = ""
     code: Code = Field(default_factory=dict)
     seed: Seed = 0
     data: DataConfig
@@ -228,7 +221,6 @@ class Mixing(Section):
     resize: Pixels | None = None
     recipe: MixingSettings = MixingSettings()
     judging: Judging = Judging()
-    resources: Resources = Resources()
 
     @model_validator(mode="after")
     def _lengths_fit_the_images(self) -> Self:

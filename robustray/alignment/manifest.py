@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robustray.manifest.alignment_stages import (
+from robustray.alignment.stages import (
     AlignmentEvaluation,
     ClassifierTraining,
     Comparison,
@@ -22,9 +22,12 @@ from robustray.manifest.alignment_stages import (
     Projection,
     Projections,
 )
-from robustray.manifest.fields import Code, Natural, Number, Pixels, Section, Seed
+from robustray.manifest.data import FolderData
+from robustray.manifest.fields import Argument, Code, NameOf, Natural, Section, Seed
+from robustray.manifest.job import Manifest
 from robustray.manifest.lengths import Extent, check_lengths
-from robustray.manifest.schema import ModelConfig, Resources
+from robustray.manifest.network import ModelConfig
+from robustray.registry import DATASETS
 
 Stage = Literal[
     "classifier",
@@ -47,50 +50,21 @@ STAGE_SECTION: dict[str, str] = {
 # Of the sets that are made, or cut out of another; points of the outer sphere have length 1.3.
 _SHAPES = {"mnist35": (1, 28, 28), "squares": (1, 224, 224), "squares32": (1, 32, 32)}
 _SPHERES_DIAMETER = 2.6
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-
-
-class FolderData(Section):
-    """Images of one's own with a number for each: a CSV file beside them.
-
-    ``table`` has a column with the images' paths (below ``root``), one with the number
-    (``target``) and, if splits go by subject, one with the subject. Class 1 is target below
-    ``threshold`` where ``below`` is set, else above it. ``splits`` gives files with one subject
-    or path on each line.
-    """
-
-    root: Annotated[str, Field(min_length=1)]
-    table: Annotated[str, Field(min_length=1)]
-    path: str = "path"
-    target: str = "target"
-    subject: str | None = None
-    threshold: Number = 0.7
-    below: bool = True
-    size: Pixels = 256
-    crop: Pixels = 224
-    validation: str | None = None
-    test: str | None = None
+_OWN = ("spheres", *_SHAPES, "imagenet", "folder")
 
 
 class AlignmentData(Section):
     """The data set of the study, and how much of it.
 
+    ``name`` is one of the study's own (its ``folder`` is a table of images with numbers), or any
+    data set that a sweep may name; ``arguments`` are those of a function of a user's.
     ``train_limit`` and ``first`` take the first images only, of the training set and of the
     judged split; each changes the label that stands beside the numbers. ``preprocessing`` is
     ImageNet's: the shorter side to 256 and the central 224 pixels, or the central 288 as they are.
     """
 
-    name: Literal[
-        "spheres",
-        "squares",
-        "squares32",
-        "mnist35",
-        "mnist",
-        "cifar10",
-        "digits",
-        "imagenet",
-        "folder",
-    ]
+    name: Annotated[str, NameOf(DATASETS, others=_OWN)]
+    arguments: dict[str, Argument] | None = None
     split: Literal["validation", "test"] = "test"
     train_limit: Natural | None = None
     first: Natural | None = None
@@ -115,6 +89,8 @@ class AlignmentData(Section):
             raise ValueError("the section folder goes with name: folder, and with no other")
         if self.name != "imagenet":
             self.refuse(f"{self.name} has no choice of it", "preprocessing")
+        if self.name in _OWN:
+            self.refuse(f"{self.name} takes none", "arguments")
         return self
 
 
@@ -142,7 +118,7 @@ class DeltaX(Section):
         return self
 
 
-class Alignment(Section):
+class Alignment(Manifest):
     """A manifest of kind Alignment: one stage, done by one job.
 
     Stages: train a ``classifier``; train a residual ``generator`` or a ``conditional_generator``;
@@ -151,9 +127,6 @@ class Alignment(Section):
     settings, and no other's; ``training`` may be followed by an ``evaluation``.
     """
 
-    kind: Literal["Alignment"]
-    name: Name
-    description: str = ""
     code: Code = Field(default_factory=dict)
     seed: Seed = 0
     stage: Stage
@@ -168,7 +141,6 @@ class Alignment(Section):
     evaluation: AlignmentEvaluation | None = None
     comparison: Comparison | None = None
     probe: Probe | None = None
-    resources: Resources = Resources()
 
     @model_validator(mode="before")
     @classmethod

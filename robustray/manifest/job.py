@@ -1,0 +1,93 @@
+"""What manifests of every kind say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from robustray.manifest.data import DataConfig
+from robustray.manifest.fields import (
+    KindName,
+    Number,
+    PositiveNumber,
+    Section,
+    Workers,
+)
+
+Retry = Annotated[int, Field(ge=0, le=1000)]
+Patience = Annotated[PositiveNumber, Field(le=1_000_000)]
+
+
+class Retries(Section):
+    """How often a trial is tried again after each kind of failure, and the back-off between.
+
+    Waits are ``backoff_seconds * 2**k`` with k earlier failures of that kind, at most
+    ``backoff_limit_seconds``. An error of the user's or the program's is never retried unless
+    ``user_error`` says so.
+    """
+
+    preemption: Retry = 20
+    out_of_memory: Retry = 1
+    storage: Retry = 5
+    user_error: Retry = 0
+    backoff_seconds: Patience = 5.0
+    backoff_limit_seconds: Patience = 300.0
+
+
+def _whole_or_share(value: float) -> float:
+    if value >= 1 and value != int(value):
+        raise ValueError("CPUs and GPUs are whole numbers, or a fraction below 1")
+    return value
+
+
+class Resources(Section):
+    """What one trial takes, and how failures are handled.
+
+    ``workers`` train a trial together; ``gpus`` and ``cpus`` are of each of them. Where the
+    cluster has no room for all of them an attempt may begin with fewer, down to ``min_workers``
+    (null: it waits for all). No part of a study's identity; but the order of sums follows the
+    number of workers, and on CPUs that of threads follows ``cpus``, and with them the last bit of
+    every sum.
+    """
+
+    workers: Workers = 1
+    min_workers: Workers | None = None
+
+    gpus: Annotated[Number, Field(ge=0), AfterValidator(_whole_or_share)] = 1.0
+    cpus: Annotated[PositiveNumber, AfterValidator(_whole_or_share)] = 1.0
+    max_concurrent: Workers | None = None
+    wait_minutes: Patience = 30.0
+    retries: Retries = Retries()
+
+    @model_validator(mode="after")
+    def _one_device_each(self) -> Self:
+        if self.workers > 1 and self.gpus not in (0, 1):
+            raise ValueError(f"each of {self.workers} workers takes 1 GPU or none: gpus: 1 or 0")
+        if self.min_workers and self.min_workers > self.workers:
+            raise ValueError(
+                f"min_workers: {self.min_workers} is more than workers: {self.workers}"
+            )
+        return self
+
+
+class Manifest(Section):
+    """A manifest of any kind, which adds fields of its own.
+
+    A kind whose results depend on a user's code has the field ``code`` too: `pin_code` fills it in.
+    """
+
+    kind: KindName
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+    description: str = ""
+    resources: Resources = Resources()
+
+    @classmethod
+    def spell_out(cls, document: dict[str, Any]) -> dict[str, Any]:
+        """Return a document with its short forms written as sections, before ``--set``."""
+        return document
+
+    def needed_data(self) -> DataConfig | None:
+        """Return the data set whose files a run needs, as far as the manifest names one."""
+        data = getattr(self, "data", None)
+        return data if isinstance(data, DataConfig) else None

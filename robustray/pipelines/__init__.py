@@ -1,1 +1,0 @@
-"""Long jobs of several epochs that are no trial of a sweep: mixing networks, alignment."""

@@ -1,0 +1,82 @@
+"""What the command line asks of a kind of job."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+
+from robustray.errors import CorruptObjectError, UserError
+from robustray.manifest import Manifest
+from robustray.store import ObjectStore
+
+M = TypeVar("M", bound=Manifest)
+Say = Callable[[str], None]
+Trouble = CorruptObjectError | UserError
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command has at hand, and what it was asked for beside its manifest.
+
+    Attributes
+    ----------
+    store : ObjectStore
+        Where jobs are kept.
+    report_root : Path
+        The folder for files that people read.
+    say : callable
+        Takes lines for a person.
+    assume_yes : bool
+        Use CPUs where no GPU is.
+    measure : bool
+        Measure this device's speed before a plan is made.
+    in_full : bool
+        Leave nothing out of a list.
+    large : bool
+        Do what is larger than anybody wants by mistake.
+    """
+
+    store: ObjectStore
+    report_root: Path
+    say: Say
+    assume_yes: bool = False
+    measure: bool = False
+    in_full: bool = False
+    large: bool = False
+
+
+class Ended(NamedTuple):
+    """How a run ended: whether all of it is done, and whether it was stopped by hand."""
+
+    whole: bool
+    interrupted: bool
+
+
+class Commands(ABC, Generic[M]):
+    """What can be done with manifests of a kind.
+
+    All but `overview` raise a UserError for what can't be done as asked.
+    """
+
+    @abstractmethod
+    def plan(self, manifest: M, request: Request) -> None:
+        """Print what a run would do; start nothing, and refuse what a run would refuse."""
+
+    @abstractmethod
+    def run(self, manifest: M, request: Request) -> Ended:
+        """Do what is left, and print what came of it."""
+
+    @abstractmethod
+    def status(self, manifest: M, request: Request) -> None:
+        """Print how far the job is."""
+
+    @abstractmethod
+    def report(self, manifest: M, request: Request) -> None:
+        """Write what people read again, from what the store holds."""
+
+    def overview(self, request: Request) -> Iterator[str | Trouble]:
+        """Yield a text on each job of the kind in the store, or what is wrong with it."""
+        yield from ()
