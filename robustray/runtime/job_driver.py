@@ -177,7 +177,8 @@ class _Driver:
         cpus, gpus = self._job.share
         remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)
         reference = remote(attempt_as_task).remote(
-            cloudpickle.dumps(self._job), self._job.import_paths
+            cloudpickle.dumps(self._job),  # type: ignore[attr-defined]
+            self._job.import_paths,
         )
         begun = time.monotonic()
         while not stop.is_set():
