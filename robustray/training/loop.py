@@ -24,11 +24,11 @@ class EpochTraining(Protocol[Report_co]):
     that never stopped. An epoch is whatever lies between two states that may be kept.
     """
 
-    def begin(self, done: int, state: TrainingState | None) -> None:
+    def begin(self, done: int, state: TrainingState | None, /) -> None:
         """Start after some epochs: from the state that was copied then, or, with None, afresh."""
         ...
 
-    def train(self, epoch: int) -> Report_co:
+    def train(self, epoch: int, /) -> Report_co:
         """Train for one epoch, counted from 1, and report on it."""
         ...
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from robustray.attacks import AttackSpec, Suite
 from robustray.errors import ManifestError
-from robustray.manifest import Optimizer, Recipe, build_manifest
+from robustray.manifest import Optimizer, Recipe, build_manifest, pin_code
 from robustray.sweeps import Study, make_plan
 from robustray.training import Objective, Outcome
 from robustray.training.cost import recipe_passes
@@ -32,6 +33,22 @@ weighted = Objective(_weighted, ascent="kl", forwards=1)
 
 def adam(groups, lr: float, weight_decay: float, *, betas: tuple[float, float] = (0.9, 0.999)):
     return torch.optim.Adam(groups, lr=lr, weight_decay=weight_decay, betas=betas)
+
+
+few = Suite("few", (AttackSpec("fgsm"),))
+
+
+def test_a_study_uses_any_suite_and_pins_a_users():
+    document = {
+        "kind": "Sweep", "name": "x", "data": {"name": "digits"},
+        "evaluation": {"attacks": ["fgsm", f"{HERE}few"]},
+        "recipe": {"selection": {"attack": "sweep-quick"}},
+    }  # fmt: skip
+    manifest = build_manifest(document)
+    assert list(pin_code(manifest).code) == [f"{HERE}few"]
+    make_plan(Study.from_manifest(manifest))
+    clean = build_manifest(document | {"recipe": {"selection": {"attack": "clean"}}})
+    assert clean.recipe.selection.suite == "fgsm"
 
 
 def test_a_function_is_an_objective():
@@ -80,6 +97,22 @@ def test_a_function_makes_the_optimizer():
         ),
         ({"objective": f"{HERE}nothing"}, r"recipe\.objective: .* has no .*'nothing'"),
         ({"optimizer": {"name": "sdg"}}, r"recipe\.optimizer\.name: unknown optimizer 'sdg'"),
+        (
+            {"optimizer": {"name": f"{HERE}adam", "arguments": {"beta": 1}}},
+            r"recipe\.optimizer\.arguments\.beta: unknown key; did you mean 'betas'",
+        ),
+        (
+            {"optimizer": {"name": f"{HERE}adam", "momentum": 0.5}},
+            r"recipe\.optimizer\.momentum: .*adam does not take it",
+        ),
+        (
+            {"selection": {"attack": "pgd-2"}},
+            r"recipe\.selection\.attack: unknown suite 'pgd-2'; .* Allowed: clean, autoattack",
+        ),
+        (
+            {"selection": {"attack": "smoothing-adaptive"}, "threat": {"norm": "l2"}},
+            r"recipe\.selection\.attack: attack apgd-ce-rand: ",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_starts(recipe, words):

@@ -280,7 +280,7 @@ class _MixingJob:
             def commit(number: int, metrics: dict[str, float], copy: Any) -> None:
                 self._commit(before + number, copy().files, {}, metrics)
 
-            run_epochs(training, len(training.segments), resumed=resumed, on_epoch=commit)
+            run_epochs(training, end - before, resumed=resumed, on_epoch=commit)
         composite.scale_alpha = None
         composite.constants = judged
 
