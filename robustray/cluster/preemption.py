@@ -1,4 +1,4 @@
-"""Being told that this process must go: SIGTERM, or a node that drains.
+"""Being told that this process must go: SIGTERM, a node that drains, or a driver that stops.
 
 A preempted worker has seconds to minutes. It keeps what it has done (see
 `robustray.sweeps.checkpointing`) and ends; what is left is done elsewhere.
@@ -16,8 +16,10 @@ from typing import Any
 
 import ray
 from ray._private.state import state
+from ray.experimental import internal_kv
 
-_LOOK_S = 5.0
+_LOOK_S = 2.0
+_KEY = b"robustray-stop"
 
 _asked = threading.Event()
 _at_work = False
@@ -43,9 +45,20 @@ def asked() -> bool:
     now = time.monotonic()
     if not _asked.is_set() and now - _looked_at > _LOOK_S:
         _looked_at = now
-        if _node_drains():
+        if _node_drains() or _driver_stops():
             _asked.set()
     return _asked.is_set()
+
+
+def ask_workers() -> None:
+    """Ask all workers of this driver to save what they have and to end; see `asked`."""
+    internal_kv._internal_kv_put(_KEY, b"1", namespace=_namespace())
+
+
+def withdraw() -> None:
+    """Ask nobody any more: workers that start from now on do their work."""
+    if ray.is_initialized():
+        internal_kv._internal_kv_del(_KEY, namespace=_namespace())
 
 
 @contextmanager
@@ -77,3 +90,14 @@ def _node_drains() -> bool:
         return False
     draining = state.get_draining_nodes()
     return ray.get_runtime_context().get_node_id() in draining
+
+
+def _driver_stops() -> bool:
+    if not ray.is_initialized() or not _is_worker():
+        return False
+    return internal_kv._internal_kv_get(_KEY, namespace=_namespace()) is not None
+
+
+def _namespace() -> bytes:
+    """Return where a driver and its workers, and nobody else, look: they share the job's id."""
+    return f"robustray-{ray.get_runtime_context().get_job_id()}".encode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
 
+from robustray.cluster import preemption
 from robustray.data import data_root
 from robustray.errors import MachineError
 from robustray.manifest import Manifest, dump_manifest, study_id
@@ -33,7 +33,7 @@ from robustray.runtime.job import Context
 from robustray.runtime.progress import Progress
 from robustray.runtime.queue import TrialQueue
 from robustray.runtime.session import Session, check_services, open_session
-from robustray.runtime.signals import stopping_politely
+from robustray.runtime.signals import Stop, stopping_politely
 from robustray.store import CheckpointStore, NotFoundError, ObjectStore
 from robustray.tracking.records import Status
 
@@ -161,7 +161,7 @@ class _Driver:
         if self._seen:
             self._bar.say(f"continuing after step {self._seen} of {self._steps}")
         self._track("RUNNING")
-        stop = threading.Event()
+        stop = Stop()
         try:
             with stopping_politely(stop):
                 while not self._queue.finished and not stop.is_set():
@@ -170,10 +170,11 @@ class _Driver:
                     else:
                         self._attempt(stop)
         finally:
+            preemption.withdraw()
             self._bar.close()
 
-    def _attempt(self, stop: threading.Event) -> None:
-        """Start one attempt in a worker and wait for its end."""
+    def _attempt(self, stop: Stop) -> None:
+        """Start one attempt in a worker and wait for its end; ask it to end when the run stops."""
         cpus, gpus = self._job.share
         remote: Any = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)
         reference = remote(attempt_as_task).remote(
@@ -181,11 +182,15 @@ class _Driver:
             self._job.import_paths,
         )
         begun = time.monotonic()
-        while not stop.is_set():
+        asked = False
+        while not stop.overdue:
             ready, _ = ray.wait([reference], timeout=_LOOK_S)
             self._look(begun)
             if ready:
                 return self._ended(reference)
+            if stop.is_set() and not asked:
+                preemption.ask_workers()
+                asked = True
         ray.cancel(reference, force=True)
         with suppress(RayError, TaskCancelledError):
             ray.get(reference, timeout=30)
@@ -224,7 +229,9 @@ class _Driver:
             outcome, message = Failure.PREEMPTION.value, one_line(error)
         if outcome != "finished" and attempts.was_preempted(self._store, self._job.prefix):
             self._queue.give_back(self._job.prefix)
-            return self._bar.say("the worker was asked to go and kept what it had; starting again")
+            return self._bar.say(
+                "the worker was asked to stop and saved its state; it continues from there"
+            )
         if outcome == "finished":
             return self._queue.succeed(self._job.prefix)
         wait = self._queue.fail(self._job.prefix, Failure(outcome), time.monotonic())

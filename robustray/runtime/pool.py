@@ -7,7 +7,6 @@ is started a second time. Nothing in here outlives the command; the store does.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -23,7 +22,7 @@ from robustray.data import data_root
 from robustray.errors import MachineError
 from robustray.manifest import Resources
 from robustray.runtime.failures import FINISHED, STALE, Failure, Place, Reply, reply_to_failure
-from robustray.runtime.signals import stopping_politely
+from robustray.runtime.signals import Stop, stopping_politely
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import ObjectStore
 
@@ -107,12 +106,15 @@ class Pool:
             If no actor could be started for ``resources.wait_minutes``, or one after the other
             is lost at its start.
         """
-        stop = threading.Event()
+        stop = Stop()
         try:
             with stopping_politely(stop):
-                while not queue.finished and not stop.is_set():
-                    self._start_actors(queue)
-                    self._hand_out(queue)
+                while not queue.finished and not stop.overdue:
+                    if not stop.is_set():
+                        self._start_actors(queue)
+                        self._hand_out(queue)
+                    elif all(slot.call is None for slot in self._busy.values()):
+                        break
                     self._listen(queue, listener)
                     listener.tick(self._workers)
         finally:

@@ -1,30 +1,52 @@
-"""What the first and the second Ctrl-C do to a run."""
+"""What the first and the second Ctrl-C do to a run, and what tells one process from another."""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+_GRACE_S = 10.0  # what sends SIGTERM kills soon after it
 _STOPPING = "stopping after this step"
 _AGAIN = "; press again to end now"
 
 
+class Stop(threading.Event):
+    """Set when a run is to end in order.
+
+    Attributes
+    ----------
+    deadline : float
+        When, on the monotonic clock, it has to end anyhow; infinity where it may take its time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deadline = math.inf
+
+    @property
+    def overdue(self) -> bool:
+        """Whether the run was to have ended by now."""
+        return self.is_set() and time.monotonic() > self.deadline
+
+
 @contextmanager
-def stopping_politely(stop: threading.Event) -> Iterator[None]:
+def stopping_politely(stop: Stop) -> Iterator[None]:
     """Let the first SIGINT or SIGTERM end a run in order, and a second SIGINT end it at once.
 
     The first is answered on standard error as it comes, whatever the run is doing.
 
     Parameters
     ----------
-    stop : threading.Event
-        Set by the first signal; whoever does the work looks at it.
+    stop : Stop
+        Set by the first signal; whoever does the work looks at it. SIGTERM leaves ten seconds.
 
     Raises
     ------
@@ -39,6 +61,8 @@ def stopping_politely(stop: threading.Event) -> Iterator[None]:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not stop.is_set():
+            if number == signal.SIGTERM:
+                stop.deadline = time.monotonic() + _GRACE_S
             stop.set()
             words = _STOPPING + (_AGAIN if number == signal.SIGINT else "")
             with suppress(OSError):  # not through sys.stderr, which may be writing just now

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +28,7 @@ from robustray.runtime.attempts import PREEMPTED
 from robustray.runtime.failures import Failure, classify, one_line
 from robustray.runtime.judging import Judge, JudgedScheduler
 from robustray.runtime.queue import TrialQueue
-from robustray.runtime.signals import stopping_politely
+from robustray.runtime.signals import Stop, stopping_politely
 
 _LAUNCHER_BYTES = 400 * 2**20  # a process with torch and Ray, without work of its own
 
@@ -53,7 +52,7 @@ class Listener:
         """Hear that the judge has stopped a trial for good; it may not even have begun."""
 
     def preempted(self, name: str) -> bool:
-        """Tell whether a trial whose worker is gone had been asked to go, and kept what it had."""
+        """Tell whether a trial whose worker is gone had been asked to stop, and saved its state."""
         return False
 
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
@@ -99,8 +98,8 @@ def run_queue(
     MachineError
         If no trial could be started for ``resources.wait_minutes``; what ``listener.tick`` raises.
     """
-    stop = threading.Event()
-    state = _SweepCallback(queue, listener, resources.wait_minutes * 60, judge)
+    stop = Stop()
+    state = _SweepCallback(queue, stop, listener, resources.wait_minutes * 60, judge)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = "64"
     _keep_keys_to_nodes()
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we tell what failed, once
@@ -120,7 +119,7 @@ def run_queue(
                 storage_path=scratch,
                 verbose=0,
                 callbacks=[state],
-                stop=_StopWhen(stop),
+                stop=_StopWhen(state),
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
@@ -129,6 +128,8 @@ def run_queue(
         except Exception:
             if state.abort is None:
                 raise
+        finally:
+            preemption.withdraw()
     if state.abort is not None:
         raise state.abort
     return queue.finished
@@ -174,7 +175,7 @@ class _QueueSearcher(Searcher):
     """Suggests what the queue hands out."""
 
     def __init__(
-        self, queue: TrialQueue, stop: threading.Event, listener: Listener, judge: Judge | None
+        self, queue: TrialQueue, stop: Stop, listener: Listener, judge: Judge | None
     ) -> None:
         super().__init__()
         self._queue, self._stop, self._listener, self._judge = queue, stop, listener, judge
@@ -209,30 +210,35 @@ class _QueueSearcher(Searcher):
 
 
 class _StopWhen(tune.Stopper):
-    """Stops all trials once an event is set."""
+    """Stops all trials once the run stops and none is left that could end by itself."""
 
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
+    def __init__(self, state: _SweepCallback) -> None:
+        self._state = state
 
     def __getstate__(self) -> dict[str, Any]:
-        """Hide the driver's event from Tune, which pickles stoppers for restores."""
+        """Hide the driver's state from Tune, which pickles stoppers for restores."""
         return {}
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        return self._stop.is_set()
+        return self._state.may_end
 
 
 class _SweepCallback(tune.Callback):
     """Turns Tune's events into the queue's."""
 
     def __init__(
-        self, queue: TrialQueue, listener: Listener, patience_s: float, judge: Judge | None
+        self,
+        queue: TrialQueue,
+        stop: Stop,
+        listener: Listener,
+        patience_s: float,
+        judge: Judge | None,
     ) -> None:
         self._queue, self._listener, self._patience_s = queue, listener, patience_s
-        self._judge = judge
+        self._judge, self._stop, self._asked = judge, stop, False
         self._outcomes: dict[str, dict[str, Any]] = {}
         self._running: set[str] = set()
         self._waiting_since = time.monotonic()
@@ -242,7 +248,15 @@ class _SweepCallback(tune.Callback):
         """Hide the driver's locks and threads from Tune, which pickles callbacks for restores."""
         return {}
 
+    @property
+    def may_end(self) -> bool:
+        """Whether the run stops, and no trial is still to save what it has."""
+        return self._stop.overdue or (self._stop.is_set() and not self._running)
+
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._stop.is_set() and not self._asked:
+            preemption.ask_workers()
+            self._asked = True
         now = time.monotonic()
         if self._running or not self._queue.handed_out:
             self._waiting_since = now

@@ -53,7 +53,7 @@ def test_sigterm_gives_a_checkpoint_in_mid_epoch_and_costs_no_retry(undisturbed_
         assert process.wait(300) == 0, place.log
     outcomes = [attempt["outcome"] for attempt in place.attempts()]
     assert outcomes == ["preempted", "finished"], place.log
-    assert "asked to go" in place.log
+    assert "asked to stop" in place.log
     assert place.table() == undisturbed_long.table()
     first = place.attempts()[0]
     assert "after step" in first["message"]
@@ -66,6 +66,23 @@ def test_sigterm_gives_a_checkpoint_in_mid_epoch_and_costs_no_retry(undisturbed_
     ]
     assert len(resumed) == 1
     assert resumed[0]["steps"] > 0
+
+
+def test_ctrl_c_saves_the_step_in_mid_epoch_and_the_same_command_continues(
+    undisturbed_long, tmp_path
+):
+    place = Place(tmp_path, LONG_EPOCHS)
+    with started(place) as process:
+        wait_for(lambda: running_attempt(place))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 130, place.log
+    (stopped,) = place.attempts()
+    assert stopped["outcome"] == "preempted", place.log
+    assert "after step" in stopped["message"]
+    assert "stopping after this step; press again to end now" in place.log
+    assert place.run() == 0, place.log
+    assert place.table() == undisturbed_long.table()
+    assert [attempt["outcome"] for attempt in place.attempts()] == ["preempted", "finished"]
 
 
 @pytest.fixture

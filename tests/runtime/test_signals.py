@@ -13,10 +13,10 @@ import pytest
 ANSWER = "stopping after this step; press again to end now"
 # A step that ends when a line comes, so that a test decides when that is.
 RUN = """
-import sys, threading
-from robustray.runtime.signals import stopping_politely
+import sys
+from robustray.runtime.signals import Stop, stopping_politely
 
-stop = threading.Event()
+stop = Stop()
 with stopping_politely(stop):
     while not stop.is_set():
         print("step begins", flush=True)
