@@ -67,7 +67,7 @@ class Registry(Generic[T]):
         self._entries[name], self._functions[name] = entry, function
 
     def register(self, name: str) -> Callable[[_Function], _Function]:
-        """Register the decorated function or class, as an entry that is nothing more."""
+        """Register the decorated function, as an entry that is nothing but a function."""
 
         def add(function: _Function) -> _Function:
             self.add(name, function, function)  # type: ignore[arg-type]

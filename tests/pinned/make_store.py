@@ -25,8 +25,8 @@ from robustray.sweeps.lease import lease
 from robustray.evaluation.plan import make_plan, prepare
 from robustray.evaluation.units.worker import Order, Place, Worker
 from robustray.manifest import dump_manifest, load_manifest
-from robustray.runtime.file_jobs import Job, attempt_job
-from robustray.runtime.job_driver import prefix_of
+from robustray.pipelines.run import prefix_of
+from robustray.pipelines.work import Job, attempt_job
 from robustray.store import CheckpointStore, LocalStore
 from robustray.sweeps import Study, attempts
 from robustray.sweeps.records import save_study
