@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from robustray.cli import main
-from tests.sweeps.support import REPOSITORY, enter_folder
+from tests.helpers.study_runs import REPOSITORY, enter_folder
 
 SPHERES = str(REPOSITORY / "manifests/alignment/spheres_pgd.yaml")
 ALIGNMENT = str(REPOSITORY / "manifests/alignment/spheres_generator.yaml")

@@ -12,10 +12,10 @@ import textwrap
 import pytest
 import yaml
 
-from tests.cluster.growing import GrowingCluster
-from tests.evaluation.place import EvaluationPlace
+from tests.helpers.evaluation_runs import EvaluationPlace
+from tests.helpers.growing_cluster import GrowingCluster
+from tests.helpers.study_runs import REPOSITORY, STUDY, Place, end
 from tests.runtime.test_mixing import document
-from tests.sweeps.support import REPOSITORY, STUDY, Place, end
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 

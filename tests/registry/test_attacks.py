@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.registry.place import ask
+from tests.helpers.user_packages import ask
 from tests.registry.test_extending import FILES
 
 ASK = """

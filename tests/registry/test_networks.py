@@ -13,8 +13,8 @@ from robustray.registry import MODELS
 from robustray.store import open_store
 from robustray.sweeps import Study, make_plan, read_trial
 from robustray.sweeps.trial import TrialJob, attempt_trial
-from tests.registry.place import REPOSITORY, put_package
-from tests.sweeps.support import STUDY
+from tests.helpers.study_runs import STUDY
+from tests.helpers.user_packages import REPOSITORY, put_package
 
 NETWORK = "toyplugin.nets:toy"
 

@@ -17,7 +17,7 @@ from robustray.scaling.rules import (
     ratio_settings,
 )
 from robustray.sweeps import Study, expand, profile_trials
-from tests.sweeps.support import REPOSITORY, STUDY
+from tests.helpers.study_runs import REPOSITORY, STUDY
 
 SWEEPS = REPOSITORY / "manifests/sweeps"
 

@@ -15,7 +15,7 @@ from robustray.scaling.job.commands import _names, _training
 from robustray.store import canonical_json, open_store
 from robustray.sweeps import Study
 from robustray.sweeps.records import save_study
-from tests.sweeps.support import REPOSITORY
+from tests.helpers.study_runs import REPOSITORY
 
 SETTINGS = [
     {"depths": [14, 14, 7], "widths": [5, 7, 3]},

@@ -10,8 +10,8 @@ import pytest
 from robustray.cli import main, zoo
 from robustray.errors import CorruptObjectError, find_fault
 from robustray.zoo import Cache, DownloadError, Fetcher, ZooRecord
-from tests.damage import emptied, flipped, torn
-from tests.zoo.server import File, WebServer
+from tests.helpers.damage import emptied, flipped, torn
+from tests.helpers.web_server import File, WebServer
 
 DATA = bytes(range(256)) * 40
 
