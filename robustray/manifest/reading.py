@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -28,16 +29,20 @@ _KINDS = {
 }
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+if TYPE_CHECKING:  # which of the two is known when it runs; they have the same methods
+    _Parent = yaml.SafeLoader
+else:
+    _Parent = _Loader
 
 
-class _StrictLoader(_Loader):
+class _StrictLoader(_Parent):
     """SafeLoader that refuses what YAML would resolve in silence, or fail at without a place.
 
     That is a key that is given twice, and a scalar that looks like a number or a date and is none.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = set()
+        keys: set[str] = set()
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is None:
@@ -105,7 +110,8 @@ def _measure(text: str) -> None:
     """Count values and levels from YAML's events, which come one by one whatever they say."""
     open_nodes: list[_Size] = [_Size("")]
     known: dict[str, _Size] = {}
-    for event in yaml.parse(text, Loader=_Loader):
+    events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
+    for event in events:
         if isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append(_Size(event.anchor))
         elif isinstance(event, yaml.CollectionEndEvent):

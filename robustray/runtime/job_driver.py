@@ -1,5 +1,6 @@
 """Running one long job from its manifest to its result: the driver's side."""
 
+# pyright: reportUnknownMemberType=false
 from __future__ import annotations
 
 import math
@@ -182,9 +183,9 @@ class _Driver:
         )
         begun = time.monotonic()
         while not stop.is_set():
-            ready, _ = ray.wait([reference], timeout=_LOOK_S)
+            waited: tuple[list[Any], list[Any]] = ray.wait([reference], timeout=_LOOK_S)
             self._look(begun)
-            if ready:
+            if waited[0]:
                 return self._ended(reference)
         ray.cancel(reference, force=True)
         with suppress(RayError, TaskCancelledError):
@@ -215,7 +216,7 @@ class _Driver:
             return {}
         return next((e["metrics"] for e in reversed(events) if e["event"] == "epoch"), {})
 
-    def _ended(self, reference: ray.ObjectRef) -> None:
+    def _ended(self, reference: ray.ObjectRef[tuple[str, str]]) -> None:
         try:
             outcome, message = ray.get(reference)
         except OutOfMemoryError as error:

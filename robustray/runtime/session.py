@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -60,7 +60,7 @@ def find_workers(
     *,
     cpus_do: bool,
     work: str,
-) -> Iterator[Resources]:
+) -> Generator[Resources]:
     """Be connected to a Ray that has room for the work; yield what each worker gets.
 
     Parameters
@@ -120,7 +120,7 @@ class Session:
         return self.uploader.drain(min(limit_s, self.patience_s))
 
     @contextmanager
-    def closing(self, close: Callable[[BaseException], object]) -> Iterator[None]:
+    def closing(self, close: Callable[[BaseException], object]) -> Generator[None]:
         """Call ``close`` with the error that ends a block, unless it is that the lease is lost."""
         try:
             yield
@@ -141,7 +141,7 @@ def open_session(
     prefix: str | Callable[[Resources], str],
     cpus_do: bool,
     work: str,
-) -> Iterator[Session]:
+) -> Generator[Session]:
     """Open a run: connect to Ray, find room, become the only driver, begin to tell MLflow.
 
     Everything ends with the block, in the opposite order.

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ _AGAIN = "; press again to end now"
 
 
 @contextmanager
-def stopping_politely(stop: threading.Event) -> Iterator[None]:
+def stopping_politely(stop: threading.Event) -> Generator[None]:
     """Let the first SIGINT or SIGTERM end a run in order, and a second SIGINT end it at once.
 
     The first is answered on standard error as it comes, whatever the run is doing.

@@ -202,7 +202,7 @@ class ObjectStore(ABC):
             start.wait()
             return self.create(key, data)
 
-        made = []
+        made: list[int] = []
         with ThreadPoolExecutor(2) as pool:
             for _ in range(_RACES):
                 self.delete(key)
