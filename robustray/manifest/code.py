@@ -35,7 +35,10 @@ def pin_code(manifest: _Manifest) -> _Manifest:
             with below(place):
                 found[name] = registry.code_digest(name)
                 if pinned.get(name, found[name]) != found[name]:
-                    raise ManifestError(f"{name} is other code here than where the study began")
+                    raise ManifestError(
+                        f"the code of {name} here differs from the code with which the study was "
+                        "started"
+                    )
     return manifest.model_copy(update={"code": found})
 
 

@@ -48,7 +48,7 @@ class _StrictLoader(_Parent):
             if key is None:
                 raise ManifestError(f"{_line(key_node)}: a key is one word")
             if key in keys and key != "<<":
-                raise ManifestError(f"{_line(key_node)}: the key {spell(key)} stands there twice")
+                raise ManifestError(f"{_line(key_node)}: the key {spell(key)} appears twice")
             keys.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -120,7 +120,7 @@ def _measure(text: str) -> None:
             _close(_Size(event.anchor), open_nodes, known)
         elif isinstance(event, yaml.AliasEvent):
             if any(node.anchor == event.anchor for node in open_nodes):
-                raise ManifestError(f"{_at(event)}: *{event.anchor} stands within itself")
+                raise ManifestError(f"{_at(event)}: the alias *{event.anchor} contains itself")
             open_nodes[-1].add(known.get(event.anchor, _Size("")))
         inside = open_nodes[-1]
         if inside.values > MOST_VALUES or open_nodes[0].values > MOST_VALUES:

@@ -24,7 +24,7 @@ from robustray.words import redact
 
 logger = logging.getLogger("robustray.runtime")
 
-# The outcome of an attempt that was asked to go and kept what it had: no failure.
+# The outcome of an attempt that was asked to stop and saved its state: no failure.
 PREEMPTED = "preempted"
 
 _PACKAGES = ("robustray", "torch", "ray", "numpy", "mlflow", "pyarrow", "safetensors")
@@ -84,7 +84,7 @@ def conclude_lost(store: ObjectStore, prefix: str, kind: str, message: str) -> N
 
 
 def was_preempted(store: ObjectStore, prefix: str) -> bool:
-    """Tell whether the last attempt was asked to go and kept what it had."""
+    """Whether the last attempt was asked to stop and saved its state."""
     tries = list_attempts(store, prefix)
     return bool(tries) and tries[-1].outcome == PREEMPTED
 

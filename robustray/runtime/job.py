@@ -267,7 +267,7 @@ def _conclude_quietly(
     kind: str,
     error: BaseException,
 ) -> None:
-    """Keep the failure's story where the store allows it; the outcome is reported anyway."""
+    """Store the failure's traceback and circumstances; the outcome is reported in any case."""
     if store is None or is_store_away(error):
         return
     with contextlib.suppress(Exception):

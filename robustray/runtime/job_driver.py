@@ -225,7 +225,7 @@ class _Driver:
             outcome, message = Failure.PREEMPTION.value, one_line(error)
         if outcome != "finished" and attempts.was_preempted(self._store, self._job.prefix):
             self._queue.give_back(self._job.prefix)
-            return self._bar.say("the worker was asked to go and kept what it had; starting again")
+            return self._bar.say("the worker was asked to stop and saved its state; starting again")
         if outcome == "finished":
             return self._queue.succeed(self._job.prefix)
         wait = self._queue.fail(self._job.prefix, Failure(outcome), time.monotonic())

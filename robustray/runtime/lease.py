@@ -201,7 +201,10 @@ def _await_silence(look: Callable[[], _Sign], say: Callable[[str], None], timing
     first = look()
     if first.has_ended:
         return first
-    say(f"{first} was running this study; looking {timing.patience_s:.0f} s for a sign of life")
+    say(
+        f"{first} was running this study; waiting {timing.patience_s:.0f} s to see whether it is "
+        "alive"
+    )
     silence, seen = 0.0, time.monotonic()
     while silence < timing.patience_s:
         time.sleep(timing.poll_s)

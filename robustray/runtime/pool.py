@@ -33,7 +33,7 @@ _DEADLY = 3  # units may each cost their whole budget of workers; more losses in
 
 
 class Listener:
-    """What a driver hears, in its main loop. Whatever it raises ends the run."""
+    """The driver's callbacks, called in its main loop. An error that one raises ends the run."""
 
     def finished(self, reply: Reply, fresh: bool) -> None:
         """Hear that a unit is committed; ``fresh`` is False if that was known."""

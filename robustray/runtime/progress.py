@@ -118,7 +118,10 @@ class TrialProgress(Progress):
     def preempted(self, name: str) -> None:
         """Tell that a worker was asked to go; its trial goes on elsewhere."""
         self._running -= 1
-        self.say(f"{name}: its worker was asked to go and kept what it had; it goes on elsewhere")
+        self.say(
+            f"{name}: its worker was asked to stop and saved its state; the trial continues on "
+            "another worker"
+        )
 
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
         """Tell that an attempt failed and what follows."""

@@ -81,7 +81,7 @@ class TrialQueue:
         return wait
 
     def give_back(self, name: str) -> None:
-        """Take a running trial back, uncharged: it was asked to go and kept what it had."""
+        """Take a running trial back, uncharged: it was asked to stop and saved its state."""
         self._running.remove(name)
         heapq.heappush(self._ready, (-self._entries[name].cost, name))
 

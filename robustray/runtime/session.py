@@ -42,13 +42,14 @@ def check_shared(store: ObjectStore, capacity: Capacity, say: Callable[[str], No
         return
     if len(capacity.live) > 1 or capacity.grows:
         raise UserError(
-            f"the store would be {store.uri} on each node by itself. Set ROBUSTRAY_STORE to "
+            f"each node would have its own store {store.uri}. Set ROBUSTRAY_STORE to "
             "s3://bucket/prefix, or to a folder that all nodes share"
         )
     if os.environ.get("RAY_ADDRESS"):
         say(
-            f"warning: ROBUSTRAY_STORE is not set, so everything goes to {store.uri}; a submitted "
-            "job's folder does not last. Set ROBUSTRAY_STORE and MLFLOW_TRACKING_URI to keep it"
+            f"warning: ROBUSTRAY_STORE is not set, so everything goes to {store.uri}; the folder "
+            "of a submitted job is deleted after the job. Set ROBUSTRAY_STORE and "
+            "MLFLOW_TRACKING_URI to keep it"
         )
 
 
@@ -183,7 +184,7 @@ def start_tracking(
     answer = uploader.check()
     if answer is not True:
         say(
-            f"warning: MLflow does not answer ({answer}); the work goes on, its record is in the "
-            "store, and MLflow gets it when it answers"
+            f"warning: MLflow does not answer ({answer}); the work continues, and MLflow gets "
+            "the results from the store when it answers"
         )
     return uploader, 120 if answer is True else 15

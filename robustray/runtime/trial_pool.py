@@ -39,7 +39,7 @@ Execute = Callable[[str, Callable[[dict[str, Any]], None]], dict[str, Any]]
 
 
 class Listener:
-    """What a driver hears of a running sweep, in its main loop."""
+    """The driver's callbacks in a running sweep, called in its main loop."""
 
     def started(self, name: str) -> None:
         """Hear that a worker has begun an attempt."""
@@ -51,7 +51,7 @@ class Listener:
         """Hear that a trial is done."""
 
     def stopped(self, name: str, running: bool) -> None:
-        """Hear that the judge has stopped a trial for good; it may not even have begun."""
+        """Receive that the search has stopped a trial, which may not have started."""
 
     def preempted(self, name: str) -> bool:
         """Tell whether a trial whose worker is gone had been asked to go, and kept what it had."""
@@ -294,7 +294,7 @@ class _SweepCallback(tune.Callback):
         self._fail(trial.config["trial"], _kind(error), message)
 
     def _was_stopped(self, name: str) -> bool:
-        """Close a trial that the judge has stopped, however its worker ended then."""
+        """Close a trial that the search has stopped, however its worker ended then."""
         if self._judge is None or not self._judge.stopped(name):
             return False
         running = name in self._running

@@ -53,7 +53,7 @@ def test_sigterm_gives_a_checkpoint_in_mid_epoch_and_costs_no_retry(undisturbed_
         assert process.wait(300) == 0, place.log
     outcomes = [attempt["outcome"] for attempt in place.attempts()]
     assert outcomes == ["preempted", "finished"], place.log
-    assert "asked to go" in place.log
+    assert "asked to stop" in place.log
     assert place.table() == undisturbed_long.table()
     first = place.attempts()[0]
     assert "after step" in first["message"]

@@ -66,7 +66,7 @@ def test_edited_code_is_another_study_and_workers_refuse_it(working_folder):
     job = TrialJob(study.trial_prefix(trial.name), study.manifest, "store", None, trial)
     outcome = attempt_trial(job, lambda report: None)
     assert (trial.name, outcome["outcome"]) == ("toy", "user_error")
-    assert "other code here than where the study began" in outcome["message"]
+    assert "here differs from the code with which the study was started" in outcome["message"]
 
 
 @pytest.mark.parametrize(

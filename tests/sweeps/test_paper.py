@@ -115,7 +115,7 @@ def test_an_empty_store_gives_tables_without_measurements(place):
 
 def test_paper_and_study_exclude_each_other(place, capsys):
     assert main(["report", "--paper", "--study", "x"]) == 2
-    assert "--paper names its studies itself" in capsys.readouterr().err
+    assert "--paper takes the ids of studies" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
