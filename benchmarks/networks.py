@@ -21,7 +21,7 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
 from robustray.models import create_model  # noqa: E402
-from tests.attacks.networks import CHECKPOINTS, TRAINED, load_images, load_network  # noqa: E402
+from tests.helpers.public_networks import CHECKPOINTS, TRAINED, load_images, load_network  # noqa: E402
 
 SHARED = Path(os.environ.get("ROBUSTRAY_SHARED", ROOT.parent / "shared" / "data"))
 

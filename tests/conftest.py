@@ -21,7 +21,7 @@ if os.environ.get("CI"):
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-pytest_plugins = ["tests.fixtures_servers", "tests.fixtures_studies"]
+pytest_plugins = ["tests.helpers.server_fixtures", "tests.helpers.study_fixtures"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

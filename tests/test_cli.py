@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from robustray.cli import main
-from tests.sweeps.support import REPOSITORY, enter_folder
+from tests.helpers.study_runs import REPOSITORY, enter_folder
 
 SPHERES = str(REPOSITORY / "manifests/alignment/spheres_pgd.yaml")
 ALIGNMENT = str(REPOSITORY / "manifests/alignment/spheres_generator.yaml")
@@ -47,7 +47,7 @@ def test_a_target_is_planned_without_a_manifest(folder, capsys):
         (["--target-gmacs", "-1"], "a number above 0"),
         (["--target-gmacs", "inf"], "at most 1,000"),
         (["--target-gmacs", "nan"], "at most 1,000"),
-        (["--target-gmacs", "5", "--manifest", "small.yaml"], "stands alone"),
+        (["--target-gmacs", "5", "--manifest", "small.yaml"], "takes no manifest"),
     ],
 )
 def test_a_wrong_target_is_one_message(folder, capsys, arguments, words):
@@ -123,7 +123,7 @@ def test_a_study_of_very_many_trials_is_asked_for_by_name(folder, capsys):
     for command in (["plan"], ["run"], ["run", "--yes"], ["run", "--dry-run"]):
         assert main([*command, *many]) == 2
         captured = capsys.readouterr()
-        assert "32,768 trials are more than 10,000; if that is meant, say --large" in captured.err
+        assert "32,768 trials are more than 10,000; to run them all, add --large" in captured.err
         assert captured.out == ""
     assert main(["plan", *many, "--large", "--set", "model.name=nothing"]) == 2
     assert "unknown model 'nothing'" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from robustray.evaluation.subjects import load_images, ranges_of
 from robustray.evaluation.task import Conditions, Subject, Task
 from robustray.manifest import load_manifest, study_id
 from robustray.sweeps.grid import expand
-from tests.evaluation.support import SUITE, digits
+from tests.helpers.evaluation_tasks import SUITE, digits
 
 ROOT = Path(__file__).resolve().parent.parent
 PINNED = Path(__file__).parent / "pinned/identities.json"

@@ -20,7 +20,7 @@ import pytest
 
 from robustray.cli import main
 from robustray.store import LocalStore, read_sealed
-from tests.sweeps.support import fresh_database
+from tests.helpers.study_runs import fresh_database
 from tests.test_store_page import keys_of, undescribed
 
 PINNED = Path(__file__).parent / "pinned"

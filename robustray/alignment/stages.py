@@ -122,7 +122,7 @@ class CurveAttack(Section):
         if self.attack == "cw" and self.norm != "l2":
             raise ValueError("norm: cw finds l2 distances")
         if len(set(self.eps)) != len(self.eps):
-            raise ValueError("eps: the same strength stands there twice")
+            raise ValueError("eps: the same strength appears twice")
         return self
 
     def lengths(self) -> tuple[Length, ...]:
@@ -148,7 +148,7 @@ class AlignmentEvaluation(Section):
     def _different_attacks(self) -> Self:
         labels = [attack.label for attack in self.attacks]
         if len(set(labels)) != len(labels):
-            raise ValueError("attacks: the same attack stands there twice; give it more eps")
+            raise ValueError("attacks: the same attack appears twice; give it more eps")
         return self
 
 
@@ -266,7 +266,7 @@ class Projections(Section):
         for name in ("splits", "classes"):
             values = getattr(self, name) or ()
             if len(set(values)) != len(values):
-                raise ValueError(f"{name}: the same one stands there twice")
+                raise ValueError(f"{name}: the same one appears twice")
         if self.classes == ():
             raise ValueError("classes: null is all of them; an empty list is none")
         return self
@@ -280,5 +280,5 @@ class Comparison(Section):
     @model_validator(mode="after")
     def _different(self) -> Self:
         if len(set(self.jobs)) != len(self.jobs):
-            raise ValueError("jobs: the same one stands there twice")
+            raise ValueError("jobs: the same one appears twice")
         return self

@@ -261,9 +261,9 @@ def warn_of_luck(suite: Suite) -> None:
     once = [spec.name for spec in suite.attacks if spec.describe()["options"].get("eot", 1) == 1]
     if once:
         warnings.warn(
-            "the model draws random numbers in its passes (torch, numpy or Python), and "
-            f"{', '.join(once)} asked it once for each gradient or query: its verdicts are "
-            "single draws. Use a suite with expectation over transformations, such as "
+            "the model uses random numbers in its forward pass (torch, numpy or Python), and "
+            f"{', '.join(once)} made only one pass for each gradient or query, so each verdict is "
+            "one random draw. Use a suite with expectation over transformations, such as "
             "autoattack-rand",
             stacklevel=3,
         )

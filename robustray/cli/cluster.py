@@ -54,7 +54,9 @@ def _submit(options: argparse.Namespace) -> int:
     from robustray.cluster.submission import submit
 
     if not options.words:
-        raise UserError("what shall run? robustray submit -- python jobs/sweep_width.py")
+        raise UserError(
+            "no command given; for example: robustray submit -- python jobs/sweep_width.py"
+        )
     return submit(
         options.words,
         options.address,

@@ -77,7 +77,10 @@ def _plan(options: argparse.Namespace) -> int:
         from robustray.scaling.rules import describe_target
 
         if options.manifest or options.set or options.measure:
-            raise UserError("--target-gmacs stands alone: it plans a network, not a manifest")
+            raise UserError(
+                "--target-gmacs takes no manifest: it plans a network; leave out --manifest, --set "
+                "and --measure"
+            )
         print(describe_target(options.target_gmacs))
         return EXIT_OK
     manifest = read_manifest(options)
@@ -153,7 +156,9 @@ def _report_together(options: argparse.Namespace) -> int:
     request, uri = make_request(), default_tracking_uri()
     if options.paper is not None:
         if options.study or options.manifest or options.against:
-            raise UserError("--paper names its studies itself: --paper ID ..., or all without one")
+            raise UserError(
+                "--paper takes the ids of studies (--paper ID ...); without ids it uses all studies"
+            )
         from robustray.scaling.job.commands import paper
 
         paper(options.paper, request.store, request.report_root, uri, say)

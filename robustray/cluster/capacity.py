@@ -169,9 +169,9 @@ def check_fits(resources: Resources, capacity: Capacity) -> bool:
     if capacity.grows:
         return False
     raise UserError(
-        f"resources: a trial asks for {describe(resources)}, and there is no room for it. Live "
-        f"nodes: {list_nodes(capacity.live)}; there is no autoscaler that could start others. "
-        "Ask for less with --set resources.gpus=..., resources.cpus=... or resources.workers=..."
+        f"resources: a trial needs {describe(resources)}, and no node has that. Live nodes: "
+        f"{list_nodes(capacity.live)}; there is no autoscaler to start more. "
+        "Request less with --set resources.gpus=..., resources.cpus=... or resources.workers=..."
     )
 
 

@@ -137,9 +137,9 @@ def _wait(
         words = answer.words or words or "it has not begun to start any"
         if now > deadline:
             raise MachineError(
-                f"no node with room for {describe(resources)} has come in "
-                f"{resources.wait_minutes:g} minutes (resources.wait_minutes); the autoscaler: "
-                f"{words}. Nothing was started; the same command tries again"
+                f"no node with room for {describe(resources)} was started within "
+                f"{resources.wait_minutes:g} minutes (resources.wait_minutes); the autoscaler "
+                f"says: {words}. Nothing was started; run the same command to try again"
             )
         if now - told >= _TELL_S:
             told = now
@@ -149,8 +149,8 @@ def _wait(
 
 def _refusal(resources: Resources) -> str:
     return (
-        f"resources: a trial asks for {describe(resources)}, and there is no room for it. Live "
-        f"nodes: {list_nodes(read_capacity().live)}. The autoscaler says that no type and number "
-        "of nodes that it may start would hold it. Ask for less with --set resources.gpus=..., "
+        f"resources: a trial needs {describe(resources)}, and no node has that. Live nodes: "
+        f"{list_nodes(read_capacity().live)}. The autoscaler says that no type and number of nodes "
+        "that it may start would suffice. Request less with --set resources.gpus=..., "
         "resources.cpus=... or resources.workers=..."
     )

@@ -74,7 +74,7 @@ def submit(
     UserError
         If there is no such folder, or the cluster refuses the token or the job.
     MachineError
-        If no cluster answers, or the job was lost sight of.
+        If no cluster answers, or the connection to the job was lost.
     """
     if not working_dir.is_dir():
         raise UserError(f"--working-dir: there is no folder {working_dir}")
@@ -202,7 +202,7 @@ def _start(
             raise MachineError(f"the cluster could not take the job: {said}") from None
         raise UserError(f"the cluster refuses the job: {said}") from None
     except OSError as error:
-        raise MachineError(f"the cluster did not take the job: {redact(str(error))}") from None
+        raise MachineError(f"the cluster refused the job: {redact(str(error))}") from None
 
 
 def _follow(client: JobSubmissionClient, job: str, where: str, say: Say) -> int:
@@ -213,8 +213,8 @@ def _follow(client: JobSubmissionClient, job: str, where: str, say: Say) -> int:
             return _exit_code(client, job, say)
     except (RuntimeError, OSError) as error:
         raise MachineError(
-            f"lost sight of the job, which goes on: {redact(str(error))}. Look again with: ray job "
-            f"logs --follow {where}"
+            f"lost the connection to the job, which continues: {redact(str(error))}. To see its "
+            f"log: ray job logs --follow {where}"
         ) from None
 
 
@@ -227,7 +227,7 @@ def _stopping(client: JobSubmissionClient, job: str, say: Say) -> Iterator[None]
 
     def stop(number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, before)
-        say("asking the job to stop; Ctrl-C again leaves it to itself")
+        say("asking the job to stop; press Ctrl-C again to stop waiting for it")
         client.stop_job(job)
 
     before = signal.signal(signal.SIGINT, stop)

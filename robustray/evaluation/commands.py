@@ -232,7 +232,7 @@ EVALUATION = EvaluationCommands()
 def audit(manifest: Evaluation, store: ObjectStore, *, yes: bool, as_json: bool, say: Say) -> None:
     """Audit a network and print the findings."""
     if manifest.study is not None:
-        raise UserError("an audit is of one network: name it with --model and --weights")
+        raise UserError("an audit needs one network: give --model and --weights")
     quiet: Say = (lambda _: None) if as_json else say
     findings = run_audit(manifest, store, data_root=_data_root(), assume_yes=yes, say=quiet)
     say(json.dumps(findings, indent=2) if as_json else describe_findings(findings))

@@ -45,8 +45,8 @@ def publish_judgements(
     for id_, result in results.items():
         if result["partial"]:
             raise UserError(
-                f"{id_} is not complete, and has no robust accuracy ({result['missing'][0]}); give "
-                "its command again"
+                f"{id_} is not complete, so it has no robust accuracy ({result['missing'][0]}); "
+                "run its command again"
             )
     _check_equal(results)
     short = [id_.rpartition("-")[0] for id_ in ids]
@@ -181,4 +181,6 @@ def _track(
     with Uploader(tracking_uri, log=say) as uploader:
         uploader.submit(key, lambda: record)
         if uploader.drain(60):
-            say("warning: MLflow has not got this yet; give the same command when it answers")
+            say(
+                "warning: this is not in MLflow yet; run the same command again when MLflow answers"
+            )

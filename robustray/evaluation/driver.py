@@ -58,7 +58,7 @@ class Driver(Listener):
     work : sequence of Work
         The tasks.
     prefix : str
-        Where the story of a failure is kept, and when this driver was at work.
+        Where a failure's traceback is kept, and when this driver was at work.
     on_task : callable
         Told of each task that is complete, with its verdicts.
     on_failure : callable, optional
@@ -142,7 +142,7 @@ class Driver(Listener):
             self._open = {name for name in self._open if not self._lacks(name)}
             if not self._open:
                 return True
-        raise UnitError("what is written to the store comes back damaged, again and again")
+        raise UnitError("what was written to the store was damaged when it was read, several times")
 
     def partial(self, name: str) -> Merged:
         """Return what is known of a task so far."""
@@ -173,7 +173,7 @@ class Driver(Listener):
         self._units.discard(before)
         self._say(f"a committed unit is damaged and computed again ({reply.message})")
         if not self._queue.redo(before.prefix):
-            raise UnitError(f"a unit comes back damaged again and again: {reply.message}")
+            raise UnitError(f"a unit was damaged when it was read, several times: {reply.message}")
         self._queue.again(reply.prefix)
 
     def failed(self, reply: Reply, kind: Failure, wait: float | None) -> None:
@@ -293,7 +293,7 @@ class Driver(Listener):
             self._on_failure(self._work[name], reason)
 
     def _keep_failure(self, reply: Reply, kind: Failure) -> None:
-        """Keep the story of a failure; failures of the store can't be kept there."""
+        """Store a failure's traceback and circumstances, unless the store itself failed."""
         if kind is Failure.STORAGE:
             return
         story = {

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: a sheet of adversarial examples, and accuracy against epsilon."""
+"""Pictures of an evaluation: a grid of adversarial examples, and accuracy against epsilon."""
 
 from __future__ import annotations
 

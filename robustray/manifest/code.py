@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, TypeVar, get_args
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -35,14 +35,17 @@ def pin_code(manifest: _Manifest) -> _Manifest:
             with below(place):
                 found[name] = registry.code_digest(name)
                 if pinned.get(name, found[name]) != found[name]:
-                    raise ManifestError(f"{name} is other code here than where the study began")
+                    raise ManifestError(
+                        f"the code of {name} here differs from the code with which the study was "
+                        "started"
+                    )
     return manifest.model_copy(update={"code": found})
 
 
 def _names(value: Any, place: str = "") -> Iterator[tuple[str, Registry[Any], str]]:
     """Yield place, registry and name of all that a section names, in the sections within it too."""
     if isinstance(value, tuple | list):
-        for number, item in enumerate(value):
+        for number, item in enumerate(cast(Sequence[Any], value)):
             yield from _names(item, f"{place}[{number}]")
     if not isinstance(value, BaseModel):
         return
@@ -58,7 +61,8 @@ def _names(value: Any, place: str = "") -> Iterator[tuple[str, Registry[Any], st
 
 def _given(value: Any, mark: NameOf) -> Iterator[str]:
     """Yield the names of a registry that a field holds: one, several or none."""
-    for name in value if isinstance(value, tuple) else (value,):
+    names: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+    for name in names:
         if name is not None and name not in mark.others:
             yield name
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import override
@@ -142,7 +142,7 @@ def suite_lengths(items: Sequence[SuiteItem], norm: str, path: str) -> tuple[Len
 
 def _suite(value: object) -> object:
     """Read "pgd-20" as [{name: pgd-20}]."""
-    items = value if isinstance(value, list | tuple) else [value]
+    items = cast(Sequence[object], value) if isinstance(value, list | tuple) else [value]
     return [{"name": item} if isinstance(item, str) else item for item in items]
 
 
@@ -221,10 +221,11 @@ class Evaluation(Manifest):
         """Spell out names and paths, and what an evaluation outside a study defaults to."""
         if not isinstance(document, dict):
             return document
-        full = cls.spell_out(document)
+        full = cls.spell_out(cast(dict[str, Any], document))
         if full.get("study") is None:
-            data = full.get("data") or {}
+            data: Any = full.get("data") or {}
             if isinstance(data, dict):
+                data = cast(dict[str, Any], data)
                 full["data"] = {**data, "name": data.get("name") or "cifar10"}
             full["threat"] = full.get("threat") or {}
         return full

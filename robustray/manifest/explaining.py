@@ -129,11 +129,12 @@ def read_options(model: type[BaseModel], given: Mapping[str, Any], *beside: str)
 
 def _finding(entry: Any, model: type[BaseModel], beside: Sequence[str] = ()) -> _Finding:
     place, section = _place(model, entry["loc"])
-    kind, value = entry["type"], entry["input"]
+    kind: str = entry["type"]
+    value: Any = entry["input"]
     if kind == "told":
         found: _Finding = entry["ctx"]["finding"]
         return found._replace(place=".".join(part for part in (place, found.place) if part))
-    got = "" if isinstance(value, dict | BaseModel) else f" (got {spell(value)})"
+    got = "" if _is_section(value) else f" (got {spell(value)})"
     if kind == "extra_forbidden":
         allowed = [*(beside if section is model else ()), *_keys(section)]
         hint = suggest(entry["loc"][-1], allowed)
@@ -155,6 +156,10 @@ def _finding(entry: Any, model: type[BaseModel], beside: Sequence[str] = ()) -> 
         return _Finding(place, text + f" (got {spell(value)})", value, weak=kind == "too_short")
     field, text = _own_field(section, entry["msg"].removeprefix("Value error, "))
     return _Finding(".".join(part for part in (place, field) if part), text + got, value)
+
+
+def _is_section(value: object) -> bool:
+    return isinstance(value, dict | BaseModel)
 
 
 def _spelled(limits: Mapping[str, Any]) -> dict[str, str]:

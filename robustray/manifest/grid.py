@@ -40,7 +40,7 @@ class StageGrid(Section):
             raise ValueError("give either each_stage or settings, and not an empty one")
         given = self.each_stage if self.settings is None else self.settings
         if given is not None and len(set(given)) != len(given):
-            raise ValueError("the same setting stands there twice")
+            raise ValueError("the same setting appears twice")
         return self
 
     def count(self) -> int:
@@ -89,7 +89,7 @@ class GridSetting(Section):
 
 def _different(values: tuple[Argument, ...]) -> tuple[Argument, ...]:
     if len(set(values)) != len(values):
-        raise ValueError("the same value stands there twice")
+        raise ValueError("the same value appears twice")
     return values
 
 
@@ -117,7 +117,7 @@ class Grid(Section):
         if len(given) > 1:
             raise ValueError(f"give one of {alternatives(given)}, not both")
         if self.settings and len(set(self.settings)) != len(self.settings):
-            raise ValueError("the same setting stands there twice")
+            raise ValueError("the same setting appears twice")
         if self.count() > _MOST_TRIALS:
             raise ValueError(f"{self.count():,} trials; at most {_MOST_TRIALS:,} make a study")
         for row in self.depths.largest() if self.depths else ():

@@ -79,7 +79,10 @@ def check_length(length: Length, extent: Extent = UNIT) -> None:
     if value <= longest * (1 + 1e-9):
         return
     if extent.diameter is not None:
-        raise ValueError(f"{path}: {value:g} is longer than the data are wide ({longest:g})")
+        raise ValueError(
+            f"{path}: {value:g} is larger than the distance between any two possible images "
+            f"({longest:g})"
+        )
     box, name = f"the pixel box [{extent.low:g}, {extent.high:g}]", re.split(r"[.: ]+", path)[-1]
     told = f"wider than {box}"
     if norm != "linf":

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import ValidationError
@@ -134,7 +134,7 @@ def _parse(text: str, file: str) -> dict[str, Any]:
         raise ManifestError(error.message, file) from error
     if not isinstance(document, dict):
         raise ManifestError("must be a mapping of fields to values", file)
-    return document
+    return cast(dict[str, Any], document)
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
@@ -151,11 +151,11 @@ def _apply(document: dict[str, Any], override: str) -> None:
         raise ManifestError(f"{spell(text)}: {error.message}", "--set", path, text) from error
     place = document
     for depth, key in enumerate(keys[:-1]):
-        inner = place.setdefault(key, {})
+        inner: Any = place.setdefault(key, {})
         if inner is None:
             inner = place[key] = {}
         if not isinstance(inner, dict):
             outer = ".".join(keys[: depth + 1])
             raise ManifestError(f"{outer} is a value, not a section", "--set", path, value)
-        place = inner
+        place = cast(dict[str, Any], inner)
     place[keys[-1]] = value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -57,10 +57,11 @@ class ModelConfig(Section):
     def _has_options_of_its_entry(cls, document: Any) -> Any:
         if not isinstance(document, dict):
             return document
-        given = {k: value for k, value in document.items() if value is not None or k == "name"}
-        name = given.pop("name", cls.model_fields["name"].default)
+        whole = cast(dict[str, Any], document)
+        given = {k: value for k, value in whole.items() if value is not None or k == "name"}
+        name: Any = given.pop("name", cls.model_fields["name"].default)
         if not given or not isinstance(name, str) or not MODELS.knows(name):
-            return {"name": name, **given} if "name" in document else given
+            return {"name": name, **given} if "name" in whole else given
         entry = _Brought if MODELS.is_brought(name) else MODELS.options(name)
         return {"name": name, **read_options(entry, given, "name")}
 

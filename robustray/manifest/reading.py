@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -28,22 +29,26 @@ _KINDS = {
 }
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+if TYPE_CHECKING:  # which of the two is known when it runs; they have the same methods
+    _Parent = yaml.SafeLoader
+else:
+    _Parent = _Loader
 
 
-class _StrictLoader(_Loader):
+class _StrictLoader(_Parent):
     """SafeLoader that refuses what YAML would resolve in silence, or fail at without a place.
 
     That is a key that is given twice, and a scalar that looks like a number or a date and is none.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = set()
+        keys: set[str] = set()
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is None:
                 raise ManifestError(f"{_line(key_node)}: a key is one word")
             if key in keys and key != "<<":
-                raise ManifestError(f"{_line(key_node)}: the key {spell(key)} stands there twice")
+                raise ManifestError(f"{_line(key_node)}: the key {spell(key)} appears twice")
             keys.add(key)
         return super().construct_mapping(node, deep=deep)
 
@@ -105,7 +110,8 @@ def _measure(text: str) -> None:
     """Count values and levels from YAML's events, which come one by one whatever they say."""
     open_nodes: list[_Size] = [_Size("")]
     known: dict[str, _Size] = {}
-    for event in yaml.parse(text, Loader=_Loader):
+    events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
+    for event in events:
         if isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append(_Size(event.anchor))
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -114,7 +120,7 @@ def _measure(text: str) -> None:
             _close(_Size(event.anchor), open_nodes, known)
         elif isinstance(event, yaml.AliasEvent):
             if any(node.anchor == event.anchor for node in open_nodes):
-                raise ManifestError(f"{_at(event)}: *{event.anchor} stands within itself")
+                raise ManifestError(f"{_at(event)}: the alias *{event.anchor} contains itself")
             open_nodes[-1].add(known.get(event.anchor, _Size("")))
         inside = open_nodes[-1]
         if inside.values > MOST_VALUES or open_nodes[0].values > MOST_VALUES:

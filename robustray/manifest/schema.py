@@ -145,8 +145,8 @@ class Sweep(Manifest):
         workers, gpus = self.resources.workers, self.resources.gpus
         if gpus > 1:
             raise ValueError(
-                f"resources.gpus: a worker trains on one GPU; for {gpus:g} of them say workers: "
-                f"{gpus:g} and gpus: 1"
+                f"resources.gpus: a worker trains on one GPU; to use {gpus:g} GPUs set "
+                f"workers: {gpus:g} and gpus: 1"
             )
         parts, statistics = self.recipe.micro_batches, self.recipe.batch_norm.statistics
         if parts < workers and statistics == "local":

@@ -84,7 +84,7 @@ def conclude_lost(store: ObjectStore, prefix: str, kind: str, message: str) -> N
 
 
 def was_preempted(store: ObjectStore, prefix: str) -> bool:
-    """Tell whether the last attempt was asked to stop and saved its state."""
+    """Whether the last attempt was asked to stop and saved its state."""
     tries = list_attempts(store, prefix)
     return bool(tries) and tries[-1].outcome == PREEMPTED
 
@@ -95,7 +95,7 @@ def list_attempts(store: ObjectStore, prefix: str) -> list[Attempt]:
     They are provenance, on which nothing depends: damaged ones are left out, and said to be so in
     the log.
     """
-    found = []
+    found: list[Attempt] = []
     for entry in sorted(store.list(f"{prefix}/attempts/")):
         try:
             found.append(_read(store, entry.key))
@@ -145,7 +145,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 @cache
 def package_versions() -> dict[str, str]:
     """Return the installed versions of what results depend on."""
-    versions = {}
+    versions: dict[str, str] = {}
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)

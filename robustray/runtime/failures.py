@@ -73,7 +73,7 @@ def classify(error: BaseException) -> Failure:
 
 
 def is_store_away(error: BaseException) -> bool:
-    """Tell whether an error came from a store that does not answer, which can keep no story."""
+    """Whether an error came from a store that does not answer, so it can't be recorded there."""
     return any(isinstance(one, StoreUnavailableError) for one in causes(error))
 
 

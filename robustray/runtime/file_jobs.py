@@ -59,7 +59,7 @@ class Product:
     """
 
     result: dict[str, Any]
-    files: dict[str, bytes] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import logging
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -250,7 +250,7 @@ def read_finished(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _open_context(
     job: Job, store: ObjectStore, device: torch.device, report: Report, world: World
-) -> Iterator[Context]:
+) -> Generator[Context]:
     import_from(job.import_paths)
     if getattr(job.manifest, "code", None):
         pin_code(job.manifest)  # refuses other code than the driver's
@@ -267,7 +267,7 @@ def _conclude_quietly(
     kind: str,
     error: BaseException,
 ) -> None:
-    """Keep the failure's story where the store allows it; the outcome is reported anyway."""
+    """Store the failure's traceback and circumstances; the outcome is reported in any case."""
     if store is None or is_store_away(error):
         return
     with contextlib.suppress(Exception):

@@ -1,5 +1,6 @@
 """Running one long job from its manifest to its result: the driver's side."""
 
+# pyright: reportUnknownMemberType=false
 from __future__ import annotations
 
 import math
@@ -184,9 +185,9 @@ class _Driver:
         begun = time.monotonic()
         asked = False
         while not stop.overdue:
-            ready, _ = ray.wait([reference], timeout=_LOOK_S)
+            waited: tuple[list[Any], list[Any]] = ray.wait([reference], timeout=_LOOK_S)
             self._look(begun)
-            if ready:
+            if waited[0]:
                 return self._ended(reference)
             if stop.is_set() and not asked:
                 preemption.ask_workers()
@@ -220,7 +221,7 @@ class _Driver:
             return {}
         return next((e["metrics"] for e in reversed(events) if e["event"] == "epoch"), {})
 
-    def _ended(self, reference: ray.ObjectRef) -> None:
+    def _ended(self, reference: ray.ObjectRef[tuple[str, str]]) -> None:
         try:
             outcome, message = ray.get(reference)
         except OutOfMemoryError as error:
@@ -229,9 +230,7 @@ class _Driver:
             outcome, message = Failure.PREEMPTION.value, one_line(error)
         if outcome != "finished" and attempts.was_preempted(self._store, self._job.prefix):
             self._queue.give_back(self._job.prefix)
-            return self._bar.say(
-                "the worker was asked to stop and saved its state; it continues from there"
-            )
+            return self._bar.say("the worker was asked to stop, and saved its state; continuing")
         if outcome == "finished":
             return self._queue.succeed(self._job.prefix)
         wait = self._queue.fail(self._job.prefix, Failure(outcome), time.monotonic())

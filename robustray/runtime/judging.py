@@ -24,7 +24,7 @@ class Judge(Protocol):
 
 
 class JudgedScheduler(FIFOScheduler):
-    """Asks the judge after each report, and has Tune stop what may not go on."""
+    """Asks the search whether a trial continues, after each report, and has Tune stop it if not."""
 
     def __init__(self, judge: Judge) -> None:
         super().__init__()

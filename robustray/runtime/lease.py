@@ -18,9 +18,9 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from robustray.errors import CorruptObjectError, MachineError, StoreError, UserError
 from robustray.runtime.signals import describe_process, has_ended
@@ -153,7 +153,7 @@ class Lease:
 @contextlib.contextmanager
 def lease(
     store: ObjectStore, prefix: str, say: Callable[[str], None], timing: Timing | None = None
-) -> Iterator[Lease]:
+) -> Generator[Lease]:
     """Be the driver of a study for the length of a block.
 
     Parameters
@@ -201,7 +201,10 @@ def _await_silence(look: Callable[[], _Sign], say: Callable[[str], None], timing
     first = look()
     if first.has_ended:
         return first
-    say(f"{first} was running this study; looking {timing.patience_s:.0f} s for a sign of life")
+    say(
+        f"{first} was running this study; waiting {timing.patience_s:.0f} s to see whether it is "
+        "alive"
+    )
     silence, seen = 0.0, time.monotonic()
     while silence < timing.patience_s:
         time.sleep(timing.poll_s)
@@ -264,10 +267,10 @@ def _read(store: ObjectStore, key: str) -> bytes:
 
 def _parse(content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(content)
+        value: Any = json.loads(content)
     except (ValueError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
 def _folder(prefix: str, number: int) -> str:

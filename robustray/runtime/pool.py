@@ -5,6 +5,7 @@ which units go where, what a loss costs (a new actor, and the units once more), 
 is started a second time. Nothing in here outlives the command; the store does.
 """
 
+# pyright: reportUnknownMemberType=false
 from __future__ import annotations
 
 import time
@@ -31,7 +32,7 @@ _DEADLY = 3  # units may each cost their whole budget of workers; more losses in
 
 
 class Listener:
-    """What a driver hears, in its main loop. Whatever it raises ends the run."""
+    """The driver's callbacks, called in its main loop. An error that one raises ends the run."""
 
     def finished(self, reply: Reply, fresh: bool) -> None:
         """Hear that a unit is committed; ``fresh`` is False if that was known."""
@@ -79,7 +80,7 @@ class Pool:
         place: Place,
         size: int,
         resources: Resources,
-        dispatch: Callable[[Any, Call], ray.ObjectRef],
+        dispatch: Callable[[Any, Call], ray.ObjectRef[Any]],
         worker: type,
     ) -> None:
         self._place, self._size, self._resources = place, size, resources
@@ -87,7 +88,7 @@ class Pool:
         self._actor_class: Any = ray.remote(
             num_cpus=place.cpus, num_gpus=place.gpus, max_restarts=0, max_task_retries=0
         )(worker)
-        self._busy: dict[ray.ObjectRef, _Slot] = {}
+        self._busy: dict[ray.ObjectRef[Any], _Slot] = {}
         self._idle: list[_Slot] = []
         self._losses = 0
         self._alone_since = time.monotonic()
@@ -142,7 +143,8 @@ class Pool:
 
     def _hand_out(self, queue: UnitQueue) -> None:
         """Give every idle actor something to do, as long as there is something."""
-        now, still_idle = time.monotonic(), []
+        now = time.monotonic()
+        still_idle: list[_Slot] = []
         for slot in self._idle:
             call = queue.pop(now, group=slot.group, workers=max(self._workers, 1))
             call = call or queue.straggler(now)
@@ -158,11 +160,11 @@ class Pool:
         if not self._busy:
             time.sleep(_TICK_S / 5)
             return
-        ready, _ = ray.wait(list(self._busy), timeout=_TICK_S)
-        for reference in ready:
+        waited: tuple[list[ray.ObjectRef[Any]], Any] = ray.wait(list(self._busy), timeout=_TICK_S)
+        for reference in waited[0]:
             slot = self._busy.pop(reference)
             try:
-                answer = ray.get(reference)
+                answer: Any = ray.get(reference)
             except RayTaskError as error:
                 self._settle(queue, listener, slot, _all_failed(slot, error.cause or error))
             except RayError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -42,13 +42,14 @@ def check_shared(store: ObjectStore, capacity: Capacity, say: Callable[[str], No
         return
     if len(capacity.live) > 1 or capacity.grows:
         raise UserError(
-            f"the store would be {store.uri} on each node by itself. Set ROBUSTRAY_STORE to "
+            f"each node would have its own store {store.uri}. Set ROBUSTRAY_STORE to "
             "s3://bucket/prefix, or to a folder that all nodes share"
         )
     if os.environ.get("RAY_ADDRESS"):
         say(
-            f"warning: ROBUSTRAY_STORE is not set, so everything goes to {store.uri}; a submitted "
-            "job's folder does not last. Set ROBUSTRAY_STORE and MLFLOW_TRACKING_URI to keep it"
+            f"warning: ROBUSTRAY_STORE is not set, so everything goes to {store.uri}; the folder "
+            "of a submitted job is deleted after the job. Set ROBUSTRAY_STORE and "
+            "MLFLOW_TRACKING_URI to keep it"
         )
 
 
@@ -60,7 +61,7 @@ def find_workers(
     *,
     cpus_do: bool,
     work: str,
-) -> Iterator[Resources]:
+) -> Generator[Resources]:
     """Be connected to a Ray that has room for the work; yield what each worker gets.
 
     Parameters
@@ -120,7 +121,7 @@ class Session:
         return self.uploader.drain(min(limit_s, self.patience_s))
 
     @contextmanager
-    def closing(self, close: Callable[[BaseException], object]) -> Iterator[None]:
+    def closing(self, close: Callable[[BaseException], object]) -> Generator[None]:
         """Call ``close`` with the error that ends a block, unless it is that the lease is lost."""
         try:
             yield
@@ -141,7 +142,7 @@ def open_session(
     prefix: str | Callable[[Resources], str],
     cpus_do: bool,
     work: str,
-) -> Iterator[Session]:
+) -> Generator[Session]:
     """Open a run: connect to Ray, find room, become the only driver, begin to tell MLflow.
 
     Everything ends with the block, in the opposite order.
@@ -183,7 +184,7 @@ def start_tracking(
     answer = uploader.check()
     if answer is not True:
         say(
-            f"warning: MLflow does not answer ({answer}); the work goes on, its record is in the "
-            "store, and MLflow gets it when it answers"
+            f"warning: MLflow does not answer ({answer}); the work continues, and MLflow gets "
+            "the results from the store when it answers"
         )
     return uploader, 120 if answer is True else 15

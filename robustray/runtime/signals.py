@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class Stop(threading.Event):
 
 
 @contextmanager
-def stopping_politely(stop: Stop) -> Iterator[None]:
+def stopping_politely(stop: Stop) -> Generator[None]:
     """Let the first SIGINT or SIGTERM end a run in order, and a second SIGINT end it at once.
 
     The first is answered on standard error as it comes, whatever the run is doing.

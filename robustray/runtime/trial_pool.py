@@ -6,6 +6,7 @@ whether a failed one comes again, is decided by `TrialQueue`. So Tune gets a sea
 trials from the queue and no retries, checkpoints or restores of its own.
 """
 
+# pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
 from __future__ import annotations
 
 import logging
@@ -37,7 +38,7 @@ Execute = Callable[[str, Callable[[dict[str, Any]], None]], dict[str, Any]]
 
 
 class Listener:
-    """What a driver hears of a running sweep, in its main loop."""
+    """The driver's callbacks in a running sweep, called in its main loop."""
 
     def started(self, name: str) -> None:
         """Hear that a worker has begun an attempt."""
@@ -49,7 +50,7 @@ class Listener:
         """Hear that a trial is done."""
 
     def stopped(self, name: str, running: bool) -> None:
-        """Hear that the judge has stopped a trial for good; it may not even have begun."""
+        """Receive that the search has stopped a trial, which may not have started."""
 
     def preempted(self, name: str) -> bool:
         """Tell whether a trial whose worker is gone had been asked to stop, and saved its state."""
@@ -307,7 +308,7 @@ class _SweepCallback(tune.Callback):
         self._fail(trial.config["trial"], _kind(error), message)
 
     def _was_stopped(self, name: str) -> bool:
-        """Close a trial that the judge has stopped, however its worker ended then."""
+        """Close a trial that the search has stopped, however its worker ended then."""
         if self._judge is None or not self._judge.stopped(name):
             return False
         running = name in self._running

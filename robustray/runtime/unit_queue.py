@@ -35,7 +35,7 @@ class _State:
     node: Node
     missing: set[str]
     budget: Budget
-    followers: list[str] = field(default_factory=list)
+    followers: list[str] = field(default_factory=list[str])
     remaining: float = 0.0
     attempts: int = 0
     running: int = 0

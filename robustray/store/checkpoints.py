@@ -13,7 +13,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -251,7 +251,7 @@ class CheckpointStore:
         return {"key": key, "sha256": sha256, "bytes": size}
 
     @contextlib.contextmanager
-    def _scratch_file(self) -> Iterator[Path]:
+    def _scratch_file(self) -> Generator[Path]:
         """Lend a local file that goes away afterwards."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -49,10 +51,10 @@ def canonical_json(value: object) -> bytes:
 
 def _check_keys(value: object) -> None:
     if isinstance(value, dict):
-        for key, item in value.items():
+        for key, item in cast(dict[object, object], value).items():
             if not isinstance(key, str):
                 raise TypeError(f"keys of JSON objects are strings, not {key!r}")
             _check_keys(item)
     elif isinstance(value, list | tuple):
-        for item in value:
+        for item in cast(Sequence[object], value):
             _check_keys(item)

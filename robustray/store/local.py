@@ -15,7 +15,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import IO
@@ -149,7 +149,7 @@ class LocalStore(ObjectStore):
             return named
 
     @contextlib.contextmanager
-    def _explained(self, key: str, writing: bool = False) -> Iterator[None]:
+    def _explained(self, key: str, writing: bool = False) -> Generator[None]:
         """Turn the system's errors into the store's."""
         try:
             yield

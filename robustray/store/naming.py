@@ -64,7 +64,7 @@ def choose_id(
 
 def newest_attempt(store: ObjectStore, prefix: str) -> int:
     """Return when the newest attempt below a prefix was started, in ms; 0 if that is not known."""
-    newest = {}  # of each thing that is attempted: its keys are sorted by number
+    newest: dict[str, str] = {}  # of each thing that is attempted: its keys are sorted by number
     for entry in store.list(f"{prefix}/"):
         place, found, _ = entry.key.rpartition("/attempts/")
         if found:

@@ -193,7 +193,7 @@ class ObjectStore(ABC):
                 f"the server overwrites objects that must be created only once ({why} on PutObject)"
             )
         if not (min(created) and found) or self.exists(key):
-            raise StoreError("what was written does not come back, or does not go away")
+            raise StoreError("an object that was written could not be read back or deleted")
 
     def _races(self, key: str, data: bytes) -> list[int]:
         """Let two writers create an object, several times; return how many were told they did."""
@@ -202,7 +202,7 @@ class ObjectStore(ABC):
             start.wait()
             return self.create(key, data)
 
-        made = []
+        made: list[int] = []
         with ThreadPoolExecutor(2) as pool:
             for _ in range(_RACES):
                 self.delete(key)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, Self, TypedDict
+from typing import Any, Literal, NamedTuple, Self, TypedDict, cast
 
 from robustray.errors import CorruptObjectError
 from robustray.store.digests import canonical_json, sha256_bytes
@@ -56,11 +56,12 @@ def unseal(data: bytes, name: str) -> Document:
         If it is torn, or is not what was written.
     """
     try:
-        content = json.loads(data)
+        content: Any = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise CorruptObjectError(f"{name} is damaged: it is not whole") from error
     if not isinstance(content, dict):
         raise CorruptObjectError(f"{name} is damaged: it is no document")
+    content = cast(dict[str, Any], content)
     if _SEAL not in content:
         return Document(content, False)
     digest = content.pop(_SEAL)
@@ -179,7 +180,7 @@ class CheckpointRecord:
         """
         try:
             record = cls(**unseal(data, "a checkpoint's record").content)
-            entries = list(record.files.values())
+            entries: list[Any] = list(record.files.values())
         except (TypeError, AttributeError) as error:
             raise CorruptObjectError(f"not the record of a checkpoint: {error}") from error
         if record.state not in ("kept", "pruned") or not all(

@@ -1,5 +1,7 @@
 """Addresses of buckets, and a client made from the environment."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
 import base64

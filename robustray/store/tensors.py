@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from robustray.errors import CorruptObjectError
@@ -62,7 +62,7 @@ def load_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     if found != sha256:
         raise CorruptObjectError(f"{path}: SHA-256 is {found}, not {sha256}")
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with _open(path) as file:
             # Copies: the file may go away, and memory mapped from it would go with it.
             return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
@@ -71,8 +71,12 @@ def load_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 def load_metadata(path: Path) -> dict[str, Any]:
     """Read the metadata that `save_tensors` put into a file; empty for others' files."""
-    with safe_open(str(path), framework="pt") as file:
+    with _open(path) as file:
         return json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+
+
+def _open(path: Path) -> Any:
+    return safe_open(str(path), framework="pt")
 
 
 def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

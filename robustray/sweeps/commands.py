@@ -184,5 +184,5 @@ def _check_size(manifest: Sweep, request: Request) -> None:
     count = manifest.grid.count() if manifest.grid else 1
     if count > _LARGE and not request.large:
         raise ManifestError(
-            f"{count:,} trials are more than {_LARGE:,}; if that is meant, say --large", path="grid"
+            f"{count:,} trials are more than {_LARGE:,}; to run them all, add --large", path="grid"
         )

@@ -6,9 +6,10 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 from robustray.errors import MachineError, UserError
@@ -43,7 +44,7 @@ class RecordRejectedError(Exception):
 
 
 @contextmanager
-def plain_errors() -> Iterator[None]:
+def plain_errors() -> Generator[None]:
     """Turn the errors of MLflow and of what is under it into the two of this module.
 
     Errors of the program pass unchanged. The original is not chained, since its text may hold the
@@ -93,16 +94,23 @@ def _story(error: BaseException) -> str:
     return str(error)
 
 
+class _MlflowError(Protocol):
+    """What MLflow's errors have. They are not imported: that takes seconds."""
+
+    def get_http_status_code(self) -> int: ...
+
+
 def _status(error: Exception) -> int | None:
     """Return the HTTP status that an error has or amounts to; None for errors of the program."""
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     if "mlflow" in modules:
-        status = error.get_http_status_code()  # pyright: ignore[reportAttributeAccessIssue]
+        status = cast(_MlflowError, error).get_http_status_code()
         # MLflow reports an exhausted connection pool as a bad request.
         return 503 if status == 400 and "QueuePool" in str(error) else status
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore
-        return response.get("ResponseMetadata", {}).get("HTTPStatusCode", 503)
+        answer = cast(dict[str, Any], response)
+        return answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 503)
     if response is not None:  # requests
         return getattr(response, "status_code", 503)
     return 503 if isinstance(error, OSError) or modules & _SERVICE_MODULES else None

@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from robustray.errors import CorruptObjectError
 
@@ -120,15 +120,15 @@ def read_journal(path: Path | str) -> list[dict[str, Any]]:
         If there is no such file.
     """
     whole, newline, _torn = Path(path).read_bytes().rpartition(b"\n")
-    events = []
+    events: list[dict[str, Any]] = []
     for number, line in enumerate(whole.split(b"\n") if newline else (), start=1):
         try:
-            event = json.loads(line)
+            event: Any = json.loads(line)
         except ValueError as error:
             raise CorruptObjectError(f"{path}, line {number}: not an event") from error
         if not isinstance(event, dict) or "event" not in event:
             raise CorruptObjectError(f"{path}, line {number}: not an event")
-        events.append(event)
+        events.append(cast(dict[str, Any], event))
     return events
 
 

@@ -31,9 +31,9 @@ _NOT_ALLOWED = re.compile(r"[^/\w.\- :]")
 class Batch:
     """What one ``log_batch`` request carries."""
 
-    params: list[tuple[str, str]] = field(default_factory=list)
-    metrics: list[MetricPoint] = field(default_factory=list)
-    tags: list[tuple[str, str]] = field(default_factory=list)
+    params: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+    metrics: list[MetricPoint] = field(default_factory=list[MetricPoint])
+    tags: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
 
     def __len__(self) -> int:
         return len(self.params) + len(self.metrics) + len(self.tags)
@@ -142,8 +142,8 @@ class Shown:
     run_id: str
     status: str = "RUNNING"
     end_ms: int | None = None
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict[str, str])
+    tags: dict[str, str] = field(default_factory=dict[str, str])
     points: int = 0
     points_digest: str = ""
 

@@ -1,5 +1,6 @@
 """Bringing MLflow to the state that a record describes, once, however often it is asked."""
 
+# pyright: reportUnknownMemberType=false
 from __future__ import annotations
 
 import fcntl
@@ -8,7 +9,7 @@ import os
 import sqlite3
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -283,7 +284,7 @@ def _make_client(uri: str) -> MlflowClient:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Generator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

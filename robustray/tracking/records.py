@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -72,10 +72,10 @@ class RunRecord:
     name: str
     experiment: str
     parent_key: str | None = None
-    params: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict[str, str])
+    tags: dict[str, str] = field(default_factory=dict[str, str])
     metrics: tuple[MetricPoint, ...] = ()
-    artifacts: dict[str, bytes] = field(default_factory=dict)
+    artifacts: dict[str, bytes] = field(default_factory=dict[str, bytes])
     status: Status = "RUNNING"
     start_ms: int
     end_ms: int | None = None
@@ -134,7 +134,7 @@ def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, value in document.items():
         if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
+            flat |= flatten(cast(dict[str, Any], value), f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = str(value)
     return flat

@@ -172,7 +172,7 @@ class Cache:
             except DownloadError as error:
                 reasons.append(str(error))
                 away = error if find_fault(error) else away
-        raise DownloadError(f"{file.name} can't be had: {'; '.join(reasons)}") from away
+        raise DownloadError(f"{file.name} could not be downloaded: {'; '.join(reasons)}") from away
 
     def _unpacked(self, file: ZooFile, path: Path) -> Path:
         if file.archive is None:
@@ -202,7 +202,7 @@ class Cache:
         }
         write_atomically(self.folder / "trusted.json", seal(memory))
         self.fetcher.say(
-            f"{file.name}: no digest is published; {digest} is remembered, and demanded from now on"
+            f"{file.name}: no digest is published; from now on the file must have {digest}"
         )
 
     def _memory(self) -> dict[str, Any]:

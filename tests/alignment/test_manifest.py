@@ -51,7 +51,7 @@ def test_published_manifests_are_those_of_the_table(shared_data):
         ({"stage": "projections", "projections": {"classes": []}}, "null is all"),
         ({"stage": "comparison"}, "comparison is missing"),
         ({"stage": "comparison", "comparison": {"jobs": ["one"]}}, "jobs"),
-        ({"stage": "comparison", "comparison": {"jobs": ["a", "a"]}}, "stands there twice"),
+        ({"stage": "comparison", "comparison": {"jobs": ["a", "a"]}}, "appears twice"),
         ({"stage": "probe", "probe": {}}, "probe.studies: name one at least"),
         ({"stage": "classifier", "weights": "other"}, "weights: stage classifier judges none"),
         ({"stage": "generator", "generator": {}, "model": {"name": "preact_resnet"}},

@@ -11,8 +11,8 @@ from robustray.attacks.engine.steppers import ExampleNoise
 from robustray.attacks.losses import margin
 from robustray.attacks.steps.apgd_ascent import checkpoints
 from robustray.random import ExampleRandom
-from tests.attacks.linear import Linear, interior
-from tests.attacks.slots import assert_independent, conv_images, convnet
+from tests.helpers.linear_networks import Linear, interior
+from tests.helpers.slot_engine import assert_independent, conv_images, convnet
 
 NORMS = ("linf", "l2", "l1")
 SHAPES = [(24,), (4, 6), (2, 3, 4), (1, 2, 3, 4)]

@@ -17,7 +17,7 @@ from robustray.attacks import (
 from robustray.attacks.apgd import apgd_ce
 from robustray.attacks.fab import fab
 from robustray.attacks.stadv import roughness, warp
-from tests.attacks.linear import Linear
+from tests.helpers.linear_networks import Linear
 
 SIGNED = (-1.0, 1.0)
 SHAPE = (1, 6, 6)

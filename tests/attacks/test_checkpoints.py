@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from robustray.attacks import ThreatModel, evaluate
-from tests.attacks.networks import CHECKPOINTS, load_images, load_network
+from tests.helpers.public_networks import CHECKPOINTS, load_images, load_network
 
 MEASURED = {
     "trades_mnist": (99.4, 94.3),

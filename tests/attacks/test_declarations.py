@@ -27,7 +27,7 @@ from robustray.attacks.engine.network import Model, is_fooled
 from robustray.random import ExampleRandom
 from robustray.registry import ATTACKS
 from scripts.write_stubs import STUB, render_stub
-from tests.attacks.linear import Linear, interior
+from tests.helpers.linear_networks import Linear, interior
 
 SMALL = {
     "fgsm": {"eot": 3},

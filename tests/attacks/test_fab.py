@@ -14,10 +14,10 @@ from robustray.attacks.fab import Fab, fab, fab_t, minimum_norms
 from robustray.attacks.steps.hyperplane import step_to_hyperplane
 from robustray.attacks.steps.projections import norm_per_example
 from robustray.random import ExampleRandom
-from tests.attacks.linear import Linear, interior
-from tests.attacks.networks import CHECKPOINTS, load_images, load_network
-from tests.attacks.reference import our_flags, reference_flags
-from tests.attacks.slots import assert_independent, conv_images, convnet
+from tests.helpers.linear_networks import Linear, interior
+from tests.helpers.public_networks import CHECKPOINTS, load_images, load_network
+from tests.helpers.reference_flags import our_flags, reference_flags
+from tests.helpers.slot_engine import assert_independent, conv_images, convnet
 
 NORMS = ("linf", "l2", "l1")
 DUAL = {"linf": 1, "l2": 2, "l1": torch.inf}

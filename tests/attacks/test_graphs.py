@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from robustray.attacks import AttackSpec, ThreatModel, evaluate
-from tests.attacks.slots import conv_images, convnet
+from tests.helpers.slot_engine import conv_images, convnet
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

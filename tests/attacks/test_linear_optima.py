@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robustray.attacks import ThreatModel, fgsm, pgd
-from tests.attacks.linear import Linear, interior
+from tests.helpers.linear_networks import Linear, interior
 
 SHAPES = [(24,), (4, 6), (2, 3, 4), (1, 2, 3, 4)]
 COUNTS = [1, 7, 64]

@@ -6,8 +6,8 @@ from torch import nn
 
 from robustray.attacks import AttackSpec, ThreatModel, evaluate
 from robustray.attacks.engine.network import Network
-from tests.attacks.networks import CHECKPOINTS, load_images, load_network
-from tests.attacks.slots import conv_images, convnet
+from tests.helpers.public_networks import CHECKPOINTS, load_images, load_network
+from tests.helpers.slot_engine import conv_images, convnet
 
 SUITE = [
     AttackSpec("apgd-ce", options={"n_iter": 15}),

@@ -14,7 +14,7 @@ from robustray.attacks.checks.plausibility import check_accuracy, check_predicti
 from robustray.attacks.checks.units import at_least, at_most
 from robustray.evaluation.subjects import load_images
 from robustray.manifest import JudgedData
-from tests.evaluation.support import small_net, trained_net
+from tests.helpers.evaluation_tasks import small_net, trained_net
 
 THREAT = ThreatModel("linf", 0.1)
 

@@ -15,7 +15,7 @@ from robustray.attacks import (
     list_attacks,
 )
 from robustray.random import ExampleRandom
-from tests.attacks.linear import Linear, interior
+from tests.helpers.linear_networks import Linear, interior
 
 BUDGET = {"n_iter": 5, "n_queries": 20, "steps": 5}
 

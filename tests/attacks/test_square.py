@@ -17,10 +17,10 @@ from robustray.attacks.square import Square, square
 from robustray.attacks.steps.square_moves import plan_moves, plan_squares
 from robustray.attacks.steps.square_patterns import Windows, pattern, share_of_pixels, window_sides
 from robustray.random import ExampleRandom
-from tests.attacks.linear import Linear, interior
-from tests.attacks.networks import CHECKPOINTS, load_images, load_network
-from tests.attacks.reference import our_flags, reference_flags
-from tests.attacks.slots import assert_independent, conv_images, convnet
+from tests.helpers.linear_networks import Linear, interior
+from tests.helpers.public_networks import CHECKPOINTS, load_images, load_network
+from tests.helpers.reference_flags import our_flags, reference_flags
+from tests.helpers.slot_engine import assert_independent, conv_images, convnet
 
 NORMS = ("linf", "l2", "l1")
 EPS = {"linf": 0.05, "l2": 0.4, "l1": 4.0}

@@ -5,7 +5,7 @@ import torch
 from pyautoattack import AutoAttack
 
 from robustray.attacks import AttackSpec, ThreatModel, evaluate
-from tests.attacks.networks import CHECKPOINTS, TRAINED, load_images, load_network
+from tests.helpers.public_networks import CHECKPOINTS, TRAINED, load_images, load_network
 
 NAMES = {"linf": "Linf", "l2": "L2", "l1": "L1"}
 EPS = {"l2": {"trades_mnist": 1.5, "resnet_4b": 0.25, "cnn_a_adv4": 0.5, "natural": 0.25}}

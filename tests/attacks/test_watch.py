@@ -172,7 +172,7 @@ def reset(model):
     ],
 )
 def test_models_that_change_themselves_are_refused_by_name(change, name):
-    with pytest.raises(ValueError, match=rf"changes its own state in a pass \({name}\)"):
+    with pytest.raises(ValueError, match=rf"changes its own state in a forward pass \({name}\)"):
         evaluate(Stateful(change), X, Y, LINF, ["apgd-ce"], compute_shape=16)
 
 
@@ -217,7 +217,7 @@ class Slots:
 )
 def test_modules_within_functions_are_looked_at(wrap):
     net = Stateful(train_statistics)
-    with pytest.raises(ValueError, match="changes its own state in a pass"):
+    with pytest.raises(ValueError, match="changes its own state in a forward pass"):
         evaluate(wrap(net), X, Y, LINF, ["apgd-ce"], compute_shape=16)
     fgsm(wrap(Stateful(train_statistics).train()), X, Y, LINF)  # may be part of a training
 
@@ -282,7 +282,7 @@ def test_a_compiled_model_is_compiled_once_and_watched():
 
     ask(Watched(compiled(plain_net())), 9)
     assert len(graphs) == 1
-    with pytest.raises(ValueError, match="changes its own state in a pass"):
+    with pytest.raises(ValueError, match="changes its own state in a forward pass"):
         evaluate(compiled(Stateful(count)), X, Y, LINF, ["apgd-ce"], compute_shape=16)
 
 

@@ -12,10 +12,10 @@ import textwrap
 import pytest
 import yaml
 
-from tests.cluster.growing import GrowingCluster
-from tests.evaluation.place import EvaluationPlace
+from tests.helpers.evaluation_runs import EvaluationPlace
+from tests.helpers.growing_cluster import GrowingCluster
+from tests.helpers.study_runs import REPOSITORY, STUDY, Place, end
 from tests.runtime.test_mixing import document
-from tests.sweeps.support import REPOSITORY, STUDY, Place, end
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(900)]
 
@@ -128,7 +128,9 @@ def test_waiting_ends_at_the_deadline_and_the_request_with_it(address):
     said = ask(address, """
 seek(gpus=0, wait_minutes=0.001)
 print({table["state"] for table in ray.util.placement_group_table().values()})""")  # fmt: skip
-    assert "MachineError: no node with room for 0 GPUs and 1 CPUs has come in 0.001 min" in said
+    assert (
+        "MachineError: no node with room for 0 GPUs and 1 CPUs was started within 0.001 min" in said
+    )
     assert "PENDING" not in said.splitlines()[-1]
 
 

@@ -9,9 +9,9 @@ import pytest
 from robustray.cli import main
 from robustray.cluster import doctor
 from robustray.errors import MachineError
-from tests.store.support import Proxy as TcpProxy
-from tests.sweeps.support import enter_folder
-from tests.tracking.proxy import FORWARD, Proxy
+from tests.helpers.faulty_servers import Proxy as TcpProxy
+from tests.helpers.http_proxy import FORWARD, Proxy
+from tests.helpers.study_runs import enter_folder
 
 pytestmark = pytest.mark.without_ray
 

@@ -15,7 +15,7 @@ from ray.exceptions import ActorUnavailableError, RaySystemError
 from robustray.cli import main
 from robustray.cluster import connect, connection
 from robustray.errors import MachineError, UserError
-from tests.sweeps.support import REPOSITORY, end
+from tests.helpers.study_runs import REPOSITORY, end
 
 LOST = """
 import os, pathlib, signal, time

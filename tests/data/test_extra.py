@@ -12,8 +12,7 @@ from robustray.data import describe, load_dataset
 from robustray.data.readers import read_extra
 from robustray.errors import DataError
 from robustray.manifest.schema import DataConfig, ExtraData
-
-from .official import Bomb
+from tests.helpers.official_files import Bomb
 
 SHAPE = (3, 4, 5)
 

@@ -14,8 +14,7 @@ from robustray.data.sources import OfficialFile, Part
 from robustray.errors import DataError
 from robustray.manifest.schema import DataConfig
 from robustray.registry import DATASETS
-
-from .official import bomb, cifar_record, gzipped_idx, idx, python2_pickle
+from tests.helpers.official_files import bomb, cifar_record, gzipped_idx, idx, python2_pickle
 
 
 def part_of(path, blob):

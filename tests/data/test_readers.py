@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from robustray.data.readers import read_cifar, read_digits, read_mnist, unpickle_arrays
 from robustray.errors import DataError
-
-from .official import bomb, cifar_record, gzipped_idx, idx, python2_pickle
+from tests.helpers.official_files import bomb, cifar_record, gzipped_idx, idx, python2_pickle
 
 
 @pytest.mark.parametrize("key", [b"labels", b"fine_labels"])

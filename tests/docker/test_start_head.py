@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sweeps.support import wait_for
+from tests.helpers.study_runs import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = str(ROOT / "docker/start_head.py")

@@ -10,13 +10,13 @@ import pytest
 from robustray.cli import main
 from robustray.errors import UserError
 from robustray.store import open_store
-from tests.evaluation.support import save_weights
+from tests.helpers.evaluation_tasks import save_weights
 
-NET = "tests.evaluation.support:small_net"
+NET = "tests.helpers.evaluation_tasks:small_net"
 GOOD = """
 kind: Evaluation
 name: small
-factory: tests.evaluation.support:small_net
+factory: tests.helpers.evaluation_tasks:small_net
 weights: net.safetensors
 data: {name: digits, first: 60}
 threat: {eps: 0.12}

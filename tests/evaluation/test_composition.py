@@ -47,7 +47,7 @@ def test_an_image_at_its_place_is_judged_as_in_its_batch(mode):
 
 
 FIELDS = {
-    "factory": {"function": "tests.evaluation.networks:Batchy", "arguments": {"contrast": 2.0}},
+    "factory": {"function": "tests.helpers.worker_networks:Batchy", "arguments": {"contrast": 2.0}},
     "weights": None,
     "data": {"name": "digits", "first": 24},
     "composition": {"size": 8},
@@ -80,7 +80,7 @@ def test_shards_change_nothing_and_companions_are_audited(tmp_path):
 @pytest.mark.usefixtures("local_ray")
 def test_an_honest_network_is_not_flagged_and_has_its_ordinary_verdicts(tmp_path):
     """Where batch mates don't matter, declared batches change nothing."""
-    honest = FIELDS | {"factory": "tests.evaluation.support:trained_net"}
+    honest = FIELDS | {"factory": "tests.helpers.evaluation_tasks:trained_net"}
     declared, _ = evaluate(tmp_path / "declared", **honest)
     plain, _ = evaluate(tmp_path / "plain", **honest | {"composition": None, "audit": False})
     found = json.loads((declared.folder / "result.json").read_text())

@@ -13,8 +13,8 @@ from robustray.evaluation.comparing import publish_judgements
 from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
 from robustray.manifest import Evaluation, build_manifest
 from robustray.store import LocalStore, canonical_json, find_sealed
-from tests.damage import damaged, emptied, flipped, torn
-from tests.evaluation.support import save_weights
+from tests.helpers.damage import damaged, emptied, flipped, torn
+from tests.helpers.evaluation_tasks import save_weights
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(600)]
 HARMS = {"flipped": flipped, "torn": torn, "emptied": emptied}
@@ -24,7 +24,8 @@ CANONICAL = ("result.json", "table.csv", "table.parquet", "curve.json", "model_i
 def manifest_in(folder: Path) -> Evaluation:
     suite = [{"name": "pgd", "attack": "pgd", "options": {"steps": 2, "step_size": 0.05}}]
     document = {
-        "kind": "Evaluation", "name": "small", "factory": "tests.evaluation.support:small_net",
+        "kind": "Evaluation", "name": "small",
+        "factory": "tests.helpers.evaluation_tasks:small_net",
         "weights": str(save_weights(folder / "weights")), "data": {"name": "digits", "first": 20},
         "threat": {"norm": "linf", "eps": 0.12}, "suite": suite, "curve": {"eps": [0.05]},
         "compute_shape": 16, "shard_size": 10,

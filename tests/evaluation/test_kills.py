@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from tests.evaluation.place import EvaluationPlace, robustray
-from tests.sweeps.support import started, wait_for
+from tests.helpers.evaluation_runs import EvaluationPlace, robustray
+from tests.helpers.study_runs import started, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

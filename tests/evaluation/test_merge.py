@@ -9,7 +9,7 @@ from robustray.evaluation.task import Range
 from robustray.evaluation.units.merge import MergeError, merge
 from robustray.evaluation.units.store import UnitStore
 from robustray.store import LocalStore
-from tests.evaluation.support import compute_all, make_task
+from tests.helpers.evaluation_tasks import compute_all, make_task
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from robustray.evaluation.subjects import facts_of, find_subject, load_subject
 from robustray.manifest import build_manifest
 from robustray.models import create_model
 from robustray.store import LocalStore
-from tests.evaluation.support import digits, save_weights, small_net, trained_net
+from tests.helpers.evaluation_tasks import digits, save_weights, small_net, trained_net
 
 
 def manifest(**fields):
@@ -33,7 +33,7 @@ def find(tmp_path, **fields):
 
 def test_weights_travel_through_the_store(tmp_path):
     path = save_weights(tmp_path)
-    subject = find(tmp_path, factory="tests.evaluation.support:small_net", weights=str(path))
+    subject = find(tmp_path, factory="tests.helpers.evaluation_tasks:small_net", weights=str(path))
     path.unlink()
     model = load_subject(subject, LocalStore(tmp_path / "store"))
     assert state_digest(model) == state_digest(trained_net())
@@ -45,11 +45,13 @@ def test_weights_are_found_in_a_store_by_their_address(tmp_path):
     store = LocalStore(tmp_path / "elsewhere")
     store.put_file("deep/net", save_weights(tmp_path))
     plain = find(
-        tmp_path, factory="tests.evaluation.support:small_net", weights=f"{store.uri}/deep/net"
+        tmp_path,
+        factory="tests.helpers.evaluation_tasks:small_net",
+        weights=f"{store.uri}/deep/net",
     )
     path = find(
         tmp_path,
-        factory="tests.evaluation.support:small_net",
+        factory="tests.helpers.evaluation_tasks:small_net",
         weights=str(tmp_path / "net.safetensors"),
     )
     assert plain == path
@@ -58,7 +60,7 @@ def test_weights_are_found_in_a_store_by_their_address(tmp_path):
 def test_torch_files_with_a_state_dict_in_them(tmp_path):
     path = tmp_path / "published.pth"
     torch.save({"state_dict": trained_net().state_dict(), "epoch": 3}, path)
-    subject = find(tmp_path, factory="tests.evaluation.support:small_net", weights=str(path))
+    subject = find(tmp_path, factory="tests.helpers.evaluation_tasks:small_net", weights=str(path))
     model = load_subject(subject, LocalStore(tmp_path / "store"))
     assert state_digest(model) == state_digest(trained_net())
 
@@ -77,7 +79,7 @@ def test_networks_of_the_catalogue(tmp_path):
 def test_preprocessing_stands_before_the_network_and_its_weights(tmp_path):
     path = save_weights(tmp_path)
     subject = find(
-        tmp_path, factory="tests.evaluation.support:small_net", weights=str(path),
+        tmp_path, factory="tests.helpers.evaluation_tasks:small_net", weights=str(path),
         preprocessing={"mean": [0.5], "std": [0.25]},
     )  # fmt: skip
     model = load_subject(subject, LocalStore(tmp_path / "store"))
@@ -110,7 +112,7 @@ def test_a_surrogate_stays_one_behind_preprocessing():
 
 def test_edited_code_is_another_network(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    source = "from tests.evaluation.support import trained_net as make\n"
+    source = "from tests.helpers.evaluation_tasks import trained_net as make\n"
     described = []
     for version in (source, source, source + "# edited\n"):
         (tmp_path / "mine_to_edit.py").write_text(version)
@@ -125,12 +127,17 @@ def test_edited_code_is_another_network(tmp_path, monkeypatch):
     ("fields", "words"),
     [
         ({"factory": "nosuch.module:net"}, "nosuch.module can't be imported"),
-        ({"factory": "tests.evaluation.support:nothing"}, "has no function 'nothing'"),
+        ({"factory": "tests.helpers.evaluation_tasks:nothing"}, "has no function 'nothing'"),
         (
-            {"factory": {"function": "tests.evaluation.support:small_net", "arguments": {"a": 1}}},
+            {
+                "factory": {
+                    "function": "tests.helpers.evaluation_tasks:small_net",
+                    "arguments": {"a": 1},
+                }
+            },
             "unexpected keyword",
         ),
-        ({"factory": "tests.evaluation.support:digits"}, "returns a JudgedData"),
+        ({"factory": "tests.helpers.evaluation_tasks:digits"}, "returns a JudgedData"),
         ({"model": "rrn_a9", "weights": "x"}, "rrn_a9"),
         ({"model": "rrn_a1", "weights": "no/such/file"}, "no file no/such/file"),
     ],
@@ -142,7 +149,7 @@ def test_what_can_not_be_had_is_named(tmp_path, fields, words):
 
 def test_wrong_weights_are_named(tmp_path):
     path = save_weights(tmp_path)
-    factory = "tests.evaluation.support:small_net"
+    factory = "tests.helpers.evaluation_tasks:small_net"
     with pytest.raises(ManifestError, match=r"weights.sha256: the SHA-256 of .* is"):
         find(tmp_path, factory=factory, weights={"uri": str(path), "sha256": "0" * 64})
     path = tmp_path / "other.pth"
@@ -155,7 +162,7 @@ def test_wrong_weights_are_named(tmp_path):
 
 
 def test_weights_that_a_function_draws_anew_are_refused(tmp_path):
-    subject = find(tmp_path, factory="tests.evaluation.support:small_net")
+    subject = find(tmp_path, factory="tests.helpers.evaluation_tasks:small_net")
     with pytest.raises(ManifestError, match="gives other weights on this worker"):
         load_subject(subject, LocalStore(tmp_path / "store"))
     assert isinstance(small_net(), nn.Module)

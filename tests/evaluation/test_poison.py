@@ -19,7 +19,7 @@ from robustray.runtime.failures import Failure
 from robustray.runtime.queue import Node
 from robustray.runtime.unit_queue import UnitQueue
 from robustray.store import LocalStore
-from tests.evaluation.networks import cursed
+from tests.helpers.worker_networks import cursed
 
 SUITE = [
     {"name": "weak", "attack": "pgd", "options": {"steps": 1, "step_size": 0.05}},
@@ -31,7 +31,7 @@ def manifest(**fields) -> Evaluation:
     document = {
         "kind": "Evaluation",
         "name": "cursed",
-        "factory": {"function": "tests.evaluation.networks:Cursed"},
+        "factory": {"function": "tests.helpers.worker_networks:Cursed"},
         "data": {"name": "digits", "first": 60},
         "threat": {"norm": "linf", "eps": 0.12},
         "suite": SUITE,
@@ -68,7 +68,7 @@ def tracking(tmp_path, monkeypatch):
     ids=["raises", "kills its process"],
 )
 def test_one_cursed_range_stops_nothing_else(tmp_path, deadly):
-    function = {"function": "tests.evaluation.networks:Cursed", "arguments": {"deadly": deadly}}
+    function = {"function": "tests.helpers.worker_networks:Cursed", "arguments": {"deadly": deadly}}
     (whole, interrupted), said = run(tmp_path, manifest(factory=function))
     assert not whole
     assert not interrupted
@@ -91,7 +91,7 @@ def test_one_cursed_range_stops_nothing_else(tmp_path, deadly):
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("local_ray")
 def test_an_attack_that_fails_everywhere_is_no_partial_result(tmp_path):
-    function = {"function": "tests.evaluation.networks:Cursed", "arguments": {"always": True}}
+    function = {"function": "tests.helpers.worker_networks:Cursed", "arguments": {"always": True}}
     with pytest.raises(UserError, match=r"weak on images .*: this image is cursed"):
         run(tmp_path, manifest(factory=function))
     records = [json.loads(p.read_text()) for p in tmp_path.glob("store/units/*/*/record.json")]

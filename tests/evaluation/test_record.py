@@ -18,7 +18,7 @@ from robustray.evaluation.units.store import UnitStore
 from robustray.evaluation.units.verdicts import wilson
 from robustray.reports import render
 from robustray.store import LocalStore
-from tests.evaluation.support import SUITE, compute_all, digits, make_task
+from tests.helpers.evaluation_tasks import SUITE, compute_all, digits, make_task
 
 DATA = {"name": "digits", "label": "digits test[:60]", "split": "test", "sha256": "0"}
 

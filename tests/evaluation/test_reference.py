@@ -24,7 +24,7 @@ from robustray.evaluation.units.reference import ENGINE, evaluate_reference, run
 from robustray.evaluation.units.reference_attacks import Call, find_package
 from robustray.evaluation.units.store import UnitStore
 from robustray.store import LocalStore
-from tests.evaluation.support import compute_all, make_task, trained_net
+from tests.helpers.evaluation_tasks import compute_all, make_task, trained_net
 
 THREATS = {
     "linf": ThreatModel("linf", 0.008),

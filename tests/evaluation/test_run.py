@@ -16,8 +16,8 @@ from robustray.evaluation.evaluation import run_evaluation
 from robustray.manifest import build_manifest
 from robustray.store import LocalStore
 from robustray.tracking import default_tracking_uri
-from tests.evaluation.support import save_weights
-from tests.sweeps.support import wait_for
+from tests.helpers.evaluation_tasks import save_weights
+from tests.helpers.study_runs import wait_for
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(600)]
 
@@ -47,7 +47,7 @@ def evaluate(folder: Path, **fields):
     document = {
         "kind": "Evaluation",
         "name": "small",
-        "factory": "tests.evaluation.support:small_net",
+        "factory": "tests.helpers.evaluation_tasks:small_net",
         "weights": str(save_weights(folder / "weights")),
         "data": {"name": "digits", "first": 60},
         "threat": {"norm": "linf", "eps": 0.12},
@@ -201,7 +201,7 @@ def test_a_killed_worker_changes_nothing(whole, tmp_path):
 
 
 def test_a_model_that_depends_on_batch_mates_is_refused(tmp_path):
-    factory = "tests.evaluation.networks:Batchy"
+    factory = "tests.helpers.worker_networks:Batchy"
     with pytest.raises(UserError, match=r"refuses this model: the output .* depends on the rest"):
         evaluate(tmp_path, audit=True, factory=factory, weights=None)
     kinds = [json.loads(p.read_text()) for p in (tmp_path / "store/units").glob("*/*/record.json")]
@@ -209,7 +209,7 @@ def test_a_model_that_depends_on_batch_mates_is_refused(tmp_path):
 
 
 def test_an_error_of_the_model_stops_with_its_message(tmp_path):
-    factory = "tests.evaluation.networks:Failing"
+    factory = "tests.helpers.worker_networks:Failing"
     with pytest.raises(UserError, match="weak on images 0 to 59: this network can't be"):
         evaluate(tmp_path, factory=factory, weights=None)
     (story,) = (tmp_path / "store/evaluations").glob("*/failures/*.json")
@@ -220,7 +220,7 @@ def test_an_audit_alone(tmp_path):
     manifest = build_manifest(
         {
             "kind": "Evaluation",
-            "factory": "tests.evaluation.support:small_net",
+            "factory": "tests.helpers.evaluation_tasks:small_net",
             "weights": str(save_weights(tmp_path)),
             "data": {"name": "digits"},
             "threat": {"eps": 0.12},

@@ -6,8 +6,8 @@ import pytest
 from mlflow import MlflowClient
 
 from robustray.store import seal
-from tests.evaluation.place import robustray
-from tests.sweeps.support import Place
+from tests.helpers.evaluation_runs import robustray
+from tests.helpers.study_runs import Place
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

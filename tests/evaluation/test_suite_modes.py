@@ -21,7 +21,10 @@ from robustray.evaluation.units.merge import MergeError, merge
 from robustray.evaluation.units.store import UnitStore
 from robustray.manifest import JudgedData
 from robustray.store import LocalStore
-from tests.evaluation.support import (
+from tests.evaluation.test_commands import NET, here
+from tests.evaluation.test_run import evaluate as run
+from tests.evaluation.test_run import monkeypatch_module, tracking
+from tests.helpers.evaluation_tasks import (
     SHAPE,
     THREAT,
     compute_all,
@@ -30,9 +33,6 @@ from tests.evaluation.support import (
     small_net,
     trained_net,
 )
-from tests.evaluation.test_commands import NET, here
-from tests.evaluation.test_run import evaluate as run
-from tests.evaluation.test_run import monkeypatch_module, tracking
 
 __all__ = ["here", "monkeypatch_module", "tracking"]
 

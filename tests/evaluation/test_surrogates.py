@@ -23,13 +23,13 @@ from robustray.evaluation.units.reference import run_reference
 from robustray.manifest import build_manifest
 from robustray.models import create_model
 from robustray.store import LocalStore
-from tests.evaluation.networks import quantised
-from tests.evaluation.support import digits, save_weights, trained_net
 from tests.evaluation.test_run import canonical, evaluate, monkeypatch_module, tracking
+from tests.helpers.evaluation_tasks import digits, save_weights, trained_net
+from tests.helpers.worker_networks import quantised
 
 __all__ = ["monkeypatch_module", "tracking"]
 
-QUANTISED = "tests.evaluation.networks:quantised"
+QUANTISED = "tests.helpers.worker_networks:quantised"
 
 
 def undefended(network: nn.Module, sign: float = 1.0) -> nn.Module:
@@ -86,7 +86,7 @@ def test_gradients_come_from_it_and_verdicts_from_the_network(tmp_path, surrogat
 
 def test_weights_are_loaded_into_the_network_behind_it(tmp_path):
     path = save_weights(tmp_path)
-    fields = {"factory": "tests.evaluation.support:small_net", "weights": str(path)}
+    fields = {"factory": "tests.helpers.evaluation_tasks:small_net", "weights": str(path)}
     _, model = load(
         tmp_path,
         {"name": "straight-through", "modules": ["ReLU"]},

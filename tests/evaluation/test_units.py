@@ -17,7 +17,7 @@ from robustray.evaluation.units.merge import merge
 from robustray.evaluation.units.store import Outcome, UnitRecord, UnitStore
 from robustray.evaluation.units.verdicts import Verdicts
 from robustray.store import LocalStore, NotFoundError, canonical_json
-from tests.evaluation.support import (
+from tests.helpers.evaluation_tasks import (
     COUNT,
     SHAPE,
     SUITE,

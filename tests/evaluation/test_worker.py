@@ -7,7 +7,7 @@ import pytest
 from robustray.evaluation.units.worker import Order, Worker
 from robustray.runtime.failures import Place
 from robustray.store import LocalStore
-from tests.evaluation.support import make_task, save_weights
+from tests.helpers.evaluation_tasks import make_task, save_weights
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import signal
 import pytest
 from mlflow import MlflowClient
 
-from tests.sweeps.support import Place, started, wait_for
+from tests.helpers.study_runs import Place, started, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -9,8 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from robustray.store import open_store
-from tests.servers import MlflowServer, S3Server, program
-from tests.sweeps.support import Place, started, wait_for
+from tests.helpers.servers import MlflowServer, S3Server, program
+from tests.helpers.study_runs import Place, started, wait_for
 
 TRIALS, EPOCHS = 4, 4
 

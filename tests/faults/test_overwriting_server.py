@@ -6,8 +6,8 @@ import signal
 import pytest
 
 from robustray.store import open_store
-from tests.servers import RcloneServer, program
-from tests.sweeps.support import Place, started, wait_for
+from tests.helpers.servers import RcloneServer, program
+from tests.helpers.study_runs import Place, started, wait_for
 
 
 @pytest.mark.slow

@@ -10,11 +10,11 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.faults.test_outages import assert_tracked_once
-from tests.servers import MlflowServer
-from tests.sweeps.support import Place
+from tests.helpers.http_proxy import FORWARD, Proxy
+from tests.helpers.mlflow_records import artifacts
+from tests.helpers.servers import MlflowServer
+from tests.helpers.study_runs import Place
 from tests.sweeps.test_job_submit import ray_logs
-from tests.tracking.proxy import FORWARD, Proxy
-from tests.tracking.view import artifacts
 
 USER, RIGHT, WRONG = "lab", "canary-right-7c1e", "canary-wrong-93ab"
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.sweeps.support import Place, started, wait_for
+from tests.helpers.study_runs import Place, started, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.without_ray, pytest.mark.timeout(600)]
 

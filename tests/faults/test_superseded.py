@@ -12,8 +12,8 @@ import pytest
 from mlflow import MlflowClient
 
 from robustray.store import LocalStore, canonical_json
-from tests.evaluation.place import EvaluationPlace
-from tests.sweeps.support import Place, started, wait_for
+from tests.helpers.evaluation_runs import EvaluationPlace
+from tests.helpers.study_runs import Place, started, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(600)]
 

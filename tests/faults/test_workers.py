@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.sweeps.support import STUDY, Place, started, wait_for
+from tests.helpers.study_runs import STUDY, Place, started, wait_for
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.slow, pytest.mark.long]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from tests.k8s.support import APPLIED, JOBS, load, pods
+from tests.helpers.kubernetes_manifests import APPLIED, JOBS, load, pods
 
 OBJECTS = load(*APPLIED)
 POLICIES = [found["spec"] for found in OBJECTS if found["kind"] == "NetworkPolicy"]

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.k8s.support import APPLIED, JOBS, K8S, ROOT, load, pods
+from tests.helpers.kubernetes_manifests import APPLIED, JOBS, K8S, ROOT, load, pods
 
 PODS = dict(pods(load(*APPLIED, *JOBS)))
 

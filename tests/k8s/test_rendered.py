@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from scripts import render_k8s
-from tests.k8s.support import APPLIED, JOBS, K8S, OVERLAYS, ROOT, kustomize, load
+from tests.helpers.kubernetes_manifests import APPLIED, JOBS, K8S, OVERLAYS, ROOT, kustomize, load
 
 
 def test_rendered_files_equal_their_sources() -> None:

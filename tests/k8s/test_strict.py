@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.k8s.support import APPLIED, JOBS, K8S, OVERLAYS, ROOT, kustomize
+from tests.helpers.kubernetes_manifests import APPLIED, JOBS, K8S, OVERLAYS, ROOT, kustomize
 
 
 @pytest.fixture(scope="session")

@@ -208,7 +208,7 @@ SMALL = "kind: Sweep\nname: a\ndata: {name: digits}\n"
         (bomb(9) + "\nkind: Sweep\nname: a\ndata: {parts: *a8}", "values"),
         (SMALL + f"grid: {NESTED}", f"more than {DEEPEST} levels"),
         (SMALL + CHAIN, f"more than {DEEPEST} levels"),
-        (SMALL + "grid: &g {widths: *g}", "*g stands within itself"),
+        (SMALL + "grid: &g {widths: *g}", "alias *g contains itself"),
         (SMALL + f"seed: {'9' * 5000}", "is no integer that can be read"),
         (SMALL + "recipe: {threat: {eps: 1e999999999}}", "recipe.threat.eps: its exponent"),
         (SMALL + "recipe: {threat: {eps: 1e400}}", "recipe.threat.eps: its exponent"),

@@ -111,7 +111,7 @@ def test_wrong_overrides_are_refused(override):
     [
         ("kind: [", "not valid YAML"),
         ("- 1", "must be a mapping"),
-        ("kind: Sweep\nname: a\nname: b\n", "'name' stands there twice"),
+        ("kind: Sweep\nname: a\nname: b\n", "'name' appears twice"),
         ("!!python/object/apply:os.system ['true']", "not valid YAML"),
     ],
 )
@@ -146,7 +146,7 @@ def test_several_mistakes_are_told_at_once(write):
             ["recipe.batch_norm={statistics: frozen, momentum: 0.1}"],
             "frozen statistics have none",
         ),
-        (["resources.gpus=4"], "for 4 of them say workers: 4 and gpus: 1"),
+        (["resources.gpus=4"], "to use 4 GPUs set workers: 4 and gpus: 1"),
         (["recipe.batch_size=8", "recipe.micro_batches=9"], "9 parts of 8 images"),
         (["recipe.batch_norm.statistics=global"], "'local', 'synchronised' or 'frozen'"),
     ],

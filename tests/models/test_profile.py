@@ -8,8 +8,7 @@ from torch import nn
 
 from robustray.models import ModelError, Profile, create_model, profile
 from robustray.models.options import SE_POSITIONS
-
-from .closed_forms import cost_of
+from tests.helpers.closed_form_costs import cost_of
 
 SHAPE = (3, 32, 32)
 

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 
 from robustray.models import WeightsError, create_model, load_weights
 from robustray.models.weights.tensor_bundle import read_bundle, read_index
-from tests.models import bundles
+from tests.helpers import tensor_bundles as bundles
 
 REFERENCE = Path(__file__).parent / "reference"
 

@@ -27,7 +27,7 @@ from robustray.data.readers import read_cifar, read_extra, read_mnist
 from robustray.errors import DataError
 from robustray.manifest.schema import ExtraData
 from robustray.models import WeightsError, load_weights
-from tests.data.official import cifar_record, gzipped_idx, idx, python2_pickle
+from tests.helpers.official_files import cifar_record, gzipped_idx, idx, python2_pickle
 
 SECONDS = 2
 MEMORY = 400 << 20

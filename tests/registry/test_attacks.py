@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.registry.place import ask
+from tests.helpers.user_packages import ask
 from tests.registry.test_extending import FILES
 
 ASK = """
@@ -81,5 +81,5 @@ def test_a_manifest_names_an_attack_and_edited_code_is_another_one(tmp_path):
         FILES["attacks.py"].replace("tries: int = 10", "tries: int = 9")
     )
     assert ask(AGAIN.format(described=told["described"]), tmp_path) == (
-        "attacks:Jumps is other code here than where the evaluation began"
+        "the code of attacks:Jumps here differs from the code with which the evaluation was started"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.registry.place import REPOSITORY, ask
+from tests.helpers.user_packages import REPOSITORY, ask
 
 PAGE = (REPOSITORY / "docs/extending.md").read_text()
 FILES = dict(re.findall(r"`([\w.]+)`:\n\n```(?:python|yaml)\n(.*?)```", PAGE, re.DOTALL))

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from tests.registry.place import PLUGIN, REPOSITORY, ask, put_package
-from tests.sweeps.support import Place
+from tests.helpers.study_runs import Place
+from tests.helpers.user_packages import PLUGIN, REPOSITORY, ask, put_package
 
 SWEEP = """
 import json

@@ -11,9 +11,9 @@ from robustray.cli import main
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest
 from robustray.registry import KINDS
-from tests.registry.place import ask, put_package
+from tests.helpers.study_runs import fresh_database
+from tests.helpers.user_packages import ask, put_package
 from tests.registry.test_extending import FILES
-from tests.sweeps.support import fresh_database
 
 REGISTERED = (
     FILES["pi.py"]

@@ -13,8 +13,8 @@ from robustray.registry import MODELS
 from robustray.store import open_store
 from robustray.sweeps import Study, make_plan, read_trial
 from robustray.sweeps.trial import TrialJob, attempt_trial
-from tests.registry.place import REPOSITORY, put_package
-from tests.sweeps.support import STUDY
+from tests.helpers.study_runs import STUDY
+from tests.helpers.user_packages import REPOSITORY, put_package
 
 NETWORK = "toyplugin.nets:toy"
 
@@ -66,7 +66,7 @@ def test_edited_code_is_another_study_and_workers_refuse_it(working_folder):
     job = TrialJob(study.trial_prefix(trial.name), study.manifest, "store", None, trial)
     outcome = attempt_trial(job, lambda report: None)
     assert (trial.name, outcome["outcome"]) == ("toy", "user_error")
-    assert "other code here than where the study began" in outcome["message"]
+    assert "here differs from the code with which the study was started" in outcome["message"]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,7 @@ from robustray.reports.equal_cost import (
     parabola,
 )
 from robustray.scaling.rules import RATIO_TARGETS, ratio_settings
-
-from .synthetic import trial
+from tests.helpers.made_up_studies import trial
 
 ROWS = [
     replace(trial(s.depths, s.widths), macs=s.macs)

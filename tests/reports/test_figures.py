@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from robustray.reports import curves_figure, render, scale_figure
 from robustray.reports.figures import classes
 from robustray.reports.style import accuracy_label, metric_label, unit
-
-from .synthetic import WIDTHS, curves, grid, trial
+from tests.helpers.made_up_studies import WIDTHS, curves, grid, trial
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from robustray.reports import efficient, inefficient, kendall
 from robustray.reports.frontier import frontiers
-
-from .synthetic import trial
+from tests.helpers.made_up_studies import trial
 
 POINTS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=25)
 

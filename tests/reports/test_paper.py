@@ -30,8 +30,8 @@ from robustray.scaling.pages.tables import (
     parquet_bytes,
 )
 from robustray.scaling.rules import BY_DEPTH, BY_WIDTH, COMPOUND, STANDARD
+from tests.helpers.made_up_studies import trial
 
-from .synthetic import trial
 from .test_equal_cost import ROWS
 
 TABLES = published_tables()

@@ -9,8 +9,7 @@ import pytest
 from robustray.reports import StudyReport, text_table, write_report
 from robustray.reports.html import page
 from robustray.reports.text import amount
-
-from .synthetic import curves, grid, trial
+from tests.helpers.made_up_studies import curves, grid, trial
 
 HOSTILE = '<script>alert("x")</script>&"\'><img src=http://evil.example/x onerror=y>'
 ROWS = grid("width", (4, 8))

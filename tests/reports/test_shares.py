@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustray.reports.frontier import columns, is_uniform, shares, shown_totals, total
-
-from .synthetic import WIDTHS, grid, trial
+from tests.helpers.made_up_studies import WIDTHS, grid, trial
 
 
 def with_accuracy(setting: tuple[float, ...], accuracy: float):

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from robustray.files import write_atomically
 from robustray.reports import StudyReport, TrialRow, write_provenance, write_table
 from robustray.reports.rows import headline, metric_names
-
-from .synthetic import grid, trial
+from tests.helpers.made_up_studies import grid, trial
 
 MISSING = {
     "selected_epoch": None,

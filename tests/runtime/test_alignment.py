@@ -23,7 +23,7 @@ from robustray.runtime.attempts import list_attempts
 from robustray.runtime.job_driver import run_job
 from robustray.store import CheckpointStore, LocalStore
 from robustray.sweeps import run_study
-from tests.sweeps.support import wait_for
+from tests.helpers.study_runs import wait_for
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("local_ray")]
 RESOURCES = {"gpus": 0, "cpus": 1, "retries": {"backoff_seconds": 0.1}}

@@ -17,8 +17,8 @@ from robustray.runtime.job import attempt_job
 from robustray.runtime.job_driver import prefix_of
 from robustray.runtime.long_jobs import describe_progress
 from robustray.store import LocalStore, canonical_json, find_sealed, sha256_bytes
-from tests.damage import damaged, emptied, flipped, torn
-from tests.runtime.counting import count
+from tests.helpers.counting_job import count
+from tests.helpers.damage import damaged, emptied, flipped, torn
 
 HARMS = {"flipped": flipped, "torn": torn, "emptied": emptied}
 MANIFEST = build_manifest(

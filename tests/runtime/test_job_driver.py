@@ -13,7 +13,7 @@ from robustray.runtime.job_driver import run_job
 from robustray.runtime.lease import LeaseLostError
 from robustray.runtime.long_jobs import describe_jobs, describe_progress
 from robustray.store import LocalStore
-from tests.runtime.counting import count
+from tests.helpers.counting_job import count
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("local_ray")]
 

@@ -17,7 +17,7 @@ from robustray.runtime.job_driver import run_job
 from robustray.smoothing.job.commands import describe_plan
 from robustray.smoothing.job.mixing import Stages, build_composite, check_manifest, train_mixing
 from robustray.store import CheckpointStore, LocalStore
-from tests.sweeps.support import wait_for
+from tests.helpers.study_runs import wait_for
 
 THIN = {"name": "cifar_resnet18", "width": 4, "depths": [1, 1, 1, 1]}
 NATURAL = {"objective": "natural", "selection": {"attack": "clean"}}

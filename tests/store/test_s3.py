@@ -15,8 +15,8 @@ import pytest
 from robustray.errors import CorruptObjectError, StoreError, StoreUnavailableError
 from robustray.store import NotFoundError, open_store
 from robustray.store.s3 import S3Store
-from tests.servers import S3Server
-from tests.store.support import NaiveS3, Proxy
+from tests.helpers.faulty_servers import NaiveS3, Proxy
+from tests.helpers.servers import S3Server
 
 
 def test_a_create_whose_reply_was_lost_is_known_as_ones_own(

@@ -13,7 +13,7 @@ from robustray.errors import StoreError
 from robustray.store import attempt_keys
 from robustray.store.objects import NotAtomicError
 from robustray.store.s3 import S3Store
-from tests.store.support import NaiveS3
+from tests.helpers.faulty_servers import NaiveS3
 
 Judge = Callable[[bool, bool], tuple[int, str] | None]
 

@@ -15,8 +15,8 @@ import pytest
 
 from robustray.errors import StoreError
 from robustray.store import open_store
-from tests.servers import S3Server
-from tests.store.support import Proxy
+from tests.helpers.faulty_servers import Proxy
+from tests.helpers.servers import S3Server
 
 
 class VirtualHostServer(S3Server):

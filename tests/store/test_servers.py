@@ -12,7 +12,7 @@ from pathlib import Path
 import boto3.session
 import pytest
 
-from tests.servers import MlflowServer, Ports, S3Server, Server, StartError, program
+from tests.helpers.servers import MlflowServer, Ports, S3Server, Server, StartError, program
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_servers_die_with_the_process_that_started_them() -> None:
     program("weed")
     code = (
-        "from tests.servers import S3Server; import time\n"
+        "from tests.helpers.servers import S3Server; import time\n"
         "server = S3Server().start(); print(server.pid, server.folder, flush=True); time.sleep(999)"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT)

@@ -21,7 +21,7 @@ from robustray.sweeps.agreement import (
     summary_csv,
 )
 from robustray.sweeps.trial import TrialJob, attempt_trial
-from tests.sweeps.support import STUDY
+from tests.helpers.study_runs import STUDY
 
 
 def study(**changes: object) -> Study:

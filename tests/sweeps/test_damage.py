@@ -20,8 +20,8 @@ from robustray.sweeps.halving import Halving, read_decisions
 from robustray.sweeps.mending import mend_study
 from robustray.sweeps.records import read_trials, save_study, trial_row
 from robustray.sweeps.trial import TrialJob, attempt_trial
-from tests.damage import damaged, emptied, flipped, torn
-from tests.sweeps.support import STUDY
+from tests.helpers.damage import damaged, emptied, flipped, torn
+from tests.helpers.study_runs import STUDY
 
 FAILED, DONE, STOPPED = "d1-1-1_w0.25-0.25-0.25", "d1-1-1_w0.25-0.25-0.5", "d1-1-1_w0.25-0.5-0.25"
 HARMS = {"flipped": flipped, "torn": torn, "emptied": emptied}

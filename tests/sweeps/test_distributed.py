@@ -19,8 +19,8 @@ from robustray.sweeps.plan import describe_plan, make_plan
 from robustray.sweeps.throughput import Throughput
 from robustray.sweeps.trial import TrialJob, attempt_trial
 from robustray.training import World
-from tests.sweeps.support import STUDY
-from tests.training.workers import on_workers
+from tests.helpers.gloo_workers import on_workers
+from tests.helpers.study_runs import STUDY
 
 
 @pytest.fixture(scope="module")

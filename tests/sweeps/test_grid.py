@@ -17,7 +17,7 @@ from robustray.scaling.rules import (
     ratio_settings,
 )
 from robustray.sweeps import Study, expand, profile_trials
-from tests.sweeps.support import REPOSITORY, STUDY
+from tests.helpers.study_runs import REPOSITORY, STUDY
 
 SWEEPS = REPOSITORY / "manifests/sweeps"
 
@@ -80,7 +80,7 @@ def test_a_listed_study_is_profiled_and_stored():
     [
         ([{}], {}, "an empty setting"),
         ([{"name": "rrn_a1", "block": "basic"}], {}, "give the name alone"),
-        ([{"depths": [1, 1]}] * 2, {}, "stands there twice"),
+        ([{"depths": [1, 1]}] * 2, {}, "appears twice"),
         ([{"name": "rrn_a1"}], {"block": "basic"}, "rrn_a1 fixes what model sets"),
         ([{"widths": [1, 1, 1]}], {"channels": [16, 16, 32, 64]}, "model fixes channels"),
     ],

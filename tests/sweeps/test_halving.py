@@ -17,7 +17,7 @@ from robustray.sweeps import Study, describe_plan, make_plan
 from robustray.sweeps.halving import Halving, read_decisions
 from robustray.sweeps.plan import halving_epochs
 from robustray.sweeps.records import stopped_trials
-from tests.sweeps.support import STUDY
+from tests.helpers.study_runs import STUDY
 
 
 def study(**search: object) -> Study:

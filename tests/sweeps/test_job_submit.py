@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.server_process import Ports
-from tests.sweeps.support import REPOSITORY, Place, wait_for
+from tests.helpers.server_process import Ports
+from tests.helpers.study_runs import REPOSITORY, Place, wait_for
 
 RAY = str(Path(sys.executable).with_name("ray"))
 

@@ -15,7 +15,7 @@ from robustray.scaling.job.commands import _names, _training
 from robustray.store import canonical_json, open_store
 from robustray.sweeps import Study
 from robustray.sweeps.records import save_study
-from tests.sweeps.support import REPOSITORY
+from tests.helpers.study_runs import REPOSITORY
 
 SETTINGS = [
     {"depths": [14, 14, 7], "widths": [5, 7, 3]},
@@ -115,7 +115,7 @@ def test_an_empty_store_gives_tables_without_measurements(place):
 
 def test_paper_and_study_exclude_each_other(place, capsys):
     assert main(["report", "--paper", "--study", "x"]) == 2
-    assert "--paper names its studies itself" in capsys.readouterr().err
+    assert "--paper takes the ids of studies" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.sweeps.support import Place
+from tests.helpers.study_runs import Place
 
 MANIFEST = """
 kind: Sweep

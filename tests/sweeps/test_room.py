@@ -3,7 +3,7 @@
 import pytest
 
 from robustray.cli import main
-from tests.sweeps.support import enter_folder
+from tests.helpers.study_runs import enter_folder
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(600)]
 

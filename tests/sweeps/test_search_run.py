@@ -13,7 +13,7 @@ import sys
 import pytest
 from mlflow import MlflowClient
 
-from tests.sweeps.support import REPOSITORY, STUDY, Place, started, wait_for
+from tests.helpers.study_runs import REPOSITORY, STUDY, Place, started, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

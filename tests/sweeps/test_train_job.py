@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.sweeps.support import Place
+from tests.helpers.study_runs import Place
 
 MANIFEST = """
 kind: Sweep

@@ -19,8 +19,8 @@ from robustray.store import CheckpointStore, NotFoundError, open_store
 from robustray.sweeps import Study, read_trial, trial
 from robustray.sweeps.checkpointing import load_selected, read_digest
 from robustray.sweeps.trial import TrialJob, attempt_trial
-from tests.damage import flipped
-from tests.sweeps.support import STUDY
+from tests.helpers.damage import flipped
+from tests.helpers.study_runs import STUDY
 
 
 @pytest.fixture

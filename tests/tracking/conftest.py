@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from robustray.tracking import MlflowSink
-from tests.tracking.view import record
+from tests.helpers.mlflow_records import record
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from mlflow.exceptions import MlflowException
 from robustray.errors import StoreUnavailableError
 from robustray.tracking import MlflowSink, RecordRejectedError, TrackingUnavailableError
 from robustray.tracking.faults import plain_errors, translate
-from tests.tracking.proxy import FORWARD, LOSE_ANSWER, Proxy
-from tests.tracking.view import artifacts, history, record, runs_of
+from tests.helpers.http_proxy import FORWARD, LOSE_ANSWER, Proxy
+from tests.helpers.mlflow_records import artifacts, history, record, runs_of
 
 END = 1_700_000_100_000
 

@@ -13,7 +13,7 @@ from robustray.tracking import (
     RecordRejectedError,
     TrackingUnavailableError,
 )
-from tests.tracking.view import artifacts, everything, history, points, record, runs_of
+from tests.helpers.mlflow_records import artifacts, everything, history, points, record, runs_of
 
 END = 1_700_000_100_000
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from robustray.tracking import MetricPoint
-from tests.tracking.view import points, record
+from tests.helpers.mlflow_records import points, record
 
 
 def test_digest_sees_every_part_of_the_content():

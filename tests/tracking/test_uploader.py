@@ -9,9 +9,9 @@ from mlflow import MlflowClient
 
 from robustray.errors import CorruptObjectError, StoreUnavailableError
 from robustray.tracking import Uploader
-from tests.servers import MlflowServer
-from tests.tracking.proxy import FORWARD, Proxy
-from tests.tracking.view import history, record, runs_of
+from tests.helpers.http_proxy import FORWARD, Proxy
+from tests.helpers.mlflow_records import history, record, runs_of
+from tests.helpers.servers import MlflowServer
 
 END = 1_700_000_100_000
 

@@ -5,8 +5,7 @@ import torch
 
 from robustray.manifest.schema import Ema
 from robustray.training.averaging import AveragedWeights
-
-from .small import Linear, tiny
+from tests.helpers.small_training import Linear, tiny
 
 
 def test_ramps_to_the_decay() -> None:

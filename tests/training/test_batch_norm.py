@@ -11,8 +11,7 @@ from robustray.manifest.schema import BatchNormConfig, InnerAttack
 from robustray.training import Trainer
 from robustray.training.frozen import FrozenCopy
 from robustray.training.precision import Precision
-
-from .small import Linear, tiny, toy_recipe
+from tests.helpers.small_training import Linear, tiny, toy_recipe
 
 PUBLISHED = BatchNormConfig(first_momentum=1.0, momentum=0.01, updates="adversarial")
 

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.training import CompileError, fit
-
-from .small import mixed_data, tiny, toy_data, toy_recipe
+from tests.helpers.small_training import mixed_data, tiny, toy_data, toy_recipe
 
 
 class Branching(nn.Module):

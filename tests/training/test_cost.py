@@ -23,8 +23,7 @@ from robustray.training import (
     evaluation_passes,
     recipe_passes,
 )
-
-from .small import Linear, tiny, toy_data, toy_recipe
+from tests.helpers.small_training import Linear, tiny, toy_data, toy_recipe
 
 
 def test_recipe_passes() -> None:

@@ -13,9 +13,8 @@ from robustray.attacks import ThreatModel
 from robustray.errors import MachineError, UserError
 from robustray.models import create_model
 from robustray.training import ALONE, Trainer, TrainingState, World, accuracies, fit
-
-from .small import Tiny, tiny, toy_data, toy_recipe
-from .workers import on_workers
+from tests.helpers.gloo_workers import on_workers
+from tests.helpers.small_training import Tiny, tiny, toy_data, toy_recipe
 
 Weights = dict[str, Tensor]
 SYNCHRONISED = {"batch_norm": {"statistics": "synchronised"}}

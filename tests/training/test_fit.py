@@ -29,8 +29,7 @@ from robustray.models import create_model
 from robustray.models.architectures.layers import Standardize
 from robustray.random import derive_seed
 from robustray.training import EpochReport, FitResult, TrainingState, fit
-
-from .small import tiny, toy_data, toy_recipe
+from tests.helpers.small_training import tiny, toy_data, toy_recipe
 
 Weights = dict[str, torch.Tensor]
 
@@ -95,7 +94,7 @@ RESUME = """
 import sys
 from pathlib import Path
 import torch
-from tests.training.small import tiny, toy_data, toy_recipe
+from tests.helpers.small_training import tiny, toy_data, toy_recipe
 from robustray.errors import UserError
 from robustray.models.architectures.layers import Standardize
 from robustray.training import TrainingState, fit

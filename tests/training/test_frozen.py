@@ -12,8 +12,7 @@ from robustray.manifest.schema import Recipe
 from robustray.models import create_model
 from robustray.training.frozen import FrozenCopy
 from robustray.training.precision import Precision
-
-from .small import Linear, tiny
+from tests.helpers.small_training import Linear, tiny
 
 FLOAT32 = Precision.of(Recipe(channels_last=False), "cpu")
 

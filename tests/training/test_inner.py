@@ -15,8 +15,7 @@ from robustray.manifest.schema import InnerAttack, ThreatConfig
 from robustray.training import Trainer, fit
 from robustray.training.inner import Uphill, first_stretch, maximise, start_point, uphill_of
 from robustray.training.objectives import Forward
-
-from .small import Linear, tiny, toy_data, toy_recipe
+from tests.helpers.small_training import Linear, tiny, toy_data, toy_recipe
 
 EPS = 0.1
 LINF = ThreatConfig(eps=EPS)

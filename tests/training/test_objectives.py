@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from robustray.manifest.schema import Recipe
 from robustray.registry import OBJECTIVES
 from robustray.training.objectives import loss_of, mart, mean_kl, natural, sat, trades
-
-from .small import Linear
+from tests.helpers.small_training import Linear
 
 
 def log_softmax(z: np.ndarray) -> np.ndarray:

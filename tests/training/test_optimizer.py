@@ -11,8 +11,7 @@ from robustray.manifest.schema import DecayGroup, Optimizer, Schedule
 from robustray.models import create_model
 from robustray.training import Trainer, momentum
 from robustray.training.optimizer import build_optimizer
-
-from .small import tiny, toy_recipe
+from tests.helpers.small_training import tiny, toy_recipe
 
 NORMS = DecayGroup(names=("bn", "batchnorm"), weight_decay=0.0)
 

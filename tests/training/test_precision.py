@@ -11,8 +11,7 @@ from robustray.manifest.schema import Recipe
 from robustray.training import Trainer
 from robustray.training.optimizer import build_optimizer
 from robustray.training.precision import Precision
-
-from .small import tiny, toy_recipe
+from tests.helpers.small_training import tiny, toy_recipe
 
 
 def test_of_a_recipe() -> None:

@@ -12,8 +12,7 @@ from torch import Tensor
 from robustray.errors import DataError
 from robustray.manifest import Recipe, load_manifest
 from robustray.training import EpochReport, Trainer, TrainingState, fit
-
-from .small import mixed_data, tiny, toy_data, toy_recipe
+from tests.helpers.small_training import mixed_data, tiny, toy_data, toy_recipe
 
 FOLDER = Path(__file__).resolve().parents[2] / "manifests/training"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))

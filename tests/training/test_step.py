@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from robustray.manifest.schema import InnerAttack, Optimizer
 from robustray.random import derive_seed
 from robustray.training import DivergedError, Trainer
-
-from .small import tiny, toy_recipe
+from tests.helpers.small_training import tiny, toy_recipe
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from robustray.manifest.schema import Awp, Optimizer
 from robustray.models import create_model
 from robustray.training import Trainer
 from robustray.training.inner import WeightPerturbation
-
-from .small import Linear, tiny, toy_recipe
+from tests.helpers.small_training import Linear, tiny, toy_recipe
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from robustray.cli import main, zoo
 from robustray.errors import CorruptObjectError, find_fault
 from robustray.zoo import Cache, DownloadError, Fetcher, ZooRecord
-from tests.damage import emptied, flipped, torn
-from tests.zoo.server import File, WebServer
+from tests.helpers.damage import emptied, flipped, torn
+from tests.helpers.web_server import File, WebServer
 
 DATA = bytes(range(256)) * 40
 
@@ -43,7 +43,7 @@ def test_a_command_without_a_server_ends_with_3(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(zoo, "_cache", lambda: Cache(tmp_path, Fetcher(private=True)))
     assert main(["zoo", "fetch", "one"]) == 3
     said = capsys.readouterr().err
-    assert said.startswith("error: w.pt can't be had: ")
+    assert said.startswith("error: w.pt could not be downloaded: ")
     assert "the same command again" in said
     assert len(said.splitlines()) == 1
 

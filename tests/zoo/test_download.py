@@ -11,7 +11,7 @@ import pytest
 
 from robustray.zoo import Cache, DownloadError, Fetcher, ZooRecord, fetch_url, unpack
 from robustray.zoo.records import look_up
-from tests.zoo.server import File, WebServer
+from tests.helpers.web_server import File, WebServer
 
 DATA = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(DATA).hexdigest()

@@ -54,7 +54,7 @@ def unit_gradients(grad_BCHW: Any) -> np.ndarray:
 
 
 def sheet_png(x_BCHW: Any) -> bytes:
-    """Return a contact sheet as PNG; images of few pixels are enlarged by a whole factor."""
+    """Return a grid of images as PNG; images of few pixels are enlarged by a whole factor."""
     pixels = contact_sheet(x_BCHW)
     factor = max(1, _SMALLEST // pixels.shape[1])
     image = Image.fromarray(pixels)

@@ -110,9 +110,9 @@ def _check_one_class(predictions_N: Tensor, majority: float) -> Finding:
         "one_class",
         share,
         threshold,
-        f"{words}, though no label is that of more than {100 * majority:.0f} %: the network hardly "
-        "looks at them. Its weights may not have been loaded, or its input may have other units "
-        "than it was trained with",
+        f"{words}, although no label has more than {100 * majority:.0f} %: the output hardly "
+        "depends on the image. Perhaps its weights were not loaded, or its input is scaled "
+        "differently than in training",
         fine=words,
     )
 
@@ -126,14 +126,14 @@ def check_pixels(examples: Examples, threat: ThreatModel) -> Finding:
     unused = 1 - (highest - lowest) / (high - low)
     words = f"pixels range over [{lowest:.4g}, {highest:.4g}] of [{low:g}, {high:g}]"
     if unused > 1 - _NARROW and len(examples) < FEW:
-        message = f"{words}; {len(examples)} images are too few to make anything of it"
+        message = f"{words}; {len(examples)} images are too few to draw a conclusion"
         return Finding("pixels", "info", unused, 1 - _NARROW, message)
     return graded(
         "pixels",
         unused,
         1 - _NARROW,
-        f"{words}: such images show next to nothing, and eps is large beside them. Were they "
-        "divided by 255 twice, or standardised before?",
+        f"{words}: these images have almost no contrast, and eps is large compared with it. "
+        "Were they divided by 255 twice, or already standardised?",
         fine=words,
     )
 

@@ -130,14 +130,14 @@ def _check_constants(
     )
     apart = _measure_distance(one)
     if apart > 1 and len(examples) < FEW:
-        message = f"{words}; {len(examples)} images are too few to make anything of it"
+        message = f"{words}; {len(examples)} images are too few to draw a conclusion"
         return Finding("constants", "info", apart, 1.0, message)
     return graded(
         "constants",
         apart,
         1.0,
-        f"{words}: the images are standardised twice, have other units than [0, 1], or are of "
-        "another kind than those it was trained with",
+        f"{words}: the images are standardised twice, are not scaled to [0, 1], or are unlike "
+        "those of the training",
         fine=words,
     )
 

@@ -86,9 +86,9 @@ class Watched(Asked):
         self.draws_random |= random_state(given.device) != look.random
         if (name := look.changed()) is not None and not self._settles(x, answer):
             raise ValueError(
-                f"the model changes its own state in a pass ({name}), so its verdicts would "
-                "depend on the passes before them. It is to be a fixed function of its images: "
-                "in evaluation mode (model.eval()), without counters and averages in forward"
+                f"the model changes its own state in a forward pass ({name}), so a verdict would "
+                "depend on earlier passes. Use evaluation mode (model.eval()), and no counters or "
+                "averages in forward"
             )
         return answer
 

@@ -74,7 +74,7 @@ def beyond_gradients(black: Sequence[str], broken: int, count: int) -> Finding:
         share,
         _BLACK_BOX_SHARE,
         f"{names} broke {100 * share:.2f} % of the images, which no gradient attack had broken: "
-        "gradients seem to be masked. Attack with an adaptive method (a surrogate gradient) "
-        "before the number is believed",
+        "gradients seem to be masked. Do not trust the number before you have attacked with an "
+        "adaptive method (a surrogate gradient)",
         fine=f"{names} broke {100 * share:.2f} % of the images after the gradient attacks",
     )

@@ -87,8 +87,8 @@ def _share(
         check,
         share,
         threshold,
-        f"{100 * share:.0f} % of the correct images have {words}: gradient attacks are blind "
-        "there. Give the model a surrogate(x), and look at what black-box attacks find",
+        f"{100 * share:.0f} % of the correct images have {words}: gradient attacks cannot "
+        "work there. Give the model a surrogate(x), and run black-box attacks",
         fine=f"{100 * share:.0f} % of the correct images have {words}",
         grave=grave,
     )
@@ -172,8 +172,8 @@ def randomness(network: Network, full: Examples) -> Finding:
     changed = int((first.argmax(1) != second.argmax(1)).sum())
     if network.draws_random:
         cause = (
-            "the model draws random numbers, and single verdicts are luck. Use a suite with "
-            "expectation over transformations, such as autoattack-rand"
+            "the model draws random numbers, and a single verdict depends on chance. Use a suite "
+            "with expectation over transformations, such as autoattack-rand"
         )
     else:
         cause = (
@@ -209,9 +209,9 @@ def batch_mates(network: Network, full: Examples, random_apart: float) -> Findin
         apart,
         0.0,
         f"the output for an image depends on the rest of its batch, by {apart:.2g} (normalised "
-        "logits): verdicts would depend on how images are sharded. Judge the model in evaluation "
-        "mode, with fixed statistics, or declare the batches it is judged in (composition: {size: "
-        "100})",
+        "logits): verdicts would depend on how images are divided into batches. Evaluate the "
+        "model in evaluation mode, with fixed statistics, or declare its batches (composition: "
+        "{size: 100})",
         fine="the output for an image does not depend on the rest of its batch",
         grave=_SAME,
     )
@@ -243,8 +243,8 @@ def probabilities(network: Network, full: Examples) -> Finding:
         "probabilities",
         float(looks),
         0.0,
-        "the model puts out probabilities: attacks want logits, and a softmax squashes their "
-        "gradients. Take the last softmax away",
+        "the model returns probabilities; attacks need logits, because a softmax makes "
+        "gradients very small. Remove the last softmax",
         fine="the output is no distribution over the classes",
     )
 

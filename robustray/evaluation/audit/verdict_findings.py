@@ -85,7 +85,7 @@ def _findings_after(task: Task, merged: Merged) -> list[dict[str, Any]]:
             share,
             0.0,
             f"{100 * share:.1f} % of the adversarial examples were classified correctly by a "
-            "further forward pass: the model is randomised, and single verdicts are luck",
+            "further forward pass: the model is randomised, and a single verdict depends on chance",
             fine="a further forward pass confirmed every adversarial example",
         ),
         graded(

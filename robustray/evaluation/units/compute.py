@@ -108,7 +108,10 @@ def rebuilt_spec(description: object) -> AttackSpec:
     assert isinstance(description, dict)
     spec = AttackSpec(description["name"], description["attack"], description["options"])
     if spec.describe().get("code_sha256") != description.get("code_sha256"):
-        raise UserError(f"{spec.attack} is other code here than where the evaluation began")
+        raise UserError(
+            f"the code of {spec.attack} here differs from the code with which the evaluation was "
+            "started"
+        )
     return spec
 
 

@@ -135,8 +135,8 @@ def _part(order: Order, images: Split, task: Task, units: UnitStore) -> tuple[Pa
     chosen = images.select(slice(range_.start, range_.stop))
     if chosen.digest != range_.sha256:
         raise UserError(
-            f"this worker reads other images of {task.data.name} than the command that was "
-            "started; give all machines the same data"
+            f"this worker has different images of {task.data.name} than the machine that "
+            "started the command; give all machines the same data"
         )
     examples = check_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
     if order.before is None:

@@ -170,7 +170,7 @@ class _Table:
             start = max(len(found) - 1, 0)
             found += self._block(*block)
             if any(a >= b for (a, _), (b, _) in pairwise(found[start:])):  # before the next block
-                self.refuse("its keys are not sorted, or one stands there twice")
+                self.refuse("its keys are not sorted, or one appears twice")
         return found
 
     def varint(self, data: bytes, at: int) -> tuple[int, int]:

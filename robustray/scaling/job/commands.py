@@ -265,7 +265,7 @@ def _track(
     try:
         uploader.submit(record.key, lambda: record)
         if uploader.drain(patience_s):
-            say("MLflow has not got the report yet; run the same command again when it answers")
+            say("the report is not in MLflow yet; run the same command again when MLflow answers")
     finally:
         uploader.close()
 

@@ -8,15 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.evaluation.support import save_weights
-from tests.sweeps.support import REPOSITORY, Place, end
+from tests.helpers.evaluation_tasks import save_weights
+from tests.helpers.study_runs import REPOSITORY, Place, end
 
 # A small network and attacks of some seconds in all: long enough to be killed in the middle.
 MANIFEST = """
 kind: Evaluation
 name: small
 seed: 5
-factory: tests.evaluation.support:small_net
+factory: tests.helpers.evaluation_tasks:small_net
 weights: {weights}
 data: {{name: digits, first: {count}}}
 threat: {{norm: linf, eps: 0.12}}

@@ -7,7 +7,7 @@ import os
 import pytest
 from filelock import FileLock
 
-from tests.sweeps.support import Place
+from tests.helpers.study_runs import Place
 
 
 @pytest.fixture(scope="session")

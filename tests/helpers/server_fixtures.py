@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from robustray.store import ObjectStore, open_store
-from tests.servers import MlflowServer, RcloneServer, S3Server, program
+from tests.helpers.servers import MlflowServer, RcloneServer, S3Server, program
 
 
 def fresh_uri(server: S3Server | RcloneServer, monkeypatch: pytest.MonkeyPatch) -> str:

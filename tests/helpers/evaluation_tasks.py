@@ -87,7 +87,7 @@ def make_task(
     """A task over the first digits of the test set."""
     suite = attack_suite(suite)
     network = {
-        "factory": "tests.evaluation.support:small_net",
+        "factory": "tests.helpers.evaluation_tasks:small_net",
         "arguments": {},
         "preprocessing": None,
         "surrogate": False,

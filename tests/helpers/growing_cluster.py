@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
-from tests.server_process import HOST, Server
-from tests.sweeps.support import REPOSITORY, wait_for
+from tests.helpers.server_process import HOST, Server
+from tests.helpers.study_runs import REPOSITORY, wait_for
 
 RAY = str(Path(sys.executable).with_name("ray"))
 PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"

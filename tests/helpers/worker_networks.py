@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from robustray.evaluation.subjects import load_images
 from robustray.manifest import JudgedData
 from robustray.models.architectures.quantised import Quantiser
-from tests.evaluation.support import trained_net
+from tests.helpers.evaluation_tasks import trained_net
 
 
 class Batchy(nn.Module):

@@ -13,7 +13,7 @@ import boto3.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from tests.server_process import HOST, Ports, Server, StartError, program
+from tests.helpers.server_process import HOST, Ports, Server, StartError, program
 
 __all__ = [
     "HOST",
