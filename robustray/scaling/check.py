@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from robustray.models.profile import Profile, profile
+from robustray.models.counting import Profile, profile
 from robustray.models.registry import PublishedCost, create_model, find_model, list_models
 from robustray.scaling.pages.published import (
     ACCURACIES,
