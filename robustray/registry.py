@@ -213,9 +213,9 @@ def _strict(kind: Any) -> Any:
 
 
 KINDS: Registry[Any] = Registry("kind", "kinds", "robustray.kinds")
-SUITES: Registry[Any] = Registry("suite", "suites", "robustray.attacks")
+SUITES: Registry[Any] = Registry("suite", "suites", "robustray.attacks.catalogue")
 MODELS: Registry[Any] = Registry(
-    "model", "models", "robustray.models", supplied=("num_classes", "in_channels")
+    "model", "models", "robustray.models.catalogue", supplied=("num_classes", "in_channels")
 )
 DATASETS: Registry[Any] = Registry(
     "data set", "datasets", "robustray.data.functions", supplied=("split", "root")
@@ -235,6 +235,6 @@ OPTIMIZERS: Registry[Any] = Registry(
 ATTACKS: Registry[Any] = Registry(
     "attack",
     "attacks",
-    "robustray.attacks",
+    "robustray.attacks.catalogue",
     supplied=("model", "x", "y", "threat", "rng", "index"),
 )

@@ -108,7 +108,7 @@ def module_of(path: Path) -> str:
 def stub_names(package: str) -> dict[str, str]:
     """Return which module each name of a lazy face comes from."""
     origins = {}
-    for node in ast.parse((PACKAGE / package / "__init__.pyi").read_text()).body:
+    for node in ast.walk(ast.parse((PACKAGE / package / "__init__.pyi").read_text())):
         if isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 origin = f"robustray.{package}.{node.module or alias.name}"

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from robustray.alignment.splits import StudySplit
 from robustray.alignment.stages import CurveAttack
 from robustray.attacks import AttackSpec, ThreatModel, evaluate, stadv
-from robustray.attacks.carlini_wagner import carlini_wagner
+from robustray.attacks.catalogue.carlini_wagner import carlini_wagner
 
 Box = tuple[float, float] | None
 _SPHERE_ROWS = (1, 20, 25)  # how the points of the spheres are laid out for square attacks

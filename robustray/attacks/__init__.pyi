@@ -1,16 +1,24 @@
-"""Written by scripts/write_stubs.py: change the declarations, not this."""
+"""What `robustray.attacks` offers; a name is imported when it is first used.
 
-from torch import Tensor
+Functions of attacks are made from their declarations when the program runs, so that type checkers
+can't see what they take. Their signatures, at the end, are written by scripts/write_stubs.py.
+"""
 
-from robustray.attacks import catalogue as catalogue
-from robustray.attacks.apgd import apgd_start
-from robustray.attacks.apgd_adaptive import mixture_loss
-from robustray.attacks.attack import BatchAttack
-from robustray.attacks.engine.network import Model, input_gradient
-from robustray.attacks.evaluate import autoattack, evaluate
-from robustray.attacks.fab import MinimumNorm
-from robustray.attacks.registry import list_attacks, register_attack
-from robustray.attacks.result import (
+import typing
+
+import torch
+
+import robustray.attacks.engine.network
+import robustray.random
+
+from .attack import BatchAttack
+from .catalogue.apgd import apgd_start
+from .catalogue.apgd_adaptive import mixture_loss
+from .catalogue.fab import MinimumNorm
+from .engine.network import input_gradient
+from .evaluation import autoattack, evaluate
+from .registry import list_attacks, register_attack
+from .result import (
     AttackResult,
     Column,
     EvaluationResult,
@@ -18,7 +26,7 @@ from robustray.attacks.result import (
     JudgementWarning,
     Passes,
 )
-from robustray.attacks.suite import (
+from .suite import (
     AttackSpec,
     Suite,
     attack_suite,
@@ -26,9 +34,18 @@ from robustray.attacks.suite import (
     list_suites,
     register_suite,
 )
-from robustray.attacks.surrogates.bpda import Bpda, WithSurrogate, soft_round, straight_through
-from robustray.attacks.threat import ThreatModel
-from robustray.random import ExampleRandom
+from .surrogates.bpda import Bpda, WithSurrogate, soft_round, straight_through
+from .threat import ThreatModel
+
+if not typing.TYPE_CHECKING:
+    from .catalogue.apgd import apgd_ce, apgd_dlr, apgd_t
+    from .catalogue.apgd_adaptive import apgd_mixture
+    from .catalogue.carlini_wagner import carlini_wagner, cw_l2
+    from .catalogue.fab import fab, fab_t, minimum_norms
+    from .catalogue.fgsm import fgsm
+    from .catalogue.pgd import pgd
+    from .catalogue.square import square
+    from .catalogue.stadv import stadv
 
 __all__ = [
     "AttackResult",
@@ -72,40 +89,41 @@ __all__ = [
     "straight_through",
 ]
 
+# Written by scripts/write_stubs.py: change the declarations, not this.
 def apgd_ce(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
     threat: ThreatModel,
     *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
     n_iter: int = 100,
     n_restarts: int = 1,
     eot: int = 1,
     l1_stages: bool = False,
 ) -> AttackResult: ...
 def apgd_dlr(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
     threat: ThreatModel,
     *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
     n_iter: int = 100,
     n_restarts: int = 1,
     eot: int = 1,
     l1_stages: bool = False,
 ) -> AttackResult: ...
 def apgd_t(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
     threat: ThreatModel,
     *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
     n_iter: int = 100,
     n_restarts: int = 1,
     n_targets: int = 9,
@@ -113,21 +131,21 @@ def apgd_t(
     l1_stages: bool = False,
 ) -> AttackResult: ...
 def apgd_mixture(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
     threat: ThreatModel,
     *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
     n_iter: int = 100,
     n_targets: int = 0,
     weight: float = 0.5,
 ) -> AttackResult: ...
 def carlini_wagner(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
     *,
     box: tuple[float, float] | None = (0.0, 1.0),
     n_iter: int = 1000,
@@ -137,13 +155,13 @@ def carlini_wagner(
     confidence: float = 0.0,
 ) -> MinimumNorm: ...
 def cw_l2(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
     threat: ThreatModel,
     *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
     n_iter: int = 1000,
     search_steps: int = 9,
     initial_weight: float = 0.001,
@@ -151,55 +169,55 @@ def cw_l2(
     confidence: float = 0.0,
 ) -> AttackResult: ...
 def fab(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
     threat: ThreatModel,
     *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
     n_iter: int = 100,
     n_restarts: int = 1,
 ) -> AttackResult: ...
 def fab_t(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
     threat: ThreatModel,
     *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
     n_iter: int = 100,
     n_restarts: int = 1,
     n_targets: int = 9,
 ) -> AttackResult: ...
-def fgsm(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
-    threat: ThreatModel,
-    *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
-    eot: int = 1,
-) -> AttackResult: ...
 def minimum_norms(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
     norm: str,
     *,
     n_iter: int = 100,
     n_targets: int = 9,
 ) -> MinimumNorm: ...
-def pgd(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
+def fgsm(
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
     threat: ThreatModel,
     *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
+    eot: int = 1,
+) -> AttackResult: ...
+def pgd(
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    threat: ThreatModel,
+    *,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
     steps: int = 20,
     step_size: float | None = None,
     loss: str = "cross_entropy",
@@ -208,26 +226,26 @@ def pgd(
     eot: int = 1,
 ) -> AttackResult: ...
 def square(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
     threat: ThreatModel,
     *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
     n_queries: int = 5000,
     n_restarts: int = 1,
     p_init: float = 0.8,
     rescale: bool = False,
 ) -> AttackResult: ...
 def stadv(
-    model: Model,
-    x: Tensor,
-    y: Tensor,
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
     threat: ThreatModel,
     *,
-    rng: ExampleRandom | None = None,
-    index: Tensor | None = None,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
     smoothness: float = 0.05,
     n_iter: int = 100,
     lr: float = 0.01,

@@ -85,7 +85,7 @@ def add_models(commands: Any) -> None:
 
 def _models(options: argparse.Namespace) -> int:
     if not options.check:
-        from robustray.models.profile import describe_models
+        from robustray.models.describe import describe_models
         from robustray.scaling.check import describe_rows
 
         print(describe_models(options.pattern, describe_rows))

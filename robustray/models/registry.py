@@ -12,7 +12,7 @@ from torch import nn
 
 from robustray.errors import ModelError
 from robustray.manifest.explaining import check_options
-from robustray.models.profile import Profile
+from robustray.models.counting import Profile
 from robustray.registry import MODELS, options_of
 from robustray.user_code import call
 from robustray.words import suggest

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from robustray.attacks.apgd_adaptive import Answer, adaptive_ascent, mixture_loss
+from robustray.attacks.catalogue.apgd_adaptive import Answer, adaptive_ascent, mixture_loss
 from robustray.attacks.steps.projections import per_example
 from robustray.random import ExampleRandom, generator
 from robustray.smoothing.manifest import TrainingAttack

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from robustray.attacks import AttackSpec, ThreatModel, apgd_ce, apgd_dlr, apgd_t
-from robustray.attacks.apgd import Apgd
+from robustray.attacks.catalogue.apgd import Apgd
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.steppers import ExampleNoise
 from robustray.attacks.losses import margin

@@ -14,9 +14,9 @@ from robustray.attacks import (
     square,
     stadv,
 )
-from robustray.attacks.apgd import apgd_ce
-from robustray.attacks.fab import fab
-from robustray.attacks.stadv import roughness, warp
+from robustray.attacks.catalogue.apgd import apgd_ce
+from robustray.attacks.catalogue.fab import fab
+from robustray.attacks.catalogue.stadv import roughness, warp
 from tests.helpers.linear_networks import Linear
 
 SIGNED = (-1.0, 1.0)

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 
 from robustray.attacks import AttackSpec, ThreatModel
+from robustray.attacks.catalogue.fab import Fab, fab, fab_t, minimum_norms
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.context import judging
 from robustray.attacks.engine.network import Network
 from robustray.attacks.engine.steppers import BatchNoise, ExampleNoise
 from robustray.attacks.engine.upstream import run_attack_upstream
-from robustray.attacks.fab import Fab, fab, fab_t, minimum_norms
 from robustray.attacks.steps.hyperplane import step_to_hyperplane
 from robustray.attacks.steps.projections import norm_per_example
 from robustray.random import ExampleRandom

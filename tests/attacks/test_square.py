@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from robustray.attacks import AttackSpec, ThreatModel
+from robustray.attacks.catalogue.square import Square, square
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.context import judging
 from robustray.attacks.engine.inputs import Shapes
@@ -13,7 +14,6 @@ from robustray.attacks.engine.network import Network
 from robustray.attacks.engine.oracle import Oracle
 from robustray.attacks.engine.steppers import ExampleNoise
 from robustray.attacks.losses import margin
-from robustray.attacks.square import Square, square
 from robustray.attacks.steps.square_moves import plan_moves, plan_squares
 from robustray.attacks.steps.square_patterns import Windows, pattern, share_of_pixels, window_sides
 from robustray.random import ExampleRandom

@@ -9,7 +9,6 @@ import pytest
 from robustray.cli import main
 from robustray.models import Profile, find_model, list_models
 from robustray.scaling.check import (
-    ACCURACIES,
     as_printed,
     check_row,
     cost_rows,
@@ -17,9 +16,10 @@ from robustray.scaling.check import (
     difference,
     rows_of,
 )
-from robustray.scaling.published_costs import TABLE_1, TABLE_2
+from robustray.scaling.pages.published import ACCURACIES, published_tables
 
 ROWS = cost_rows()
+TABLE_1, TABLE_2 = ([row for row in ROWS if row.table == f"Table {n}"] for n in (1, 2))
 
 # Whether the printed parameters and the printed multiply-accumulates are right, where one is not.
 DISAGREE = {
@@ -38,13 +38,13 @@ DISAGREE = {
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row.table}-{row.label}")
 def test_counts_are_the_recorded_ones_and_agree_with_print_where_they_should(row):
     checked = check_row(row)
-    assert checked.counted == checked.recorded
+    assert checked.counted == row.recorded
     assert not checked.broken
     if row.table == "Catalogue":
         assert checked.agreement is None
     else:
         assert checked.agreement == DISAGREE.get(row.label, (True, True))
-        assert checked.agreement == (True, True) or checked.corrections
+        assert checked.agreement == (True, True) or row.corrections
 
 
 def test_all_rows_of_the_tables_are_there():
@@ -84,20 +84,29 @@ def test_a_wrong_record_shows():
 
 def test_published_accuracies():
     """Spot values of every table, and the one that the paper corrects."""
-    assert len(ACCURACIES) == 12 + 12 + 8 + 8 + 7
-    for row in (*TABLE_1, *TABLE_2, *ACCURACIES):
-        find_model(row.model)
-        values = dict(row.accuracies)
-        assert all(20 < value < 95 for value in values.values())
-        ordered = [values[m] for m in ("clean", "pgd-20", "cw-40", "autoattack") if m in values]
-        assert ordered == sorted(ordered, reverse=True)
-    a1 = {row.table: dict(row.accuracies) for row in rows_of("rrn_a1")}
-    assert a1["CIFAR-10 (TRADES)"]["pgd-20"] == 58.74
-    assert a1["CIFAR-100 (TRADES)"]["clean"] == 59.34
-    assert a1["CIFAR-10 (SAT)"]["cw-40"] == 56.06
-    assert a1["CIFAR-10 (MART)"]["pgd-20"] == 59.34
-    assert a1["Table 3"]["autoattack"] == 63.70
-    assert [row.table for row in rows_of("wrn_a4")] == ["Table 2", "Table 3"]
+    tables = [table for table in published_tables().values() if table.short]
+    counts = {table.short: len(table.rows) for table in tables if table.short != "Blocks"}
+    assert list(counts.values()) == [4, 12, 7, 12, 12, 8, 8]
+    for table in tables:
+        for row in table.rows:
+            assert row.model is None or find_model(row.model)
+            values = [row.best_known(name) for name in ACCURACIES if name in row.published]
+            assert all(0.2 < value < 0.95 for value in values)
+            assert values == sorted(values, reverse=True)
+    a1 = {table.short: row.best_known for table, row in rows_of("rrn_a1")}
+    assert a1["CIFAR-10 (TRADES)"]("pgd-20") == 0.5874
+    assert a1["CIFAR-100 (TRADES)"]("clean") == 0.5934
+    assert a1["CIFAR-10 (SAT)"]("cw-40") == 0.5606
+    assert a1["CIFAR-10 (MART)"]("pgd-20") == 0.5934
+    assert a1["Table 3"]("autoattack") == 0.6370
+    assert [table.short for table, _ in rows_of("wrn_a4")] == ["Table 2", "Table 3"]
+
+
+def test_the_command_lists_what_the_tables_say_of_a_network(capsys):
+    assert main(["models", "wrn_70_16"]) == 0
+    out = capsys.readouterr().out
+    assert "published  CIFAR-10 (SAT), SAT, cifar10: pgd-20 54.12, cw-40 50.52" in out
+    assert "CW-40 is 27.20 in the README and 27.24 in the paper." in out
 
 
 def test_the_command_fails_only_if_a_count_differs(monkeypatch, capsys):

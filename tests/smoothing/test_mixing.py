@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robustray.attacks import ThreatModel, evaluate
-from robustray.attacks.apgd_adaptive import adaptive_ascent, apgd_mixture, mixture_loss
+from robustray.attacks.catalogue.apgd_adaptive import adaptive_ascent, apgd_mixture, mixture_loss
 from robustray.manifest import Augmentation
 from robustray.random import ExampleRandom
 from robustray.smoothing import (

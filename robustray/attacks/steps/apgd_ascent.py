@@ -32,7 +32,7 @@ from robustray.attacks.losses import cross_entropy, dlr, targeted_dlr
 from robustray.attacks.steps.projections import norm_per_example, per_example, steepest
 
 if TYPE_CHECKING:
-    from robustray.attacks.apgd import Apgd
+    from robustray.attacks.catalogue.apgd import Apgd
 
 _START = 0  # the purpose of random numbers
 _MOMENTUM = 0.75  # the paper's alpha

@@ -32,7 +32,7 @@ from robustray.attacks.steps.hyperplane import step_sorted, step_to_hyperplane
 from robustray.attacks.steps.projections import norm_per_example
 
 if TYPE_CHECKING:
-    from robustray.attacks.fab import Fab
+    from robustray.attacks.catalogue.fab import Fab
 
 _START = 0  # the purpose of random numbers
 _ALPHA_MAX = 0.1  # the paper's: the largest weight of the step that starts at the image

@@ -45,7 +45,7 @@ from robustray.attacks.steps.square_patterns import (
 )
 
 if TYPE_CHECKING:
-    from robustray.attacks.square import Square
+    from robustray.attacks.catalogue.square import Square
 
 _START, _MOVE, _SIGNS = range(3)  # purposes of random numbers
 _BLOCK = 64  # iterations whose numbers are drawn at once, where that is possible

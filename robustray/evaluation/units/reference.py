@@ -41,7 +41,7 @@ from robustray.attacks.engine.context import judging
 from robustray.attacks.engine.inputs import check_examples, check_logits
 from robustray.attacks.engine.network import Model, is_correct
 from robustray.attacks.engine.steppers import select
-from robustray.attacks.evaluate import Tally, warn_of_luck
+from robustray.attacks.evaluation import Tally, warn_of_luck
 from robustray.errors import UserError
 from robustray.evaluation.task import Conditions
 from robustray.evaluation.units.reference_attacks import Call, Metered, find_package, undisturbed

@@ -58,7 +58,7 @@ def _table(table: PublishedTable, lines: Sequence[Line]) -> str:
     top = "".join(f'<th colspan="3">{escape(_head(name))}</th>' for name in table.columns)
     words = "<th>published</th><th>corrected</th><th>measured</th>" * len(table.columns)
     rows = "\n".join(_row(table, line) for line in lines)
-    marks = [f"{line.row.label}: {why}" for line in lines for why in _reasons(line)]
+    marks = [f"{line.row.label}: {why}" for line in lines for why in line.row.reasons]
     notes = [*([table.note] if table.note else []), *marks, *_sources(lines)]
     listed = "".join(f"<li>{escape(note)}</li>" for note in notes)
     return (
@@ -97,10 +97,6 @@ def _cells(line: Line, column: str) -> str:
         measured = show(cell.measured) + ("" if line.comparable else "†")
         measured += f" (n = {cell.n})" if cell.n > 1 else ""
     return "".join(f'<td class="n">{text}</td>' for text in (published, corrected, measured))
-
-
-def _reasons(line: Line) -> list[str]:
-    return list(dict.fromkeys(line.row.corrections.values()))
 
 
 def _sources(lines: Sequence[Line]) -> list[str]:

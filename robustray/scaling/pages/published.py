@@ -44,8 +44,16 @@ class PublishedRow:
         Costs as counted, and accuracies that are printed differently elsewhere.
     corrections : mapping of str to str
         Why, where a corrected value contradicts the printed one.
-    printed_depths : tuple of int
-        Where they differ from the corrected ones.
+    training : str
+        What the authors call the way in which it was trained ("TRADES").
+    short : str
+        What `robustray models --check` calls it; empty where that doesn't count it.
+    options : mapping of str to object
+        Options of ``preact_resnet`` for a network that has neither a model nor a setting.
+    as_printed : mapping of str to object
+        Depths that were misprinted, under what name to count them, and what they cost.
+    note : str
+        What is doubtful in the row.
     """
 
     label: str
@@ -58,7 +66,22 @@ class PublishedRow:
     printed: Mapping[str, str]
     corrected: Mapping[str, float]
     corrections: Mapping[str, str] = field(default_factory=dict)
-    printed_depths: tuple[int, ...] = ()
+    training: str = ""
+    short: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    as_printed: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def printed_depths(self) -> tuple[int, ...]:
+        """Return the depths as printed, where they differ from the corrected ones."""
+        return tuple(self.as_printed.get("depths", ()))
+
+    @property
+    def reasons(self) -> list[str]:
+        """Return what is wrong or doubtful, each thing once."""
+        found = dict.fromkeys([*self.corrections.values(), self.note])
+        return [reason for reason in found if reason]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -73,7 +96,11 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """A table: its rows, and on what data and for how many epochs they were trained."""
+    """A table: its rows, and on what data and for how many epochs they were trained.
+
+    ``short`` is its name in a line of text, ``images`` what those call the data, and
+    ``corrections`` those that hold for every row with a counted cost.
+    """
 
     name: str
     title: str
@@ -81,6 +108,9 @@ class PublishedTable:
     epochs: int
     rows: tuple[PublishedRow, ...]
     note: str = ""
+    short: str = ""
+    images: str = ""
+    corrections: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -114,25 +144,41 @@ def _document() -> dict[str, Any]:
 
 
 def _table(entry: dict[str, Any]) -> PublishedTable:
-    rows = tuple(_row(row, entry["objective"]) for row in entry["rows"])
-    head = (entry["name"], entry["title"], entry["data"], entry["epochs"])
-    return PublishedTable(*head, rows, entry.get("note", ""))
+    return PublishedTable(
+        name=entry["name"],
+        title=entry["title"],
+        data=entry["data"],
+        epochs=entry["epochs"],
+        rows=tuple(_row(row, entry) for row in entry["rows"]),
+        note=entry.get("note", ""),
+        short=entry.get("short", ""),
+        images=entry.get("images", entry["data"]),
+        corrections=entry.get("corrections", {}),
+    )
 
 
-def _row(row: dict[str, Any], objective: str) -> PublishedRow:
+def _row(row: dict[str, Any], table: dict[str, Any]) -> PublishedRow:
     printed = {name: str(row["published"][name]) for name in COSTS if name in row["published"]}
+    corrections = dict(row.get("corrections", {}))
+    for name, reason in table.get("corrections", {}).items():
+        if name in row["corrected"]:
+            corrections[name] = f"{corrections.get(name, '')} {reason}".strip()
     return PublishedRow(
         label=row["label"],
         model=row.get("model"),
         block=row.get("block", ""),
         depths=tuple(row.get("depths", ())),
         widths=tuple(map(float, row.get("widths", ()))),
-        objective=row.get("objective", objective),
+        objective=row.get("objective", table["objective"]),
         published={name: _number(name, value) for name, value in row["published"].items()},
         printed=printed,
         corrected={name: _number(name, value) for name, value in row["corrected"].items()},
-        corrections=row.get("corrections", {}),
-        printed_depths=tuple(row.get("printed_depths", ())),
+        corrections=corrections,
+        training=row.get("training", table["objective"].upper()),
+        short=row.get("short", ""),
+        options=row.get("options", {}),
+        as_printed=row.get("as_printed", {}),
+        note=row.get("note", ""),
     )
 
 

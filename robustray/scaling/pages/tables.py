@@ -108,7 +108,7 @@ def columns(table: PublishedTable, lines: Sequence[Line]) -> dict[str, list[Any]
             result[f"{column}_{word}"] = [None if v is None else float(v) for v in values]
         if column not in COSTS:
             result[f"{column}_n"] = [line.cells[column].n for line in lines]
-    result["corrections"] = [" ".join(_reasons(line.row)) or None for line in lines]
+    result["corrections"] = [" ".join(line.row.reasons) or None for line in lines]
     result["sources"] = ["; ".join(line.sources) or None for line in lines]
     result["comparable"] = [line.comparable if line.sources else None for line in lines]
     return result
@@ -166,10 +166,6 @@ def _cell(row: PublishedRow, column: str, used: list[Measurement]) -> Cell:
 def _accuracy(row: TrialRow, metric: str) -> float | None:
     """Return an accuracy of a trial: by the suite itself, or by a column of the published row."""
     return row.metrics.get(metric, row.metrics.get(f"published-table:{metric}"))
-
-
-def _reasons(row: PublishedRow) -> list[str]:
-    return list(dict.fromkeys(row.corrections.values()))
 
 
 def _type(name: str) -> pa.DataType:

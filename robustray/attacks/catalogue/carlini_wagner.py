@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from robustray.attacks.attack import BatchAttack, takes_options
+from robustray.attacks.catalogue.fab import MinimumNorm
 from robustray.attacks.engine.batches import Examples, are_counts, is_size
 from robustray.attacks.engine.context import judging
 from robustray.attacks.engine.network import (
@@ -25,7 +26,6 @@ from robustray.attacks.engine.network import (
     is_correct,
     predict_logits,
 )
-from robustray.attacks.fab import MinimumNorm
 from robustray.attacks.losses import margin
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import AttackResult, Passes

@@ -1,0 +1,32 @@
+from .counting import Profile, profile
+from .registry import (
+    Entry,
+    ModelError,
+    Paper,
+    PublishedCost,
+    PublishedWeights,
+    create_model,
+    find_model,
+    list_models,
+)
+from .weights.convert import Conversion, convert_weights
+from .weights.files import LoadReport, WeightsError, load_weights, save_weights
+
+__all__ = [
+    "Conversion",
+    "Entry",
+    "LoadReport",
+    "ModelError",
+    "Paper",
+    "Profile",
+    "PublishedCost",
+    "PublishedWeights",
+    "WeightsError",
+    "convert_weights",
+    "create_model",
+    "find_model",
+    "list_models",
+    "load_weights",
+    "profile",
+    "save_weights",
+]
