@@ -20,13 +20,13 @@ from pathlib import Path
 import torch
 from robustray.pipelines.alignment import align
 from robustray.pipelines.mixing import train_mixing
+from robustray.pipelines.run import prefix_of
+from robustray.pipelines.work import Job, attempt_job
 from robustray.sweeps.lease import lease
 
 from robustray.evaluation.plan import make_plan, prepare
 from robustray.evaluation.worker import Order, Place, Worker
 from robustray.manifest import dump_manifest, load_manifest
-from robustray.pipelines.run import prefix_of
-from robustray.pipelines.work import Job, attempt_job
 from robustray.store import CheckpointStore, LocalStore
 from robustray.sweeps import Study, attempts
 from robustray.sweeps.records import save_study
