@@ -51,7 +51,7 @@ def register_kind(name: str, kind: JobKind) -> JobKind:
     ValueError
         If the name is taken.
     """
-    KINDS.add(name, kind, JobKind if isinstance(kind.manifest, str) else kind.manifest)
+    KINDS.add(name, kind, kind.model)
     return kind
 
 
@@ -83,4 +83,4 @@ for _name, _manifest, _tasks in (
         "robustray.alignment.job.commands:ALIGNMENT",
     ),
 ):
-    register_kind(_name, JobKind(_manifest, _tasks))
+    KINDS.add(_name, JobKind(_manifest, _tasks), JobKind)
