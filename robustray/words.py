@@ -114,3 +114,8 @@ def redact(text: str) -> str:
         if len(secret) >= _SHORTEST:
             text = text.replace(secret, "***")
     return text
+
+
+def stages(setting: Iterable[float]) -> str:
+    """Write one value per stage: "4-4-4"."""
+    return "-".join(f"{value:g}" for value in setting)

@@ -42,8 +42,7 @@ if not typing.TYPE_CHECKING:
     from .catalogue.apgd_adaptive import apgd_mixture
     from .catalogue.carlini_wagner import carlini_wagner, cw_l2
     from .catalogue.fab import fab, fab_t, minimum_norms
-    from .catalogue.fgsm import fgsm
-    from .catalogue.pgd import pgd
+    from .catalogue.pgd import fgsm, pgd
     from .catalogue.square import square
     from .catalogue.stadv import stadv
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from robustray import __version__
 from robustray.cli.cluster import add_cluster
-from robustray.cli.evaluations import add_evaluations
-from robustray.cli.jobs import add_jobs, add_reports
+from robustray.cli.jobs import add_evaluations, add_jobs, add_reports
 from robustray.cli.models import add_models
 from robustray.cli.shared import EXIT_INTERRUPTED, EXIT_OK
 from robustray.cli.zoo import add_zoo

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from robustray.errors import UserError
+from robustray.errors import UserError, choice_error
+
+if TYPE_CHECKING:
+    from robustray.models import Entry, PublishedWeights
 
 
 def add_models(commands: Any) -> None:
@@ -85,10 +88,7 @@ def add_models(commands: Any) -> None:
 
 def _models(options: argparse.Namespace) -> int:
     if not options.check:
-        from robustray.models.describe import describe_models
-        from robustray.scaling.check import describe_rows
-
-        print(describe_models(options.pattern, describe_rows))
+        print(_describe_models(options.pattern))
         return 0
     from robustray.scaling.check import check_row, cost_rows, describe
 
@@ -97,6 +97,59 @@ def _models(options: argparse.Namespace) -> int:
     rows = [check_row(row) for row in cost_rows()]
     print(describe(rows))
     return int(any(row.broken for row in rows))
+
+
+def _describe_models(pattern: str) -> str:
+    """Return a line for each model that matches; all that is known if it is only one.
+
+    Raises
+    ------
+    ModelError
+        If none matches.
+    """
+    from robustray.models import find_model, list_models
+    from robustray.scaling.check import describe_rows
+
+    names = list_models(pattern)
+    if not names:
+        raise choice_error("model", pattern, list_models())
+    if len(names) == 1:
+        return _whole(find_model(names[0]), describe_rows(names[0]))
+    return "\n".join(_line(find_model(name)) for name in names)
+
+
+def _line(entry: Entry) -> str:
+    cost = ""
+    if entry.cost is not None:
+        cost = f"{entry.cost.parameters / 1e6:.1f}M  {entry.cost.macs / 1e9:.2f}G"
+    return f"{entry.name:<16} {cost:>15}  {entry.summary}"
+
+
+def _whole(entry: Entry, published: list[str]) -> str:
+    options = ", ".join(("num_classes", "in_channels", *entry.options))
+    lines = [_line(entry), f"options    {options}"]
+    if entry.paper is not None:
+        paper = entry.paper
+        lines.append(f"paper      {paper.title}, {paper.venue}, arXiv:{paper.arxiv}")
+    if entry.published is not None:
+        lines.append(f"printed    {entry.published.parameters}, {entry.published.macs}")
+    lines += [f"note       {correction}" for correction in entry.corrections]
+    lines += published
+    for weights in entry.weights:
+        lines += _weights(weights)
+    return "\n".join(lines)
+
+
+def _weights(weights: PublishedWeights) -> list[str]:
+    options = ", ".join(f"{name}={value}" for name, value in weights.options) or "none"
+    numbers = ", ".join(f"{metric} {value:.2f}" for metric, value in weights.numbers)
+    return [
+        f"weights    {weights.name}: {weights.data}; {numbers}",
+        *(f"           {source}" for source in weights.sources),
+        f"           options {options}; normalisation {weights.normalisation}; licence "
+        f"{weights.licence}; sha256 {weights.sha256 or 'not published'}",
+        *([f"           {weights.note}"] if weights.note else []),
+    ]
 
 
 def _convert(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustray.manifest.schema import Augmentation
+from robustray.manifest.recipe import Augmentation
 from robustray.random import generator
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from robustray.data.augmentation import EpochPlan, PatchPlan
 from robustray.data.dataset import Split
 from robustray.errors import DataError
-from robustray.manifest.schema import Augmentation, Mixture
+from robustray.manifest.recipe import Augmentation, Mixture
 from robustray.random import generator
 
 # Carmon, Raghunathan, Schmidt, Liang and Duchi, "Unlabeled data improves adversarial robustness"

@@ -13,11 +13,10 @@ import torch
 
 from robustray.data.dataset import ROLES, Dataset, Split, digest_of, smallest_hashes
 from robustray.data.files import read_part
-from robustray.data.functions import find_source
 from robustray.data.readers import Arrays, read_extra
-from robustray.data.sources import Part, Source
+from robustray.data.sources import Part, Source, find_source
 from robustray.errors import DataError
-from robustray.manifest.schema import DataConfig
+from robustray.manifest.data import DataConfig
 from robustray.registry import DATASETS
 
 

@@ -25,7 +25,7 @@ from robustray.manifest import (
 )
 from robustray.models import create_model
 from robustray.models.architectures.layers import Standardize
-from robustray.models.weights.constants import check_recorded, constants_of
+from robustray.models.weights.files import check_recorded, constants_of
 from robustray.registry import MODELS
 from robustray.store import canonical_json, sha256_bytes
 from robustray.user_code import call, digest_code, load_reference, told

@@ -1,5 +1,4 @@
-from .code import pin_code
-from .data import FolderData
+from .data import DataConfig, ExtraData, FolderData
 from .evaluation import (
     Composition,
     Curve,
@@ -13,42 +12,33 @@ from .evaluation import (
     WeightsConfig,
 )
 from .fields import Code
-from .job import Manifest
+from .job import Manifest, Resources, Retries
 from .loading import (
     ManifestError,
     build_manifest,
     dump_manifest,
     load_manifest,
     manifest_hash,
+    pin_code,
     study_id,
     validate,
 )
-from .schema import (
+from .network import ModelConfig
+from .recipe import (
     Augmentation,
     Awp,
     BatchNormConfig,
-    DataConfig,
     DecayGroup,
     Ema,
-    EvaluationConfig,
-    ExtraData,
-    Grid,
-    GridSetting,
     InnerAttack,
     Mixture,
-    ModelConfig,
     Optimizer,
     Recipe,
-    Resources,
-    Retention,
-    Retries,
     Schedule,
-    Search,
     Selection,
-    StageGrid,
-    Sweep,
     ThreatConfig,
 )
+from .sweep import EvaluationConfig, Grid, GridSetting, Retention, Search, StageGrid, Sweep
 
 __all__ = [
     "Augmentation",

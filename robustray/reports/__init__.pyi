@@ -3,8 +3,7 @@ from .figures import scale_figure
 from .frontier import Correlation, efficient, inefficient, kendall
 from .report import write_provenance, write_report, write_table
 from .rows import Counts, GridKind, Status, StudyReport, TrialRow
-from .style import render
-from .text import text_table
+from .style import render, text_table
 
 __all__ = [
     "Correlation",

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from robustray.reports.rows import TrialRow, judged
 from robustray.reports.style import accuracy_label, draw_caption, style, unit
-from robustray.reports.text import stages
+from robustray.words import stages
 
 _BLUE = "#1f77b4"
 _GAP, _SPREAD = 1.3, 1.3  # neighbours further apart than this factor are another cost

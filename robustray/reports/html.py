@@ -9,8 +9,15 @@ from html import escape
 
 from robustray.reports.frontier import frontiers
 from robustray.reports.rows import Axis, StudyReport, TrialRow, metric_names
-from robustray.reports.style import metric_label
-from robustray.reports.text import amount, correlation, correlation_words, percent, ranked, stages
+from robustray.reports.style import (
+    amount,
+    correlation,
+    correlation_words,
+    metric_label,
+    percent,
+    ranked,
+)
+from robustray.words import stages
 
 CSS = """
 :root { color-scheme: light dark; --text: #1d2129; --soft: #5a6270; --line: #d9dde3;

@@ -20,8 +20,7 @@ from robustray.reports.equal_cost import cost_groups, equal_cost_csv, equal_cost
 from robustray.reports.figures import scale_figure
 from robustray.reports.frontier import GROUP, frontiers, is_uniform, layers_for, shown_totals, total
 from robustray.reports.rows import Axis, StudyReport, TrialRow, judged, metric_names
-from robustray.reports.style import metric_label, render
-from robustray.reports.text import correlation
+from robustray.reports.style import correlation, metric_label, render
 
 # The canonical table (CSV and Parquet) holds what a study found and nothing of how it came about:
 # equal results give equal bytes, wherever and however often they were computed. Hosts, times,

@@ -8,12 +8,11 @@ from .certificates import (
     noisy_counts,
     smoothing_radius,
 )
-from .losses import composite_loss, learning_rate
 from .manifest import MixingSettings, TrainingAttack
 from .multipliers import RuleMixture
 from .networks import PRESETS, PUBLISHED, Composite, Constants, MixingNetwork
 from .train import MixingTraining
-from .training_data import AttackedImages, attack_for_training
+from .training_data import AttackedImages, attack_for_training, composite_loss, learning_rate
 
 __all__ = [
     "PRESETS",

@@ -16,9 +16,13 @@ from torch import Tensor, nn
 
 from robustray.data.augmentation import EpochPlan
 from robustray.random import derive_seed, generator
-from robustray.smoothing.losses import composite_loss, learning_rate
 from robustray.smoothing.manifest import MixingSettings, TrainingAttack
-from robustray.smoothing.training_data import AttackedImages, attack_for_training
+from robustray.smoothing.training_data import (
+    AttackedImages,
+    attack_for_training,
+    composite_loss,
+    learning_rate,
+)
 from robustray.training.optimizer import optimizer_state, restore_optimizer_state
 from robustray.training.state import TrainingState
 
@@ -105,7 +109,7 @@ def lay_out_segments(settings: MixingSettings, images: int) -> tuple[Segment, ..
 
 
 class MixingTraining:
-    """A mixing network in training; `robustray.training.loop.run_epochs` trains it in segments.
+    """A mixing network in training; `robustray.training.state.run_epochs` trains it in segments.
 
     Parameters
     ----------
@@ -165,7 +169,7 @@ class MixingTraining:
         )
 
     def begin(self, done: int, state: TrainingState | None) -> None:
-        """Start after some segments; see `robustray.training.loop`."""
+        """Start after some segments; see `robustray.training.state`."""
         if state is not None:
             self.restore(state)
 

@@ -16,8 +16,7 @@ from robustray.errors import CorruptObjectError, UserError
 from robustray.files import write_atomically
 from robustray.reports import render
 from robustray.reports.frontier import Correlation, kendall
-from robustray.reports.style import draw_caption, metric_label, plain, style
-from robustray.reports.text import correlation_words
+from robustray.reports.style import correlation_words, draw_caption, metric_label, plain, style
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study
 from robustray.sweeps.plan import Plan, make_plan

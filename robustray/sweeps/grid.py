@@ -14,7 +14,7 @@ import torch
 from robustray.data import DataFacts, describe
 from robustray.errors import ManifestError
 from robustray.manifest import ModelConfig, Sweep, dump_manifest, pin_code, study_id, validate
-from robustray.manifest.schema import GridSetting
+from robustray.manifest.sweep import GridSetting
 from robustray.models import Profile, create_model, profile
 from robustray.registry import MODELS
 

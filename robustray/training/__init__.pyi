@@ -6,7 +6,6 @@ from .cost import (
 )
 from .fitting import EpochReport, FitResult, Interruption, PreemptedError, fit
 from .inner import maximise, start_point, uphill_of
-from .loop import EpochTraining, SelectedEpoch, run_epochs
 from .objectives import (
     Objective,
     Outcome,
@@ -16,10 +15,10 @@ from .objectives import (
     sat,
     trades,
 )
+from .optimizer import learning_rate, momentum
 from .precision import CompileError
-from .schedule import learning_rate, momentum
 from .selection import accuracies
-from .state import TrainingState
+from .state import EpochTraining, SelectedEpoch, TrainingState, run_epochs
 from .step import DivergedError, Trainer
 from .world import ALONE, LostWorkerError, World
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.errors import ManifestError
-from robustray.manifest.schema import Recipe
+from robustray.manifest.recipe import Recipe
 from robustray.training.objectives import Outcome
 from robustray.training.world import BatchPart, Meeting, World
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from robustray.errors import ManifestError
-from robustray.manifest.schema import BatchNormConfig, Ema
+from robustray.manifest.recipe import BatchNormConfig, Ema
 from robustray.training.objectives import Forward
 
 

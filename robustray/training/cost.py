@@ -7,7 +7,7 @@ one to images and weights twice as much.
 from __future__ import annotations
 
 from robustray.attacks import attack_suite
-from robustray.manifest.schema import Recipe
+from robustray.manifest.recipe import Recipe
 from robustray.training.objectives import ascent_of, find_objective
 
 _FORWARD, _INPUT_BACKWARD, _FULL_BACKWARD = 1, 1, 2

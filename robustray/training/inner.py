@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustray.attacks.steps.projections import norm_per_example, per_example, steepest
-from robustray.manifest.schema import InnerAttack, ThreatConfig
+from robustray.manifest.recipe import InnerAttack, ThreatConfig
 from robustray.training.objectives import Ascent, Forward
 
 Uphill = Callable[[Tensor], Tensor]

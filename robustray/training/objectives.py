@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from robustray.manifest.explaining import check_options
-from robustray.manifest.schema import Recipe
+from robustray.manifest.recipe import Recipe
 from robustray.registry import OBJECTIVES, options_of
 
 Forward = Callable[[Tensor], Tensor]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.errors import ManifestError, UserError
-from robustray.manifest.schema import Recipe
+from robustray.manifest.recipe import Recipe
 from robustray.training.objectives import Forward
 
 _REGISTER = 16  # float32 numbers in the largest vector register, AVX-512's; AVX2 has 8

@@ -10,7 +10,7 @@ from torch import nn
 
 from robustray.attacks import ThreatModel, evaluate
 from robustray.data import Split
-from robustray.manifest.schema import Recipe
+from robustray.manifest.recipe import Recipe
 from robustray.random import derive_seed
 from robustray.training.step import Trainer
 from robustray.training.world import ALONE, World

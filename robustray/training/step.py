@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.cuda_graphs import CudaGraphs, Tensors
-from robustray.manifest.schema import Recipe
+from robustray.manifest.recipe import Recipe
 from robustray.random import derive_seed
 from robustray.training.accumulation import Accumulation
 from robustray.training.averaging import AveragedWeights, BatchNorms
@@ -23,9 +23,8 @@ from robustray.training.inner import (
     uphill_of,
 )
 from robustray.training.objectives import Ascent, Forward, Outcome, ascent_of, loss_of
-from robustray.training.optimizer import build_optimizer
+from robustray.training.optimizer import build_optimizer, learning_rate, momentum
 from robustray.training.precision import Precision, compile_errors, compiled
-from robustray.training.schedule import learning_rate, momentum
 from robustray.training.world import ALONE, BatchPart, World
 
 Share = tuple[Tensor, Tensor, Tensor | None]

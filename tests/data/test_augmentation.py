@@ -9,7 +9,7 @@ from PIL import Image
 from scipy import stats
 
 from robustray.data.augmentation import EpochPlan, crop, rotate
-from robustray.manifest.schema import Augmentation
+from robustray.manifest.recipe import Augmentation
 
 SHAPES = st.sampled_from([(1, 8, 8), (3, 5, 7), (2, 1, 6), (3, 9, 4)])
 

@@ -10,7 +10,7 @@ import pytest
 from robustray.data import load_dataset
 from robustray.data.files import torchvision_datasets
 from robustray.errors import DataError, MachineError
-from robustray.manifest.schema import DataConfig
+from robustray.manifest.data import DataConfig
 
 CONFIG = DataConfig(name="mnist", download=True)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from robustray.data import EpochBatches, Split
 from robustray.errors import DataError
-from robustray.manifest.schema import Augmentation, Mixture
+from robustray.manifest.recipe import Augmentation, Mixture
 
 FIRST_EXTRA = 10_000
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from robustray.data import EpochBatches, Split
 from robustray.data.augmentation import PatchPlan
-from robustray.manifest.schema import Augmentation
+from robustray.manifest.recipe import Augmentation
 
 
 def images(count=8, shape=(3, 6, 7)):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.data import Dataset, Split
-from robustray.manifest.schema import InnerAttack, Recipe, Selection, ThreatConfig
+from robustray.manifest.recipe import InnerAttack, Recipe, Selection, ThreatConfig
 
 
 class Linear(nn.Module):

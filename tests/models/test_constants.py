@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from robustray.models import WeightsError, create_model, load_weights, save_weights
 from robustray.models.architectures.layers import Standardize
-from robustray.models.weights.constants import constants_of
+from robustray.models.weights.files import constants_of
 
 WIDE_10 = [[0.4914, 0.4822, 0.4465], [0.2471, 0.2435, 0.2616]]
 WIDE_100 = [[0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]]

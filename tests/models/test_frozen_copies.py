@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustray.manifest.schema import Recipe
+from robustray.manifest.recipe import Recipe
 from robustray.models import create_model
 from robustray.models.architectures.cell_network import GENOTYPES, CellNetwork, CellNetworkConfig
 from robustray.models.options import SE_POSITIONS

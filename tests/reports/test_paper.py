@@ -14,7 +14,6 @@ import torch
 from robustray.models import create_model, profile
 from robustray.reports import render
 from robustray.scaling.pages.figures import compare_scale_figure, compound_scale_figure
-from robustray.scaling.pages.page import paper_page
 from robustray.scaling.pages.published import (
     PublishedRow,
     PublishedTable,
@@ -27,6 +26,7 @@ from robustray.scaling.pages.tables import (
     columns,
     compare_table,
     csv_bytes,
+    paper_page,
     parquet_bytes,
 )
 from robustray.scaling.rules import BY_DEPTH, BY_WIDTH, COMPOUND, STANDARD

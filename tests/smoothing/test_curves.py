@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from robustray.smoothing import Constants
-from robustray.smoothing.curves import Stored, above_the_line, stored, trade_off
+from robustray.smoothing.multipliers import Stored, above_the_line, stored, trade_off
 from tests.smoothing.test_composite import X, composite
 
 

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from robustray.cli import main
 from robustray.manifest import ModelConfig, Recipe, load_manifest
-from robustray.scaling.job.commands import _names, _training
+from robustray.scaling.job import _names, _training
 from robustray.store import canonical_json, open_store
 from robustray.sweeps import Study
 from robustray.sweeps.records import save_study

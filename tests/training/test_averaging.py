@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from robustray.manifest.schema import Ema
+from robustray.manifest.recipe import Ema
 from robustray.training.averaging import AveragedWeights
 from tests.helpers.small_training import Linear, tiny
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.errors import UserError
-from robustray.manifest.schema import BatchNormConfig, InnerAttack
+from robustray.manifest.recipe import BatchNormConfig, InnerAttack
 from robustray.training import Trainer
 from robustray.training.frozen import FrozenCopy
 from robustray.training.precision import Precision

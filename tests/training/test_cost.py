@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from robustray.attacks import ThreatModel, evaluate
-from robustray.manifest.schema import (
+from robustray.manifest.recipe import (
     Awp,
     Ema,
     InnerAttack,

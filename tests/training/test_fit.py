@@ -16,9 +16,9 @@ from torch import nn
 from robustray.attacks import ThreatModel, evaluate
 from robustray.data import Split, load_dataset
 from robustray.errors import UserError
-from robustray.manifest.schema import (
+from robustray.manifest.data import DataConfig
+from robustray.manifest.recipe import (
     Augmentation,
-    DataConfig,
     Ema,
     InnerAttack,
     Optimizer,

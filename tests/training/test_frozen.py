@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustray.manifest.schema import Recipe
+from robustray.manifest.recipe import Recipe
 from robustray.models import create_model
 from robustray.training.frozen import FrozenCopy
 from robustray.training.precision import Precision

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from robustray.manifest.schema import InnerAttack, ThreatConfig
+from robustray.manifest.recipe import InnerAttack, ThreatConfig
 from robustray.training import Trainer, fit
 from robustray.training.inner import Uphill, first_stretch, maximise, start_point, uphill_of
 from robustray.training.objectives import Forward

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from robustray.manifest.schema import Recipe
+from robustray.manifest.recipe import Recipe
 from robustray.registry import OBJECTIVES
 from robustray.training.objectives import loss_of, mart, mean_kl, natural, sat, trades
 from tests.helpers.small_training import Linear

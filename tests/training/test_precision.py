@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from robustray.errors import UserError
-from robustray.manifest.schema import Recipe
+from robustray.manifest.recipe import Recipe
 from robustray.training import Trainer
 from robustray.training.optimizer import build_optimizer
 from robustray.training.precision import Precision

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from robustray.manifest.schema import Optimizer, Recipe, Schedule
+from robustray.manifest.recipe import Optimizer, Recipe, Schedule
 from robustray.training import learning_rate, momentum
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustray.manifest.schema import InnerAttack, Optimizer
+from robustray.manifest.recipe import InnerAttack, Optimizer
 from robustray.random import derive_seed
 from robustray.training import DivergedError, Trainer
 from tests.helpers.small_training import tiny, toy_recipe

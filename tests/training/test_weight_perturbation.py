@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustray.manifest.schema import Awp, Optimizer
+from robustray.manifest.recipe import Awp, Optimizer
 from robustray.models import create_model
 from robustray.training import Trainer
 from robustray.training.inner import WeightPerturbation

@@ -20,8 +20,13 @@ from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.delta_x import DeltaXSource, Direct, Exact, Nearest, Projected
 from robustray.alignment.direct_generator import fit_direct_generator
 from robustray.alignment.distances import TwoLogits, UnitImages
-from robustray.alignment.job.comparison import compare
-from robustray.alignment.job.files import known_projections, load_made, made_of, make_projections
+from robustray.alignment.job.files import (
+    compare,
+    known_projections,
+    load_made,
+    made_of,
+    make_projections,
+)
 from robustray.alignment.job.judging import judge_classifier, judge_delta_x
 from robustray.alignment.job.probe import probe
 from robustray.alignment.manifest import Alignment, AlignmentData
@@ -33,8 +38,7 @@ from robustray.models import create_model
 from robustray.random import derive_seed
 from robustray.runtime.file_jobs import Product
 from robustray.runtime.job import Context
-from robustray.training.loop import Resumed
-from robustray.training.state import TrainingState, copied_weights
+from robustray.training.state import Resumed, TrainingState, copied_weights
 
 # Of published classifiers: one logit for two classes; images in [-1, 1], points anywhere.
 _STUDY_NETWORKS = ("gd_spheres_mlp", "gd_resnet18")  # the others of the catalogue take [0, 1]

@@ -20,8 +20,7 @@ from robustray.evaluation.study_setting import resolve_study, selected_subject
 from robustray.evaluation.subjects import load_subject
 from robustray.manifest import Evaluation, build_manifest
 from robustray.reports.frontier import kendall
-from robustray.reports.style import accuracy_label, render
-from robustray.reports.text import correlation_words
+from robustray.reports.style import accuracy_label, correlation_words, render
 from robustray.runtime.file_jobs import Product
 from robustray.runtime.job import Context
 from robustray.store.staged_data import load_staged_dataset

@@ -1,7 +1,8 @@
-"""Projected gradient descent: steepest ascent steps, each projected back into the threat model.
+"""Steepest ascent: steps that are each projected back into the threat model, or a single one.
 
-Madry, Makelov, Schmidt, Tsipras and Vladu, "Towards deep learning models resistant to adversarial
-attacks" (2018), section 2.1.
+Projected gradient descent: Madry, Makelov, Schmidt, Tsipras and Vladu, "Towards deep learning
+models resistant to adversarial attacks" (2018), section 2.1. Fast gradient sign method:
+Goodfellow, Shlens and Szegedy, "Explaining and harnessing adversarial examples" (2015), section 4.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from robustray.attacks.engine.network import (
     is_fooled,
     predict_logits,
 )
-from robustray.attacks.losses import LOSSES, objective
+from robustray.attacks.losses import LOSSES, cross_entropy, objective
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import AttackResult, Passes
 from robustray.attacks.steps.projections import ascent_step, per_example
@@ -140,3 +141,56 @@ class Pgd(BatchAttack):
 
 
 pgd = register_attack("pgd", Pgd)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fgsm(BatchAttack):
+    """Take one step of size eps along the steepest direction of the cross-entropy.
+
+    For linf that is x + eps * sign(gradient); for l2 x + eps * gradient / ||gradient||; for l1 the
+    pixels of the largest gradients move as far as they can. Deterministic: there is no random
+    start.
+
+    Parameters
+    ----------
+    eot : int
+        Passes that the gradient is averaged over, and that vote on the result, for models that
+        are random.
+
+    Returns
+    -------
+    AttackResult
+        After two forward passes and one backward pass for each example, times ``eot``.
+
+    Raises
+    ------
+    ValueError
+        For ``eot`` below 1.
+    """
+
+    eot: int = 1
+
+    def __post_init__(self) -> None:
+        if not are_counts(self.eot):
+            raise ValueError(f"eot is at least 1, not {self.eot}")
+
+    @override
+    def passes(self, classes: int = 10) -> Passes:
+        return Passes(2 * self.eot, self.eot)
+
+    @override
+    def run(
+        self, model: Model, examples: Examples, threat: ThreatModel, rng: ExampleRandom
+    ) -> AttackResult:
+        x, y = examples.x, examples.y_N
+        threat.require_images(x)
+        network = as_network(model, x.device)
+        grad, flawed_B = averaged_gradient(
+            network, x, lambda logits_BK: cross_entropy(logits_BK, y), self.eot
+        )
+        x_adv = threat.project(x + ascent_step(x, grad, threat.eps, threat.norm), x)
+        fooled_B, passes_B = is_fooled(network, x_adv, y, self.eot), torch.full_like(y, self.eot)
+        return AttackResult(x_adv, fooled_B, 2 * passes_B, passes_B, flawed_B)
+
+
+fgsm = register_attack("fgsm", Fgsm)

@@ -7,12 +7,16 @@ from typing import Annotated, Any, Unpack
 
 from robustray.errors import ModelError, choice_error
 from robustray.manifest.fields import Channels, Depth, Depths, Pixels, SectionOf
-from robustray.manifest.schema import MixingNetworkConfig, MixtureConstants, ModelConfig
+from robustray.manifest.network import MixingNetworkConfig, MixtureConstants, ModelConfig
 from robustray.models.architectures.bit_resnet import BitResNet
-from robustray.models.architectures.cifar_resnet import CifarResNet, CohenResNet
+from robustray.models.architectures.cifar_resnet import (
+    PRESETS,
+    CifarResNet,
+    CohenResNet,
+    MixingNetwork,
+)
 from robustray.models.architectures.composite import PUBLISHED, Composite, Constants
 from robustray.models.architectures.dm_wide_resnet import DmWideResNet, TradesWideResNet
-from robustray.models.architectures.mixing_network import PRESETS, MixingNetwork
 from robustray.models.options import Sizes, WithPreProcess
 from robustray.models.registry import (
     ADAPTIVE_SMOOTHING,

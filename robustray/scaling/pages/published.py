@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from robustray.reports.text import stages
+from robustray.words import stages
 
 COSTS = ("parameters", "macs")
 ACCURACIES = ("clean", "pgd-20", "cw-40", "autoattack")

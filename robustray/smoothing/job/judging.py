@@ -19,9 +19,8 @@ from robustray.manifest import SuiteItem
 from robustray.models.architectures.composite import Composite, Constants
 from robustray.random import ExampleRandom, derive_seed
 from robustray.smoothing.certificates import noisy_counts
-from robustray.smoothing.curves import Stored, stored
 from robustray.smoothing.manifest import Judging, Mixing
-from robustray.smoothing.multipliers import RuleMixture
+from robustray.smoothing.multipliers import RuleMixture, Stored, stored
 
 
 def judge_multipliers(composite: Composite, test: Split, manifest: Mixing) -> dict[str, float]:

@@ -17,7 +17,6 @@ from robustray.smoothing.certificates import (
     lipschitz_radius,
     smoothing_radius,
 )
-from robustray.smoothing.curves import above_the_line, trade_off
 from robustray.smoothing.job.judging import (
     ADAPTIVE,
     CERTIFIED,
@@ -27,7 +26,8 @@ from robustray.smoothing.job.judging import (
     alpha_name,
 )
 from robustray.smoothing.manifest import Mixing
-from robustray.smoothing.pages.figures import (
+from robustray.smoothing.multipliers import above_the_line, trade_off
+from robustray.smoothing.pages import (
     Plane,
     certified_figure,
     multiplier_figure,

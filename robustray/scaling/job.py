@@ -12,10 +12,9 @@ from robustray.manifest import ModelConfig, Recipe, Sweep
 from robustray.reports import TrialRow, kendall, render, scale_figure
 from robustray.reports.html import Picture
 from robustray.reports.rows import Axis, judged
-from robustray.reports.text import correlation_words
+from robustray.reports.style import correlation_words
 from robustray.runtime.session import start_tracking
 from robustray.scaling.pages.figures import METRIC, compare_scale_figure, compound_scale_figure
-from robustray.scaling.pages.page import paper_page
 from robustray.scaling.pages.published import (
     names_of,
     published_correlations,
@@ -29,6 +28,7 @@ from robustray.scaling.pages.tables import (
     columns,
     compare_table,
     csv_bytes,
+    paper_page,
     parquet_bytes,
 )
 from robustray.scaling.rules import split

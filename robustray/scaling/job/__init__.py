@@ -1,1 +1,0 @@
-"""Its report: what a store has measured beside what was published."""
