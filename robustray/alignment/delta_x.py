@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from robustray.alignment.direct_generator import direct_delta_x
-from robustray.alignment.manifest import Projection
 from robustray.alignment.splits import StudySplit
 from robustray.alignment.stages import Projection
 
