@@ -22,13 +22,13 @@ sys.path = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != ROOT / "ben
 
 from robustray.alignment.conditional_gan import fit_conditional_generator  # noqa: E402
 from robustray.alignment.conditional_networks import ConditionalGenerator  # noqa: E402
+from robustray.alignment.delta_x import project  # noqa: E402
 from robustray.alignment.manifest import (  # noqa: E402
     ConditionalGeneratorTraining,
     Projection,
 )
 from robustray.alignment.metrics import alignment  # noqa: E402
 from robustray.alignment.pages.page import comparison_figure, sheet_png  # noqa: E402
-from robustray.alignment.projection import project  # noqa: E402
 from robustray.alignment.splits import load_study  # noqa: E402
 from robustray.models import save_weights  # noqa: E402
 from robustray.random import ExampleRandom  # noqa: E402

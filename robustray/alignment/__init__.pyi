@@ -2,6 +2,7 @@ from .classifier import alignment_loss, fit_classifier
 from .conditional_gan import fit_conditional_generator
 from .conditional_networks import ConditionalCritic, ConditionalGenerator
 from .curves import epsilon_50, epsilon_50_corrected, error_curve
+from .delta_x import project
 from .direct_generator import direct_delta_x, fit_direct_generator
 from .distances import (
     TwoLogits,
@@ -13,7 +14,6 @@ from .distances import (
 )
 from .metrics import alignment, alignment_metrics, linearity_table, write_linearity
 from .networks import SphereGenerator, UNetGenerator
-from .projection import project
 
 __all__ = [
     "ConditionalCritic",

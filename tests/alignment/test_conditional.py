@@ -18,8 +18,8 @@ from robustray.alignment.conditional_networks import (
     SpectralConv,
     SpectralLinear,
 )
+from robustray.alignment.delta_x import project
 from robustray.alignment.manifest import ConditionalGeneratorTraining, Projection
-from robustray.alignment.projection import project
 from robustray.errors import DataError
 
 

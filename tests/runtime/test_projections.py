@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from robustray.alignment.conditional_networks import ConditionalGenerator
+from robustray.alignment.delta_x import project
 from robustray.alignment.job.projections import (
     compute_projections,
     open_projections,
     plan_projections,
 )
 from robustray.alignment.manifest import Projection
-from robustray.alignment.projection import project
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources
 from robustray.store import LocalStore

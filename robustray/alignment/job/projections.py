@@ -26,9 +26,9 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from robustray.alignment.conditional_networks import ConditionalGenerator
+from robustray.alignment.delta_x import project
 from robustray.alignment.job.projection_units import commit_payload, committed_units, read_payload
 from robustray.alignment.manifest import Projection
-from robustray.alignment.projection import project
 from robustray.cluster import pick_device
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources

@@ -6,7 +6,8 @@ recognition" (2016) and "Identity mappings in deep residual networks" (2016).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -14,30 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustray.errors import ModelError
-from robustray.models.architectures.layers import Standardize, published_constants
+from robustray.models.architectures.layers import PostActBlock, Standardize, published_constants
 
 _CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 _CIFAR100 = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-
-
-class PostActBlock(nn.Module):
-    """conv - norm - ReLU - conv - norm, plus a skip, then ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inputs != outputs:
-            project = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(project, nn.BatchNorm2d(outputs))
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Return (B, outputs, H / stride, W / stride)."""
-        h = F.relu(self.bn1(self.conv1(x_BCHW)))
-        return F.relu(self.bn2(self.conv2(h)) + self.shortcut(x_BCHW))
+_COHEN = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
 class PreActBlock(nn.Module):
@@ -63,7 +45,61 @@ class PreActBlock(nn.Module):
         return self.conv2(F.relu(self.bn2(self.conv1(a)))) + skip
 
 
-class CifarResNet(nn.Module):
+class _StagedResNet(nn.Module):
+    """A convolution, stages of blocks and a linear layer; features after the first two stages.
+
+    Later stages begin with stride 2, and have twice as many channels as the one before.
+    """
+
+    def __init__(
+        self,
+        make_block: Callable[[int, int, int], nn.Module],
+        depths: tuple[int, ...],
+        width: int,
+        head: str,
+        pre_process: Standardize | None,
+        num_classes: int,
+        in_channels: int,
+    ) -> None:
+        super().__init__()
+        self.width, self._head = width, head
+        self.pre_process = pre_process
+        self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        channels = width
+        self._stages = tuple(f"layer{stage}" for stage in range(1, len(depths) + 1))
+        for stage, (name, depth) in enumerate(zip(self._stages, depths, strict=True)):
+            blocks = []
+            for number in range(depth):
+                stride = 2 if stage and number == 0 else 1
+                blocks.append(make_block(channels, width << stage, stride))
+                channels = width << stage
+            self.add_module(name, nn.Sequential(*blocks))
+        self.add_module(head, nn.Linear(channels, num_classes))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return logits (B, num_classes) of images in [0, 1]."""
+        return self.forward_features(x_BCHW)[0]
+
+    def forward_features(self, x_BCHW: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the logits, and what the first two stages put out."""
+        if self.pre_process is not None:
+            x_BCHW = self.pre_process(x_BCHW)
+        x = F.relu(self.bn1(self.conv1(x_BCHW)))
+        features = []
+        for name in self._stages:
+            x = self.get_submodule(name)(x)
+            features.append(x)
+        logits = self.get_submodule(self._head)(x.mean((2, 3)))
+        return logits, (features[0], features[1])
+
+    @property
+    def feature_channels(self) -> tuple[int, int]:
+        """Channels of the two features."""
+        return self.width, 2 * self.width
+
+
+class CifarResNet(_StagedResNet):
     """Four stages of blocks; features after the first and the second.
 
     Parameters
@@ -91,78 +127,22 @@ class CifarResNet(nn.Module):
         in_channels: int = 3,
         pre_process: bool = False,
     ) -> None:
-        super().__init__()
         if len(depths) != 4 or min(depths) < 1 or width < 1:
             raise ModelError("depths are four numbers of blocks, and width is at least 1")
-        self.width = width
-        self.pre_process = None
+        standardize = None
         if pre_process:
             chosen = published_constants(num_classes, _CIFAR10, _CIFAR100, in_channels)
-            self.pre_process = Standardize(*chosen)
+            standardize = Standardize(*chosen)
         make = PostActBlock if block == "postact" else PreActBlock
-        self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        channels = width
-        for stage, depth in enumerate(depths):
-            blocks = []
-            for number in range(depth):
-                stride = 2 if stage and number == 0 else 1
-                blocks.append(make(channels, width << stage, stride))
-                channels = width << stage
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.linear = nn.Linear(channels, num_classes)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Return logits (B, num_classes) of images in [0, 1]."""
-        return self.forward_features(x_BCHW)[0]
-
-    def forward_features(self, x_BCHW: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Return the logits, and what the first two stages put out."""
-        if self.pre_process is not None:
-            x_BCHW = self.pre_process(x_BCHW)
-        x = F.relu(self.bn1(self.conv1(x_BCHW)))
-        features = []
-        for stage in range(1, 5):
-            x = self.get_submodule(f"layer{stage}")(x)
-            features.append(x)
-        return self.linear(x.mean((2, 3))), (features[0], features[1])
-
-    @property
-    def feature_channels(self) -> tuple[int, int]:
-        """Channels of the two features."""
-        return self.width, 2 * self.width
+        super().__init__(make, depths, width, "linear", standardize, num_classes, in_channels)
 
 
-# He et al., "Deep residual learning for image recognition" (2016), section 4.2, with the names
-# and the standardisation of Cohen et al., "Certified adversarial robustness via randomized
-# smoothing" (2019).
-
-_MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-
-
-class CohenBlock(nn.Module):
-    """conv - norm - ReLU - conv - norm, plus a skip, then ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            project = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(project, nn.BatchNorm2d(outputs))
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Return (B, outputs, H / stride, W / stride)."""
-        skip = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
-        h = F.relu(self.bn1(self.conv1(x_BCHW)))
-        return F.relu(self.bn2(self.conv2(h)) + skip)
-
-
-class CohenResNet(nn.Module):
+class CohenResNet(_StagedResNet):
     """Three stages of 16, 32 and 64 channels; features after the first and the second.
+
+    He et al., "Deep residual learning for image recognition" (2016), section 4.2, with the names
+    and the standardisation of Cohen et al., "Certified adversarial robustness via randomized
+    smoothing" (2019).
 
     Parameters
     ----------
@@ -177,39 +157,13 @@ class CohenResNet(nn.Module):
         For an impossible depth (a ``ValueError``).
     """
 
-    feature_channels = (16, 32)
-
     def __init__(self, depth: int, *, num_classes: int = 10, in_channels: int = 3) -> None:
-        super().__init__()
         if depth < 8 or (depth - 2) % 6:
             raise ModelError(f"depth is 6 n + 2 with n at least 1, not {depth}")
-        self.pre_process = Standardize(_MEAN, _STD) if in_channels == 3 else None
-        self.conv1 = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        inputs = 16
-        for stage, channels in enumerate((16, 32, 64)):
-            blocks = []
-            for number in range((depth - 2) // 6):
-                stride = 2 if stage and number == 0 else 1
-                blocks.append(CohenBlock(inputs, channels, stride))
-                inputs = channels
-            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
-        self.fc = nn.Linear(64, num_classes)
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Return logits (B, num_classes) of images in [0, 1]."""
-        return self.forward_features(x_BCHW)[0]
-
-    def forward_features(self, x_BCHW: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Return the logits, and what the first two stages put out."""
-        if self.pre_process is not None:
-            x_BCHW = self.pre_process(x_BCHW)
-        x = F.relu(self.bn1(self.conv1(x_BCHW)))
-        features = []
-        for stage in range(1, 4):
-            x = self.get_submodule(f"layer{stage}")(x)
-            features.append(x)
-        return self.fc(x.mean((2, 3))), (features[0], features[1])
+        standardize = Standardize(*_COHEN) if in_channels == 3 else None
+        make = partial(PostActBlock, skip="downsample")
+        depths = ((depth - 2) // 6,) * 3
+        super().__init__(make, depths, 16, "fc", standardize, num_classes, in_channels)
 
 
 # Bai, Anderson, Kim and Sojoudi, "Improving the accuracy-robustness trade-off of classifiers via

@@ -163,3 +163,38 @@ def normalization(name: str, channels: int) -> nn.Module:
     if name not in NORMALIZATIONS:
         raise choice_error("normalization", name, NORMALIZATIONS)
     return NORMALIZATIONS[name](channels)
+
+
+class PostActBlock(nn.Module):
+    """conv - norm - ReLU - conv - norm, plus a skip, then ReLU.
+
+    He, Zhang, Ren and Sun, "Deep residual learning for image recognition" (2016).
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Channels of input and output.
+    stride : int
+        Of the first convolution, and of the 1x1 convolution on the skip where shapes differ.
+    skip : str
+        What published weights call the skip.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, skip: str = "shortcut") -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        project = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            project = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+        self.add_module(skip, project)
+        self._skip = skip
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return (B, outputs, H / stride, W / stride)."""
+        h = F.relu(self.bn1(self.conv1(x_BCHW)))
+        return F.relu(self.bn2(self.conv2(h)) + getattr(self, self._skip)(x_BCHW))

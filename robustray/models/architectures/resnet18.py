@@ -13,43 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustray.errors import ModelError, choice_error
-from robustray.models.architectures.layers import Constants, StandardizesInput
+from robustray.models.architectures.layers import Constants, PostActBlock, StandardizesInput
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 NORMALISATIONS = ("direct", "indirect", "none")
 _PLANES = (64, 128, 256, 512)
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm, plus the input: ``relu(f(x) + skip(x))``.
-
-    Parameters
-    ----------
-    in_channels, channels : int
-        Channels of input and output.
-    stride : int
-        Of the first convolution, and of the 1x1 convolution on the skip where shapes differ.
-    """
-
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(channels)
-        self.downsample = None
-        if stride != 1 or in_channels != channels:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
-            )
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C', H / stride, W / stride)."""
-        out_BCHW = functional.relu(self.bn1(self.conv1(x_BCHW)))
-        out_BCHW = self.bn2(self.conv2(out_BCHW))
-        skip_BCHW = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
-        return functional.relu(out_BCHW + skip_BCHW)
 
 
 class ResNet18(StandardizesInput, nn.Module):
@@ -98,8 +67,8 @@ class ResNet18(StandardizesInput, nn.Module):
         self.maxpool = nn.Identity() if small_images else nn.MaxPool2d(3, 2, 1)
         channels = 64
         for stage, planes in enumerate(_PLANES, 1):
-            first = ResidualBlock(channels, planes, 1 if stage == 1 else 2)
-            blocks = nn.Sequential(first, ResidualBlock(planes, planes, 1))
+            first = PostActBlock(channels, planes, 1 if stage == 1 else 2, "downsample")
+            blocks = nn.Sequential(first, PostActBlock(planes, planes, 1, "downsample"))
             setattr(self, f"layer{stage}", blocks)
             channels = planes
         self.fc = nn.Linear(channels, num_classes)
