@@ -149,7 +149,7 @@ KIND = LongJob[Toy](
 )
 '''
 
-EXPORT = "\nfrom robustray.attacks.toy import toy as toy\n"
+EXPORT = "\nfrom robustray.attacks.catalogue import toy as toy\n"
 IMPORT = "\nfrom robustray.models.catalogue import toy as toy\n"
 LINE = '    ("Toy", "robustray.toy.manifest:Toy", "robustray.toy.job.commands:KIND"),\n'
 
@@ -207,8 +207,8 @@ LISTS = {
     ),
     "attack": Followed(
         (
-            ("robustray/attacks/toy.py", ATTACK, ""),
-            ("robustray/attacks/__init__.py", EXPORT, ""),
+            ("robustray/attacks/catalogue/toy.py", ATTACK, ""),
+            ("robustray/attacks/catalogue/__init__.py", EXPORT, ""),
         ),
         "robustray.attacks.list_attacks()",
         EVALUATION,
@@ -231,7 +231,7 @@ LISTS = {
         "followed-",
     ),
     "suite": Followed(
-        (("robustray/attacks/catalogue.py", SUITE, ""),),
+        (("robustray/attacks/catalogue/suites.py", SUITE, ""),),
         "robustray.attacks.list_suites()",
         SWEEP.format(**OURS | {"attack": "toy"}),
         "followed-",
@@ -240,7 +240,7 @@ LISTS = {
         (
             ("robustray/toy/manifest.py", MANIFEST, ""),
             ("robustray/toy/job/commands.py", COMMANDS, ""),
-            ("robustray/kinds.py", LINE, "):\n    register_kind(_name"),
+            ("robustray/kinds.py", LINE, "):\n    KINDS.add(_name"),
         ),
         "[name.lower() for name in robustray.registry.KINDS.names()]",
         "{kind: Toy, name: followed, rounds: 4}",
