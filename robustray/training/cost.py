@@ -9,6 +9,7 @@ from __future__ import annotations
 from robustray.attacks import attack_suite
 from robustray.manifest.recipe import Recipe
 from robustray.training.objectives import ascent_of, find_objective
+from robustray.training.optimizer import count_state
 
 _FORWARD, _INPUT_BACKWARD, _FULL_BACKWARD = 1, 1, 2
 _FLOAT32 = 4
@@ -68,9 +69,10 @@ def checkpoint_bytes(parameters: int, recipe: Recipe, *, buffers: int = 0) -> in
     parameters, buffers : int
         Numbers of the model's weights and of its buffers' elements.
     recipe : Recipe
-        Momentum adds one number for each weight; averaging a second set of weights and buffers.
+        Its optimiser adds what it keeps for each weight (momentum: one number); averaging adds a
+        second set of weights and buffers.
     """
     weights = parameters + buffers
-    momentum = parameters if recipe.optimizer.momentum else 0
+    state = round(parameters * count_state(recipe.optimizer))
     average = weights if recipe.ema else 0
-    return _FLOAT32 * (weights + momentum + average)
+    return _FLOAT32 * (weights + state + average)

@@ -66,6 +66,24 @@ def check_optimizer(settings: Optimizer) -> None:
                 raise ManifestError(f"{settings.name} does not take it", path=name)
 
 
+def count_state(settings: Optimizer) -> float:
+    """Return how many numbers the optimiser keeps for each weight, as seen after one step.
+
+    Raises
+    ------
+    UserError
+        If the optimiser can't be made.
+    """
+    probe = nn.Linear(8, 8)
+    optimizer = build_optimizer(probe, settings.model_copy(update={"groups": ()}))
+    for parameter in probe.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    kept = [value for state in optimizer.state.values() for value in state.values()]
+    numbers = sum(value.numel() for value in kept if isinstance(value, Tensor) and value.dim())
+    return numbers / sum(parameter.numel() for parameter in probe.parameters())
+
+
 def _groups(model: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
     """Split the parameters: those of no group first, then each group of the settings."""
     members: list[list[nn.Parameter]] = [[] for _ in range(1 + len(settings.groups))]

@@ -112,3 +112,5 @@ def test_checkpoint_bytes() -> None:
     assert checkpoint_bytes(100, Recipe(), buffers=10) == 840
     assert checkpoint_bytes(100, Recipe(ema=Ema()), buffers=10) == 1280
     assert checkpoint_bytes(100, Recipe(optimizer=Optimizer(momentum=0.0))) == 400
+    adam = Recipe(optimizer=Optimizer(name="tests.registry.test_recipes:adam"))
+    assert checkpoint_bytes(100, adam) == 1200
