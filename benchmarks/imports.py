@@ -49,7 +49,7 @@ def main() -> None:
 def measure(code: str) -> tuple[float, int]:
     """Run code in a new process; return its processor seconds and our modules that it loaded."""
     command = [sys.executable, "-c", _MEASURE, code]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)  # noqa: S603
+    run = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
     seconds, modules = run.stdout.split()
     return float(seconds), int(modules)
 

@@ -215,7 +215,7 @@ def _names(value: Any, place: str = "") -> Iterator[tuple[str, Registry[Any], st
 
 def _given(value: Any, mark: NameOf) -> Iterator[str]:
     """Yield the names of a registry that a field holds: one, several or none."""
-    names: tuple[Any, ...] = value if isinstance(value, tuple) else (value,)
+    names = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (value,)
     for name in names:
         if name is not None and name not in mark.others:
             yield name

@@ -1,10 +1,12 @@
 """Reading YAML that anybody may have written: bounded before anything is built from it."""
 
+# PyYAML's types are incomplete.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -29,13 +31,9 @@ _KINDS = {
 }
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-if TYPE_CHECKING:  # which of the two is known when it runs; they have the same methods
-    _Parent = yaml.SafeLoader
-else:
-    _Parent = _Loader
 
 
-class _StrictLoader(_Parent):
+class _StrictLoader(_Loader):
     """SafeLoader that refuses what YAML would resolve in silence, or fail at without a place.
 
     That is a key that is given twice, and a scalar that looks like a number or a date and is none.
@@ -110,8 +108,7 @@ def _measure(text: str) -> None:
     """Count values and levels from YAML's events, which come one by one whatever they say."""
     open_nodes: list[_Size] = [_Size("")]
     known: dict[str, _Size] = {}
-    events: Iterator[Any] = yaml.parse(text, Loader=_Loader)
-    for event in events:
+    for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append(_Size(event.anchor))
         elif isinstance(event, yaml.CollectionEndEvent):

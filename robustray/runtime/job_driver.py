@@ -1,6 +1,7 @@
 """Running one long job from its manifest to its result: the driver's side."""
 
-# pyright: reportUnknownMemberType=false
+# Ray's types are incomplete.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import math
@@ -185,9 +186,9 @@ class _Driver:
         begun = time.monotonic()
         asked = False
         while not stop.overdue:
-            waited: tuple[list[Any], list[Any]] = ray.wait([reference], timeout=_LOOK_S)
+            ready, _ = ray.wait([reference], timeout=_LOOK_S)
             self._look(begun)
-            if waited[0]:
+            if ready:
                 return self._ended(reference)
             if stop.is_set() and not asked:
                 preemption.ask_workers()
@@ -219,7 +220,8 @@ class _Driver:
             events = self._checkpoints.record(step).info["journal"]
         except NotFoundError:  # damaged, and the log says so; the worker finds that out too
             return {}
-        return next((e["metrics"] for e in reversed(events) if e["event"] == "epoch"), {})
+        metrics = (e["metrics"] for e in reversed(events) if e["event"] == "epoch")
+        return next(metrics, dict[str, float]())
 
     def _ended(self, reference: ray.ObjectRef[tuple[str, str]]) -> None:
         try:

@@ -5,7 +5,9 @@ which units go where, what a loss costs (a new actor, and the units once more), 
 is started a second time. Nothing in here outlives the command; the store does.
 """
 
-# pyright: reportUnknownMemberType=false
+# Ray's types are incomplete.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
 from __future__ import annotations
 
 import time
@@ -160,8 +162,8 @@ class Pool:
         if not self._busy:
             time.sleep(_TICK_S / 5)
             return
-        waited: tuple[list[ray.ObjectRef[Any]], Any] = ray.wait(list(self._busy), timeout=_TICK_S)
-        for reference in waited[0]:
+        ready, _ = ray.wait(list(self._busy), timeout=_TICK_S)
+        for reference in ready:
             slot = self._busy.pop(reference)
             try:
                 answer: Any = ray.get(reference)

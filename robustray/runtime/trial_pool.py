@@ -6,6 +6,7 @@ whether a failed one comes again, is decided by `TrialQueue`. So Tune gets a sea
 trials from the queue and no retries, checkpoints or restores of its own.
 """
 
+# Ray's types are incomplete.
 # pyright: reportUnknownMemberType=false, reportUnknownLambdaType=false
 from __future__ import annotations
 

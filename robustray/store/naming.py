@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from robustray.errors import CorruptObjectError, UserError
 from robustray.store.objects import ObjectStore
@@ -70,7 +71,7 @@ def newest_attempt(store: ObjectStore, prefix: str) -> int:
         if found:
             newest[place] = entry.key
     with ThreadPoolExecutor(_THREADS) as pool:
-        return max(pool.map(lambda key: _started(store, key), newest.values()), default=0)
+        return max(pool.map(partial(_started, store), newest.values()), default=0)
 
 
 def _started(store: ObjectStore, key: str) -> int:

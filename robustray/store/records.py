@@ -17,6 +17,7 @@ from robustray.store.objects import NotFoundError, ObjectStore
 # that were written before seals were have none; they are believed as they are, and said to be
 # unverified.
 
+_FIELDS = {"key", "sha256", "bytes"}  # of a checkpoint's file
 _SEAL = "sha256"
 
 
@@ -184,7 +185,7 @@ class CheckpointRecord:
         except (TypeError, AttributeError) as error:
             raise CorruptObjectError(f"not the record of a checkpoint: {error}") from error
         if record.state not in ("kept", "pruned") or not all(
-            isinstance(entry, dict) and set(entry) == {"key", "sha256", "bytes"}
+            isinstance(entry, dict) and cast(dict[str, Any], entry).keys() == _FIELDS
             for entry in entries
         ):
             raise CorruptObjectError("not the record of a checkpoint: fields are wrong")

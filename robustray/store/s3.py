@@ -9,6 +9,7 @@ which is verified on every read. An upload that dies leaves its parts in the ser
 rule for incomplete multipart uploads removes them.
 """
 
+# boto3 has no types.
 # pyright: reportMissingTypeStubs=false
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Addresses of buckets, and a client made from the environment."""
 
+# boto3 and botocore have no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 from __future__ import annotations

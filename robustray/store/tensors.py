@@ -72,7 +72,8 @@ def load_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 def load_metadata(path: Path) -> dict[str, Any]:
     """Read the metadata that `save_tensors` put into a file; empty for others' files."""
     with _open(path) as file:
-        return json.loads((file.metadata() or {}).get(_METADATA, "{}"))
+        head: dict[str, str] = file.metadata() or {}
+        return json.loads(head.get(_METADATA, "{}"))
 
 
 def _open(path: Path) -> Any:

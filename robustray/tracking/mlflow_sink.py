@@ -1,5 +1,6 @@
 """Bringing MLflow to the state that a record describes, once, however often it is asked."""
 
+# MLflow's types are incomplete.
 # pyright: reportUnknownMemberType=false
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """Training classifiers: the penalty's gradient, frozen norms, going on, and what it is for."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -62,7 +64,7 @@ def test_the_penaltys_gradient_is_that_of_finite_differences():
     def source(x, y_B, target_B, index_B):
         return direction
 
-    weight = model[0].weight
+    weight: Any = model[0].weight
     loss = alignment_loss(model, x, y, source, torch.arange(4))
     (found,) = torch.autograd.grad(loss, weight)
     with torch.no_grad():

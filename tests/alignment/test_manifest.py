@@ -10,6 +10,7 @@ from robustray.alignment.manifest import Alignment
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest, load_manifest
 from scripts.alignment_manifests import manifest_text, run_name
+from tests.helpers.typed_manifests import load_as
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = sorted((ROOT / "manifests/alignment/published").glob("*.yaml"))
@@ -19,7 +20,7 @@ BASE = {"kind": "Alignment", "name": "a", "data": {"name": "spheres"}}
 
 def test_there_are_98_published_experiments():
     assert len(PUBLISHED) == 98
-    stages = [load_manifest(path).stage for path in PUBLISHED]
+    stages = [load_as(Alignment, path).stage for path in PUBLISHED]
     assert {"classifier", "generator", "conditional_generator", "evaluation"} == set(stages)
 
 

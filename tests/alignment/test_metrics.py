@@ -1,6 +1,7 @@
 """Cosine, closest class and the linearity table against formulas and published numbers."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -165,7 +166,7 @@ def test_jacobian_of_a_convolutional_network_equals_single_passes():
 
 
 def test_one_logit_as_two():
-    network = TwoLogits(linear(classes=1))
+    network: Any = TwoLogits(linear(classes=1))
     x, y = torch.randn(9, 6, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 1, 0, 1, 0, 1])
     d = network.network(x)[:, 0]
     binary = nn.functional.binary_cross_entropy_with_logits(d, y.double())

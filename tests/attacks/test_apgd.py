@@ -1,5 +1,7 @@
 """APGD: on linear models the largest margin within a ball is a formula, and it must be reached."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -207,8 +209,8 @@ def test_nan_logits_count_as_broken_and_do_not_spread():
 
 
 def test_the_model_is_left_as_it_was():
-    model, x, y = convnet(), *conv_images()
-    model.train()
+    x, y = conv_images()
+    model: Any = convnet().train()
     model[1].eval()
     before = torch.get_rng_state()
     apgd_ce(model, x, y, ThreatModel("linf", 0.01), n_iter=3)

@@ -4,6 +4,7 @@ import threading
 import warnings
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -268,7 +269,7 @@ def test_a_search_in_another_type_begins_with_a_model_in_training_mode(options):
 
 
 def test_parts_of_a_wrapper_are_asked_as_they_are_now():
-    model = Bpda(NET, lambda x: x)
+    model: Any = Bpda(NET, lambda x: x)
     model.network = plain_net().requires_grad_(False)
     model.network[3].bias += 1
     assert torch.equal(model(X), model.network(X))

@@ -19,7 +19,8 @@ def instructions() -> list[tuple[str, str]]:
     """Return the Dockerfile's instructions: name and the rest, continued lines joined."""
     lines = [line for line in DOCKERFILE.splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", "", "\n".join(lines))
-    return [tuple(line.split(maxsplit=1)) for line in joined.splitlines() if line.strip()]
+    pairs = (line.split(maxsplit=1) for line in joined.splitlines() if line.strip())
+    return [(name, rest) for name, rest in pairs]
 
 
 def stages() -> list[list[tuple[str, str]]]:

@@ -109,7 +109,7 @@ def test_what_is_carried_over_is_not_called_chance():
 def test_a_model_that_looks_at_its_batch_is_refused():
     findings = found(BatchStatistics())
     assert findings["batch_mates"].severity == "error"
-    assert "depends on the rest of its batch" in refusal(plain(findings.values()))
+    assert "depends on the rest of its batch" in (refusal(plain(findings.values())) or "")
 
 
 def test_huge_logits_saturate_the_cross_entropy():

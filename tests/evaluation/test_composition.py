@@ -1,6 +1,7 @@
 """Networks that look at their batch: judged in declared batches, whatever the shards."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def test_an_image_at_its_place_is_judged_as_in_its_batch(mode):
     logits = composed_logits(model, x, composition)
     batches, which, place = composition.places(7)
     for image in range(7):
-        inside = in_composition(model, x[batches[int(which[image])]], int(place[image]))
+        inside: Any = in_composition(model, x[batches[int(which[image])]], int(place[image]))
         found = inside(x[image][None])[0]
         assert torch.allclose(found, logits[image], atol=1e-5)
         surrogate = inside.surrogate(x[image][None])[0]

@@ -1,6 +1,7 @@
 """What is judged: networks of users and of the catalogue, their weights, and who edits them."""
 
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def manifest(**fields):
 
 
 def find(tmp_path, **fields):
-    found = manifest(**fields)
+    found: Any = manifest(**fields)
     return find_subject(found, facts_of(found.data), LocalStore(tmp_path / "store"))
 
 
@@ -97,15 +98,13 @@ def test_a_surrogate_stays_one_behind_preprocessing():
         def surrogate(self, x):
             return 2 * x.flatten(1)
 
-    import tests.evaluation.test_networks as here
-
-    here.offers = Offers
+    globals()["offers"] = Offers
     network = {
         "factory": "tests.evaluation.test_networks:offers",
         "arguments": {},
         "preprocessing": {"mean": [0.5], "std": [0.5]},
     }
-    model = build_network(network)
+    model: Any = build_network(network)
     x = torch.rand(2, 1, 2, 2)
     torch.testing.assert_close(model.surrogate(x), 2 * model(x))
 
@@ -260,11 +259,11 @@ SMALL = {"name": "cifar_preact_resnet18", "width": 4, "depths": [1, 1, 1, 1], "p
 
 def test_constants_that_are_in_no_state_dict_are_a_part_of_the_network():
     data = {"name": "cifar10"}
-    wanted = manifest(model=SMALL, weights="w", data=data)
+    wanted: Any = manifest(model=SMALL, weights="w", data=data)
     described = describe_network(wanted, facts_of(wanted.data))
     constants = [[0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]]
     assert described["standardisation"] == {"pre_process": constants}
-    plain = manifest(model=SMALL | {"pre_process": False}, weights="w", data=data)
+    plain: Any = manifest(model=SMALL | {"pre_process": False}, weights="w", data=data)
     assert "standardisation" not in describe_network(plain, facts_of(plain.data))
     build_network(described)
     described["standardisation"]["pre_process"][1][0] = 0.2471

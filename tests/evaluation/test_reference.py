@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_a_batch_is_shared_state_in_the_reference() -> None:
 
 @pytest.mark.parametrize("name", QUICK)
 def test_random_state_and_gradients_are_left_alone(name: str) -> None:
-    model = network()
+    model: Any = network()
     given = examples(model, 4)
     kept = torch.ones_like(model[0].weight)
     model[0].weight.grad = kept

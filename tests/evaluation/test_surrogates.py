@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ def undefended(network: nn.Module, sign: float = 1.0) -> nn.Module:
     return nn.Sequential(*list(network)[1:]) if sign > 0 else network  # type: ignore[arg-type]
 
 
-def manifest(surrogate=None, overrides=(), **fields):
+def manifest(surrogate=None, overrides=(), **fields) -> Any:
     data = {"name": "digits", "first": 20}
     document = {"kind": "Evaluation", "suite": "fgsm", "data": data, "factory": QUANTISED}
     return build_manifest(document | {"surrogate": surrogate} | fields, overrides)

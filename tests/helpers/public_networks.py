@@ -18,6 +18,8 @@ class Normalized(nn.Module):
 
     def __init__(self, network: nn.Module, mean: tuple, std: tuple) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
         self.network = network
         self.register_buffer("mean", torch.tensor(mean).reshape(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(1, -1, 1, 1))

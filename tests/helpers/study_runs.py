@@ -16,10 +16,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from mlflow import MlflowClient
 
+T = TypeVar("T")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 STUDY = """
@@ -151,7 +153,7 @@ def fresh_database() -> Path:
     return Path(folder.name) / "mlflow.db"
 
 
-def wait_for(condition: Callable[[], object], timeout: float = 300, what: str = "") -> object:
+def wait_for(condition: Callable[[], T], timeout: float = 300, what: str = "") -> T:
     """Look until something is there."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

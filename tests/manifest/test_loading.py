@@ -14,6 +14,7 @@ from robustray.manifest import (
     manifest_hash,
     study_id,
 )
+from tests.helpers.typed_manifests import load_as
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 WIDTH = MANIFESTS / "sweeps/width_512.yaml"
@@ -51,12 +52,12 @@ def test_every_shipped_manifest_loads_and_survives_a_round_trip(path, tmp_path):
 
 
 def test_published_grids_have_their_sizes():
-    assert len(load_manifest(WIDTH).grid.widths.rows()) == 512
-    assert len(load_manifest(MANIFESTS / "sweeps/depth_343.yaml").grid.depths.rows()) == 343
+    assert len(load_as(Sweep, WIDTH).grid.widths.rows()) == 512
+    assert len(load_as(Sweep, MANIFESTS / "sweeps/depth_343.yaml").grid.depths.rows()) == 343
 
 
 def test_published_recipe_is_the_baseline_recipe():
-    recipe = load_manifest(WIDTH).recipe
+    recipe = load_as(Sweep, WIDTH).recipe
     assert (recipe.objective, recipe.beta, recipe.epochs, recipe.batch_size) == (
         "trades",
         6.0,
@@ -182,8 +183,8 @@ def test_fractions_and_decimals_are_the_same_number(write):
     assert manifest_hash(fraction) == manifest_hash(
         load_manifest(path, [f"recipe.threat.eps={8 / 255!r}"])
     )
-    assert load_manifest(path, ["recipe.optimizer.weight_decay=5e-4"]).recipe.optimizer == (
-        load_manifest(path, ["recipe.optimizer.weight_decay=0.0005"]).recipe.optimizer
+    assert load_as(Sweep, path, ["recipe.optimizer.weight_decay=5e-4"]).recipe.optimizer == (
+        load_as(Sweep, path, ["recipe.optimizer.weight_decay=0.0005"]).recipe.optimizer
     )
 
 

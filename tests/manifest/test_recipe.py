@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from robustray.manifest import ManifestError, Recipe, load_manifest, study_id
+from robustray.manifest import ManifestError, Recipe, Sweep, load_manifest, study_id
 from robustray.registry import OBJECTIVES
 from robustray.sweeps import Study, profile_trials
+from tests.helpers.typed_manifests import load_as
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 TRAINING = sorted((MANIFESTS / "training").glob("*.yaml"))
@@ -71,7 +72,7 @@ def test_studies_of_old_keep_their_names():
         "sweeps/depth_343.yaml": "depth_343-1754e05bfb",
     }
     for path, name in named.items():
-        assert study_id(load_manifest(MANIFESTS / path)) == name
+        assert study_id(load_as(Sweep, MANIFESTS / path)) == name
 
 
 def test_the_default_recipe_has_no_content():
@@ -80,7 +81,7 @@ def test_the_default_recipe_has_no_content():
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 def test_published_recipes_describe_one_network_that_exists(path):
-    manifest = load_manifest(path)
+    manifest = load_as(Sweep, path)
     assert manifest.name == path.stem
     assert manifest.recipe.objective in OBJECTIVES.names()
     study = Study.from_manifest(manifest)
@@ -91,11 +92,11 @@ def test_published_recipes_describe_one_network_that_exists(path):
 
 
 def test_every_objective_is_published():
-    assert {load_manifest(path).recipe.objective for path in TRAINING} == set(OBJECTIVES.names())
+    assert {load_as(Sweep, path).recipe.objective for path in TRAINING} == set(OBJECTIVES.names())
 
 
 def test_the_advanced_recipe_is_the_published_one():
-    recipe = load_manifest(MANIFESTS / "training/advanced_trades_500k.yaml").recipe
+    recipe = load_as(Sweep, MANIFESTS / "training/advanced_trades_500k.yaml").recipe
     assert recipe.mixture.extra_images(recipe.batch_size) == 716
     assert (recipe.batch_size, recipe.epochs, recipe.optimizer.lr) == (1024, 400, 0.4)
     assert (recipe.inner.start, recipe.inner.statistics) == ("uniform", "batch")
@@ -106,7 +107,7 @@ def test_the_advanced_recipe_is_the_published_one():
 
 def test_mart_has_both_betas():
     betas = {
-        load_manifest(MANIFESTS / f"training/{name}.yaml").recipe.beta
+        load_as(Sweep, MANIFESTS / f"training/{name}.yaml").recipe.beta
         for name in ("bat_mart", "mart")
     }
     assert betas == {5.0, 6.0}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_named_models_refuse_what_their_name_fixes():
 
 def test_named_models_take_what_their_name_leaves_open():
     with torch.device("meta"):
-        model = create_model("wrn_a4", num_classes=100, activations="SiLU", pre_process=True)
+        model: Any = create_model("wrn_a4", num_classes=100, activations="SiLU", pre_process=True)
     assert model.fc.out_features == 100
     assert model.config.activations == ("SiLU",) * 3
     assert model.config.pre_process
@@ -52,7 +53,7 @@ def test_named_models_take_what_their_name_leaves_open():
 
 def test_catalogue_channels_follow_the_widths():
     with torch.device("meta"):
-        configs = {name: create_model(name).config for name in list_models("*_a?")}
+        configs: dict[str, Any] = {name: create_model(name).config for name in list_models("*_a?")}
     assert configs["rrn_a1"].channels == configs["wrn_a1"].channels == (16, 80, 224, 192)
     assert configs["rrn_a2"].channels == configs["wrn_a2"].channels == (16, 112, 288, 256)
     assert configs["rrn_a3"].channels == configs["wrn_a3"].channels == (16, 128, 352, 320)

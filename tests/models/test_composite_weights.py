@@ -1,5 +1,7 @@
 """Published layouts of mixed classifiers and of their parts, written small and read again."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -25,7 +27,7 @@ def composite(seed=0, **options):
 @pytest.fixture
 def parts(tmp_path):
     """A composite, and the files of its parts as published."""
-    model = composite(seed=1)
+    model: Any = composite(seed=1)
     model.bn.running_mean.fill_(0.25)
     accurate = {f"module.{k}": v for k, v in model.models[0].state_dict().items()}
     robust = {f"module.0.{k}": v for k, v in model.models[1].state_dict().items()}
@@ -71,7 +73,7 @@ def test_older_mixing_files_have_the_normalisation_inside(parts, tmp_path):
     inside = dict(model.policy_net.state_dict())
     inside |= {f"bn.{k}": v for k, v in model.bn.state_dict().items()}
     torch.save({"model": inside, "gamma_scale": 3.0, "gamma_bias": 0.5}, files[2])
-    other = composite()
+    other: Any = composite()
     load_composite(other, *files)
     assert (other.constants.gamma_scale, other.constants.gamma_bias) == (3.0, 0.5)
     assert torch.equal(other.with_constants(gamma_scale=1.0, gamma_bias=0.0)(X), model(X))
@@ -133,7 +135,7 @@ def test_parts_become_one_file_from_the_shell(parts, tmp_path, capsys):
     sets = [f"accurate={thin}", f"robust={thin}", "constants={rob_scale: 0.5}"]
     assert main(arguments + [part for one in sets for part in ("--set", one)]) == 0
     assert "rob_scale=0.5" in capsys.readouterr().out
-    other = composite()
+    other: Any = composite()
     load_weights(other, out)
     assert torch.equal(other.with_constants(rob_scale=1.0)(X), model(X))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -61,7 +62,7 @@ def thin(**options) -> torch.nn.Module:
 
 
 def test_the_indirect_normalisation_is_told_for_the_images_as_they_come():
-    model = create_model("gd_resnet18", normalisation="indirect", in_channels=3).eval()
+    model: Any = create_model("gd_resnet18", normalisation="indirect", in_channels=3).eval()
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in model.standardisation)
     x = torch.rand(2, 3, 8, 8) * 2 - 1
     torch.testing.assert_close((x - mean) / std, model.normalise(x))
@@ -77,7 +78,7 @@ def older(model: torch.nn.Module) -> torch.nn.Module:
 def test_weights_of_other_constants_are_refused_and_nothing_is_loaded(tmp_path):
     path = tmp_path / "w.safetensors"
     save_weights(older(thin(**ON)), path)
-    target = thin(**ON)
+    target: Any = thin(**ON)
     before = target.conv1.weight.clone()
     target.conv1.weight.data.add_(1)
     with pytest.raises(WeightsError, match=r"0\.2471.* and this one with .*0\.247\b"):

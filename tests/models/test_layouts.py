@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -156,7 +158,7 @@ def named(prefix: str, value: float = 1.0) -> dict[str, torch.Tensor]:
     return {prefix + name: tensor for name, tensor in norm(value).state_dict().items()}
 
 
-def load(tmp_path, content, format="auto", **options) -> tuple[nn.Module, LoadReport]:
+def load(tmp_path, content, format="auto", **options) -> tuple[Any, LoadReport]:
     torch.save(content, tmp_path / "w.pt", **options)
     model = norm(5.0)
     report = load_weights(model, tmp_path / "w.pt", format)

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -85,16 +86,17 @@ def test_seed_gives_the_published_draws():
 
 
 def test_without_use_init_pytorchs_weights_stay():
-    model = tiny(use_init=False)
+    model: Any = tiny(use_init=False)
+    fresh: Any = tiny()
     torch.manual_seed(0)
     stem = nn.Conv2d(3, 16, 3, bias=False)
     assert torch.equal(model.stem_conv.weight, stem.weight)
-    assert not torch.equal(model.stem_conv.weight, tiny().stem_conv.weight)
+    assert not torch.equal(model.stem_conv.weight, fresh.stem_conv.weight)
     assert torch.any(model.fc.bias != 0)
 
 
 def test_initial_weights():
-    model = tiny(channels=(16, 64, 64))
+    model: Any = tiny(channels=(16, 64, 64))
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and module.weight.numel() > 4000:
             fan_out = math.prod(module.kernel_size) * module.out_channels
@@ -140,7 +142,7 @@ def test_examples_do_not_depend_on_each_other_in_evaluation(normalization):
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_channels_last_gives_close_logits(normalization):
-    model = tiny(normalizations=normalization, base_width=80, scales=2, cardinality=1).eval()
+    model: Any = tiny(normalizations=normalization, base_width=80, scales=2, cardinality=1).eval()
     last = copy.deepcopy(model).to(memory_format=torch.channels_last)
     x = torch.rand(2, 3, 8, 8)
     with torch.no_grad():
@@ -166,7 +168,7 @@ def test_pre_process_standardises_the_input():
 
 @pytest.mark.parametrize("stages", [1, 2, 4, 5])
 def test_any_number_of_stages(stages):
-    model = create_model(
+    model: Any = create_model(
         "preact_resnet", depths=(1,) * stages, widths=0.5, num_classes=7, in_channels=1
     )
     assert [s.out_channels for s in model.blocks] == [8 * 2**i for i in range(stages)]
@@ -182,7 +184,7 @@ def test_widths_and_channels_say_the_same():
 
 
 def test_options_apply_to_their_stage():
-    model = tiny(
+    model: Any = tiny(
         activations=("SiLU", "Mish"), normalizations=("LayerNorm", "BatchNorm"),
         kernel_sizes=(5, 3), strides=(2, 1), stem_stride=2,
     )  # fmt: skip

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -141,7 +143,7 @@ def test_a_network_of_the_users(device):
 
 
 def test_the_model_is_left_as_it_was():
-    model = create_model("preact_resnet", depths=(1, 1), widths=(1, 1)).train()
+    model: Any = create_model("preact_resnet", depths=(1, 1), widths=(1, 1)).train()
     model.blocks[0].eval()
     before = {name: module.training for name, module in model.named_modules()}
     state = {key: value.clone() for key, value in model.state_dict().items()}

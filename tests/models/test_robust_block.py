@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -154,7 +155,7 @@ class WithDeadNorm(RobustResBlock):
 @pytest.mark.parametrize("training", [False, True])
 def test_unused_norm_is_not_computed_and_changes_no_bit(training):
     torch.manual_seed(0)
-    block = RobustResBlock(64, 16, **SMALL).train(training)
+    block: Any = RobustResBlock(64, 16, **SMALL).train(training)
     full = copy.deepcopy(block)
     full.__class__ = WithDeadNorm
     x = torch.rand(3, 64, 8, 8)

@@ -1,5 +1,7 @@
 """The networks of the adaptive smoothing study: sizes, names, and blocks against formulas."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -82,7 +84,8 @@ def test_strided_blocks_pad_as_tensorflow():
 @pytest.mark.parametrize("name", ["cifar_resnet18", "cifar_preact_resnet18"])
 def test_features_are_of_32_and_16_pixels(name):
     torch.manual_seed(0)
-    model, x = create_model(name, width=4).eval(), torch.rand(2, 3, 32, 32)
+    model: Any = create_model(name, width=4).eval()
+    x = torch.rand(2, 3, 32, 32)
     logits, (first, second) = model.forward_features(x)
     assert torch.equal(logits, model(x))
     assert (first.shape[1:], second.shape[1:]) == ((4, 32, 32), (8, 16, 16))
@@ -91,7 +94,8 @@ def test_features_are_of_32_and_16_pixels(name):
 
 def test_the_unused_copy_is_unused():
     torch.manual_seed(0)
-    model, x = TradesWideResNet(10, 1).eval(), torch.rand(1, 3, 32, 32)
+    model: Any = TradesWideResNet(10, 1).eval()
+    x = torch.rand(1, 3, 32, 32)
     before = model(x)
     torch.nn.init.constant_(model.sub_block1.layer[0].conv1.weight, 9.0)
     assert torch.equal(model(x), before)
@@ -122,9 +126,9 @@ def test_wide_networks_of_any_size(name, depth, width, classes, count):
 
 def test_checkpoints_of_randomised_smoothing_are_read(tmp_path):
     torch.manual_seed(0)
-    model = create_model("smoothing_resnet20")
+    model: Any = create_model("smoothing_resnet20")
     state = {f"1.{name}": tensor for name, tensor in model.state_dict().items()}
     torch.save({"arch": "cifar_resnet20", "state_dict": state}, tmp_path / "checkpoint.pth.tar")
-    other = create_model("smoothing_resnet20")
+    other: Any = create_model("smoothing_resnet20")
     assert load_weights(other, tmp_path / "checkpoint.pth.tar").format == "state_dict"
     assert torch.equal(other.fc.weight, model.fc.weight)

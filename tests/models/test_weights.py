@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,7 +45,7 @@ def test_round_trip(tmp_path):
 
 def test_equal_weights_make_equal_bytes(tmp_path):
     for name in ("a", "b"):
-        model = small(3)
+        model: Any = small(3)
         if name == "b":
             model = model.to(memory_format=torch.channels_last)
         save_weights(model, tmp_path / name)

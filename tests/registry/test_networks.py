@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import yaml
@@ -100,7 +101,7 @@ def test_a_base_of_a_mixture_may_be_a_users(working_folder):
     document = yaml.safe_load((REPOSITORY / "manifests/smoothing/digits.yaml").read_text())
     document["robust"]["model"] = {"name": NETWORK}
     mixing = validate(document)
-    pinned = pin_code(mixing)
+    pinned: Any = pin_code(mixing)
     assert pinned.code == {NETWORK: MODELS.code_digest(NETWORK)}
     assert study_id(pinned) != study_id(mixing)
     assert pin_code(pinned) == pinned

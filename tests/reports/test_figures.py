@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from robustray.reports import curves_figure, render, scale_figure
 from robustray.reports.figures import classes
@@ -34,7 +35,7 @@ def marks(figure: Figure) -> int:
 
 
 def texts(figure: Figure) -> str:
-    found = figure.findobj(mpl.text.Text)
+    found = figure.findobj(Text)
     return "\n".join(text.get_text() for text in found)  # type: ignore[attr-defined]
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import threading
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ def records(store):
 
 
 def run(folder, changes=None, kill_after=None):
-    manifest = build_manifest(document(**(changes or {})))
+    manifest: Any = build_manifest(document(**(changes or {})))
     folder.mkdir(exist_ok=True)
     store = LocalStore(folder / "store")
 
@@ -62,7 +63,7 @@ def run(folder, changes=None, kill_after=None):
             prefix = "/".join(found[0].key.split("/")[:2])
             epochs = CheckpointStore(store, prefix, folder).steps()
             done = max(epochs, default=len(records(store)))
-            return prefix if done >= kill_after else None
+            return prefix if kill_after and done >= kill_after else None
 
         attempt = json.loads(store.get(f"{wait_for(ripe)}/attempts/0001.json"))
         os.kill(attempt["environment"]["process"], signal.SIGKILL)
@@ -253,7 +254,7 @@ def imagenet(folder):
     Image.fromarray(pixels).save(folder / "imagenet_5000/0.png")
     (folder / "imagenet_5000/list.txt").write_text("0.png 0\n")
     x = read_imagenet(folder / "imagenet_5000", "Crop288")[0] / 255
-    network = create_model(**THIN, num_classes=1000).eval()
+    network: Any = create_model(**THIN, num_classes=1000).eval()
     with torch.no_grad():
         network.fc.weight.zero_()
         network.fc.weight[7] = 1

@@ -61,7 +61,8 @@ def run(folder, kill_after=None, **changes):
                 return False
             nonlocal prefix
             prefix = "/".join(found[0].key.split("/")[:2])
-            return max(CheckpointStore(store, prefix, folder).steps(), default=0) >= kill_after
+            done = max(CheckpointStore(store, prefix, folder).steps(), default=0)
+            return done >= (kill_after or 0)
 
         wait_for(ripe)
         attempt = json.loads(store.get(f"{prefix}/attempts/0001.json"))

@@ -1,6 +1,7 @@
 """Certified radii: never beyond what an attack finds, never larger with bounds than without."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,7 +88,7 @@ def test_counts_belong_to_images_and_not_to_batches():
 
 
 def test_smoothed_counts_of_a_linear_network_are_those_of_the_normal_distribution():
-    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
+    network: Any = nn.Sequential(nn.Flatten(), nn.Linear(4, 2, bias=False)).eval()
     with torch.no_grad():
         network[1].weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, 0, 0, 0]]))
     x = torch.full((1, 1, 2, 2), 0.3)

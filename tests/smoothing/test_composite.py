@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -135,7 +136,7 @@ def test_impossible_constants_are_refused(fields):
 
 def test_networks_of_the_catalogue_can_be_bases():
     torch.manual_seed(0)
-    wide = create_model("preact_resnet", depths=(1, 1, 1), widths=(1, 1, 1)).eval()
+    wide: Any = create_model("preact_resnet", depths=(1, 1, 1), widths=(1, 1, 1)).eval()
     logits, (first, second) = wide.forward_features(X)
     assert torch.equal(logits, wide(X))
     assert first.shape[-1] == 32

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -117,7 +118,7 @@ def test_a_writer_that_dies_after_writing_has_created(overwriting_uri):
 
 
 def test_equal_attempts_are_merged_and_different_ones_refused(overwriting_uri):
-    store = open_store(overwriting_uri)
+    store: Any = open_store(overwriting_uri)
     store.probe()
     assert store.create("a/b", b"one")
     (name,) = attempt_keys.attempts_of("a/b", store._list)

@@ -63,7 +63,7 @@ def test_settings_change_what_they_name_and_keep_the_rest():
     settings = [{"depths": [1, 2, 1]}, {"widths": [1, 1, 1], "block": "robust"}, {"name": "rrn_a1"}]
     trials = expand(sweep(settings[:2], activations="SiLU", widths=None))
     assert [trial.name for trial in trials] == ["d1-2-1", "w1-1-1_robust"]
-    assert all(trial.model.activations == "SiLU" for trial in trials)
+    assert all(trial.model.options()["activations"] == "SiLU" for trial in trials)
     (named,) = expand(sweep(settings[2:]))
     assert (named.name, named.model.name) == ("rrn_a1", "rrn_a1")
 

@@ -50,7 +50,9 @@ def state_of(study: Study, job: TrialJob):
 def reference(study, tmp_path) -> dict:
     job = job_of(study, tmp_path / "reference")
     assert attempt(job)["outcome"] == "finished"
-    return state_of(study, job).result
+    result = state_of(study, job).result
+    assert result is not None
+    return result
 
 
 def test_every_checkpoint_has_a_record_and_two_have_bytes(study, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -69,7 +71,7 @@ def test_recipe_passes_are_those_of_a_step(name: str) -> None:
             return x.clone()
 
         @staticmethod
-        def backward(ctx: object, *grads: Tensor) -> tuple[Tensor, None]:
+        def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
             nonlocal spent
             spent += 1 + ctx.needs_input_grad[1]
             return grads[0], None

@@ -10,9 +10,10 @@ import torch
 
 from robustray.attacks import ThreatModel, evaluate
 from robustray.data import Dataset, load_dataset
-from robustray.manifest import DataConfig, Recipe, load_manifest
+from robustray.manifest import DataConfig, Recipe, Sweep
 from robustray.models import create_model
 from robustray.training import fit
+from tests.helpers.typed_manifests import load_as
 
 from .test_recipes import FOLDER, NAMES
 
@@ -33,7 +34,7 @@ def data(shared_data: Path) -> Dataset:
 
 def shrunk(name: str) -> Recipe:
     """Return two epochs of a published recipe: half the ball, fewer steps, smaller batches."""
-    recipe = load_manifest(FOLDER / f"{name}.yaml").recipe.model_dump()
+    recipe = load_as(Sweep, FOLDER / f"{name}.yaml").recipe.model_dump()
     longer = recipe["epochs"]
     recipe |= {"epochs": 2, "batch_size": 25, "precision": "float32"}
     recipe["threat"]["eps"] /= 2

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from robustray.errors import DataError
-from robustray.manifest import Recipe, load_manifest
+from robustray.manifest import Recipe, Sweep
 from robustray.training import EpochReport, Trainer, TrainingState, fit
 from tests.helpers.small_training import mixed_data, tiny, toy_data, toy_recipe
+from tests.helpers.typed_manifests import load_as
 
 FOLDER = Path(__file__).resolve().parents[2] / "manifests/training"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -43,7 +44,7 @@ VARIANTS = {
 
 def shrunk(name: str, precision: str) -> Recipe:
     """Return a published recipe with three epochs of few small images."""
-    recipe = load_manifest(FOLDER / f"{name}.yaml").recipe.model_dump()
+    recipe = load_as(Sweep, FOLDER / f"{name}.yaml").recipe.model_dump()
     recipe |= {"epochs": 3, "batch_size": 16, "precision": precision}
     recipe["inner"] |= {"steps": 2}
     recipe["augmentation"] |= {"crop_padding": 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -55,7 +56,7 @@ def test_equals_the_norm_of_the_whole_batch(norm: nn.Module, micro_batches: int)
 
 
 def test_the_model_is_itself_again_afterwards() -> None:
-    model = nn.Sequential(nn.BatchNorm1d(2), nn.Sequential(nn.BatchNorm1d(2)))
+    model: Any = nn.Sequential(nn.BatchNorm1d(2), nn.Sequential(nn.BatchNorm1d(2)))
     modules = list(model.modules())
 
     def fail_inside() -> None:

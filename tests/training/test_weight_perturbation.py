@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -46,7 +48,7 @@ def test_weights_come_back_after_an_error() -> None:
     ones = torch.ones(1, 3, 2, 2)
     perturbed = WeightPerturbation(model, 0.1).applied(lambda: model(ones).sum().backward())
     with pytest.raises(ZeroDivisionError), perturbed:
-        1 / (torch.equal(model.fc.weight, before) * 1)
+        _ = 1 / (torch.equal(model.fc.weight, before) * 1)
     assert torch.equal(model.fc.weight, before)
 
 
@@ -104,7 +106,7 @@ def test_warm_up_is_plain_training(batch: tuple[Tensor, Tensor]) -> None:
 def test_dead_parameters_of_the_robust_block_stay(awp: Awp | None) -> None:
     """Blocks with an identity shortcut hold a first norm that their function never uses."""
     torch.manual_seed(0)
-    model = create_model("preact_resnet", depths=(2, 1), channels=(8, 16, 16), block="robust")
+    model: Any = create_model("preact_resnet", depths=(2, 1), channels=(8, 16, 16), block="robust")
     dead = model.blocks[0].layer[1]
     assert dead.shortcut is None
     dead.bn1.weight.data.fill_(3.0)

@@ -2,6 +2,7 @@
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -125,7 +126,7 @@ def test_the_three_files_of_a_composite_become_one(tmp_path, monkeypatch, capsys
     (tmp_path / "records/thin.yaml").write_text(yaml.safe_dump(fields))
     monkeypatch.setenv("ROBUSTRAY_ZOO_RECORDS", str(tmp_path / "records"))
     monkeypatch.setenv("ROBUSTRAY_DATA", str(tmp_path / "data"))
-    model = create_model("adaptive_smoothing", **fields["options"]).eval()
+    model: Any = create_model("adaptive_smoothing", **fields["options"]).eval()
     folder = tmp_path / "data/zoo/smoothing-cifar10-edm"
     folder.mkdir(parents=True)
     for base, file in zip(model.models, fields["files"], strict=False):
