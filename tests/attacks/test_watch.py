@@ -269,10 +269,11 @@ def test_a_search_in_another_type_begins_with_a_model_in_training_mode(options):
 
 
 def test_parts_of_a_wrapper_are_asked_as_they_are_now():
-    model: Any = Bpda(NET, lambda x: x)
-    model.network = plain_net().requires_grad_(False)
-    model.network[3].bias += 1
-    assert torch.equal(model(X), model.network(X))
+    model = Bpda(NET, lambda x: x)
+    other: Any = plain_net().requires_grad_(False)
+    other[3].bias += 1
+    model.network = other
+    assert torch.equal(model(X), other(X))
 
 
 def test_a_compiled_model_is_compiled_once_and_watched():

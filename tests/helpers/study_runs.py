@@ -153,7 +153,7 @@ def fresh_database() -> Path:
     return Path(folder.name) / "mlflow.db"
 
 
-def wait_for(condition: Callable[[], T], timeout: float = 300, what: str = "") -> T:
+def wait_for(condition: Callable[[], T | None], timeout: float = 300, what: str = "") -> T:
     """Look until something is there."""
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:

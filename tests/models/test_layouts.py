@@ -50,13 +50,13 @@ class OtherNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem_conv = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.blocks = nn.ModuleList(
-            [OtherStage(16, 20, 2, 1), OtherStage(20, 24, 2, 2), OtherStage(24, 8, 2, 2)]
-        )
+        stages = OtherStage(16, 20, 2, 1), OtherStage(20, 24, 2, 2), OtherStage(24, 8, 2, 2)
+        self.blocks = nn.ModuleList(stages)
         self.bn1, self.relu, self.fc = nn.BatchNorm2d(8), nn.ReLU(), nn.Linear(8, 10)
 
     def forward(self, x):
         x = self.stem_conv(x)
+        stage: Any
         for stage in self.blocks:
             x = stage.layer(x)
         return self.fc(self.relu(self.bn1(x)).mean((2, 3)))

@@ -46,7 +46,7 @@ def test_names_and_shapes_are_those_of_the_published_weights(name, entries, expe
 @pytest.mark.parametrize(("in_channels", "stride"), [(8, 1), (8, 2), (5, 1)])
 def test_basic_block_is_its_formula(in_channels, stride):
     torch.manual_seed(1)
-    block = BasicBlock(in_channels, 8, stride=stride).double()
+    block: Any = BasicBlock(in_channels, 8, stride=stride).double()
     x = torch.randn(2, in_channels, 6, 6, dtype=torch.float64)
 
     def norm(z):

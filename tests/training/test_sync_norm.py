@@ -40,6 +40,7 @@ def test_equals_the_norm_of_the_whole_batch(norm: nn.Module, micro_batches: int)
     ours = copy.deepcopy(plain)
     x = (torch.randn(7, 2, 5, 4) * 3 + 10).requires_grad_()
     weight = torch.randn(7, 1, 3, 2)
+    y, expected, expected_grad = x, x, x.grad
     for model in (plain, ours):
         x.grad = None
         for _ in range(2):
