@@ -35,17 +35,18 @@ from robustray.manifest import Resources, Retries, Sweep, load_manifest
 from robustray.runtime.failures import Failure
 from robustray.runtime.job import Context
 from robustray.runtime.queue import TrialQueue
-from robustray.runtime.trial_pool import Listener, run_queue
+from robustray.runtime.trial_pool import TrialListener, run_queue
 from robustray.store import open_store
 from robustray.sweeps import Study, make_plan
-from robustray.sweeps.records import TrialReader, trial_run
+from robustray.sweeps.records import TrialReader
+from robustray.sweeps.runs import trial_run
 from robustray.sweeps.trial import TrialJob, attempt_trial
 from robustray.tracking import Uploader
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests/sweeps"
 
 
-class Quiet(Listener):
+class Quiet(TrialListener):
     """A listener that only counts failures."""
 
     def __init__(self) -> None:

@@ -22,7 +22,7 @@ sys.path = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != ROOT / "ben
 from benchmarks.networks import SHARED, describe_machine, images  # noqa: E402
 from robustray.attacks import ThreatModel, evaluate  # noqa: E402
 from robustray.data import load_dataset  # noqa: E402
-from robustray.manifest.data import DataConfig  # noqa: E402
+from robustray.manifest.job import DataConfig  # noqa: E402
 from robustray.manifest.recipe import Ema, Optimizer, Recipe, Selection  # noqa: E402
 from robustray.models import create_model, profile  # noqa: E402
 from robustray.training import EpochReport, fit  # noqa: E402

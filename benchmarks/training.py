@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from robustray.attacks import ThreatModel, evaluate
 from robustray.data import Dataset, EpochBatches, load_dataset
-from robustray.manifest.data import DataConfig
+from robustray.manifest.job import DataConfig
 from robustray.manifest.recipe import Augmentation, Recipe
 from robustray.models import create_model, profile
 from robustray.training import Trainer, fit, learning_rate, recipe_passes

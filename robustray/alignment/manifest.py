@@ -22,9 +22,8 @@ from robustray.alignment.stages import (
     Projection,
     Projections,
 )
-from robustray.manifest.data import FolderData
 from robustray.manifest.fields import Argument, Code, NameOf, Natural, Section, Seed
-from robustray.manifest.job import Manifest
+from robustray.manifest.job import FolderData, Manifest
 from robustray.manifest.lengths import Extent, check_lengths
 from robustray.manifest.network import ModelConfig
 from robustray.registry import DATASETS

@@ -31,7 +31,7 @@ from robustray.data.dataset import Split
 from robustray.data.folder import read_folder, read_imagenet
 from robustray.data.load import data_root, describe, load_dataset
 from robustray.errors import DataError
-from robustray.manifest.data import DataConfig, FolderData
+from robustray.manifest.job import DataConfig, FolderData
 from robustray.random import ExampleRandom
 from robustray.registry import DATASETS
 

@@ -29,7 +29,7 @@ AttackFunction = Callable[..., AttackResult]
 
 
 @dataclass(frozen=True)
-class Entry:
+class AttackEntry:
     """A named attack: what makes it from options, those that may be given, and its module."""
 
     name: str
@@ -114,15 +114,19 @@ def register_attack(
     return function
 
 
-def _make_entry(name: str, attack: Any, fixed: Mapping[str, Any] = MappingProxyType({})) -> Entry:
+def _make_entry(
+    name: str, attack: Any, fixed: Mapping[str, Any] = MappingProxyType({})
+) -> AttackEntry:
     """Return the entry of a declaration or a function."""
     if isinstance(attack, type) and issubclass(attack, Attack):
         make = partial(attack, **fixed)
-        return Entry(name, make, default_options(attack, fixed), attack.__module__)
+        return AttackEntry(name, make, default_options(attack, fixed), attack.__module__)
     if isinstance(attack, type) or not callable(attack):
         message = f"attack {name} is neither a declaration (Attack) nor a function"
         raise ValueError(message)  # noqa: TRY004 - users catch one type for all arguments
-    if isinstance(entry := getattr(attack, "entry", None), Entry):  # made by `register_attack`
+    if isinstance(
+        entry := getattr(attack, "entry", None), AttackEntry
+    ):  # made by `register_attack`
         return entry
     function: Any = attack
     defaults = {
@@ -135,7 +139,7 @@ def _make_entry(name: str, attack: Any, fixed: Mapping[str, Any] = MappingProxyT
         if value is inspect.Parameter.empty:
             raise ValueError(f"attack {name}: {option} has no default")
     make = lambda **options: FunctionAttack(function=function, options=options)  # noqa: E731
-    return Entry(name, make, defaults, getattr(function, "__module__", "__main__"))
+    return AttackEntry(name, make, defaults, getattr(function, "__module__", "__main__"))
 
 
 def _make_function(name: str, module: str) -> AttackFunction:
@@ -187,7 +191,7 @@ def list_attacks() -> list[str]:
     return ATTACKS.names()
 
 
-def find_attack(name: str) -> Entry:
+def find_attack(name: str) -> AttackEntry:
     """Return what is registered under a name, or what ``package.module:name`` names.
 
     Raises
@@ -199,7 +203,7 @@ def find_attack(name: str) -> Entry:
         names = list_attacks()
         raise ValueError(f"attack is one of {', '.join(names)}, not {name!r}{suggest(name, names)}")
     found = ATTACKS.find(name)
-    return found if isinstance(found, Entry) else _make_entry(name, found)
+    return found if isinstance(found, AttackEntry) else _make_entry(name, found)
 
 
 def digest_attack(name: str) -> str | None:

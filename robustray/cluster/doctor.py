@@ -35,7 +35,7 @@ Answer = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckLine:
     """One line: what was looked at, ok, warn or FAIL, and what was seen or is to be done."""
 
     name: str
@@ -46,7 +46,7 @@ class Finding:
         return f"{self.state:<5} {self.name:<7} {self.words}"
 
 
-def examine(config: DataConfig | None) -> Iterator[Finding]:
+def examine(config: DataConfig | None) -> Iterator[CheckLine]:
     """Check Ray, store, MLflow, data, GPU and disk of this place, one after the other.
 
     Parameters
@@ -69,7 +69,7 @@ def examine(config: DataConfig | None) -> Iterator[Finding]:
             state, words = FAIL, str(error)
         except Exception as error:  # the other lines are wanted all the same
             state, words = FAIL, f"{type(error).__name__}: {error}"
-        yield Finding(name, state, redact(" ".join(words.split())))
+        yield CheckLine(name, state, redact(" ".join(words.split())))
 
 
 def preflight(config: DataConfig | None, say: Callable[[str], None]) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from robustray.data.pictures import cached, equalise, largest_square, read_colour, read_grey, resize
 from robustray.errors import DataError
-from robustray.manifest.data import FolderData
+from robustray.manifest.job import FolderData
 
 _CHAIN = "first channel, 16 bits / 256, centred square, resize, stretch, equalise 256, [-1, 1]"
 

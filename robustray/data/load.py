@@ -16,7 +16,7 @@ from robustray.data.files import read_part
 from robustray.data.readers import Arrays, read_extra
 from robustray.data.sources import Part, Source, find_source
 from robustray.errors import DataError
-from robustray.manifest.data import DataConfig
+from robustray.manifest.job import DataConfig
 from robustray.registry import DATASETS
 
 

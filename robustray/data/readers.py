@@ -23,7 +23,7 @@ from robustray.data.arrays import ArrayBuilder, ArrayError, PickledArray, read_n
 from robustray.data.dataset import Split, smallest_hashes
 from robustray.data.pickles import Buffer, PickleError, read_pickle
 from robustray.errors import DataError
-from robustray.manifest.data import ExtraData
+from robustray.manifest.job import ExtraData
 
 _DIGITS_SHA256 = "0b7e9c3202d7bcd255d6a19a238d3743bf5e320ba74812a6679958a017c55382"
 _DIGITS_TEST = 360

@@ -18,7 +18,7 @@ from robustray.evaluation.audit.checks import audit_key, read_audit
 from robustray.evaluation.comparing import read_result
 from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
 from robustray.evaluation.outputs import describe_result
-from robustray.evaluation.plan import Plan, describe_plan, make_plan, prepare
+from robustray.evaluation.plan import EvaluationPlan, describe_plan, make_plan, prepare
 from robustray.evaluation.study import describe_study, evaluate_study
 from robustray.evaluation.task import Task
 from robustray.evaluation.units.store import UnitStore
@@ -110,7 +110,7 @@ class _Listener(Listener):
         self._say(f"audit failed ({kind.value}): {reply.message}; again in {wait:.0f} s")
 
 
-def describe_status(plan: Plan, store: ObjectStore) -> str:
+def describe_status(plan: EvaluationPlan, store: ObjectStore) -> str:
     """Return a line for each attack of each task: how many of its units are committed.
 
     Raises

@@ -17,7 +17,7 @@ from robustray.evaluation.outputs import (
     provenance_document,
     result_files,
 )
-from robustray.evaluation.plan import Plan, describe_plan, make_plan, prepare
+from robustray.evaluation.plan import EvaluationPlan, describe_plan, make_plan, prepare
 from robustray.evaluation.record import result_document, summary_text, write_csv
 from robustray.evaluation.units.merge import Merged
 from robustray.evaluation.units.store import UnitStore
@@ -68,7 +68,9 @@ class Evaluated:
     failed: tuple[str, ...] = ()
 
 
-def plan_evaluation(manifest: Evaluation, store: ObjectStore, data_root: str | None) -> Plan:
+def plan_evaluation(
+    manifest: Evaluation, store: ObjectStore, data_root: str | None
+) -> EvaluationPlan:
     """Say what an evaluation would compute; starts nothing and writes nothing.
 
     Raises
@@ -145,7 +147,7 @@ def run_evaluation(
 class _Run:
     """One run of an evaluation, in this process."""
 
-    def __init__(self, plan: Plan, session: Session) -> None:
+    def __init__(self, plan: EvaluationPlan, session: Session) -> None:
         self._plan, self._session = plan, session
         self._store = store = session.store
         self._units = UnitStore(store)

@@ -14,7 +14,7 @@ from robustray.evaluation.pictures import (
     example_sheet,
     robustness_curve,
 )
-from robustray.evaluation.plan import Images, Plan
+from robustray.evaluation.plan import EvaluationPlan, Images
 from robustray.evaluation.record import (
     eps_text,
     metrics_of,
@@ -36,7 +36,7 @@ from robustray.tracking.records import Status, flatten
 
 
 def result_files(
-    plan: Plan, conclusions: Mapping[str, Conclusion], units: UnitStore
+    plan: EvaluationPlan, conclusions: Mapping[str, Conclusion], units: UnitStore
 ) -> dict[str, bytes]:
     """Return the canonical files of a whole evaluation: equal verdicts give equal bytes.
 
@@ -67,7 +67,7 @@ def result_files(
     return files
 
 
-def main_result(plan: Plan, conclusion: Conclusion) -> dict[str, Any]:
+def main_result(plan: EvaluationPlan, conclusion: Conclusion) -> dict[str, Any]:
     """Return the result document of the main task."""
     return result_document(
         plan.tasks[0],
@@ -128,7 +128,7 @@ def find_exhibits(
 
 
 def evaluation_run(
-    plan: Plan,
+    plan: EvaluationPlan,
     status: Status,
     sessions: Sequence[Attempt],
     store_uri: str,
@@ -183,7 +183,7 @@ def describe_result(result: Mapping[str, Any], provenance: Mapping[str, Any] | N
 
 
 def _curve_files(
-    plan: Plan, conclusions: Mapping[str, Conclusion], result: Mapping[str, Any]
+    plan: EvaluationPlan, conclusions: Mapping[str, Conclusion], result: Mapping[str, Any]
 ) -> dict[str, bytes]:
     """Return the curve as a table and as a picture."""
     points = [{"eps": 0.0, "suite": "clean", **result["clean"]}]

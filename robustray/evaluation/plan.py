@@ -60,7 +60,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """An evaluation: one subject, one or more tasks, the main one first.
 
     ``macs`` are those of one forward pass, None where they can't be counted.
@@ -179,7 +179,9 @@ def prepare(
     return Prepared(manifest, images, wanted, subject, count_macs(subject, images))
 
 
-def make_plan(prepared: Prepared, store: ObjectStore, *, on_gpu: bool, dry: bool = False) -> Plan:
+def make_plan(
+    prepared: Prepared, store: ObjectStore, *, on_gpu: bool, dry: bool = False
+) -> EvaluationPlan:
     """Cut an evaluation into tasks; settles the shard size in the store, unless it is ``dry``."""
     manifest, images, subject = prepared.manifest, prepared.images, prepared.subject
     conditions = conditions_of(manifest, manifest.seed, on_gpu=on_gpu)
@@ -190,7 +192,7 @@ def make_plan(prepared: Prepared, store: ObjectStore, *, on_gpu: bool, dry: bool
     id_ = f"{manifest.name}-{_identity(manifest, images, tasks(len(images.split)))[:8]}"
     prefix = f"evaluations/{id_}"
     size = agreed_size(store, prefix, manifest.shard_size, dry=dry)
-    return Plan(id_, manifest, images, prepared.wanted, tuple(tasks(size)), prepared.macs)
+    return EvaluationPlan(id_, manifest, images, prepared.wanted, tuple(tasks(size)), prepared.macs)
 
 
 def agreed_size(store: ObjectStore, prefix: str, size: int, *, dry: bool = False) -> int:
@@ -230,7 +232,7 @@ def count_macs(subject: Subject, images: Images) -> int | None:
         return None
 
 
-def estimated_passes(plan: Plan) -> Passes:
+def estimated_passes(plan: EvaluationPlan) -> Passes:
     """Return the passes of all tasks, for accuracies that are assumed."""
     total = Passes(0, 0)
     for task in plan.tasks:
@@ -240,7 +242,7 @@ def estimated_passes(plan: Plan) -> Passes:
     return total
 
 
-def describe_plan(plan: Plan) -> str:
+def describe_plan(plan: EvaluationPlan) -> str:
     """Return the plan as text: what is judged, how, in how many units, and what it costs."""
     main, subject = plan.tasks[0], plan.tasks[0].subject
     passes = estimated_passes(plan)

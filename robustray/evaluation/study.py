@@ -20,7 +20,7 @@ from robustray.evaluation.plan import (
 )
 from robustray.evaluation.record import result_document, write_parquet
 from robustray.evaluation.study_setting import (
-    Setting,
+    StudySetting,
     resolve_study,
     selected_subject,
     task_digest,
@@ -40,8 +40,9 @@ from robustray.store import (
     seal,
 )
 from robustray.sweeps import Study, Trial, make_plan, publish
-from robustray.sweeps.records import finished_trials, read_trial, study_run, trial_run
+from robustray.sweeps.records import finished_trials, read_trial
 from robustray.sweeps.report import Published
+from robustray.sweeps.runs import study_run, trial_run
 from robustray.tracking import RunRecord
 
 
@@ -134,7 +135,7 @@ def describe_study(manifest: Evaluation, store: ObjectStore, data_root: str | No
 class _Run:
     """One run over a study, in this process."""
 
-    def __init__(self, setting: Setting, session: Session, say: Callable[[str], None]) -> None:
+    def __init__(self, setting: StudySetting, session: Session, say: Callable[[str], None]) -> None:
         self._setting, self._session, self._say = setting, session, say
         self._store = store = session.store
         study, manifest = setting.study, setting.manifest

@@ -28,7 +28,7 @@ from robustray.sweeps.trial import read_result
 
 
 @dataclass(frozen=True)
-class Setting:
+class StudySetting:
     """What is the same for all trials of a study."""
 
     study: Study
@@ -42,7 +42,7 @@ class Setting:
         return f"{self.study.trial_prefix(trial)}/evaluations/{self.label}"
 
 
-def resolve_study(manifest: Evaluation, store: ObjectStore, data_root: str | None) -> Setting:
+def resolve_study(manifest: Evaluation, store: ObjectStore, data_root: str | None) -> StudySetting:
     """Fill in from the study what an evaluation of it leaves open."""
     assert manifest.study is not None
     study = load_study(store, manifest.study)
@@ -72,7 +72,7 @@ def resolve_study(manifest: Evaluation, store: ObjectStore, data_root: str | Non
     same_threat = (threat.norm, threat.eps) == (sweep.norm, sweep.eps)
     label = _label(manifest, study, data, suite.name, None if same_threat else threat_config)
     images = read_images(data, data_root, store)
-    return Setting(study, manifest, images, Wanted("", threat, suite), label)
+    return StudySetting(study, manifest, images, Wanted("", threat, suite), label)
 
 
 def _label(
@@ -100,7 +100,7 @@ def _surrogate_word(surrogate: SurrogateConfig) -> str:
     return f"{word}-{sha256_bytes(canonical_json(given))[:6]}" if given else word
 
 
-def selected_subject(store: ObjectStore, setting: Setting, trial: Trial) -> Subject:
+def selected_subject(store: ObjectStore, setting: StudySetting, trial: Trial) -> Subject:
     """Return a finished trial's selected network.
 
     Raises
@@ -132,7 +132,7 @@ def selected_subject(store: ObjectStore, setting: Setting, trial: Trial) -> Subj
     return Subject(network, wanted, "safetensors", entry["key"])
 
 
-def task_digest(task: Task, setting: Setting) -> str:
+def task_digest(task: Task, setting: StudySetting) -> str:
     """Hash all that a task's result depends on; shards are not among it."""
     last = task.identity(task.ranges[0], len(task.attacks)) | {"range": None}
     rest = {"images": setting.images.split.digest, "audit": setting.manifest.audit}

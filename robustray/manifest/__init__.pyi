@@ -1,4 +1,3 @@
-from .data import DataConfig, ExtraData, FolderData
 from .evaluation import (
     Composition,
     Curve,
@@ -12,7 +11,7 @@ from .evaluation import (
     WeightsConfig,
 )
 from .fields import Code
-from .job import Manifest, Resources, Retries
+from .job import DataConfig, ExtraData, FolderData, Manifest, Resources, Retries
 from .loading import (
     ManifestError,
     build_manifest,

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import override
 
-from robustray.manifest.data import DataConfig
 from robustray.manifest.fields import (
     Argument,
     BatchSize,
@@ -21,7 +20,7 @@ from robustray.manifest.fields import (
     Workers,
     read_option,
 )
-from robustray.manifest.job import Manifest
+from robustray.manifest.job import DataConfig, Manifest
 from robustray.manifest.lengths import UNIT, Extent, Length, check_lengths
 from robustray.manifest.network import ModelConfig
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from robustray.manifest.data import DataConfig
 from robustray.manifest.fields import (
     MOST_BLOCKS,
     MOST_STAGES,
@@ -26,7 +25,7 @@ from robustray.manifest.fields import (
     Width,
     Widths,
 )
-from robustray.manifest.job import Manifest
+from robustray.manifest.job import DataConfig, Manifest
 from robustray.manifest.lengths import Extent, check_lengths
 from robustray.manifest.network import ModelConfig
 from robustray.manifest.recipe import Recipe, ThreatConfig

@@ -191,7 +191,7 @@ def _total_axis(axes: Axes, found: list[TrialRow], by: Axis, scale: float) -> No
     second.set_xlabel(f"Total {by}", labelpad=2)
 
 
-def _stacked(axes: Axes, columns: Sequence[frontier.Column], by: Axis) -> None:
+def _stacked(axes: Axes, columns: Sequence[frontier.SettingMean], by: Axis) -> None:
     places, bottom = np.arange(len(columns)), np.zeros(len(columns))
     stages = max((len(column.shares) for column in columns), default=0)
     word = "Stage " if stages <= 3 else ""
@@ -228,7 +228,7 @@ def _accuracy_limits(found: list[TrialRow], metric: str, by: Axis) -> tuple[floa
 
 def _accuracy_line(
     axes: Axes,
-    columns: Sequence[frontier.Column],
+    columns: Sequence[frontier.SettingMean],
     metric: str,
     colour: str,
     limits: tuple[float, float],

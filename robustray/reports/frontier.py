@@ -116,7 +116,7 @@ GROUP = 5
 
 
 @dataclass(frozen=True)
-class Column:
+class SettingMean:
     """The mean of some settings of one total.
 
     ``shares`` sum to 1, one for each stage; ``accuracy`` is in [0, 1]; ``trials`` were averaged.
@@ -158,7 +158,7 @@ def shown_totals(rows: Sequence[TrialRow], by: Axis, limit: int = 10) -> tuple[f
     return tuple(max(windows, key=lambda w: sum(len(by_total[t]) for t in w)))
 
 
-def columns(rows: Sequence[TrialRow], metric: str, by: Axis, pick: Pick) -> list[Column]:
+def columns(rows: Sequence[TrialRow], metric: str, by: Axis, pick: Pick) -> list[SettingMean]:
     """Average the picked settings of each shown total.
 
     Of n settings the best (worst, most even) min(5, max(1, n // 3)) are averaged, together
@@ -212,8 +212,8 @@ def _first(rows: list[TrialRow], key: Callable[[TrialRow], float]) -> list[Trial
     return [row for row in rows if key(row) <= cut]
 
 
-def _mean(total: float, rows: list[TrialRow], metric: str, by: Axis) -> Column:
+def _mean(total: float, rows: list[TrialRow], metric: str, by: Axis) -> SettingMean:
     stages = max(len(row.setting(by)) for row in rows)
     padded = [[*shares(row, by), *[0.0] * (stages - len(row.setting(by)))] for row in rows]
     accuracy = float(np.mean([row.metrics[metric] for row in rows]))
-    return Column(total, tuple(np.mean(padded, axis=0).tolist()), accuracy, len(rows))
+    return SettingMean(total, tuple(np.mean(padded, axis=0).tolist()), accuracy, len(rows))

@@ -44,7 +44,7 @@ _HEARTBEAT_S = 15.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """How a run of a job ended.
 
     Attributes
@@ -85,7 +85,7 @@ def run_job(
     data_folder: Path | None = None,
     assume_yes: bool = False,
     say: Callable[[str], None] = print,
-) -> Outcome:
+) -> JobOutcome:
     """Run what is left of a job on one worker of Ray, then write its files.
 
     Parameters
@@ -244,20 +244,20 @@ class _Driver:
             self._failure = f"{outcome}: {message}"
         return None
 
-    def conclude(self, report_root: Path) -> Outcome:
+    def conclude(self, report_root: Path) -> JobOutcome:
         """Write the files of a finished job, and close its MLflow run."""
         self._session.lease.check(self._store)
         name = self._job.prefix.rpartition("/")[2]
         if not self._queue.finished:
-            return Outcome(name, None, None, "", True, self.end("KILLED", 20))
+            return JobOutcome(name, None, None, "", True, self.end("KILLED", 20))
         if self._failure:
             untracked = self.end("FAILED")
-            return Outcome(name, None, None, self._failure, False, untracked)
+            return JobOutcome(name, None, None, self._failure, False, untracked)
         result = read_result(self._store, self._job.prefix)
         assert result is not None, "a finished job has a result"
         folder = write_files(self._store, self._job.prefix, result, report_root)
         untracked = self.end("FINISHED")
-        return Outcome(name, result, folder, "", False, untracked)
+        return JobOutcome(name, result, folder, "", False, untracked)
 
     def end(self, status: Status, limit_s: float = math.inf) -> list[str]:
         """Close the MLflow run; return what MLflow has not got."""

@@ -20,7 +20,6 @@ from typing import Any
 
 from ray import cloudpickle, tune
 from ray.tune.execution import class_cache
-from ray.tune.search import Searcher
 from ray.tune.trainable.function_trainable import wrap_function
 
 from robustray.cluster import preemption
@@ -28,9 +27,9 @@ from robustray.errors import MachineError
 from robustray.manifest import Resources
 from robustray.runtime.attempts import PREEMPTED
 from robustray.runtime.failures import Failure, classify, one_line
-from robustray.runtime.judging import Judge, JudgedScheduler
 from robustray.runtime.queue import TrialQueue
 from robustray.runtime.signals import Stop, stopping_politely
+from robustray.runtime.tuning import Judge, JudgedScheduler, QueueSearcher, StopWhen
 
 _LAUNCHER_BYTES = 400 * 2**20  # a process with torch and Ray, without work of its own
 
@@ -38,8 +37,8 @@ _LAUNCHER_BYTES = 400 * 2**20  # a process with torch and Ray, without work of i
 Execute = Callable[[str, Callable[[dict[str, Any]], None]], dict[str, Any]]
 
 
-class Listener:
-    """The driver's callbacks in a running sweep, called in its main loop."""
+class TrialListener:
+    """What a driver hears of a running sweep, in its main loop."""
 
     def started(self, name: str) -> None:
         """Hear that a worker has begun an attempt."""
@@ -68,7 +67,7 @@ def run_queue(
     queue: TrialQueue,
     execute: Execute,
     resources: Resources,
-    listener: Listener,
+    listener: TrialListener,
     *,
     name: str,
     judge: Judge | None = None,
@@ -110,7 +109,7 @@ def run_queue(
             tune.with_resources(_trainable(execute), _claim(resources)),
             param_space={},
             tune_config=tune.TuneConfig(
-                search_alg=_QueueSearcher(queue, stop, listener, judge),
+                search_alg=QueueSearcher(queue, stop, listener, judge),
                 scheduler=JudgedScheduler(judge) if judge else None,
                 num_samples=-1,
                 max_concurrent_trials=resources.max_concurrent,
@@ -121,7 +120,7 @@ def run_queue(
                 storage_path=scratch,
                 verbose=0,
                 callbacks=[state],
-                stop=_StopWhen(state),
+                stop=StopWhen(lambda: state.may_end),
                 failure_config=tune.FailureConfig(max_failures=0),
             ),
         )
@@ -173,61 +172,6 @@ def _trainable(execute: Execute) -> type[tune.Trainable]:
     return Attempt
 
 
-class _QueueSearcher(Searcher):
-    """Suggests what the queue hands out."""
-
-    def __init__(
-        self, queue: TrialQueue, stop: Stop, listener: Listener, judge: Judge | None
-    ) -> None:
-        super().__init__()
-        self._queue, self._stop, self._listener, self._judge = queue, stop, listener, judge
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Hide the driver's event from Tune, which pickles searchers for restores."""
-        return {}
-
-    def suggest(self, trial_id: str) -> Any:
-        if self._queue.finished or self._stop.is_set():
-            return Searcher.FINISHED
-        name = self._queue.pop(time.monotonic())
-        while name is not None and self._judge is not None and not self._judge.admits(name):
-            self._queue.stop(name)
-            self._listener.stopped(name, running=False)
-            name = self._queue.pop(time.monotonic())
-        if name is None:
-            return Searcher.FINISHED if self._queue.finished else None
-        return {"trial": name}
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Do nothing: the callback hears the same, and why a trial failed."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Do nothing: no state here outlives the driver."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Refuse: no state here outlives the driver."""
-        raise NotImplementedError
-
-
-class _StopWhen(tune.Stopper):
-    """Stops all trials once the run stops and none is left that could end by itself."""
-
-    def __init__(self, state: _SweepCallback) -> None:
-        self._state = state
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Hide the driver's state from Tune, which pickles stoppers for restores."""
-        return {}
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self._state.may_end
-
-
 class _SweepCallback(tune.Callback):
     """Turns Tune's events into the queue's."""
 
@@ -235,7 +179,7 @@ class _SweepCallback(tune.Callback):
         self,
         queue: TrialQueue,
         stop: Stop,
-        listener: Listener,
+        listener: TrialListener,
         patience_s: float,
         judge: Judge | None,
     ) -> None:

@@ -35,8 +35,9 @@ from robustray.scaling.rules import split
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study
 from robustray.sweeps.plan import make_plan
-from robustray.sweeps.records import TrialState, list_studies, load_study, read_trials, trial_row
+from robustray.sweeps.records import TrialState, list_studies, load_study, read_trials
 from robustray.sweeps.report import grid_kind
+from robustray.sweeps.runs import trial_row
 from robustray.tracking import RunRecord
 
 NAME = "robust_resnets"
@@ -51,7 +52,7 @@ _TITLES = {
 
 
 @dataclass(frozen=True)
-class Paper:
+class WrittenPaper:
     """A written report: its folder, its files, and how many accuracies are measured."""
 
     folder: Path
@@ -66,7 +67,7 @@ def publish_paper(
     report_root: Path,
     tracking_uri: str,
     say: Callable[[str], None],
-) -> Paper:
+) -> WrittenPaper:
     """Write the tables and figures, into the store and to MLflow as well.
 
     Parameters
@@ -96,7 +97,7 @@ def publish_paper(
         for column, cell in line.cells.items()
         if column not in ("parameters", "macs")
     ]
-    return Paper(folder, artifacts, sum(c.measured is not None for c in cells), len(cells))
+    return WrittenPaper(folder, artifacts, sum(c.measured is not None for c in cells), len(cells))
 
 
 def _read(

@@ -10,7 +10,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from robustray.manifest.data import DataConfig
 from robustray.manifest.evaluation import (
     JudgedThreat,
     SuiteItems,
@@ -30,7 +29,7 @@ from robustray.manifest.fields import (
     Steps,
     StepsOrZero,
 )
-from robustray.manifest.job import Manifest
+from robustray.manifest.job import DataConfig, Manifest
 from robustray.manifest.lengths import Extent, Length, check_length, check_lengths
 from robustray.manifest.network import MixingNetworkConfig, MixtureConstants, ModelConfig
 from robustray.manifest.recipe import Augmentation, Recipe

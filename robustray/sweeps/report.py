@@ -12,7 +12,8 @@ from robustray.manifest import Grid, Recipe, Sweep, manifest_hash
 from robustray.reports import GridKind, StudyReport, write_report
 from robustray.store import ObjectStore
 from robustray.sweeps.plan import Plan, describe_search
-from robustray.sweeps.records import TrialState, read_trials, trial_row
+from robustray.sweeps.records import TrialState, read_trials
+from robustray.sweeps.runs import trial_row
 from robustray.sweeps.throughput import precision_name
 from robustray.training import find_objective
 

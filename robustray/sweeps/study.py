@@ -19,22 +19,16 @@ from robustray.runtime.failures import Failure
 from robustray.runtime.progress import TrialProgress
 from robustray.runtime.queue import TrialQueue
 from robustray.runtime.session import Session, check_services, open_session
-from robustray.runtime.trial_pool import Listener, run_queue
+from robustray.runtime.trial_pool import TrialListener, run_queue
 from robustray.store import ObjectStore
 from robustray.store.staged_data import load_staged_dataset
 from robustray.sweeps.grid import Study
 from robustray.sweeps.halving import Halving, stop_words
 from robustray.sweeps.mending import mend_study
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
-from robustray.sweeps.records import (
-    TrialReader,
-    committed_epochs,
-    save_study,
-    stopped_trials,
-    study_run,
-    trial_run,
-)
+from robustray.sweeps.records import TrialReader, committed_epochs, save_study, stopped_trials
 from robustray.sweeps.report import Published, publish
+from robustray.sweeps.runs import study_run, trial_run
 from robustray.sweeps.throughput import load_throughputs
 from robustray.sweeps.trial import execute_attempt
 from robustray.tracking import RunRecord
@@ -111,7 +105,7 @@ def run_study(
             return driver.conclude(report_root)
 
 
-class _Driver(Listener):
+class _Driver(TrialListener):
     """Listens to a running sweep: shows it, and has MLflow follow the store."""
 
     def __init__(self, study: Study, plan: Plan, session: Session) -> None:
@@ -180,12 +174,12 @@ class _Driver(Listener):
         return self._session.drain(limit_s)
 
     def started(self, name: str) -> None:
-        """Follow `Listener`."""
+        """Follow `TrialListener`."""
         self._begun.add(name)
         self._progress.started()
 
     def progressed(self, name: str, report: dict[str, Any]) -> None:
-        """Follow `Listener`."""
+        """Follow `TrialListener`."""
         epoch = report.get("epoch")
         if epoch is not None:
             self._progress.epoch(max(0, epoch - self._epochs.get(name, 0)))
@@ -195,13 +189,13 @@ class _Driver(Listener):
             self._track(name)
 
     def finished(self, name: str) -> None:
-        """Follow `Listener`."""
+        """Follow `TrialListener`."""
         self._done.add(name)
         self._progress.finished(name)
         self._track(name)
 
     def stopped(self, name: str, running: bool) -> None:
-        """Follow `Listener`."""
+        """Follow `TrialListener`."""
         assert self._halving is not None
         decision = self._halving.stopped(name)
         assert decision is not None
@@ -211,7 +205,7 @@ class _Driver(Listener):
         self._track(name)
 
     def preempted(self, name: str) -> bool:
-        """Follow `Listener`."""
+        """Follow `TrialListener`."""
         if not attempts.was_preempted(self._store, self._study.trial_prefix(name)):
             return False
         self._progress.preempted(name)
@@ -219,7 +213,7 @@ class _Driver(Listener):
         return True
 
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
-        """Follow `Listener`."""
+        """Follow `TrialListener`."""
         self._progress.failed(name, kind, message, wait)
         self._conclude_attempt(name, kind.value, message)
         if wait is None:
@@ -227,7 +221,7 @@ class _Driver(Listener):
         self._track(name)
 
     def tick(self) -> None:
-        """Follow `Listener`."""
+        """Follow `TrialListener`."""
         self._session.lease.tick()
         self._progress.heartbeat()
 

@@ -28,7 +28,7 @@ _NOT_ALLOWED = re.compile(r"[^/\w.\- :]")
 
 
 @dataclass
-class Batch:
+class LogBatch:
     """What one ``log_batch`` request carries."""
 
     params: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
@@ -82,7 +82,7 @@ def tidy_point(point: MetricPoint) -> MetricPoint:
 
 def batches(
     params: Mapping[str, str], points: Sequence[MetricPoint], tags: Mapping[str, str]
-) -> Iterator[Batch]:
+) -> Iterator[LogBatch]:
     """Cut content into requests that a server accepts: parameters first, the last tags last.
 
     Parameters
@@ -97,7 +97,7 @@ def batches(
     Batch
         At most 100 parameters, 100 tags and 1000 things in all; none if there is nothing.
     """
-    batch, size = Batch(), 0
+    batch, size = LogBatch(), 0
     for kind, item in [
         *(("params", pair) for pair in params.items()),
         *(("metrics", point) for point in points),
@@ -107,7 +107,7 @@ def batches(
         room = len(getattr(batch, kind)) < MAX_PER_BATCH[kind] and len(batch) < MAX_BATCH
         if len(batch) and not (room and size + cost <= MAX_BATCH_BYTES):
             yield batch
-            batch, size = Batch(), 0
+            batch, size = LogBatch(), 0
         getattr(batch, kind).append(item)
         size += cost
     if len(batch):

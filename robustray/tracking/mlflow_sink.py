@@ -195,7 +195,7 @@ class MlflowSink:
         shown.tags |= tags
         shown.know_points(record.metrics)
 
-    def _log(self, run_id: str, batch: limits.Batch) -> None:
+    def _log(self, run_id: str, batch: limits.LogBatch) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
         self._client().log_batch(

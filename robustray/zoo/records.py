@@ -162,7 +162,7 @@ class DownloadError(UserError):
 
 
 @dataclass(frozen=True)
-class Place:
+class Address:
     """What was looked up and checked: scheme, host, port, path, and the host's IPs."""
 
     scheme: str
@@ -172,7 +172,7 @@ class Place:
     addresses: tuple[str, ...]
 
 
-def look_up(url: str, *, private: bool = False, plain: bool = False) -> Place:
+def look_up(url: str, *, private: bool = False, plain: bool = False) -> Address:
     """Resolve a URL's host and refuse it unless every one of its addresses is public.
 
     Parameters
@@ -206,10 +206,10 @@ def look_up(url: str, *, private: bool = False, plain: bool = False) -> Place:
                     f"{parts.hostname} is {address}, which is no public address: refused"
                 )
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return Place(parts.scheme, parts.hostname, port, path, addresses)
+    return Address(parts.scheme, parts.hostname, port, path, addresses)
 
 
-def request(place: Place, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+def request(place: Address, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
     """Send a GET to a checked IP itself, so that no second look-up can lead elsewhere.
 
     A host's addresses are tried in turn until one answers: machines without a way to IPv6 exist.
@@ -230,7 +230,7 @@ def request(place: Place, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
     raise DownloadError(f"{place.host} does not answer: {'; '.join(reasons)}") from last
 
 
-def _request(place: Place, address: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
+def _request(place: Address, address: str, headers: dict[str, str]) -> urllib3.BaseHTTPResponse:
     shown = f"[{address}]" if ":" in address else address
     if place.scheme == "https":
         authority = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("SSL_CERT_FILE")

@@ -30,7 +30,7 @@ from robustray.attacks import (
 from robustray.attacks.engine.network import Network, predict_logits
 from robustray.attacks.engine.watch import Watched
 from robustray.attacks.surrogates.catalogue import FiniteDifferences
-from robustray.evaluation.units.composed import Composition, composed_logits, in_composition
+from robustray.evaluation.units.composed import BatchLayout, composed_logits, in_composition
 
 LINF = ThreatModel("linf", 0.03)
 L2 = ThreatModel("l2", 0.3)
@@ -130,7 +130,7 @@ class _Module(nn.Module):
 
 def test_whole_batches_are_watched_too():
     with pytest.raises(ValueError, match="changes its input in place"):
-        composed_logits(_Module(through_data), X, Composition(3))
+        composed_logits(_Module(through_data), X, BatchLayout(3))
 
 
 class Stateful(nn.Module):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from robustray.data import Batch, EpochBatches, Split, eval_batches, load_dataset, steps_per_epoch
 from robustray.errors import DataError
-from robustray.manifest.data import DataConfig
+from robustray.manifest.job import DataConfig
 from robustray.manifest.recipe import Augmentation
 
 AUGMENTATION = Augmentation(crop_padding=2, rotation=15)

@@ -10,7 +10,7 @@ import pytest
 from robustray.data import load_dataset
 from robustray.data.files import torchvision_datasets
 from robustray.errors import DataError, MachineError
-from robustray.manifest.data import DataConfig
+from robustray.manifest.job import DataConfig
 
 CONFIG = DataConfig(name="mnist", download=True)
 

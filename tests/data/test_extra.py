@@ -11,7 +11,7 @@ import torch
 from robustray.data import describe, load_dataset
 from robustray.data.readers import read_extra
 from robustray.errors import DataError
-from robustray.manifest.data import DataConfig, ExtraData
+from robustray.manifest.job import DataConfig, ExtraData
 from tests.helpers.official_files import Bomb
 
 SHAPE = (3, 4, 5)

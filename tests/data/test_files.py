@@ -12,7 +12,7 @@ from robustray.data.files import read_part
 from robustray.data.readers import read_cifar, read_mnist
 from robustray.data.sources import OfficialFile, Part
 from robustray.errors import DataError
-from robustray.manifest.data import DataConfig
+from robustray.manifest.job import DataConfig
 from robustray.registry import DATASETS
 from tests.helpers.official_files import bomb, cifar_record, gzipped_idx, idx, python2_pickle
 

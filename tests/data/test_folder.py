@@ -11,7 +11,7 @@ from robustray.alignment.splits import load_study
 from robustray.data.folder import preprocess, read_imagenet
 from robustray.data.pictures import equalise, read_grey
 from robustray.errors import DataError
-from robustray.manifest.data import FolderData
+from robustray.manifest.job import FolderData
 
 SOURCE = np.random.default_rng(0)
 CONFIG = {

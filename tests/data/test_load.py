@@ -7,7 +7,7 @@ import torch
 from robustray.data import Dataset, Split, data_root, describe, digest_of, load_dataset
 from robustray.data.readers import unpickle_arrays
 from robustray.errors import DataError, UserError
-from robustray.manifest.data import DataConfig
+from robustray.manifest.job import DataConfig
 from robustray.registry import DATASETS
 
 DIGITS = DataConfig(name="digits", validation=137)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustray.errors import ManifestError
-from robustray.evaluation.units.composed import Composition, composed_logits, in_composition
+from robustray.evaluation.units.composed import BatchLayout, composed_logits, in_composition
 from robustray.manifest import build_manifest
 from robustray.models import create_model
 from tests.evaluation.test_run import canonical, evaluate, monkeypatch_module, tracking
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(600)
 @given(st.integers(1, 40), st.integers(1, 12), st.sampled_from(["file", "random"]))
 @settings(deadline=None)
 def test_every_image_has_one_place(count, size, order):
-    batches, which, place = Composition(size, order, 3).places(count)
+    batches, which, place = BatchLayout(size, order, 3).places(count)
     assert sorted(int(i) for batch in batches for i in batch) == list(range(count))
     assert all(len(batch) == size for batch in batches[:-1])
     for image in range(count):
@@ -34,7 +34,7 @@ def test_an_image_at_its_place_is_judged_as_in_its_batch(mode):
     torch.manual_seed(0)
     model = create_model("robust_model_zoo_1", width=2, depths=(1, 1, 1), mode=mode).eval()
     x = torch.rand(7, 3, 32, 32)
-    composition = Composition(3, "random", 1)
+    composition = BatchLayout(3, "random", 1)
     logits = composed_logits(model, x, composition)
     batches, which, place = composition.places(7)
     for image in range(7):

@@ -19,10 +19,10 @@ from robustray.evaluation.record import result_document
 from robustray.evaluation.subjects import load_images
 from robustray.evaluation.task import Conditions, Task
 from robustray.evaluation.units import reference
-from robustray.evaluation.units.compute import Part, compute
+from robustray.evaluation.units.compute import RangePart, compute
 from robustray.evaluation.units.merge import merge
 from robustray.evaluation.units.reference import ENGINE, evaluate_reference, run_reference
-from robustray.evaluation.units.reference_attacks import Call, find_package
+from robustray.evaluation.units.reference_attacks import ReferenceCall, find_package
 from robustray.evaluation.units.store import UnitStore
 from robustray.store import LocalStore
 from tests.helpers.evaluation_tasks import compute_all, make_task, trained_net
@@ -192,7 +192,7 @@ def test_points_outside_are_projected_and_judged_again(monkeypatch: pytest.Monke
     far = examples(model, 40)
     other = torch.stack([far.x[(far.y_N != y).nonzero()[0, 0]] for y in given.y_N])
     other[3] = torch.nan
-    monkeypatch.setattr(Call, "run", lambda *_: other)
+    monkeypatch.setattr(ReferenceCall, "run", lambda *_: other)
     with pytest.warns(UserWarning, match="outside the threat model only; they count as robust"):
         found = run_reference(model, given, threat, spec("apgd-ce"), seed=0, batch_size=4)
     assert found.repaired_B.all()
@@ -245,7 +245,7 @@ def _run_package(
 ) -> tuple[Tensor, Tensor]:
     """Let the package's own driver run its attacks with the budgets of the quick suite."""
     package = importlib.import_module(find_package().name)
-    calls = {s.attack: Call.of(s, threat) for s in quick_suite().attacks}
+    calls = {s.attack: ReferenceCall.of(s, threat) for s in quick_suite().attacks}
     norm = calls["square"].arguments["norm"]
     driver = package.AutoAttack(model, norm=norm, eps=threat.eps, seed=seed, version="standard")
     parts = {"apgd-ce": "apgd", "apgd-t": "apgd_targeted", "fab-t": "fab", "square": "square"}
@@ -273,8 +273,8 @@ def test_ranges_that_travel_together_are_attacked_one_by_one(reference_task) -> 
     for range_ in task.ranges:
         chosen = images.select(slice(range_.start, range_.stop))
         given = check_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
-        (clean,) = compute(task, 0, model, [Part(given, None)], 64)
-        parts.append(Part(given, clean.verdicts))
+        (clean,) = compute(task, 0, model, [RangePart(given, None)], 64)
+        parts.append(RangePart(given, clean.verdicts))
     together = compute(task, 1, model, parts, 64)
     alone = [compute(task, 1, model, [part], 64)[0] for part in parts]
     assert [found.verdicts.to_bytes() for found in together] == [
@@ -284,7 +284,7 @@ def test_ranges_that_travel_together_are_attacked_one_by_one(reference_task) -> 
 
 
 def test_records_tell_what_was_repaired_and_lost(reference_task, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(Call, "run", lambda call, model, part, *_: part.x.roll(1, 0))
+    monkeypatch.setattr(ReferenceCall, "run", lambda call, model, part, *_: part.x.roll(1, 0))
     with pytest.warns(UserWarning, match="outside the threat model only"):
         units = compute_all(reference_task, UnitStore(LocalStore(tmp_path / "store")))
     merged = merge(reference_task, units)

@@ -12,9 +12,9 @@ from robustray.errors import CorruptObjectError
 from robustray.evaluation.record import write_csv, write_parquet
 from robustray.evaluation.subjects import load_images
 from robustray.evaluation.task import Unit
-from robustray.evaluation.units.compute import Part, compute
+from robustray.evaluation.units.compute import RangePart, compute
 from robustray.evaluation.units.merge import merge
-from robustray.evaluation.units.store import Outcome, UnitRecord, UnitStore
+from robustray.evaluation.units.store import UnitOutcome, UnitRecord, UnitStore
 from robustray.evaluation.units.verdicts import Verdicts
 from robustray.store import LocalStore, NotFoundError, canonical_json
 from tests.helpers.evaluation_tasks import (
@@ -90,7 +90,7 @@ def test_ranges_computed_together_are_those_computed_alone(tmp_path, units):
         chosen = images.select(slice(range_.start, range_.stop))
         clean = next(u for u in alone if u.unit.range == range_ and u.unit.position == 0)
         examples = check_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
-        parts.append(Part(examples, clean.verdicts))
+        parts.append(RangePart(examples, clean.verdicts))
     together = compute(task, 1, trained_net(), parts, 1000)
     first = [unit.verdicts.to_bytes() for unit in alone if unit.unit.position == 1]
     assert [found.verdicts.to_bytes() for found in together] == first
@@ -125,7 +125,7 @@ def test_of_two_commits_one_wins_and_the_other_leaves_nothing(tmp_path, units):
     unit = task.chain(task.ranges[0])[0]
     first = compute_all(task, units, starts=[0], steps=1)[0]
     other = dataclasses.replace(first.verdicts, forwards=first.verdicts.forwards + 1)
-    outcome = Outcome(task.identity(unit.range, 0), None, other)
+    outcome = UnitOutcome(task.identity(unit.range, 0), None, other)
     assert units.commit(unit, outcome, {"attempt": 2}) == first.record
     assert units.read(unit).verdicts.to_bytes() == first.verdicts.to_bytes()
     assert units.provenance(unit) == {"attempt": 1}

@@ -14,8 +14,8 @@ from robustray.attacks import AttackSpec, Suite, ThreatModel, attack_suite
 from robustray.attacks.engine.inputs import check_examples
 from robustray.evaluation.subjects import load_images, ranges_of
 from robustray.evaluation.task import Conditions, Subject, Task
-from robustray.evaluation.units.compute import Part, compute
-from robustray.evaluation.units.store import LoadedUnit, Outcome, UnitStore
+from robustray.evaluation.units.compute import RangePart, compute
+from robustray.evaluation.units.store import LoadedUnit, UnitOutcome, UnitStore
 from robustray.manifest import JudgedData
 from robustray.store import sha256_file
 
@@ -121,11 +121,13 @@ def compute_all(
         made: list[LoadedUnit] = []
         for unit in task.chain(range_)[:steps]:
             before = made[task.before(unit.position)] if unit.position else None
-            part = Part(examples, before.verdicts if before else None)
+            part = RangePart(examples, before.verdicts if before else None)
             (found,) = compute(task, unit.position, model, [part], 64)
             identity = task.identity(range_, unit.position)
             previous = before.record.digest if before else None
-            outcome = Outcome(identity, previous, found.verdicts, found.adversarial, found.notes)
+            outcome = UnitOutcome(
+                identity, previous, found.verdicts, found.adversarial, found.notes
+            )
             units.commit(unit, outcome, {"attempt": 1})
             made.append(units.read(unit))
         loaded += made

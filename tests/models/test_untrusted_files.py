@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from robustray.data import pickles
 from robustray.data.readers import read_cifar, read_extra, read_mnist
 from robustray.errors import DataError
-from robustray.manifest.data import ExtraData
+from robustray.manifest.job import ExtraData
 from robustray.models import WeightsError, load_weights
 from tests.helpers.official_files import cifar_record, gzipped_idx, idx, python2_pickle
 

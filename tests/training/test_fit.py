@@ -16,7 +16,7 @@ from torch import nn
 from robustray.attacks import ThreatModel, evaluate
 from robustray.data import Split, load_dataset
 from robustray.errors import UserError
-from robustray.manifest.data import DataConfig
+from robustray.manifest.job import DataConfig
 from robustray.manifest.recipe import (
     Augmentation,
     Ema,

@@ -35,7 +35,7 @@ _FLOAT32 = 4
 
 
 @dataclass
-class Found:
+class Survey:
     """What was looked at.
 
     Attributes
@@ -50,7 +50,7 @@ class Found:
     networks: dict[str, int] = field(default_factory=dict)
 
 
-def check_references(manifest: Alignment, store: ObjectStore, root: Path | None = None) -> Found:
+def check_references(manifest: Alignment, store: ObjectStore, root: Path | None = None) -> Survey:
     """Look at all that a job refers to: data, jobs, studies, files of weights; computes nothing.
 
     Data that are made are not made, and of ImageNet and of folders files are not opened.
@@ -68,7 +68,7 @@ def check_references(manifest: Alignment, store: ObjectStore, root: Path | None 
                 raise ManifestError(f"{name} judged no classifier")
     for name in manifest.probe.studies if manifest.probe else ():
         load_sweep(store, name)
-    found, shape = Found(), None
+    found, shape = Survey(), None
     for role, split, limit in _wanted(manifest):
         shape, found.examples[role] = _look_at(manifest, split, limit, data_root(root))
     if shape is not None:
@@ -156,7 +156,7 @@ def _networks(
             yield "delta-x", known
 
 
-def describe_plan(manifest: Alignment, found: Found | None = None) -> str:
+def describe_plan(manifest: Alignment, found: Survey | None = None) -> str:
     """Return what a job would do; with what was ``found``, also what that takes."""
     lines = [f"job        {study_id(manifest)}: stage {manifest.stage} on {manifest.data.name}"]
     if (training := manifest.training) is not None:
@@ -185,7 +185,7 @@ def describe_plan(manifest: Alignment, found: Found | None = None) -> str:
     return "\n".join([*lines, *(_cost_lines(manifest, found) if found else ())])
 
 
-def _cost_lines(manifest: Alignment, found: Found) -> Iterator[str]:
+def _cost_lines(manifest: Alignment, found: Survey) -> Iterator[str]:
     if found.examples:
         counts = ", ".join(f"{count:,} {role}" for role, count in found.examples.items())
         yield f"examples   {counts}"
@@ -198,7 +198,7 @@ def _cost_lines(manifest: Alignment, found: Found) -> Iterator[str]:
         yield f"passes     about {passes:.3g}, forward and backward ones, of one example each"
 
 
-def _passes(manifest: Alignment, found: Found) -> float:
+def _passes(manifest: Alignment, found: Survey) -> float:
     total = 0.0
     if (training := manifest.training) is not None:
         steps = training.steps_per_epoch

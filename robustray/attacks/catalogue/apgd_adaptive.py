@@ -40,7 +40,7 @@ _RISING, _MOMENTUM = 0.75, 0.75
 
 
 @dataclass(frozen=True)
-class Ascent:
+class AscentResult:
     """What an ascent came to.
 
     Attributes
@@ -70,7 +70,7 @@ def adaptive_ascent(
     n_iter: int,
     weight_B: Tensor,
     target_B: Tensor | None = None,
-) -> Ascent:
+) -> AscentResult:
     """Ascend in linf balls of any size, one for each image.
 
     Parameters
@@ -142,7 +142,7 @@ def adaptive_ascent(
             reduced_B, best_then_B, first = stuck_B, best_B, False
             rises_B, since = torch.zeros_like(rises_B), 0
             period = max(period - shrink, shortest)
-    return Ascent(best, best_B, x_adv, fooled_B, flawed_B)
+    return AscentResult(best, best_B, x_adv, fooled_B, flawed_B)
 
 
 def mixture_loss(

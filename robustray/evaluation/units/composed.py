@@ -25,7 +25,7 @@ from robustray.random import generator
 
 
 @dataclass(frozen=True)
-class Composition:
+class BatchLayout:
     """How images are cut into batches.
 
     Attributes
@@ -105,7 +105,7 @@ def in_composition(model: nn.Module, companions: Tensor, place: int) -> InCompos
 def composed_logits(
     model: Callable[[Tensor], Tensor],
     x_NCHW: Tensor,
-    composition: Composition,
+    composition: BatchLayout,
     device: torch.device | str = "cpu",
 ) -> Tensor:
     """Return the logits (N, K), on the CPU, of all images in their batches.
@@ -181,7 +181,7 @@ def _inside(
     """Yield the network within each example's own batch."""
     assert conditions.composition is not None
     device = Network(model, examples.x.device).device
-    batches, which, place = Composition(**conditions.composition).places(len(everyone))
+    batches, which, place = BatchLayout(**conditions.composition).places(len(everyone))
     position = {int(index): at for at, index in enumerate(everyone.index_N)}
     for index in examples.index_N:
         at = position[int(index)]
@@ -200,8 +200,8 @@ def companions_finding(
         A finding as plain data; ``falls`` lists the positions of images that are classified
         correctly in the declared composition and wrongly in one of the others.
     """
-    declared = Composition(**composition)
-    others = [Composition(declared.size, "random", 1000 + number) for number in range(_OTHERS)]
+    declared = BatchLayout(**composition)
+    others = [BatchLayout(declared.size, "random", 1000 + number) for number in range(_OTHERS)]
     device, labels = Network(model, everyone.x.device).device, everyone.y_N
     correct = [
         is_correct(composed_logits(model, everyone.x, one, device), labels)

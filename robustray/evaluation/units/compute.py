@@ -24,7 +24,7 @@ from robustray.evaluation.task import SAMPLES, Task
 from robustray.evaluation.units.composed import attack_each, logits_in_composition
 from robustray.evaluation.units.engines import is_independent, load_engine
 from robustray.evaluation.units.verdicts import (
-    Found,
+    RangeFindings,
     Verdicts,
     attacked_verdicts,
     clean_verdicts,
@@ -33,7 +33,7 @@ from robustray.evaluation.units.verdicts import (
 
 
 @dataclass(frozen=True)
-class Part:
+class RangePart:
     """One range: its images, and what the unit before has found on them (None: clean pass)."""
 
     examples: Examples
@@ -62,7 +62,7 @@ def compute(
     task: Task,
     position: int,
     model: nn.Module,
-    parts: Sequence[Part],
+    parts: Sequence[RangePart],
     batch_size: int,
     everyone: Examples | None = None,
 ) -> list[Computed]:
@@ -76,7 +76,7 @@ def compute(
         Place in the chain.
     model : nn.Module
         On its device.
-    parts : sequence of Part
+    parts : sequence of RangePart
         The ranges, images on the CPU.
     batch_size : int
         Images on the device at a time.
@@ -118,7 +118,7 @@ def rebuilt_spec(description: object) -> AttackSpec:
 def _clean(
     task: Task,
     model: nn.Module,
-    parts: Sequence[Part],
+    parts: Sequence[RangePart],
     batch_size: int,
     everyone: Examples | None,
 ) -> list[Computed]:
@@ -148,7 +148,7 @@ def _attacked(
     task: Task,
     position: int,
     model: nn.Module,
-    parts: Sequence[Part],
+    parts: Sequence[RangePart],
     batch_size: int,
     everyone: Examples | None,
 ) -> list[Computed]:
@@ -166,7 +166,7 @@ def _group(
     task: Task,
     position: int,
     model: nn.Module,
-    parts: Sequence[Part],
+    parts: Sequence[RangePart],
     batch_size: int,
     everyone: Examples | None,
 ) -> list[Computed]:
@@ -207,7 +207,7 @@ def _group(
 def _computed(
     task: Task,
     position: int,
-    part: Part,
+    part: RangePart,
     rows: np.ndarray,
     examples: Examples,
     result: AttackResult | None,
@@ -217,9 +217,9 @@ def _computed(
     assert part.before is not None
     none = np.zeros(0, np.int64)
     if result is None or not len(rows):
-        found, kept = Found(rows, none.astype(bool), *[none] * 5), {}
+        found, kept = RangeFindings(rows, none.astype(bool), *[none] * 5), {}
     else:
-        found = Found(
+        found = RangeFindings(
             rows=rows,
             success=result.success_B.numpy(),
             prediction=prediction,

@@ -44,7 +44,12 @@ from robustray.attacks.engine.steppers import select
 from robustray.attacks.evaluation import Tally, warn_of_luck
 from robustray.errors import UserError
 from robustray.evaluation.task import Conditions
-from robustray.evaluation.units.reference_attacks import Call, Metered, find_package, undisturbed
+from robustray.evaluation.units.reference_attacks import (
+    Metered,
+    ReferenceCall,
+    find_package,
+    undisturbed,
+)
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def run_reference(
     UserError
         For an attack or an option that the reference does not have.
     """
-    call = Call.of(spec, threat)
+    call = ReferenceCall.of(spec, threat)
     network = Network(model, examples.x.device)
     schedule = Schedule(compute_shape or default_compute_shape(network.device), batch_size)
     classes = clean_logits(network, examples.take(slice(1)), schedule).shape[1]
@@ -204,7 +209,7 @@ class ReferenceEngine:
         if search_dtype != "float32":
             raise UserError(f"search_dtype: the reference searches in float32, not {search_dtype}")
         for spec in suite.attacks:
-            Call.of(spec, threat)
+            ReferenceCall.of(spec, threat)
         if suite.attack_all:
             raise UserError(
                 f"suite: the reference runs cascades on correctly classified images, and "

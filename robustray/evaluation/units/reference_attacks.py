@@ -80,7 +80,7 @@ def find_package() -> Package:
 
 
 @dataclass(frozen=True)
-class Call:
+class ReferenceCall:
     """One attack of the reference with its budget.
 
     Parameters
@@ -95,7 +95,7 @@ class Call:
     arguments: dict[str, Any]
 
     @classmethod
-    def of(cls, spec: AttackSpec, threat: ThreatModel) -> Call:
+    def of(cls, spec: AttackSpec, threat: ThreatModel) -> ReferenceCall:
         """Translate an attack of a suite.
 
         Raises

@@ -99,7 +99,7 @@ class LoadedUnit:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class UnitOutcome:
     """What a worker has made of a unit, before it is committed."""
 
     identity: Mapping[str, Any]
@@ -121,7 +121,7 @@ class UnitStore:
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
 
-    def commit(self, unit: Unit, outcome: Outcome, provenance: Mapping[str, Any]) -> UnitRecord:
+    def commit(self, unit: Unit, outcome: UnitOutcome, provenance: Mapping[str, Any]) -> UnitRecord:
         """Commit a unit unless it is committed.
 
         Returns

@@ -144,7 +144,7 @@ def clean_verdicts(
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class RangeFindings:
     """What an attack found on some rows of a range: arrays as long as ``rows``.
 
     ``prediction`` is the class of the adversarial example, -1 where there is none.
@@ -165,7 +165,7 @@ def open_rows(before: Verdicts, attack_all: bool) -> np.ndarray:
 
 
 def attacked_verdicts(
-    before: Verdicts, found: Found, name: str, *, attack_all: bool, first: bool
+    before: Verdicts, found: RangeFindings, name: str, *, attack_all: bool, first: bool
 ) -> Verdicts:
     """Return the verdicts after one more attack.
 

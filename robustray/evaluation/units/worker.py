@@ -19,8 +19,8 @@ from robustray.evaluation.audit.checks import make_audit
 from robustray.evaluation.networks import try_network
 from robustray.evaluation.subjects import facts_of, load_images, load_subject
 from robustray.evaluation.task import Subject, Task, Unit
-from robustray.evaluation.units.compute import Part, compute
-from robustray.evaluation.units.store import Outcome, UnitStore
+from robustray.evaluation.units.compute import RangePart, compute
+from robustray.evaluation.units.store import UnitOutcome, UnitStore
 from robustray.runtime.attempts import environment
 from robustray.runtime.failures import FINISHED, STALE, Place, Reply, reply_to_failure
 from robustray.store import NotFoundError, open_store
@@ -87,7 +87,9 @@ class Worker:
         for (order, part, previous), found in zip(ready, computed, strict=True):
             unit = order.unit
             identity = task.identity(unit.range, unit.position)
-            outcome = Outcome(identity, previous, found.verdicts, found.adversarial, found.notes)
+            outcome = UnitOutcome(
+                identity, previous, found.verdicts, found.adversarial, found.notes
+            )
             seconds = (ended - started) * len(part.open(task.attack_all)) / examples
             record = units.commit(
                 unit, outcome, _provenance(order, device, started, ended, seconds, len(ready))
@@ -129,7 +131,9 @@ class Worker:
         self._tried = True
 
 
-def _part(order: Order, images: Split, task: Task, units: UnitStore) -> tuple[Part, str | None]:
+def _part(
+    order: Order, images: Split, task: Task, units: UnitStore
+) -> tuple[RangePart, str | None]:
     """Return what an order works on, and the digest of the verdicts that it continues from."""
     range_ = order.unit.range
     chosen = images.select(slice(range_.start, range_.stop))
@@ -140,9 +144,9 @@ def _part(order: Order, images: Split, task: Task, units: UnitStore) -> tuple[Pa
         )
     examples = check_examples(chosen.x_NCHW, chosen.y_N, chosen.index_N)
     if order.before is None:
-        return Part(examples, None), None
+        return RangePart(examples, None), None
     before = units.read(order.before)
-    return Part(examples, before.verdicts), before.record.digest
+    return RangePart(examples, before.verdicts), before.record.digest
 
 
 def _provenance(

@@ -135,7 +135,7 @@ class Quantiser(nn.Module):
         return maximum
 
 
-class Unit(nn.Module):
+class ResidualUnit(nn.Module):
     """A pre-activation residual unit: two 3x3 convolutions; the skip is pooled, then projected.
 
     Parameters
@@ -168,7 +168,7 @@ class Unit(nn.Module):
         return h + (skip if self.shortcut is None else self.shortcut(skip))
 
 
-class Chain(nn.Module):
+class ConvChain(nn.Module):
     """Four 3x3 convolutions, c -> 2c -> 2c -> c -> d, SiLU between them; no skip, no norm."""
 
     def __init__(self, channels: int, outputs: int) -> None:
@@ -189,10 +189,10 @@ class Trio(nn.Module):
 
     def __init__(self, inputs: int, channels: int, between: int, mode: Mode, alpha: float) -> None:
         super().__init__()
-        self.first = Unit(inputs, channels, 1, mode)
+        self.first = ResidualUnit(inputs, channels, 1, mode)
         self.quantise1 = Quantiser(mode, alpha)
-        self.chain = Chain(channels, between)
-        self.last = Unit(between, channels, 1, mode)
+        self.chain = ConvChain(channels, between)
+        self.last = ResidualUnit(between, channels, 1, mode)
         self.quantise2 = Quantiser(mode, alpha)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -249,15 +249,17 @@ class QuantisedNetwork(nn.Module):
         w = width
         trios = [Trio(in_channels, w, in_channels, mode, alpha)]
         self.stage1 = nn.Sequential(*trios)
-        self.stride1 = Unit(w, 2 * w, 2, mode)
+        self.stride1 = ResidualUnit(w, 2 * w, 2, mode)
         self.stage2 = _trios(depths[0], 2 * w, mode, alpha)
-        self.stride2 = Unit(2 * w, 4 * w, 2, mode)
+        self.stride2 = ResidualUnit(2 * w, 4 * w, 2, mode)
         self.stage3 = _trios(depths[1], 4 * w, mode, alpha)
-        self.stride3 = Unit(4 * w, 8 * w, 2, mode)
+        self.stride3 = ResidualUnit(4 * w, 8 * w, 2, mode)
         if last == "trio":
             self.stage4 = _trios(depths[2], 8 * w, mode, alpha)
         else:
-            self.stage4 = nn.Sequential(*(Unit(8 * w, 8 * w, 1, mode) for _ in range(depths[2])))
+            self.stage4 = nn.Sequential(
+                *(ResidualUnit(8 * w, 8 * w, 1, mode) for _ in range(depths[2]))
+            )
         self.norm = BatchMoments(8 * w, mode)
         self.linear = nn.Linear(8 * w, num_classes)
         for module in self.modules():

@@ -124,7 +124,7 @@ class Flat:
 
 
 @dataclass(frozen=True)
-class Place:
+class NetworkPlace:
     """Where a network may lie: names that begin with ``prefix``, in the mapping ``home``."""
 
     prefix: str
@@ -185,7 +185,7 @@ def _walk(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Tensor]]:
                     waiting.append((f"{home}{str(key)[:_NAME_LENGTH]}.", depth + 1, value))
 
 
-def places(flat: Flat, expected: Mapping[str, Tensor]) -> list[Place]:
+def places(flat: Flat, expected: Mapping[str, Tensor]) -> list[NetworkPlace]:
     """Return where the network may lie, the most convincing place first.
 
     Mappings in which no name is one of the network's own come last, the largest first.
@@ -203,7 +203,7 @@ def places(flat: Flat, expected: Mapping[str, Tensor]) -> list[Place]:
     found = []
     for prefix in ranked:
         home = next(home for home in homes if prefix.startswith(home))
-        found.append(Place(prefix, home, _format(flat.label, prefix, home)))
+        found.append(NetworkPlace(prefix, home, _format(flat.label, prefix, home)))
     return found
 
 
@@ -226,7 +226,7 @@ def _format(label: str, prefix: str, home: str) -> str:
     return "unaveraged" if home[:-1] == _UNAVERAGED else home[:-1]
 
 
-def chosen(found: list[Place], format: str, kind: Kind) -> list[Place]:
+def chosen(found: list[NetworkPlace], format: str, kind: Kind) -> list[NetworkPlace]:
     """Return those of some places that a format means.
 
     Raises

@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from robustray.errors import WeightsError
-from robustray.models.weights.layouts import Flat, Kind, Place, chosen, flatten, our_name, places
+from robustray.models.weights.layouts import (
+    Flat,
+    Kind,
+    NetworkPlace,
+    chosen,
+    flatten,
+    our_name,
+    places,
+)
 
 # RobustBench keeps the constants of an input standardisation, (x - mu) / sigma, in the state dict;
 # layers of others call them as below.
@@ -90,7 +98,7 @@ class Fit:
     with the place's prefix.
     """
 
-    place: Place
+    place: NetworkPlace
     report: LoadReport
     tensors: Mapping[str, Tensor]
     constants: Mapping[str, Tensor]
@@ -151,7 +159,7 @@ def find_weights(
     return first
 
 
-def _fit(place: Place, flat: Flat, expected: Mapping[str, Tensor]) -> Fit:
+def _fit(place: NetworkPlace, flat: Flat, expected: Mapping[str, Tensor]) -> Fit:
     source: dict[str, str] = {}
     twice, beside = [], []
     for full in flat.tensors:

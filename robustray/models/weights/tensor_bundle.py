@@ -33,7 +33,7 @@ _TYPES = {1: np.dtype("<f4"), 2: np.dtype("<f8"), 3: np.dtype("<i4"), 9: np.dtyp
 
 
 @dataclass(frozen=True)
-class Entry:
+class TensorEntry:
     """Where a tensor lies: type, shape, shard, first byte, number of bytes, checksum."""
 
     dtype: np.dtype
@@ -109,7 +109,7 @@ def read_bundle(index: Path) -> dict[str, Tensor]:
     return dict(sorted(tensors.items()))
 
 
-def read_index(index: Path) -> tuple[dict[str, Entry], int]:
+def read_index(index: Path) -> tuple[dict[str, TensorEntry], int]:
     """Return the entries of a bundle's index by name, and its number of data files.
 
     Raises
@@ -261,7 +261,7 @@ def _message(table: _Table, data: bytes) -> _Message:
     return found
 
 
-def _entry(table: _Table, name: str, value: bytes) -> Entry:
+def _entry(table: _Table, name: str, value: bytes) -> TensorEntry:
     message = _message(table, value)
     kind = message.number(1)
     if kind not in _TYPES:
@@ -270,7 +270,7 @@ def _entry(table: _Table, name: str, value: bytes) -> Entry:
     if 7 in message.nested:
         table.refuse(f"{name} is stored in slices, which is not supported")
     shape = _shape(table, name, message.nested.get(2, [b""])[-1])
-    entry = Entry(
+    entry = TensorEntry(
         dtype=_TYPES[kind],
         shape=shape,
         shard=message.number(3),
@@ -293,7 +293,7 @@ def _shape(table: _Table, name: str, data: bytes) -> tuple[int, ...]:
     return tuple(_message(table, size).number(1) for size in sizes)
 
 
-def _check_places(entries: dict[str, Entry], path: Path) -> None:
+def _check_places(entries: dict[str, TensorEntry], path: Path) -> None:
     """Refuse tensors that lie beyond their file, or on each other."""
     size, end, before = path.stat().st_size, 0, ""
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].offset, item[1].size)):
@@ -307,7 +307,7 @@ def _check_places(entries: dict[str, Entry], path: Path) -> None:
             end, before = entry.offset + entry.size, name
 
 
-def _read_tensor(file: BinaryIO, path: Path, name: str, entry: Entry) -> Tensor:
+def _read_tensor(file: BinaryIO, path: Path, name: str, entry: TensorEntry) -> Tensor:
     file.seek(entry.offset)
     data = file.read(entry.size)
     if len(data) != entry.size or masked(google_crc32c.value(data)) != entry.checksum:

@@ -69,7 +69,7 @@ class MeasuredStudy:
 
 
 @dataclass(frozen=True)
-class Cell:
+class ComparedCell:
     """A value three times over; None where it is missing. ``n`` measurements were averaged."""
 
     published: float | None
@@ -83,7 +83,7 @@ class Line:
     """One row of a comparison: its cells by column, and where the measured ones come from."""
 
     row: PublishedRow
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, ComparedCell]
     sources: tuple[str, ...] = ()
     comparable: bool = True
 
@@ -159,14 +159,14 @@ def _line(table: PublishedTable, row: PublishedRow, found: list[Measurement]) ->
     )
 
 
-def _cell(row: PublishedRow, column: str, used: list[Measurement]) -> Cell:
+def _cell(row: PublishedRow, column: str, used: list[Measurement]) -> ComparedCell:
     if column in COSTS:
         values = [float(getattr(m.row, column)) for m in used]
     else:
         found = [_accuracy(m.row, METRICS.get(column, column)) for m in used]
         values = [value for value in found if value is not None]
     measured = fmean(values) if values else None
-    return Cell(row.published.get(column), row.best_known(column), measured, len(values))
+    return ComparedCell(row.published.get(column), row.best_known(column), measured, len(values))
 
 
 def _accuracy(row: TrialRow, metric: str) -> float | None:
@@ -222,7 +222,7 @@ def paper_page(
     return document(title, body)
 
 
-def _accuracies(line: Line) -> list[Cell]:
+def _accuracies(line: Line) -> list[ComparedCell]:
     return [cell for name, cell in line.cells.items() if name not in COSTS]
 
 

@@ -1,0 +1,191 @@
+"""A study as others show it: rows of its table, and the runs that MLflow should have."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from robustray.manifest import manifest_hash
+from robustray.models import Profile
+from robustray.reports import TrialRow
+from robustray.runtime.attempts import describe_attempts, package_versions
+from robustray.store import canonical_json
+from robustray.sweeps.grid import Study
+from robustray.sweeps.records import TrialState
+from robustray.tracking import MetricPoint, RunRecord
+from robustray.tracking.records import Status as RunStatus
+from robustray.tracking.records import epoch_points, flatten
+
+
+def evaluation_accuracies(label: str, result: Mapping[str, Any]) -> dict[str, float]:
+    """Return the robust accuracies of a further suite, by what a study's table calls them.
+
+    Those of an independent suite's columns come first, then the worst case over all of it.
+    """
+    columns = {f"{label}:{c['name']}": c["accuracy"] for c in result.get("columns", ())}
+    return {**columns, label: result["robust"]["accuracy"]}
+
+
+def trial_row(state: TrialState, profile: Profile, failed: bool) -> TrialRow:
+    """Return the canonical row of a trial: no time, host, attempt or run id."""
+    result = state.result or {}
+    ended = result or state.stopped or {}
+    return TrialRow(
+        name=state.trial.name,
+        depths=state.trial.depths,
+        widths=state.trial.widths,
+        parameters=profile.parameters,
+        macs=profile.macs,
+        status=state.status if ended else "failed" if failed else "unfinished",
+        selected_epoch=result.get("selected_epoch"),
+        validation_accuracy=ended.get("validation_accuracy", ended.get("score")),
+        stopped_epoch=None if state.result or not state.stopped else state.stopped["epoch"],
+        metrics=result.get("metrics", {}) | _further(state),
+        weights_sha256=result.get("weights_sha256"),
+        seed=state.trial.seed,
+    )
+
+
+def trial_run(
+    study: Study,
+    state: TrialState,
+    profile: Profile,
+    store_uri: str,
+    *,
+    failed: bool,
+    stopped: bool,
+) -> RunRecord:
+    """Return the MLflow run that a trial should have, as far as the store knows it.
+
+    ``failed``: its budget of retries is spent; ``stopped``: the sweep was stopped before its end.
+    """
+    trial, manifest = state.trial, study.manifest
+    params = {
+        "depths": "-".join(map(str, trial.depths)),
+        "widths": "-".join(f"{width:g}" for width in trial.widths),
+        "parameters": str(profile.parameters),
+        "macs": str(profile.macs),
+        "seed": str(trial.seed),
+        **flatten({"recipe": manifest.recipe.model_dump(mode="json")}),
+    }
+    tags = {"study": study.id, "trial": trial.name, "data": manifest.data.name}
+    if state.attempts:
+        tags |= describe_attempts(state.attempts)
+        tags["failure"] = state.attempts[-1].message if failed else ""
+    running: RunStatus = "KILLED" if stopped else "RUNNING"
+    ended = state.result or state.stopped
+    status: RunStatus = "FINISHED" if ended else "FAILED" if failed else running
+    artifacts = {}
+    if status != "RUNNING":
+        artifacts["checkpoints.json"] = canonical_json(_checkpoint_table(state, store_uri))
+        artifacts["attempts.json"] = canonical_json([vars(entry) for entry in state.attempts])
+    if state.stopped is not None:
+        tags["stopped_early"] = f"epoch {state.stopped['epoch']} ({state.stopped['reason']})"
+        artifacts["stopped.json"] = canonical_json(state.stopped)
+    if state.result is not None:
+        artifacts["result.json"] = canonical_json(state.result)
+    for label, entry in state.evaluations.items():
+        artifacts[f"evaluations/{label}.json"] = canonical_json(entry)
+    first = min((entry.started_ms for entry in state.attempts), default=0)
+    return RunRecord(
+        key=state.prefix,
+        name=trial.name,
+        experiment=manifest.name,
+        parent_key=study.prefix,
+        params=params,
+        tags=tags,
+        metrics=_metric_points(state),
+        artifacts=artifacts,
+        status=status,
+        start_ms=first,
+        end_ms=_end_ms(state),
+    )
+
+
+def study_run(
+    study: Study,
+    status: RunStatus,
+    started_ms: int,
+    artifacts: dict[str, bytes],
+) -> RunRecord:
+    """Return the parent run of a study: its manifest, and its report once there is one."""
+    manifest = study.manifest
+    settings: dict[str, Any] = {
+        "trials": len(study.trials),
+        "seed": manifest.seed,
+        "model": manifest.model.model_dump(mode="json", exclude_none=True),
+        "grid": manifest.grid.model_dump(mode="json", exclude_none=True)
+        if manifest.grid
+        else "none",
+        "data": manifest.data.model_dump(mode="json", exclude_none=True),
+        "recipe": manifest.recipe.model_dump(mode="json"),
+    }
+    if manifest.search is not None:
+        settings["search"] = manifest.search.model_dump(mode="json", exclude_none=True)
+    if manifest.narrow is not None:
+        settings["narrow"] = manifest.narrow
+    return RunRecord(
+        key=study.prefix,
+        name=study.id,
+        experiment=manifest.name,
+        params=flatten(settings),
+        tags={
+            "study": study.id,
+            "manifest_sha256": manifest_hash(manifest),
+            **{f"version.{name}": text for name, text in package_versions().items()},
+            "driver": socket.gethostname(),
+        },
+        artifacts={"manifest.yaml": study.manifest_yaml().encode(), **artifacts},
+        status=status,
+        start_ms=started_ms,
+    )
+
+
+def _metric_points(state: TrialState) -> tuple[MetricPoint, ...]:
+    points = epoch_points(state.events())
+    if state.result is not None:
+        points += [
+            MetricPoint(f"test_{name}", value, state.result["epochs"], _end_ms(state) or 0)
+            for name, value in state.result["metrics"].items()
+        ]
+        points += [
+            MetricPoint(f"test_{name}", value, state.result["epochs"], entry["ended_ms"])
+            for label, entry in state.evaluations.items()
+            for name, value in evaluation_accuracies(label, entry["result"]).items()
+        ]
+    return tuple(points)
+
+
+def _further(state: TrialState) -> dict[str, float]:
+    """Return the robust accuracies that further suites found."""
+    return {
+        name: value
+        for label, entry in state.evaluations.items()
+        for name, value in evaluation_accuracies(label, entry["result"]).items()
+    }
+
+
+def _checkpoint_table(state: TrialState, store_uri: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "epoch": record.step,
+            "state": record.state,
+            "selected": bool(state.result and state.result["selected_epoch"] == record.step),
+            "files": {
+                name: {
+                    "sha256": entry["sha256"],
+                    "bytes": entry["bytes"],
+                    "uri": f"{store_uri.rstrip('/')}/{entry['key']}",
+                }
+                for name, entry in record.files.items()
+            },
+        }
+        for record in state.checkpoints
+    ]
+
+
+def _end_ms(state: TrialState) -> int | None:
+    if state.finished is not None:
+        return state.finished["finished_ms"]
+    return state.attempts[-1].ended_ms if state.attempts else None
