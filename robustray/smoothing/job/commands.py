@@ -62,7 +62,7 @@ def describe_plan(manifest: Mixing, found: None = None) -> str:
         )
     recipe = manifest.recipe
     attacks = 1 + min(recipe.attack.n_targets, facts.num_classes - 1)
-    rounds = sum(len(rounds) for _, rounds in stages.segments)
+    rounds = recipe.epochs * (facts.train // recipe.batch_size)
     iterations = recipe.attack.iterations_df + recipe.attack.iterations_extra
     made = rounds * recipe.batch_size * attacks
     passes = made * (2 * iterations + 2 * 2)
