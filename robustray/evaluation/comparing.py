@@ -14,7 +14,7 @@ from robustray.reports import render
 from robustray.reports.html import Picture
 from robustray.reports.judgements import Judgement, curves_figure, page, table_csv, table_text
 from robustray.store import NotFoundError, ObjectStore, read_sealed, sha256_bytes
-from robustray.store.naming import choose_id, newest_attempt
+from robustray.store.opening import choose_id, newest_attempt
 from robustray.tracking import MetricPoint, RunRecord, Uploader
 
 Say = Callable[[str], None]

@@ -26,7 +26,7 @@ from robustray.store import (
     find_sealed,
     read_sealed,
 )
-from robustray.store.naming import choose_id, newest_attempt
+from robustray.store.opening import choose_id, newest_attempt
 from robustray.sweeps.grid import Study, Trial
 from robustray.sweeps.mending import (
     DamagedEvaluationError,

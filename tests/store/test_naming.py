@@ -6,7 +6,7 @@ import pytest
 
 from robustray.errors import UserError
 from robustray.store import LocalStore
-from robustray.store.naming import choose_id, newest_attempt
+from robustray.store.opening import choose_id, newest_attempt
 
 KNOWN = ["mine-aa11", "mine2-bb22", "mine2-cc33", "other-dd44"]
 

@@ -37,7 +37,7 @@ from robustray.reports.style import render
 from robustray.runtime.file_jobs import Product, read_file, read_result
 from robustray.runtime.job import Context
 from robustray.store import ObjectStore
-from robustray.store.naming import choose_id, newest_attempt
+from robustray.store.opening import choose_id, newest_attempt
 from robustray.training import PreemptedError
 
 KIND = "alignment"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -209,3 +210,71 @@ def find_equal_shapes(
             smaller.append(shape)
         shape //= 2
     return Shapes(full, tuple(smaller))
+
+
+def check_answer(answer: object, rows: int) -> None:
+    """Refuse what is no logits.
+
+    Parameters
+    ----------
+    answer : object
+        What a model has returned.
+    rows : int
+        For how many images.
+
+    Raises
+    ------
+    ValueError
+        With the type and shape of what was returned.
+    """
+    hint = "give attacks a function that returns the logits alone"
+    if isinstance(answer, Tensor):
+        hint, floats = "a row for each image, a column for each class", answer.is_floating_point()
+        if floats and answer.ndim == 2 and len(answer) == rows and answer.shape[1] >= 2:
+            return
+        if floats and tuple(answer.shape) in ((rows,), (rows, 1)):
+            hint = "one logit z for two classes is torch.stack([torch.zeros_like(z), z], dim=1)"
+    raise ValueError(
+        f"the model returns {_describe_value(answer)} for a batch of {rows} images instead of "
+        f"floating-point logits ({rows}, K), K >= 2: {hint}"
+    )
+
+
+def check_mixture(answer: object, rows: int) -> None:
+    """Refuse what is not the logits of a mixed classifier, and gamma (B,).
+
+    Raises
+    ------
+    ValueError
+        With what was returned.
+    """
+    gamma = answer[1] if isinstance(answer, tuple) and len(answer) == 2 else None
+    if not isinstance(answer, tuple) or not isinstance(gamma, Tensor) or gamma.shape != (rows,):
+        raise ValueError(
+            f"forward_with_gamma returns {_describe_value(answer)} for {rows} images instead of "
+            f"logits ({rows}, K) and gamma ({rows},)"
+        )
+    check_answer(answer[0], rows)
+
+
+def _describe_value(value: object) -> str:
+    """Return type and shape of what a model has returned, in a few words."""
+    if isinstance(value, Tensor):
+        return f"{_kind(str(value.dtype))} tensor {tuple(value.shape)}"
+    name = type(value).__name__
+    if value is None:
+        return "None"
+    if isinstance(value, np.ndarray):
+        return f"{_kind(str(value.dtype))} numpy array {value.shape}"
+    if isinstance(value, Mapping):
+        return f"a {name} with the keys {', '.join(map(repr, list(value)[:5])) or 'of nothing'}"
+    if isinstance(value, list | tuple) and len(value) <= 5:
+        return f"a {name} of ({', '.join(map(_describe_value, value))})"
+    if hasattr(value, "logits"):
+        return f"an object {name} (with the attribute logits)"
+    return f"an object {name}"
+
+
+def _kind(dtype: str) -> str:
+    name = dtype.removeprefix("torch.")
+    return f"an {name}" if name.startswith("i") else f"a {name}"

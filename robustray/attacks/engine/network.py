@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from robustray.attacks.engine.inputs import Shapes
-from robustray.attacks.engine.watch import Asked, Watched, check_mixture, watched
+from robustray.attacks.engine.inputs import Shapes, check_mixture
+from robustray.attacks.engine.watch import Asked, Watched, watched
 
 # A model whose forward pass hides or breaks its gradient may offer ``surrogate(x)``, a
 # differentiable stand-in. Gradients then come from it and verdicts still from ``model(x)``:

@@ -13,7 +13,7 @@ import inspect
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
@@ -25,6 +25,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parameter import is_lazy
 
 from robustray.attacks.engine.context import is_judging
+from robustray.attacks.engine.inputs import check_answer
 
 _EVERY = 64  # passes of a kind between two looks, after those at 0, 1, 2, 4, ..., 32
 
@@ -203,74 +204,6 @@ def _looks(value: bool) -> Iterator[None]:
 def watched(model: Callable[[Tensor], Any]) -> Callable[[Tensor], Tensor]:
     """Return a model whose passes are watched: itself, where they are."""
     return cast(Any, model) if isinstance(model, Asked) else Watched(model)
-
-
-def check_answer(answer: object, rows: int) -> None:
-    """Refuse what is no logits.
-
-    Parameters
-    ----------
-    answer : object
-        What a model has returned.
-    rows : int
-        For how many images.
-
-    Raises
-    ------
-    ValueError
-        With the type and shape of what was returned.
-    """
-    hint = "give attacks a function that returns the logits alone"
-    if isinstance(answer, Tensor):
-        hint, floats = "a row for each image, a column for each class", answer.is_floating_point()
-        if floats and answer.ndim == 2 and len(answer) == rows and answer.shape[1] >= 2:
-            return
-        if floats and tuple(answer.shape) in ((rows,), (rows, 1)):
-            hint = "one logit z for two classes is torch.stack([torch.zeros_like(z), z], dim=1)"
-    raise ValueError(
-        f"the model returns {describe_value(answer)} for a batch of {rows} images instead of "
-        f"floating-point logits ({rows}, K), K >= 2: {hint}"
-    )
-
-
-def check_mixture(answer: object, rows: int) -> None:
-    """Refuse what is not the logits of a mixed classifier, and gamma (B,).
-
-    Raises
-    ------
-    ValueError
-        With what was returned.
-    """
-    gamma = answer[1] if isinstance(answer, tuple) and len(answer) == 2 else None
-    if not isinstance(answer, tuple) or not isinstance(gamma, Tensor) or gamma.shape != (rows,):
-        raise ValueError(
-            f"forward_with_gamma returns {describe_value(answer)} for {rows} images instead of "
-            f"logits ({rows}, K) and gamma ({rows},)"
-        )
-    check_answer(answer[0], rows)
-
-
-def describe_value(value: object) -> str:
-    """Return type and shape of what a model has returned, in a few words."""
-    if isinstance(value, Tensor):
-        return f"{_kind(str(value.dtype))} tensor {tuple(value.shape)}"
-    name = type(value).__name__
-    if value is None:
-        return "None"
-    if isinstance(value, np.ndarray):
-        return f"{_kind(str(value.dtype))} numpy array {value.shape}"
-    if isinstance(value, Mapping):
-        return f"a {name} with the keys {', '.join(map(repr, list(value)[:5])) or 'of nothing'}"
-    if isinstance(value, list | tuple) and len(value) <= 5:
-        return f"a {name} of ({', '.join(map(describe_value, value))})"
-    if hasattr(value, "logits"):
-        return f"an object {name} (with the attribute logits)"
-    return f"an object {name}"
-
-
-def _kind(dtype: str) -> str:
-    name = dtype.removeprefix("torch.")
-    return f"an {name}" if name.startswith("i") else f"a {name}"
 
 
 def random_state(device: torch.device) -> tuple[Any, ...]:
