@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -44,10 +46,10 @@ def test_a_study_uses_any_suite_and_pins_a_users():
         "evaluation": {"attacks": ["fgsm", f"{HERE}few"]},
         "recipe": {"selection": {"attack": "sweep-quick"}},
     }  # fmt: skip
-    manifest = build_manifest(document)
+    manifest: Any = build_manifest(document)
     assert list(pin_code(manifest).code) == [f"{HERE}few"]
     make_plan(Study.from_manifest(manifest))
-    clean = build_manifest(document | {"recipe": {"selection": {"attack": "clean"}}})
+    clean: Any = build_manifest(document | {"recipe": {"selection": {"attack": "clean"}}})
     assert clean.recipe.selection.suite == "fgsm"
 
 
