@@ -24,7 +24,7 @@ from robustray.alignment import (
 )
 from robustray.alignment.delta_x import nearest_other
 from robustray.alignment.pages.figures import histogram_figure, linearity_figure
-from robustray.alignment.pages.page import comparison_figure
+from robustray.alignment.pages.sheets import comparison_figure
 from robustray.alignment.splits import StudySplit, load_study
 from robustray.attacks import ThreatModel, carlini_wagner, minimum_norms, stadv
 from robustray.reports.frontier import kendall

@@ -28,7 +28,7 @@ from robustray.alignment.manifest import (  # noqa: E402
     Projection,
 )
 from robustray.alignment.metrics import alignment  # noqa: E402
-from robustray.alignment.pages.page import comparison_figure, sheet_png  # noqa: E402
+from robustray.alignment.pages.sheets import comparison_figure, sheet_png  # noqa: E402
 from robustray.alignment.splits import load_study  # noqa: E402
 from robustray.models import save_weights  # noqa: E402
 from robustray.random import ExampleRandom  # noqa: E402

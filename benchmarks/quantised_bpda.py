@@ -40,7 +40,7 @@ from robustray.manifest.recipe import (  # noqa: E402
     Selection,
     ThreatConfig,
 )
-from robustray.manifest.sweep import DataConfig  # noqa: E402
+from robustray.manifest.job import DataConfig  # noqa: E402
 from robustray.models import create_model  # noqa: E402
 from robustray.models.architectures.quantised import QuantisedNetwork, frozen_copy  # noqa: E402
 from robustray.training import fit  # noqa: E402

@@ -20,13 +20,15 @@ from robustray.alignment.pages.page import (
     COLUMNS,
     AlignmentRow,
     alignment_page,
-    comparison_figure,
-    contact_sheet,
-    labels_text,
     markdown_table,
     published_rows,
     published_similarity,
     published_value,
+)
+from robustray.alignment.pages.sheets import (
+    comparison_figure,
+    contact_sheet,
+    labels_text,
     sheet_png,
     sheet_rows,
     unit_gradients,
