@@ -161,7 +161,7 @@ class EpochTraining(Protocol[Report_co]):
         """Start after some epochs: from the state that was copied then, or, with None, afresh."""
         ...
 
-    def train(self, epoch: int) -> Report_co:
+    def train(self, epoch: int, /) -> Report_co:
         """Train for one epoch, counted from 1, and report on it."""
         ...
 
