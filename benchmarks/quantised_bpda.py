@@ -32,6 +32,7 @@ from robustray.attacks.losses import margin  # noqa: E402
 from robustray.attacks.surrogates.catalogue import put_surrogate  # noqa: E402
 from robustray.data import Dataset, load_dataset  # noqa: E402
 from robustray.evaluation.audit.checks import audit  # noqa: E402
+from robustray.manifest.job import DataConfig  # noqa: E402
 from robustray.manifest.recipe import (  # noqa: E402
     InnerAttack,
     Optimizer,
@@ -40,7 +41,6 @@ from robustray.manifest.recipe import (  # noqa: E402
     Selection,
     ThreatConfig,
 )
-from robustray.manifest.sweep import DataConfig  # noqa: E402
 from robustray.models import create_model  # noqa: E402
 from robustray.models.architectures.quantised import QuantisedNetwork, frozen_copy  # noqa: E402
 from robustray.training import fit  # noqa: E402

@@ -351,7 +351,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Speed of a training step.")
     parser.add_argument("--model", default="preact_resnet", help="a name of create_model")
     parser.add_argument("--depths", type=int, nargs="+", default=[2, 2, 2])
-    parser.add_argument("--widths", type=int, nargs="+", default=[2, 2, 2])
+    parser.add_argument("--widths", type=float, nargs="+", default=[2, 2, 2])
     parser.add_argument("--block", default="basic", choices=("basic", "robust"))
     parser.add_argument("--objective", default="trades", choices=("trades", "sat", "mart"))
     parser.add_argument("--batch", type=int, default=64)
