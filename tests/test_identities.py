@@ -22,8 +22,7 @@ PINNED = Path(__file__).parent / "pinned/identities.json"
 
 def shipped_ids() -> dict[str, str]:
     """Return the id of every manifest that comes with the program, by its path."""
-    found = sorted((ROOT / "manifests").rglob("*.yaml"))
-    paths = [path for path in found if "zoo" not in path.parts]  # lists of weights, no manifests
+    paths = sorted((ROOT / "manifests").rglob("*.yaml"))
     return {str(p.relative_to(ROOT / "manifests")): study_id(load_manifest(p)) for p in paths}
 
 

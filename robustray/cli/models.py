@@ -11,7 +11,7 @@ import yaml
 from robustray.errors import UserError, choice_error
 
 if TYPE_CHECKING:
-    from robustray.models import Entry, PublishedWeights
+    from robustray.zoo import ZooRecord
 
 
 def add_models(commands: Any) -> None:
@@ -38,7 +38,7 @@ def add_models(commands: Any) -> None:
     )
     convert.add_argument("--output", required=True, metavar="FILE.safetensors")
     convert.add_argument(
-        "--published", metavar="SET", help="one of the sets of weights that the catalogue names"
+        "--published", metavar="SET", help="one of the model's sets of weights that the zoo records"
     )
     convert.add_argument("--format", default="auto", help="layout of the file; default: auto")
     convert.add_argument("--sha256", metavar="DIGEST", help="that the file must have")
@@ -108,57 +108,67 @@ def _describe_models(pattern: str) -> str:
         If none matches.
     """
     from robustray.models import find_model, list_models
-    from robustray.scaling.check import describe_rows
+    from robustray.scaling.check import describe_published, known_costs
+    from robustray.zoo import records_of
 
-    names = list_models(pattern)
+    names, costs = list_models(pattern), known_costs()
     if not names:
         raise choice_error("model", pattern, list_models())
+    lines = []
+    for name in names:
+        row = costs.get(name)
+        cost = (
+            f"{row.recorded.parameters / 1e6:.1f}M  {row.recorded.macs / 1e9:.2f}G" if row else ""
+        )
+        lines.append(f"{name:<16} {cost:>15}  {find_model(name).summary}")
     if len(names) == 1:
-        return _whole(find_model(names[0]), describe_rows(names[0]))
-    return "\n".join(_line(find_model(name)) for name in names)
-
-
-def _line(entry: Entry) -> str:
-    cost = ""
-    if entry.cost is not None:
-        cost = f"{entry.cost.parameters / 1e6:.1f}M  {entry.cost.macs / 1e9:.2f}G"
-    return f"{entry.name:<16} {cost:>15}  {entry.summary}"
-
-
-def _whole(entry: Entry, published: list[str]) -> str:
-    options = ", ".join(("num_classes", "in_channels", *entry.options))
-    lines = [_line(entry), f"options    {options}"]
-    if entry.paper is not None:
-        paper = entry.paper
-        lines.append(f"paper      {paper.title}, {paper.venue}, arXiv:{paper.arxiv}")
-    if entry.published is not None:
-        lines.append(f"printed    {entry.published.parameters}, {entry.published.macs}")
-    lines += [f"note       {correction}" for correction in entry.corrections]
-    lines += published
-    for weights in entry.weights:
-        lines += _weights(weights)
+        entry = find_model(names[0])
+        lines.append(f"options    {', '.join(('num_classes', 'in_channels', *entry.options))}")
+        if entry.paper is not None:
+            paper = entry.paper
+            lines.append(f"paper      {paper.title}, {paper.venue}, arXiv:{paper.arxiv}")
+        lines += describe_published(names[0])
+        for record in records_of(names[0]).values():
+            lines += _weights(record)
     return "\n".join(lines)
 
 
-def _weights(weights: PublishedWeights) -> list[str]:
-    options = ", ".join(f"{name}={value}" for name, value in weights.options) or "none"
-    numbers = ", ".join(f"{metric} {value:.2f}" for metric, value in weights.numbers)
+def _weights(record: ZooRecord) -> list[str]:
+    options = ", ".join(f"{name}={value}" for name, value in record.options.items()) or "none"
+    numbers = ", ".join(f"{metric} {value:.2f}" for metric, value in record.published.items())
+    known = f"normalisation {record.normalisation}; " if record.normalisation else ""
     return [
-        f"weights    {weights.name}: {weights.data}; {numbers}",
-        *(f"           {source}" for source in weights.sources),
-        f"           options {options}; normalisation {weights.normalisation}; licence "
-        f"{weights.licence}; sha256 {weights.sha256 or 'not published'}",
-        *([f"           {weights.note}"] if weights.note else []),
+        f"weights    {record.name}: {record.data}; {numbers}",
+        *(
+            f"           {_address(source)} (sha256 {file.sha256 or 'not published'})"
+            for file in record.files
+            for source in file.sources
+        ),
+        f"           options {options}; {known}licence {record.licence}",
+        *([f"           {record.note}"] if record.note else []),
     ]
+
+
+def _address(source: str) -> str:
+    return source.removeprefix("page:").replace("drive:", "https://drive.google.com/uc?id=")
 
 
 def _convert(options: argparse.Namespace) -> int:
     from robustray.evaluation.networks import build_function
     from robustray.models.weights.convert import convert_weights
     from robustray.user_code import is_reference
+    from robustray.zoo import known_as, records_of
 
     given = dict(_assignment(text) for text in options.set)
     model: Any = options.model
+    sha256 = options.sha256
+    if options.published is not None:
+        sets = records_of(model)
+        if options.published not in sets:
+            raise choice_error(f"set of weights of {model}", options.published, sets or ("none",))
+        record = sets[options.published]
+        given = record.options | given
+        sha256 = sha256 or record.sha256
     if is_reference(model):
         model, given = build_function(model, given), {}
     try:
@@ -166,15 +176,15 @@ def _convert(options: argparse.Namespace) -> int:
             options.file,
             options.output,
             model,
-            published=options.published,
             format=options.format,
-            sha256=options.sha256,
+            sha256=sha256,
             drop_objects=options.drop_objects,
             options=given,
         )
     except OSError as error:
         raise UserError(str(error)) from error
-    print(done)
+    names = ", ".join(known_as(done.report.sha256))
+    print(f"{done}\nknown as   {names or 'none of the digests in the zoo'}")
     return 0
 
 

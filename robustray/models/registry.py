@@ -12,7 +12,6 @@ from torch import nn
 
 from robustray.errors import ModelError
 from robustray.manifest.explaining import check_options
-from robustray.models.counting import Profile
 from robustray.registry import MODELS, options_of
 from robustray.user_code import call
 from robustray.words import suggest
@@ -31,53 +30,6 @@ class Paper:
 
 
 @dataclass(frozen=True)
-class PublishedCost:
-    """Parameters and multiply-accumulates as printed by the authors, with their rounding."""
-
-    parameters: str
-    macs: str
-
-
-@dataclass(frozen=True)
-class PublishedWeights:
-    """A set of trained weights that can be had.
-
-    Attributes
-    ----------
-    name : str
-        What it is called beside the model's name ("robustbench-500k").
-    sources : tuple of str
-        Addresses of the file, or of the page that offers it.
-    licence : str
-        SPDX identifier, or "unstated".
-    data : str
-        The data that it was trained on.
-    options : tuple of (str, object)
-        Options of ``create_model`` that the weights need ("activations", "SiLU").
-    numbers : tuple of (str, float)
-        Published accuracies by metric, in percent ("autoattack", 54.42).
-    normalisation : str
-        What happens to pixels in [0, 1] before the first layer.
-    sha256, size : str or None, int or None
-        Digest and length in bytes of the file as published, where its publishers tell them or we
-        hold the file; ``robustray weights convert`` compares.
-    note : str
-        What else one has to know.
-    """
-
-    name: str
-    sources: tuple[str, ...]
-    licence: str
-    data: str
-    options: tuple[tuple[str, Any], ...] = ()
-    numbers: tuple[tuple[str, float], ...] = ()
-    normalisation: str = "none"
-    sha256: str | None = None
-    size: int | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
 class Entry:
     """A model of the catalogue.
 
@@ -87,39 +39,16 @@ class Entry:
         The entry point; ``build(num_classes=..., in_channels=..., **options)``.
     paper : Paper or None
         Its source.
-    parameters, macs, conv_linear_macs : int or None
-        Counted for 10 classes and ``input_shape``, as `robustray.models.profile` counts; None
-        for a family whose members differ.
-    published : PublishedCost or None
-        What the authors print.
-    corrections : tuple of str
-        Where printed settings or costs differ from what the printed architecture has.
-    weights : tuple of PublishedWeights
-        Weights that can be had.
     """
 
     name: str
     build: Callable[..., nn.Module]
     paper: Paper | None = None
-    parameters: int | None = None
-    macs: int | None = None
-    conv_linear_macs: int | None = None
-    input_shape: tuple[int, int, int] = (3, 32, 32)
-    published: PublishedCost | None = None
-    corrections: tuple[str, ...] = ()
-    weights: tuple[PublishedWeights, ...] = ()
 
     @property
     def options(self) -> tuple[str, ...]:
         """What may be varied: the named options of ``build``, which fixes the rest."""
         return tuple(options_of(self.build, MODELS.supplied).model_fields)
-
-    @property
-    def cost(self) -> Profile | None:
-        """The three recorded numbers together."""
-        if self.parameters is None or self.macs is None or self.conv_linear_macs is None:
-            return None
-        return Profile(self.parameters, self.macs, self.conv_linear_macs)
 
     @property
     def summary(self) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from robustray.models.counting import Profile, profile
-from robustray.models.registry import PublishedCost, create_model, find_model, list_models
+from robustray.models.registry import create_model
 from robustray.scaling.pages.published import (
     ACCURACIES,
     COSTS,
     PublishedRow,
     PublishedTable,
+    document,
     published_tables,
 )
 
@@ -30,9 +31,13 @@ def rows_of(model: str) -> list[tuple[PublishedTable, PublishedRow]]:
     return [(table, row) for table in tables for row in table.rows if row.model == model]
 
 
-def describe_rows(model: str) -> list[str]:
-    """Return a line for each published row on a model, and for each correction of it."""
-    lines: list[str] = []
+def describe_published(model: str) -> list[str]:
+    """Return a line for the printed cost of a model, each published row, and each correction."""
+    cost, lines = known_costs().get(model), []
+    if cost is not None and cost.printed:
+        lines.append(f"printed    {', '.join(cost.printed.values())}")
+    reasons = cost.corrections if cost is not None else ()
+    lines += [f"note       {note}" for note in (*reasons, *document()["misprints"].get(model, ()))]
     for table, row in rows_of(model):
         known = {name: row.best_known(name) for name in ACCURACIES}
         numbers = ", ".join(
@@ -57,8 +62,8 @@ class CostRow:
         Name in the catalogue.
     recorded : Profile
         As counted once.
-    printed : PublishedCost or None
-        With the authors' rounding; None where no table prints it.
+    printed : mapping of str to str
+        Parameters and MACs with the authors' rounding; empty where no table prints them.
     corrections : tuple of str
         Why the printed cost differs, if it is known to.
     options : mapping of str to object
@@ -69,8 +74,8 @@ class CostRow:
     label: str
     model: str
     recorded: Profile
-    printed: PublishedCost | None
-    corrections: tuple[str, ...]
+    printed: Mapping[str, str] = field(default_factory=dict)
+    corrections: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -92,13 +97,14 @@ class CheckedRow:
     @property
     def agreement(self) -> tuple[bool, bool] | None:
         """Whether parameters and MACs, rounded like the printed ones, equal them."""
-        printed = self.row.printed
-        if printed is None:
+        if not self.row.printed:
             return None
-        return (
-            as_printed(self.counted.parameters, printed.parameters) == printed.parameters,
-            as_printed(self.counted.macs, printed.macs) == printed.macs,
+        parameters, macs = (
+            as_printed(getattr(self.counted, cost), self.row.printed[cost])
+            == self.row.printed[cost]
+            for cost in COSTS
         )
+        return parameters, macs
 
 
 def as_printed(number: int, printed: str) -> str:
@@ -115,62 +121,59 @@ def difference(number: int, printed: str) -> str:
 
 def cost_rows() -> list[CostRow]:
     """Return every row that has a cost: table 1, table 2, the models, figure points, ablations."""
-    models = [row.model for row in published_tables()["cifar10_trades"].rows if row.model]
-    listed = {*models, *(row.model for row in published_tables()["table2"].rows)}
-    rest = [name for name in list_models() if name not in listed and find_model(name).parameters]
+    models = published_tables()["cifar10_trades"].rows
     return [
         *_rows_of_table("table1"),
         *_rows_of_table("table2"),
-        *(_catalogue_row("Models", name, name) for name in models),
-        *(_catalogue_row("Catalogue", name, name) for name in rest),
+        *(_cost_row("Models", str(row.model), row, row.corrected, {}) for row in models),
+        *(
+            CostRow("Catalogue", name, name, Profile(**counted))
+            for name, counted in document()["counted"].items()
+        ),
         *_rows_of_table("topology_cifar10"),
         *_rows_of_table("figure_se"),
     ]
 
 
-def _catalogue_row(table: str, label: str, model: str) -> CostRow:
-    entry = find_model(model)
-    assert entry.cost is not None
-    return CostRow(table, label, model, entry.cost, entry.published, entry.corrections)
+def known_costs() -> dict[str, CostRow]:
+    """Return the rows of the catalogue's networks by their names."""
+    return {row.model: row for row in cost_rows() if not row.options}
 
 
 def _rows_of_table(name: str) -> Iterator[CostRow]:
     """Yield the rows of a table that are to be counted; a misprinted one twice."""
     table = published_tables()[name]
     for row in table.rows:
-        if row.short and row.model:
-            yield _catalogue_row(table.short, row.short, row.model)
-        elif row.short:
-            options = row.options or {
-                "depths": row.depths, "widths": tuple(map(int, row.widths)), "block": row.block,
-            }  # fmt: skip
-            if row.as_printed:
-                misprinted = {**options, "depths": row.printed_depths}
-                reasons = (row.corrections["depths"],)
-                yield _cost_row(table, row, row.as_printed, misprinted, reasons)
-            reasons = tuple(row.corrections[cost] for cost in COSTS if cost in row.corrections)
-            yield _cost_row(table, row, {**row.corrected, "short": row.short}, options, reasons)
+        if not row.short:
+            continue
+        options = {} if row.model else row.options or {
+            "depths": row.depths, "widths": tuple(map(int, row.widths)), "block": row.block,
+        }  # fmt: skip
+        if row.as_printed:
+            misprinted = {**options, "depths": row.printed_depths}
+            yield _cost_row(table.short, row.as_printed["short"], row, row.as_printed, misprinted)
+        yield _cost_row(table.short, row.short, row, row.corrected, options)
 
 
 def _cost_row(
-    table: PublishedTable,
+    table: str,
+    label: str,
     row: PublishedRow,
     counted: Mapping[str, Any],
     options: Mapping[str, Any],
-    reasons: tuple[str, ...],
 ) -> CostRow:
     recorded = Profile(*(counted[cost] for cost in (*COSTS, "conv_linear_macs")))
-    printed = PublishedCost(*(row.printed[cost] for cost in COSTS))
-    return CostRow(
-        table.short, counted["short"], "preact_resnet", recorded, printed, reasons, options
-    )
+    wrong = ("depths",) if counted is row.as_printed else COSTS
+    reasons = dict.fromkeys(row.corrections[name] for name in wrong if name in row.corrections)
+    model = row.model or "preact_resnet"
+    return CostRow(table, label, model, recorded, row.printed, tuple(reasons), options)
 
 
 def check_row(row: CostRow) -> CheckedRow:
     """Build a row's network on the meta device and count it."""
     with torch.device("meta"):
         model = create_model(row.model, **row.options)
-    return CheckedRow(row, profile(model, find_model(row.model).input_shape))
+    return CheckedRow(row, profile(model, (3, 32, 32)))
 
 
 def describe(rows: list[CheckedRow]) -> str:
@@ -191,12 +194,9 @@ def describe(rows: list[CheckedRow]) -> str:
 
 
 def _cells(row: CheckedRow) -> tuple[str, ...]:
-    counted, printed = row.counted, row.row.printed
     cells = [row.row.table, row.row.label]
-    for number, text in (
-        (counted.parameters, printed.parameters if printed else None),
-        (counted.macs, printed.macs if printed else None),
-    ):
+    for cost in COSTS:
+        number, text = getattr(row.counted, cost), row.row.printed.get(cost)
         cells += [f"{number:,}", text or "-", difference(number, text) if text else "-"]
     return (*cells, _verdict(row))
 

@@ -1,7 +1,7 @@
 from .archives import unpack
 from .download import DownloadError, Fetcher, fetch_url
 from .fetch import Cache, Fetched
-from .records import ZooFile, ZooRecord, find_record, load_records
+from .records import ZooFile, ZooRecord, find_record, known_as, load_records, records_of
 
 __all__ = [
     "Cache",
@@ -12,6 +12,8 @@ __all__ = [
     "ZooRecord",
     "fetch_url",
     "find_record",
+    "known_as",
     "load_records",
+    "records_of",
     "unpack",
 ]

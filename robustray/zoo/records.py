@@ -1,4 +1,4 @@
-"""The records of the zoo: one YAML file for each set of published weights, in manifests/zoo/."""
+"""The records of the zoo: a YAML document for each set of published weights, in published/."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import socket
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -21,7 +22,7 @@ from urllib3.util import Timeout
 from robustray.errors import ManifestError, UserError, choice_error
 from robustray.manifest.fields import Natural, Section
 
-FOLDER = Path(__file__).resolve().parents[2] / "manifests/zoo"
+FOLDER = Path(str(files("robustray.zoo"))) / "published"
 _GIB = 1 << 30
 _URL = r"^(https|http)://[^\s/]+/.*$|^drive:[A-Za-z0-9_-]{20,}$|^page:https://.+$"
 
@@ -60,7 +61,8 @@ class ZooRecord(Section):
     """A set of published weights.
 
     ``model`` and ``options`` are those of ``create_model``; without a model it can be fetched and
-    not imported. ``published`` are the authors' numbers, in percent.
+    not imported. ``normalisation`` happens to pixels in [0, 1] before the first layer.
+    ``published`` are the authors' numbers, in percent.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,62}$")]
@@ -70,6 +72,7 @@ class ZooRecord(Section):
     ]
     model: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    normalisation: str | None = None
     data: str
     threat: str | None = None
     licence: str
@@ -85,6 +88,12 @@ class ZooRecord(Section):
             raise ValueError("files: two of them have the same name")
         return self
 
+    @property
+    def sha256(self) -> str | None:
+        """The digest of the weights, where they are one file and it has been published."""
+        file, *others = self.files
+        return None if others or file.archive else file.sha256
+
 
 def load_records(folder: Path | None = None) -> dict[str, ZooRecord]:
     """Return all records by name, sorted.
@@ -92,15 +101,14 @@ def load_records(folder: Path | None = None) -> dict[str, ZooRecord]:
     Parameters
     ----------
     folder : Path, optional
-        Default: ``$ROBUSTRAY_ZOO_RECORDS``, else the project's manifests/zoo, else that of the
-        working folder.
+        Default: ``$ROBUSTRAY_ZOO_RECORDS``, else the records that come with the package.
 
     Raises
     ------
     ManifestError
         If a file is no record, or two have one name.
     """
-    return dict(_load(folder or Path(os.environ.get("ROBUSTRAY_ZOO_RECORDS") or _default_folder())))
+    return dict(_load(folder or Path(os.environ.get("ROBUSTRAY_ZOO_RECORDS") or FOLDER)))
 
 
 @lru_cache(maxsize=4)
@@ -129,14 +137,22 @@ def find_record(name: str, folder: Path | None = None) -> ZooRecord:
     return records[name]
 
 
+def records_of(model: str) -> dict[str, ZooRecord]:
+    """Return the records of a model's weights by their names, those without the model's name."""
+    found = load_records().items()
+    return {name.removeprefix(f"{model}-"): r for name, r in found if r.model == model}
+
+
+def known_as(sha256: str) -> list[str]:
+    """Return the names of the records that have a file with this digest."""
+    found = load_records().items()
+    return [name for name, r in found if any(file.sha256 == sha256 for file in r.files)]
+
+
 def drive_id(source: str) -> str | None:
     """Return the id of a file on Google Drive, or None for another source."""
     found = re.fullmatch(r"drive:(.+)", source)
     return found[1] if found else None
-
-
-def _default_folder() -> Path:
-    return FOLDER if FOLDER.is_dir() else Path("manifests/zoo").resolve()
 
 
 def _record(document: Any, path: Path) -> ZooRecord:

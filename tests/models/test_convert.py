@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 
 import pytest
 import safetensors.torch
 import torch
+import yaml
 
 from robustray.cli import main
-from robustray.models import ModelError, WeightsError, create_model, find_model, load_weights
-from robustray.models.registry import PublishedWeights
+from robustray.models import create_model, load_weights
 from robustray.models.weights.convert import convert_weights
-from robustray.registry import MODELS
 
 OPTIONS = {"depths": [1, 1], "widths": [1, 1], "activations": "SiLU", "pre_process": True}
 
@@ -70,41 +68,37 @@ def test_values_take_the_networks_types(tmp_path):
 
 
 @pytest.fixture
-def known(monkeypatch, published):
-    """The file as one of the catalogue's sets of weights."""
-    digest = hashlib.sha256(published.read_bytes()).hexdigest()
-    entry = find_model("preact_resnet")
+def convert(monkeypatch, tmp_path, published):
+    """Convert the file as one of the zoo's sets of weights, which has a digest."""
 
-    def register(sha256: str | None = digest) -> str:
-        record = PublishedWeights(
-            "mine", ("here",), "MIT", "cifar10", options=tuple(OPTIONS.items()), sha256=sha256
-        )
-        changed = dataclasses.replace(entry, weights=(record,))
-        monkeypatch.setitem(MODELS._entries, "preact_resnet", changed)
-        return digest
+    def convert(sha256: str) -> int:
+        record = {"name": "preact_resnet-mine", "description": "-", "system": "robust-resnets"}
+        record |= {"model": "preact_resnet", "options": OPTIONS, "licence": "MIT", "paper": "-"}
+        file = {"name": "w.pth", "sources": ["https://example.org/w"], "sha256": sha256}
+        text = yaml.safe_dump(record | {"data": "cifar10", "files": [file]})
+        (tmp_path / "mine.yaml").write_text(text)
+        monkeypatch.setenv("ROBUSTRAY_ZOO_RECORDS", str(tmp_path))
+        command = ["weights", "convert", str(published), "--model", "preact_resnet"]
+        return main([*command, "--published", "mine", "--output", str(tmp_path / "w")])
 
-    return register
-
-
-def test_a_known_digest_is_recognised_and_gives_the_options(tmp_path, published, known):
-    known()
-    done = convert_weights(published, tmp_path / "w", "preact_resnet", published="mine")
-    assert done.known_as == ("preact_resnet: mine",)
-    assert "preact_resnet: mine" in str(done)
+    return convert
 
 
-def test_another_digest_than_the_catalogues_is_refused(tmp_path, published, known):
-    known("0" * 64)
-    with pytest.raises(WeightsError, match="not 0000"):
-        convert_weights(published, tmp_path / "w", "preact_resnet", published="mine")
+def test_a_known_digest_is_recognised_and_gives_the_options(published, convert, capsys):
+    assert convert(hashlib.sha256(published.read_bytes()).hexdigest()) == 0
+    assert "known as   preact_resnet-mine" in capsys.readouterr().out
+
+
+def test_another_digest_than_the_zoos_is_refused(tmp_path, convert, capsys):
+    assert convert("0" * 64) == 2
+    assert "not 0000" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
 
 
-def test_unknown_sets_of_weights_list_the_known_ones(tmp_path, published):
-    with pytest.raises(ModelError, match="Allowed: robustbench-500k"):
-        convert_weights(published, tmp_path / "w", "wrn_a4", published="mine")
-    with pytest.raises(ModelError, match="Allowed: none"):
-        convert_weights(published, tmp_path / "w", "racl", published="mine")
+@pytest.mark.parametrize(("model", "known"), [("wrn_a4", "robustbench-500k"), ("racl", "none")])
+def test_unknown_sets_of_weights_list_the_known_ones(tmp_path, published, capsys, model, known):
+    assert run(published, tmp_path / "w", "--model", model, "--published", "mine") == 2
+    assert f"Allowed: {known}" in capsys.readouterr().err
 
 
 def run(published, output, *more: str) -> int:
@@ -181,7 +175,7 @@ def test_a_users_network_is_converted(tmp_path, capsys):
     for more, words in (
         (["--set", "width=5"], "1 mismatched: weight"),
         (["--set", "depth=5"], "unexpected keyword argument 'depth'"),
-        (["--published", "any"], "of a model of the catalogue"),
+        (["--published", "any"], "unknown set of weights"),
     ):
         assert main([*command, *more]) == 2
         assert words in capsys.readouterr().err

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustray.errors import ModelError, choice_error
+from robustray.errors import ModelError
 from robustray.models.architectures.quantised import QuantisedNetwork, frozen_copy
-from robustray.models.registry import Entry, PublishedWeights, create_model, find_model, list_models
+from robustray.models.registry import create_model
 from robustray.models.weights.files import LoadReport, load_weights, save_weights, select_weights
 
 
@@ -26,8 +26,6 @@ class Conversion:
     ----------
     report : LoadReport
         How the file fitted the model.
-    known_as : tuple of str
-        Sets of weights of the catalogue with the file's digest ("wrn_a4: robustbench-500k").
     output : Path
         The safetensors file.
     sha256 : str
@@ -35,7 +33,6 @@ class Conversion:
     """
 
     report: LoadReport
-    known_as: tuple[str, ...]
     output: Path
     sha256: str
 
@@ -44,7 +41,6 @@ class Conversion:
         report = self.report
         lines = [
             f"read       {len(report.matched)} tensors as {report.format}, sha256 {report.sha256}",
-            f"known as   {', '.join(self.known_as) or 'none of the digests in the catalogue'}",
         ]
         if report.renamed:
             old, new = next(iter(report.renamed.items()))
@@ -65,7 +61,6 @@ def convert_weights(
     output: str | Path,
     model: str | nn.Module,
     *,
-    published: str | None = None,
     format: str = "auto",
     sha256: str | None = None,
     drop_objects: bool = False,
@@ -79,8 +74,6 @@ def convert_weights(
         The file as published, and the safetensors file to write (replaced if there is one).
     model : str or nn.Module
         Name in the catalogue; or a network of one's own, which is left as it was.
-    published : str, optional
-        Name of one of the model's sets of weights; gives options and, if known, the digest.
     format : str
         As in `robustray.models.load_weights`.
     sha256 : str, optional
@@ -88,8 +81,7 @@ def convert_weights(
     drop_objects : bool
         As in `robustray.models.weights.reading.read_file`.
     options : mapping, optional
-        Of ``create_model``; where both name one, this wins over ``published``. Of no use for a
-        network of one's own.
+        Of ``create_model``. Of no use for a network of one's own.
 
     Returns
     -------
@@ -99,22 +91,18 @@ def convert_weights(
     Raises
     ------
     ModelError
-        For a model, set or option that does not exist.
+        For a model or option that does not exist.
     WeightsError
         If the file has another digest, can't be read, or does not fit the model in every name.
     OSError
         If the file is not there, or the other can't be written.
     """
     if isinstance(model, str):
-        record = None if published is None else _find(find_model(model), published)
-        if record is not None:
-            options = {**dict(record.options), **(options or {})}
-            sha256 = sha256 or record.sha256
         with torch.device("meta"):
             network = create_model(model, **(options or {}))
     else:
-        if published is not None or options:
-            raise ModelError("published and options are those of a model of the catalogue")
+        if options:
+            raise ModelError("options are those of a model of the catalogue")
         network = copy.deepcopy(model)
     expected = network.state_dict()
     report, tensors = select_weights(
@@ -127,24 +115,7 @@ def convert_weights(
     save_weights(network, output)
     with output.open("rb") as file:
         written = hashlib.file_digest(file, "sha256").hexdigest()
-    return Conversion(report, _known_as(report.sha256), output, written)
-
-
-def _find(entry: Entry, name: str) -> PublishedWeights:
-    for weights in entry.weights:
-        if weights.name == name:
-            return weights
-    known = [weights.name for weights in entry.weights]
-    raise choice_error(f"set of weights of {entry.name}", name, known or ("none",))
-
-
-def _known_as(sha256: str) -> tuple[str, ...]:
-    return tuple(
-        f"{name}: {weights.name}"
-        for name in list_models()
-        for weights in find_model(name).weights
-        if weights.sha256 == sha256
-    )
+    return Conversion(report, output, written)
 
 
 def freeze_weights(

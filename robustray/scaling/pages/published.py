@@ -122,7 +122,7 @@ class PublishedTable:
 @cache
 def published_tables() -> dict[str, PublishedTable]:
     """Return every published table by its name."""
-    return {entry["name"]: _table(entry) for entry in _document()["tables"]}
+    return {entry["name"]: _table(entry) for entry in document()["tables"]}
 
 
 @cache
@@ -134,11 +134,12 @@ def names_of(model: str) -> tuple[str, ...]:
 
 def published_correlations() -> dict[str, float]:
     """Return Kendall's tau of MACs and CW-40, by what was varied ("depth", "width")."""
-    return dict(_document()["correlations"])
+    return dict(document()["correlations"])
 
 
 @cache
-def _document() -> dict[str, Any]:
+def document() -> dict[str, Any]:
+    """Return the whole file, whose head explains its fields."""
     text = (files("robustray.scaling.pages") / "published.yaml").read_text(encoding="utf-8")
     return yaml.safe_load(text)
 
