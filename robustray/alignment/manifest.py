@@ -22,9 +22,17 @@ from robustray.alignment.stages import (
     Projection,
     Projections,
 )
-from robustray.manifest.fields import Argument, Code, NameOf, Natural, Section, Seed
+from robustray.manifest.fields import (
+    Argument,
+    Code,
+    Extent,
+    NameOf,
+    Natural,
+    Section,
+    Seed,
+    check_lengths,
+)
 from robustray.manifest.job import FolderData, Manifest
-from robustray.manifest.lengths import Extent, check_lengths
 from robustray.manifest.network import ModelConfig
 from robustray.registry import DATASETS
 

@@ -11,6 +11,7 @@ from robustray.manifest.fields import (
     BatchSize,
     Channels,
     Epochs,
+    Length,
     Natural,
     NaturalOrZero,
     Number,
@@ -19,7 +20,6 @@ from robustray.manifest.fields import (
     Steps,
     StepsOrZero,
 )
-from robustray.manifest.lengths import Length
 from robustray.manifest.recipe import Momentum
 
 

@@ -17,7 +17,7 @@ from robustray.attacks.steps.projections import (
     per_example,
     project_l1,
 )
-from robustray.manifest.lengths import Extent, Length, check_length
+from robustray.manifest.fields import Extent, Length, check_length
 from robustray.random import ExampleRandom
 from robustray.words import suggest
 

@@ -14,7 +14,7 @@ from robustray.evaluation.suites import resolve_threat, suite_of
 from robustray.evaluation.task import Subject, Task
 from robustray.evaluation.units.engines import load_engine
 from robustray.manifest import Evaluation, JudgedData, JudgedThreat, SurrogateConfig
-from robustray.manifest.lengths import Extent, check_lengths
+from robustray.manifest.fields import Extent, check_lengths
 from robustray.models.weights.files import check_recorded
 from robustray.store import (
     CheckpointStore,

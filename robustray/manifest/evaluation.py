@@ -9,19 +9,22 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import override
 
 from robustray.manifest.fields import (
+    UNIT,
     Argument,
     BatchSize,
     DataName,
+    Extent,
+    Length,
     Natural,
     Number,
     PositiveNumber,
     Section,
     Seed,
     Workers,
+    check_lengths,
     read_option,
 )
 from robustray.manifest.job import DataConfig, Manifest
-from robustray.manifest.lengths import UNIT, Extent, Length, check_lengths
 from robustray.manifest.network import ModelConfig
 
 

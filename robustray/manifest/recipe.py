@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from robustray.manifest.fields import (
+    UNIT,
     Argument,
     BatchSize,
     Epochs,
+    Length,
     NameOf,
     Natural,
     Number,
@@ -26,8 +28,8 @@ from robustray.manifest.fields import (
     Section,
     Steps,
     StepsOrZero,
+    check_lengths,
 )
-from robustray.manifest.lengths import UNIT, Length, check_lengths
 from robustray.registry import OBJECTIVES, SUITES
 
 Momentum = Annotated[Number, Field(ge=0, lt=1)]

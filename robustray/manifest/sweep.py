@@ -16,6 +16,7 @@ from robustray.manifest.fields import (
     Code,
     Depths,
     Epochs,
+    Extent,
     ModelName,
     Natural,
     Number,
@@ -24,9 +25,9 @@ from robustray.manifest.fields import (
     SuiteName,
     Width,
     Widths,
+    check_lengths,
 )
 from robustray.manifest.job import DataConfig, Manifest
-from robustray.manifest.lengths import Extent, check_lengths
 from robustray.manifest.network import ModelConfig
 from robustray.manifest.recipe import Recipe, ThreatConfig
 from robustray.words import alternatives

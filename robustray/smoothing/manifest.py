@@ -20,6 +20,8 @@ from robustray.manifest.fields import (
     BatchSize,
     Code,
     Epochs,
+    Extent,
+    Length,
     Natural,
     Number,
     Pixels,
@@ -28,9 +30,10 @@ from robustray.manifest.fields import (
     Seed,
     Steps,
     StepsOrZero,
+    check_length,
+    check_lengths,
 )
 from robustray.manifest.job import DataConfig, Manifest
-from robustray.manifest.lengths import Extent, Length, check_length, check_lengths
 from robustray.manifest.network import MixingNetworkConfig, MixtureConstants, ModelConfig
 from robustray.manifest.recipe import Augmentation, Recipe
 

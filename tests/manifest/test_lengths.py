@@ -12,7 +12,7 @@ from robustray.attacks import ThreatModel, evaluate
 from robustray.attacks.suite import AttackSpec
 from robustray.errors import ManifestError
 from robustray.manifest import InnerAttack, JudgedThreat, Recipe, ThreatConfig, load_manifest
-from robustray.manifest.lengths import Extent
+from robustray.manifest.fields import Extent
 
 MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
 L2 = 128 / 255

@@ -24,12 +24,12 @@ import torch
 from torch import Tensor
 
 from robustray.attacks.engine.batches import Examples
-from robustray.attacks.engine.graphs import ReplayedStep
 from robustray.attacks.engine.inputs import Shapes
 from robustray.attacks.engine.network import Network
 from robustray.attacks.engine.oracle import Oracle, judge
 from robustray.attacks.engine.runs import Run, RunBook, Spent, Verdict
 from robustray.attacks.engine.steppers import (
+    ReplayedStep,
     SlotState,
     Stepper,
     keep_rows,

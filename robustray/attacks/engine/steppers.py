@@ -39,6 +39,7 @@ iteration, and ``upstream=True`` asks a stepper for the reference's quirks.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -50,6 +51,7 @@ from robustray.attacks.attack import Attack
 from robustray.attacks.engine.batches import Examples, Rowwise
 from robustray.attacks.engine.oracle import Oracle
 from robustray.attacks.threat import ThreatModel
+from robustray.cuda_graphs import CudaGraphs, Tensors
 from robustray.random import ExampleRandom
 
 
@@ -271,3 +273,36 @@ def find_target(logits_BK: Tensor, rank_B: Tensor) -> Tensor:
     """
     order_BK = logits_BK.argsort(dim=1, descending=True, stable=True)
     return order_BK.gather(1, rank_B[:, None])[:, 0]
+
+
+_EAGER = 15  # steps with one number of slots after which a capture pays
+
+
+class ReplayedStep:
+    """A step of a state, captured once for each number of slots.
+
+    The state that is returned may be overwritten by the next call.
+
+    Parameters
+    ----------
+    step : callable
+        From a state to the state after one step, without asking the host.
+    """
+
+    def __init__(self, step: Callable[[Any], Any]) -> None:
+        self._step = step
+        self._graphs = CudaGraphs(self._step_columns, eager=_EAGER, chained=True)
+        self._names: tuple[str, ...] = ()
+        self._state: SlotState
+
+    def __call__(self, state: SlotState) -> SlotState:
+        """Return the state after one step."""
+        columns = state.columns()
+        self._names, self._state = tuple(columns), state
+        return self._of(self._graphs(*columns.values()))
+
+    def _step_columns(self, *columns: Tensor) -> Tensors:
+        return tuple(self._step(self._of(columns)).columns().values())
+
+    def _of(self, columns: Tensors) -> SlotState:
+        return replace(self._state, **dict(zip(self._names, columns, strict=True)))
