@@ -390,7 +390,7 @@ def test_models_that_draw_random_numbers_are_judged_and_told(model):
     clean = evaluate(lambda x: NET((x - 0.5) / 0.25), X, Y, LINF, suite, compute_shape=16)
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        with pytest.warns(UserWarning, match="draws random numbers"):
+        with pytest.warns(UserWarning, match="uses random numbers"):
             found = evaluate(model, X, Y, LINF, suite, compute_shape=16)
     assert torch.equal(found.robust, clean.robust), "what an attack draws is its own"
 

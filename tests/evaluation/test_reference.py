@@ -322,7 +322,7 @@ def test_luck_and_lengths_are_told_here_too() -> None:
 
     case = (drawing, given.x, given.y_N)
     square = [spec("square")]
-    with torch.random.fork_rng(devices=[]), pytest.warns(UserWarning, match="draws random numbers"):
+    with torch.random.fork_rng(devices=[]), pytest.warns(UserWarning, match="uses random numbers"):
         found = evaluate_reference(*case, THREATS["linf"], square, batch_size=8, check=False)
     assert found.findings == ()
     with pytest.raises(ValueError, match="longer than the l2 diameter"):
