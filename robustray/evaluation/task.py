@@ -72,7 +72,7 @@ class Conditions:
 
     ``engine`` holds name and versions; ``adversarial`` says which adversarial examples are kept:
     "all", or the first few of each unit. ``composition`` holds the fields of a
-    `robustray.evaluation.units.composed.Composition`, for networks whose output depends on the
+    `robustray.evaluation.units.composed.BatchLayout`, for networks whose output depends on the
     batch.
     """
 
