@@ -82,7 +82,8 @@ def document(title: str, body: Iterable[str]) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)} - robustray</title>\n<style>\n{_STYLE.read_text()}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)} - robustray</title>\n"
+        f"<style>\n{_STYLE.read_text()}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in body if part)
         + f"\n<script>\n{_SCRIPT.read_text()}</script>\n</body>\n</html>\n"
     )
