@@ -32,6 +32,10 @@ class UnknownNameError(ManifestError):
         super().__init__(message, value=name)
         self.group, self.name = group, name
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let workers send it to their driver."""
+        return type(self), (self.message, self.group, self.name)
+
 
 class Registry(Generic[T]):
     """What there is of one kind.

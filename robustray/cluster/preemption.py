@@ -11,11 +11,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
 from ray._private.state import state
+from ray.exceptions import RayError
 from ray.experimental import internal_kv
 
 _LOOK_S = 2.0
@@ -25,6 +26,7 @@ _asked = threading.Event()
 _at_work = False
 _before: Any = signal.SIG_DFL
 _looked_at = 0.0
+_workers_asked = False
 
 
 def listen() -> None:
@@ -52,13 +54,18 @@ def asked() -> bool:
 
 def ask_workers() -> None:
     """Ask all workers of this driver to save what they have and to end; see `asked`."""
+    global _workers_asked
+    _workers_asked = True
     internal_kv._internal_kv_put(_KEY, b"1", namespace=_namespace())
 
 
 def withdraw() -> None:
     """Ask nobody any more: workers that start from now on do their work."""
-    if ray.is_initialized():
-        internal_kv._internal_kv_del(_KEY, namespace=_namespace())
+    global _workers_asked
+    if _workers_asked and ray.is_initialized():
+        with suppress(RayError):  # a cluster that is gone has no workers
+            internal_kv._internal_kv_del(_KEY, namespace=_namespace())
+    _workers_asked = False
 
 
 @contextmanager

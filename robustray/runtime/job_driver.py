@@ -183,7 +183,7 @@ class _Driver:
             cloudpickle.dumps(self._job),  # type: ignore[attr-defined]
             self._job.import_paths,
         )
-        begun = time.monotonic()
+        begun, earlier = time.monotonic(), self._count_attempts()
         asked = False
         while not stop.overdue:
             ready, _ = ray.wait([reference], timeout=_LOOK_S)
@@ -191,6 +191,8 @@ class _Driver:
             if ready:
                 return self._ended(reference)
             if stop.is_set() and not asked:
+                if self._count_attempts() == earlier:
+                    break  # no node has started it yet: there is nothing to save
                 preemption.ask_workers()
                 asked = True
         ray.cancel(reference, force=True)
@@ -223,6 +225,9 @@ class _Driver:
         metrics = (e["metrics"] for e in reversed(events) if e["event"] == "epoch")
         return next(metrics, dict[str, float]())
 
+    def _count_attempts(self) -> int:
+        return len(attempts.list_attempts(self._store, self._job.prefix))
+
     def _ended(self, reference: ray.ObjectRef[tuple[str, str]]) -> None:
         try:
             outcome, message = ray.get(reference)
@@ -232,7 +237,7 @@ class _Driver:
             outcome, message = Failure.PREEMPTION.value, one_line(error)
         if outcome != "finished" and attempts.was_preempted(self._store, self._job.prefix):
             self._queue.give_back(self._job.prefix)
-            return self._bar.say("the worker was asked to stop, and saved its state; continuing")
+            return self._bar.say("the worker was asked to stop, and saved its state")
         if outcome == "finished":
             return self._queue.succeed(self._job.prefix)
         wait = self._queue.fail(self._job.prefix, Failure(outcome), time.monotonic())

@@ -20,7 +20,7 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
 
-from robustray.cluster import read_capacity
+from robustray.cluster import preemption, read_capacity
 from robustray.data import data_root
 from robustray.errors import MachineError
 from robustray.manifest import Resources
@@ -101,7 +101,7 @@ class Pool:
         Returns
         -------
         bool
-            False if it was interrupted (SIGINT, SIGTERM) with work left.
+            False if it was interrupted (SIGINT, SIGTERM, a request to this worker) with work left.
 
         Raises
         ------
@@ -113,6 +113,8 @@ class Pool:
         try:
             with stopping_politely(stop):
                 while not queue.finished and not stop.overdue:
+                    if preemption.asked():  # a pool may be a worker's own
+                        stop.set()
                     if not stop.is_set():
                         self._start_actors(queue)
                         self._hand_out(queue)

@@ -116,9 +116,9 @@ class TrialProgress(Progress):
         self.say(f"{name} {words} ({self._counts()})")
 
     def preempted(self, name: str) -> None:
-        """Tell that a worker was asked to stop; its trial continues from what it saved."""
+        """Tell that a worker was asked to stop; its trial can continue from what it saved."""
         self._running -= 1
-        self.say(f"{name}: its worker was asked to stop, and saved its state; continuing")
+        self.say(f"{name}: its worker was asked to stop, and saved its state")
 
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
         """Tell that an attempt failed and what follows."""

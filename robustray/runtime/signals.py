@@ -60,9 +60,9 @@ def stopping_politely(stop: Stop) -> Generator[None]:
     def ask(number: int, frame: object) -> None:
         if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGTERM:  # also after a Ctrl-C, which set no deadline
+            stop.deadline = min(stop.deadline, time.monotonic() + _GRACE_S)
         if not stop.is_set():
-            if number == signal.SIGTERM:
-                stop.deadline = time.monotonic() + _GRACE_S
             stop.set()
             words = _STOPPING + (_AGAIN if number == signal.SIGINT else "")
             with suppress(OSError):  # not through sys.stderr, which may be writing just now

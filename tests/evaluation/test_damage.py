@@ -80,7 +80,7 @@ def test_no_damaged_object_gives_another_number(place, tmp_path, monkeypatch, ha
 def test_the_same_command_again_mends_everything(place, tmp_path, harm):
     shutil.copytree(place, tmp_path, dirs_exist_ok=True)
     for path in (tmp_path / "store").rglob("*"):
-        # What is left of a damaged lease is waited out: tests/sweeps/test_lease.py.
+        # What is left of a damaged lease is waited out: tests/runtime/test_lease.py.
         if path.is_file() and not {"weights", "drivers"} & set(path.parts):
             path.write_bytes(harm(path.read_bytes()))
     (weights,) = (tmp_path / "store/weights").iterdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from robustray.cli import main
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest
-from robustray.registry import KINDS
+from robustray.registry import KINDS, UnknownNameError
 from tests.helpers.study_runs import fresh_database
 from tests.helpers.user_packages import ask, put_package
 from tests.registry.test_extending import FILES
@@ -146,3 +147,11 @@ def test_a_study_names_the_entry_points_that_are_not_installed_any_more(tmp_path
     for words in (name, missing, "pip install", "on every node"):
         assert said.count(words) == 2
     assert "damaged" not in said
+
+
+def test_a_worker_can_send_that_it_lacks_a_package():
+    with pytest.raises(UnknownNameError) as caught:
+        KINDS.check("Lacking")
+    sent = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
+    assert str(sent) == str(caught.value)
+    assert (sent.group, sent.name) == ("robustray.kinds", "Lacking")

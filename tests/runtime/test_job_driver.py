@@ -1,9 +1,13 @@
 """One long job on a worker of a real Ray: resumed, retried, refused, shown in MLflow."""
 
 import json
+import os
+import signal
+import threading
 
 import mlflow
 import pytest
+import ray
 from mlflow import MlflowClient
 
 from robustray.errors import CorruptObjectError, UserError
@@ -120,4 +124,26 @@ def test_a_driver_that_was_superseded_publishes_nothing(tmp_path):
     assert {found.info.status for found in runs} <= {"RUNNING"}
     store.put(claim.replace("claim", "beat"), b'{"ended":true}')
     _, again = run(tmp_path, "supersede 4")
+    assert again.result["metrics"] == {"sum": 10.0}
+
+
+def test_ctrl_c_ends_a_run_whose_worker_no_node_has_started(tmp_path):
+    @ray.remote(num_cpus=2)
+    class Occupant:
+        def here(self) -> None:
+            pass
+
+    occupant = Occupant.remote()
+    ray.get(occupant.here.remote())
+    interrupt = threading.Timer(10, os.kill, (os.getpid(), signal.SIGINT))
+    interrupt.start()
+    try:
+        store, outcome = run(tmp_path)
+    finally:
+        interrupt.cancel()
+        ray.kill(occupant)
+    assert outcome.interrupted
+    assert outcome.result is None
+    assert store.list(f"counting/{outcome.id}/attempts/") == []
+    _, again = run(tmp_path)
     assert again.result["metrics"] == {"sum": 10.0}

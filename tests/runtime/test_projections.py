@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from robustray.alignment.job.projections import (
     plan_projections,
 )
 from robustray.alignment.manifest import Projection
+from robustray.cluster import preemption
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources
 from robustray.store import LocalStore
@@ -77,3 +79,18 @@ def test_two_actors_interrupted_and_resumed_leave_the_same_bytes(tmp_path):
     killed.put(payload, b"damaged")
     with pytest.raises(CorruptObjectError):
         open_projections(plan, killed, tmp_path / "another")
+
+
+def test_a_worker_that_is_asked_to_stop_keeps_what_its_actors_have_done(tmp_path, monkeypatch):
+    asked, store = threading.Event(), LocalStore(tmp_path)
+    monkeypatch.setattr(preemption, "_asked", asked)
+    generator = ConditionalGenerator(3, 1, channels=2, latent=4)
+    x = torch.rand(30, 1, 28, 28) * 2 - 1
+    plan = plan_projections(generator, x, (0, 2), SETTINGS, store, unit=5, compute_shape=5)
+    assert not compute_projections(
+        plan, x, store, RESOURCES, on_unit=lambda done, total: asked.set()
+    )
+    done = sum(key.endswith("record.json") for key in content(store))
+    assert 1 <= done < len(plan.units)
+    asked.clear()
+    assert compute_projections(plan, x, store, RESOURCES)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
+from robustray.runtime.signals import Stop, stopping_politely
 
 ANSWER = "stopping after this step; press again to end now"
 # A step that ends when a line comes, so that a test decides when that is.
@@ -79,3 +83,13 @@ def test_sigterm_ends_a_run_in_order_however_often_it_comes(times):
         said, complaints = process.communicate("go on\n", timeout=60)
     assert said == "step ends\nall is in order\n"
     assert (process.returncode, complaints) == (0, "")
+
+
+def test_sigterm_after_a_ctrl_c_leaves_ten_seconds():
+    stop = Stop()
+    with stopping_politely(stop):
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        assert stop.deadline == math.inf
+        signal.raise_signal(signal.SIGTERM)
+        assert time.monotonic() < stop.deadline <= time.monotonic() + 10

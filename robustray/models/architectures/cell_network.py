@@ -85,7 +85,7 @@ class CellNetworkConfig:
     Attributes
     ----------
     genotype : str
-        A key of `robustray.models.genotypes.GENOTYPES`.
+        A key of `GENOTYPES`.
     channels : int
         Channels of each node before the first reduction; an even number.
     layers : int
