@@ -109,7 +109,7 @@ def test_wrong_command_lines_are_refused(here, capsys, arguments, words):
 
 
 def test_a_study_is_not_audited_and_kinds_are_not_confused(here, capsys):
-    assert "of one network" in refused(capsys, "audit", "--set", "study=x")
+    assert "needs one network" in refused(capsys, "audit", "--set", "study=x")
     assert "is not finished" in refused(capsys, "report", "--manifest", "good.yaml")
     (here / "sweep.yaml").write_text(
         "{kind: Sweep, name: s, grid: {widths: {each_stage: [1]}}, data: {name: digits}}"
