@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, Self, TypedDict, cast
@@ -19,6 +20,7 @@ from robustray.store.objects import NotFoundError, ObjectStore
 
 _FIELDS = {"key", "sha256", "bytes"}  # of a checkpoint's file
 _SEAL = "sha256"
+_DIGITS = 64  # of such a digest
 
 
 class Document(NamedTuple):
@@ -64,6 +66,8 @@ def unseal(data: bytes, name: str) -> Document:
         raise CorruptObjectError(f"{name} is damaged: it is no document")
     content = cast(dict[str, Any], content)
     if _SEAL not in content:
+        if _has_renamed_seal(content):
+            raise CorruptObjectError(f"{name} is damaged: the name of its digest is another")
         return Document(content, False)
     digest = content.pop(_SEAL)
     try:
@@ -120,6 +124,17 @@ def create_sealed(store: ObjectStore, key: str, content: Mapping[str, Any]) -> b
         return False
     store.put(key, data)
     return True
+
+
+def _has_renamed_seal(content: Mapping[str, Any]) -> bool:
+    """Tell a document whose seal has a damaged name from one that never had a seal."""
+    for name, value in content.items():
+        if isinstance(value, str) and len(value) == _DIGITS:
+            others = {key: other for key, other in content.items() if key != name}
+            with suppress(ValueError):
+                if value == _digest(others):
+                    return True
+    return False
 
 
 def _digest(content: Mapping[str, Any]) -> str:

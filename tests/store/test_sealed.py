@@ -41,12 +41,10 @@ def test_no_flipped_bit_is_believed(bit):
     for place in range(len(whole)):
         harmed = whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :]
         try:
-            content, verified = unseal(harmed, "x")
+            found = unseal(harmed, "x")
         except CorruptObjectError:
             continue
-        # The name of the digest itself was hit (all else is intact), or a blank at the end.
-        assert {k: v for k, v in content.items() if k in CONTENT} == CONTENT
-        assert not verified or content == CONTENT
+        assert found == (CONTENT, True)  # the end of the last line was hit
 
 
 def test_no_torn_write_is_believed():
