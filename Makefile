@@ -42,7 +42,7 @@ cover: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --threads 2 --pythonpath $(BIN)/python
 	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md docs robustray tests benchmarks scripts jobs manifests
 
 fix: $(VENV)/.dev
