@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from robustray.evaluation.subjects import load_images, ranges_of
+from robustray.evaluation.images import load_images, ranges_of
 from robustray.evaluation.task import Conditions, Subject, Task
 from robustray.manifest import load_manifest, study_id
 from robustray.sweeps.grid import expand

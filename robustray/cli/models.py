@@ -210,7 +210,7 @@ def _assemble(options: argparse.Namespace) -> int:
 
 
 def _freeze(options: argparse.Namespace) -> int:
-    from robustray.evaluation.subjects import load_images
+    from robustray.evaluation.images import load_images
     from robustray.manifest import build_manifest
     from robustray.models.weights.convert import freeze_weights
 

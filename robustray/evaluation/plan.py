@@ -13,9 +13,10 @@ from robustray.attacks.engine import default_compute_shape
 from robustray.data import Split
 from robustray.errors import CorruptObjectError, ManifestError, StoreUnavailableError
 from robustray.evaluation.agenda import CLEAN_ACCURACY, ROBUST_SHARE, Passes, task_passes
+from robustray.evaluation.images import facts_of, label_of, load_images, ranges_of
 from robustray.evaluation.networks import build_network
 from robustray.evaluation.record import eps_text
-from robustray.evaluation.subjects import facts_of, find_subject, label_of, load_images, ranges_of
+from robustray.evaluation.subjects import find_subject
 from robustray.evaluation.suites import curve_suite_of, resolve_threat, suite_of, suite_text
 from robustray.evaluation.task import SAMPLES, Conditions, Subject, Task
 from robustray.evaluation.units.engines import is_independent, load_engine

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustray.errors import ManifestError, UserError
+from robustray.evaluation.images import facts_of
 from robustray.evaluation.networks import describe_model
 from robustray.evaluation.plan import Images, Wanted, read_images
-from robustray.evaluation.subjects import facts_of
 from robustray.evaluation.suites import resolve_threat, suite_of
 from robustray.evaluation.task import Subject, Task
 from robustray.evaluation.units.engines import load_engine

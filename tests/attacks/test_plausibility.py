@@ -12,7 +12,7 @@ from torch import nn
 from robustray.attacks import JudgementWarning, ThreatModel, evaluate
 from robustray.attacks.checks.plausibility import check_accuracy, check_predictions
 from robustray.attacks.checks.units import at_least, at_most
-from robustray.evaluation.subjects import load_images
+from robustray.evaluation.images import load_images
 from robustray.manifest import JudgedData
 from tests.helpers.evaluation_tasks import small_net, trained_net
 

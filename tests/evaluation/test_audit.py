@@ -8,7 +8,7 @@ from robustray.attacks import ThreatModel
 from robustray.attacks.engine.inputs import check_examples
 from robustray.evaluation.audit.checks import audit, refusal
 from robustray.evaluation.audit.findings import plain, worst
-from robustray.evaluation.subjects import load_images
+from robustray.evaluation.images import load_images
 from tests.helpers.evaluation_tasks import EPS, digits, small_net, trained_net
 
 

@@ -9,13 +9,14 @@ from safetensors.torch import save_file
 from torch import nn
 
 from robustray.errors import ManifestError, UserError
+from robustray.evaluation.images import facts_of
 from robustray.evaluation.networks import (
     Standardized,
     build_network,
     describe_network,
     state_digest,
 )
-from robustray.evaluation.subjects import facts_of, find_subject, load_subject
+from robustray.evaluation.subjects import find_subject, load_subject
 from robustray.manifest import build_manifest
 from robustray.models import create_model
 from robustray.store import LocalStore

@@ -15,8 +15,8 @@ from robustray.attacks import AttackSpec, Suite, ThreatModel
 from robustray.attacks.engine import Examples
 from robustray.attacks.engine.inputs import check_examples
 from robustray.errors import UserError
+from robustray.evaluation.images import load_images
 from robustray.evaluation.record import result_document
-from robustray.evaluation.subjects import load_images
 from robustray.evaluation.task import Conditions, Task
 from robustray.evaluation.units import reference
 from robustray.evaluation.units.compute import RangePart, compute

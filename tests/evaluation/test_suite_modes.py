@@ -12,10 +12,10 @@ from robustray.attacks import AttackSpec, Suite, attack_suite, evaluate
 from robustray.cli import main
 from robustray.evaluation import task as tasks
 from robustray.evaluation.agenda import Work, attack_passes, make_agenda, task_passes, valid_records
+from robustray.evaluation.images import load_images
 from robustray.evaluation.outputs import find_exhibits
 from robustray.evaluation.plan import read_images
 from robustray.evaluation.record import metrics_of, result_document, summary_text
-from robustray.evaluation.subjects import load_images
 from robustray.evaluation.task import Conditions, Range, Subject, Task
 from robustray.evaluation.units.merge import MergeError, merge
 from robustray.evaluation.units.store import UnitStore

@@ -18,8 +18,9 @@ from robustray.attacks.engine.inputs import check_examples
 from robustray.attacks.surrogates.catalogue import put_surrogate
 from robustray.errors import ManifestError, UserError
 from robustray.evaluation.audit.checks import audit
+from robustray.evaluation.images import facts_of, load_images
 from robustray.evaluation.networks import describe_network
-from robustray.evaluation.subjects import facts_of, find_subject, load_images, load_subject
+from robustray.evaluation.subjects import find_subject, load_subject
 from robustray.evaluation.units.reference import run_reference
 from robustray.manifest import build_manifest
 from robustray.models import create_model

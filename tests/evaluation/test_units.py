@@ -9,8 +9,8 @@ import torch
 from robustray.attacks import attack_suite, evaluate
 from robustray.attacks.engine.inputs import check_examples
 from robustray.errors import CorruptObjectError
+from robustray.evaluation.images import load_images
 from robustray.evaluation.record import write_csv, write_parquet
-from robustray.evaluation.subjects import load_images
 from robustray.evaluation.task import Unit
 from robustray.evaluation.units.compute import RangePart, compute
 from robustray.evaluation.units.merge import merge

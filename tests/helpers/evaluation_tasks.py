@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustray.attacks import AttackSpec, Suite, ThreatModel, attack_suite
 from robustray.attacks.engine.inputs import check_examples
-from robustray.evaluation.subjects import load_images, ranges_of
+from robustray.evaluation.images import load_images, ranges_of
 from robustray.evaluation.task import Conditions, Subject, Task
 from robustray.evaluation.units.compute import RangePart, compute
 from robustray.evaluation.units.store import LoadedUnit, UnitOutcome, UnitStore

@@ -8,7 +8,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from robustray.evaluation.subjects import load_images
+from robustray.evaluation.images import load_images
 from robustray.manifest import JudgedData
 from robustray.models.architectures.quantised import Quantiser
 from tests.helpers.evaluation_tasks import trained_net

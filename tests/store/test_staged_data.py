@@ -13,7 +13,7 @@ import pytest
 from robustray.cli import main
 from robustray.data import load_dataset, needed_files
 from robustray.errors import CorruptObjectError, DataError
-from robustray.evaluation.subjects import load_images
+from robustray.evaluation.images import load_images
 from robustray.manifest import DataConfig, JudgedData
 from robustray.store import ObjectStore, open_store
 from robustray.store.s3 import S3Store

@@ -16,8 +16,9 @@ from robustray.cluster import pick_device
 from robustray.data import Split
 from robustray.errors import CorruptObjectError, UserError
 from robustray.evaluation.audit.checks import make_audit
+from robustray.evaluation.images import facts_of, load_images
 from robustray.evaluation.networks import try_network
-from robustray.evaluation.subjects import facts_of, load_images, load_subject
+from robustray.evaluation.subjects import load_subject
 from robustray.evaluation.task import Subject, Task, Unit
 from robustray.evaluation.units.compute import RangePart, compute
 from robustray.evaluation.units.store import UnitOutcome, UnitStore
