@@ -74,7 +74,7 @@ def count_state(settings: Optimizer) -> float:
     UserError
         If the optimiser can't be made.
     """
-    probe = nn.Linear(8, 8)
+    probe = nn.ParameterList([torch.zeros(8, 8), torch.zeros(8)])  # draws no random numbers
     optimizer = build_optimizer(probe, settings.model_copy(update={"groups": ()}))
     for parameter in probe.parameters():
         parameter.grad = torch.ones_like(parameter)

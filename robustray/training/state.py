@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from robustray.training.optimizer import optimizer_state, restore_optimizer_state
 from robustray.training.step import Trainer
 
-_MOMENTUM = "momentum_buffer"
+# Momentum is kept by its parameter's name alone, as it was before there were other optimisers.
+_MOMENTUM = "/momentum_buffer"
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class TrainingState:
     Attributes
     ----------
     files : dict of str to dict of str to Tensor
-        ``weights``: the model's state dict; ``optimizer``: momentum by parameter name; with
-        averaging ``ema``: the state dict of the averaged model. Contiguous CPU tensors, copies.
+        ``weights``: the model's state dict; ``optimizer``: momentum by parameter name, and what other
+        optimisers keep as "<parameter>/<entry>"; with averaging ``ema``: the state dict of the averaged model. Contiguous CPU tensors, copies.
     info : dict
         JSON-able: ``epoch`` (epochs done), ``best_epoch``, ``best_accuracy``, ``seed``,
         ``data`` (digest), ``recipe``, ``ema_updates``, and ``standardisation`` of a network that
@@ -64,7 +65,7 @@ class TrainingState:
 
 def capture(trainer: Trainer, info: dict[str, Any]) -> TrainingState:
     """Copy a trainer's state of now; ``info`` is what the trainer doesn't know."""
-    files = {"weights": copied_weights(trainer.model), "optimizer": _momentum(trainer)}
+    files = {"weights": copied_weights(trainer.model), "optimizer": _moments(trainer)}
     if trainer.average:
         files["ema"] = selected_weights(trainer)
         info = {**info, "ema_updates": trainer.average.updates}
@@ -74,11 +75,9 @@ def capture(trainer: Trainer, info: dict[str, Any]) -> TrainingState:
 def restore(trainer: Trainer, state: TrainingState) -> None:
     """Put a captured state into a trainer of the same recipe, in place."""
     trainer.model.load_state_dict(state.files["weights"])
-    momentum = state.files["optimizer"]
-    for name, parameter in trainer.model.named_parameters():
-        if name in momentum:
-            buffer = torch.empty_like(parameter, requires_grad=False).copy_(momentum[name])
-            trainer.optimizer.state[parameter][_MOMENTUM] = buffer
+    kept = state.files["optimizer"]
+    moments = {name if "/" in name else name + _MOMENTUM: kept[name] for name in kept}
+    restore_optimizer_state(trainer.model.named_parameters(), trainer.optimizer, moments)
     if trainer.average:
         trainer.average.load(state.files["ema"], state.info["ema_updates"])
 
@@ -93,7 +92,7 @@ def selected_weights(trainer: Trainer) -> dict[str, Tensor]:
 
 def copied_weights(network: nn.Module) -> dict[str, Tensor]:
     """Copy a network's state dict to the CPU, contiguous whatever its layout is."""
-    return _copy(network.state_dict())
+    return {name: _contiguous(tensor) for name, tensor in network.state_dict().items()}
 
 
 @dataclass
@@ -125,21 +124,13 @@ class Learner:
         restore_optimizer_state(self.network.named_parameters(), self.optimizer, moments)
 
 
-def _momentum(trainer: Trainer) -> dict[str, Tensor]:
-    buffers = {
-        name: trainer.optimizer.state[parameter].get(_MOMENTUM)
-        for name, parameter in trainer.model.named_parameters()
-        if parameter in trainer.optimizer.state
-    }
-    return _copy({name: buffer for name, buffer in buffers.items() if buffer is not None})
-
-
-def _copy(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copy to the CPU, contiguous, each tensor with memory of its own."""
-    return {name: _contiguous(tensor) for name, tensor in tensors.items()}
+def _moments(trainer: Trainer) -> dict[str, Tensor]:
+    kept = optimizer_state(trainer.model.named_parameters(), trainer.optimizer)
+    return {name.removesuffix(_MOMENTUM): tensor for name, tensor in kept.items()}
 
 
 def _contiguous(tensor: Tensor) -> Tensor:
+    """Copy to the CPU, with memory of its own."""
     return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor.detach())
 
 

@@ -65,6 +65,7 @@ RECIPES = {
     "trades, averaged": {"ema": Ema(decay=0.9)},
     "sat, low precision": {"objective": "sat", "precision": "bfloat16"},
     "natural, no momentum": {"objective": "natural", "optimizer": Optimizer(momentum=0.0)},
+    "a user's Adam": {"optimizer": Optimizer(name="tests.registry.test_recipes:adam", lr=0.01)},
 }
 
 
