@@ -1,4 +1,4 @@
-"""Whose fault it is: the classes of errors, and the exit code of each.
+"""Whose fault an error is: the classes and exit codes, and how a machine's own faults are known.
 
 Errors of users are told in one message and never retried; errors of machines are retried from
 the last checkpoint; anything else is an error of the program and keeps its traceback.

@@ -1,4 +1,4 @@
-"""Words of messages: values as a manifest spells them, and what may have been meant."""
+"""Words of messages: values as a manifest spells them, what may have been meant, no secrets."""
 
 from __future__ import annotations
 

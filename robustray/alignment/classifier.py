@@ -22,15 +22,8 @@ from robustray.alignment.splits import StudySplit
 from robustray.alignment.stages import ClassifierTraining
 from robustray.attacks import pgd
 from robustray.random import ExampleRandom, derive_seed
-from robustray.training.state import (
-    Learner,
-    OnEpoch,
-    Resumed,
-    SelectedEpoch,
-    TrainingState,
-    copied_weights,
-    run_epochs,
-)
+from robustray.training.loop import OnEpoch, Resumed, SelectedEpoch, run_epochs
+from robustray.training.state import Learner, TrainingState, copied_weights
 
 
 def fit_classifier(
@@ -69,7 +62,7 @@ def fit_classifier(
     device : torch.device or str
         Where to train.
     resumed, on_epoch : optional
-        See `robustray.training.state.run_epochs`; an epoch's report is its metrics.
+        See `robustray.training.loop.run_epochs`; an epoch's report is its metrics.
 
     Raises
     ------

@@ -21,7 +21,8 @@ from robustray.alignment.manifest import ConditionalGeneratorTraining
 from robustray.cuda_graphs import CudaGraphs, Function, Tensors, make_graphable_adam
 from robustray.errors import DataError
 from robustray.random import ExampleRandom, derive_seed, generator
-from robustray.training.state import Learner, OnEpoch, Resumed, TrainingState, run_epochs
+from robustray.training.loop import OnEpoch, Resumed, run_epochs
+from robustray.training.state import Learner, TrainingState
 
 _LOSSES: tuple[str, ...] = ("critic_loss", "feature_distance", "generator_hinge")
 
@@ -94,7 +95,7 @@ def fit_conditional_generator(
     device : torch.device or str
         Where to train.
     resumed, on_epoch, go_on : optional
-        See `robustray.training.state.run_epochs`; an epoch's report is its mean losses.
+        See `robustray.training.loop.run_epochs`; an epoch's report is its mean losses.
 
     Returns
     -------

@@ -17,15 +17,8 @@ from robustray.alignment.splits import StudySplit
 from robustray.cuda_graphs import CudaGraphs, Function, Tensors, make_graphable_adam
 from robustray.manifest.recipe import Ema
 from robustray.training.averaging import AveragedWeights
-from robustray.training.state import (
-    Learner,
-    OnEpoch,
-    Resumed,
-    SelectedEpoch,
-    TrainingState,
-    copied_weights,
-    run_epochs,
-)
+from robustray.training.loop import OnEpoch, Resumed, SelectedEpoch, run_epochs
+from robustray.training.state import Learner, TrainingState, copied_weights
 
 EAGER = 3  # steps before a capture: optimisers make their state in them
 _EVALUATED = 100  # validation examples at a time
@@ -72,7 +65,7 @@ def fit_direct_generator(
     device : torch.device or str
         Where to train.
     resumed, on_epoch, go_on : optional
-        See `robustray.training.state.run_epochs`; an epoch's report is its metrics.
+        See `robustray.training.loop.run_epochs`; an epoch's report is its metrics.
     """
     training = _GeneratorTraining(generator, critic, train, validation, settings, seed, device)
     run_epochs(training, settings.epochs, resumed=resumed, on_epoch=on_epoch, go_on=go_on)

@@ -1,4 +1,4 @@
-"""What attacks and evaluations return, and what they take."""
+"""What attacks and evaluations return, what they take, and what checks have found."""
 
 from __future__ import annotations
 

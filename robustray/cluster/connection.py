@@ -1,4 +1,4 @@
-"""One way to reach Ray: the cluster that the environment names, or a local one."""
+"""One way to reach Ray, a named cluster or a local one, and the device that a worker has there."""
 
 from __future__ import annotations
 

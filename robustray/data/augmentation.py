@@ -1,4 +1,4 @@
-"""Random crops, flips and rotations: drawn for a whole epoch, applied to a whole batch.
+"""Random crops, flips, rotations and patches: drawn for an epoch, applied to a whole batch.
 
 The order is crop, flip, rotation. All three only move pixels, so they work on uint8.
 """

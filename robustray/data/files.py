@@ -1,4 +1,4 @@
-"""Official files on disk: verified by digest before use, fetched only if that was asked for."""
+"""Official files on disk: verified by digest, unpacked in bounds, fetched only if asked for."""
 
 from __future__ import annotations
 

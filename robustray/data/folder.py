@@ -1,4 +1,4 @@
-"""Binary problems from a folder of grey images and a CSV table with a number for each.
+"""Folders of images: binary problems from grey ones with a CSV table of numbers, and ImageNet.
 
 Covers what the study's chest x-rays needed: a measurement that a threshold makes a class, splits by
 subject, and its fixed preprocessing. There the pixels were also normalised by ImageNet's mean and

@@ -1,4 +1,4 @@
-"""Reading single images: PNG and JPEG through Pillow, DICOM where pydicom is installed."""
+"""Reading single images (PNG, JPEG, DICOM), and keeping the arrays that were made of many."""
 
 from __future__ import annotations
 

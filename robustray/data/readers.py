@@ -1,4 +1,4 @@
-"""From the bytes of official files to arrays, without trusting them.
+"""From the bytes of official files, and of pseudo-labelled ones, to arrays, without trusting them.
 
 CIFAR comes as pickles, and a pickle is a program: `robustray.data.pickles` reads them as data.
 """

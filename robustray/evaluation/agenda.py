@@ -1,4 +1,4 @@
-"""What is to be done for some tasks: their units, what each waits for, and what is committed."""
+"""What is to be done for some tasks: units, what each waits for, what it costs, and on what."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all parts of a manifest are made of: strict sections, and numbers as people write them."""
+"""What all parts of a manifest are made of: strict sections, numbers, names, and lengths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which models exist: records of entry points, and building a model by its name."""
+"""Which models exist: entry points, the papers they are from, and building a model by its name."""
 
 from __future__ import annotations
 

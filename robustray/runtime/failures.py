@@ -1,4 +1,4 @@
-"""Failures: their kinds, the budget of each and the wait after it, and whose fault an error is."""
+"""Failures: kinds, budgets, waits, whose fault an error is, and how workers of units reply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which trial next: longest first, retries with back-off, a budget for each kind of failure.
+"""Which trial or unit is next: longest first, retries with back-off, budgets by kind of failure.
 
 Pure scheduling code, told the time by its caller; the Tune runner and the packing benchmark
 drive the same queue.

@@ -1,4 +1,4 @@
-"""Published costs against counted ones: every row of the tables, at once."""
+"""Published tables: their costs against counted ones, every row at once."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def lay_out_segments(settings: MixingSettings, images: int) -> tuple[Segment, ..
 
 
 class MixingTraining:
-    """A mixing network in training; `robustray.training.state.run_epochs` trains it in segments.
+    """A mixing network in training; `robustray.training.loop.run_epochs` trains it in segments.
 
     Parameters
     ----------

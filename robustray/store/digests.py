@@ -1,4 +1,4 @@
-"""SHA-256 of bytes and files: the names by which content is known."""
+"""SHA-256 of bytes and files, the names by which content is known, and canonical JSON."""
 
 from __future__ import annotations
 

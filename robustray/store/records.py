@@ -1,4 +1,4 @@
-"""The record of a committed checkpoint, and how it is written down."""
+"""Documents that carry their digest, and the record of a committed checkpoint among them."""
 
 from __future__ import annotations
 

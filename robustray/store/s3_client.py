@@ -1,4 +1,4 @@
-"""Addresses of buckets, and a client made from the environment."""
+"""Addresses of buckets, a client made from the environment, and what its errors mean."""
 
 # boto3 and botocore have no types.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false

@@ -1,4 +1,4 @@
-"""Errors on the way to MLflow: which pass, which stay, and how to tell them without secrets."""
+"""Where MLflow is, and its errors: which pass, which stay, how to tell them without secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MLflow's limits: names, lengths, and how much one request may carry."""
+"""MLflow's limits on names, lengths and requests, and the changes of a run that fit into them."""
 
 from __future__ import annotations
 

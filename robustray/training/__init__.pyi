@@ -6,6 +6,7 @@ from .cost import (
 )
 from .fitting import EpochReport, FitResult, Interruption, PreemptedError, fit
 from .inner import maximise, start_point, uphill_of
+from .loop import EpochTraining, SelectedEpoch, run_epochs
 from .objectives import (
     Objective,
     Outcome,
@@ -18,7 +19,7 @@ from .objectives import (
 from .optimizer import learning_rate, momentum
 from .precision import CompileError
 from .selection import accuracies
-from .state import EpochTraining, SelectedEpoch, TrainingState, run_epochs
+from .state import TrainingState
 from .step import DivergedError, Trainer
 from .world import ALONE, LostWorkerError, World
 

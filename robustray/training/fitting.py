@@ -18,9 +18,10 @@ from robustray.data import Dataset, EpochBatches
 from robustray.errors import MachineError
 from robustray.manifest.recipe import Recipe
 from robustray.models.weights.files import check_recorded, constants_of
+from robustray.training.loop import run_epochs
 from robustray.training.precision import set_layout
 from robustray.training.selection import Best, is_validated, validate
-from robustray.training.state import TrainingState, capture, restore, run_epochs, selected_weights
+from robustray.training.state import TrainingState, capture, restore, selected_weights
 from robustray.training.step import Trainer
 from robustray.training.world import ALONE, World
 

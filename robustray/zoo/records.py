@@ -1,4 +1,4 @@
-"""The records of the zoo: a YAML document for each set of published weights, in published/."""
+"""Records of published weights (YAML, in published/), and the addresses that they may name."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from robustray.smoothing import (
 )
 from robustray.smoothing.train import attack_here
 from robustray.smoothing.training_data import iterations
-from robustray.training.state import run_epochs
+from robustray.training.loop import run_epochs
 from tests.helpers.small_mixture import SmallMixture, images
 
 QUICK = TrainingAttack(eps=0.06, iterations_df=6, n_targets=1)

@@ -38,7 +38,8 @@ from robustray.models import create_model
 from robustray.random import derive_seed
 from robustray.runtime.file_jobs import Product
 from robustray.runtime.job import Context
-from robustray.training.state import Resumed, TrainingState, copied_weights
+from robustray.training.loop import Resumed
+from robustray.training.state import TrainingState, copied_weights
 
 # Of published classifiers: one logit for two classes; images in [-1, 1], points anywhere.
 _STUDY_NETWORKS = ("gd_spheres_mlp", "gd_resnet18")  # the others of the catalogue take [0, 1]

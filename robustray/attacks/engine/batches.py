@@ -1,4 +1,4 @@
-"""Examples, and how many of them are computed at a time."""
+"""Examples: rows that are taken, padded and joined, and how many are computed at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What evaluations accept, and what they say about the rest."""
+"""What evaluations accept and models may answer, and the shapes of batches that give equal bits."""
 
 from __future__ import annotations
 

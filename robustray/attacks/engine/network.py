@@ -1,4 +1,4 @@
-"""A model as attacks see it: a judge in full precision, and a search path that may be cheaper."""
+"""A model as attacks see it: a judge in full precision, a search that may be cheaper, gradients."""
 
 from __future__ import annotations
 

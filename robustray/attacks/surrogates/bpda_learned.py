@@ -1,4 +1,4 @@
-"""Learned BPDA: a network fitted to a component that has no gradient of its own."""
+"""Surrogates that are fitted or averaged: learned BPDA, and the mean over batch companions."""
 
 from __future__ import annotations
 

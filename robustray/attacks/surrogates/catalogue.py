@@ -1,4 +1,4 @@
-"""Surrogate gradients by name, as manifests write them."""
+"""Surrogate gradients by name, as manifests write them, and finite differences among them."""
 
 from __future__ import annotations
 

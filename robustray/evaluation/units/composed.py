@@ -1,4 +1,4 @@
-"""Clean passes and attacks on networks whose batches are declared (see `attacks.composition`)."""
+"""Networks whose output depends on the batch: judged and attacked within declared batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entry points of the Robust-Model-Zoo: quantised networks that normalise with batch statistics."""
+"""Entry points of the Robust-Model-Zoo's quantised networks, and of searched cell networks."""
 
 from __future__ import annotations
 

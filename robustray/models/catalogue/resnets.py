@@ -1,4 +1,4 @@
-"""Entry points of the residual networks of the robustness literature."""
+"""Entry points of the residual networks of the scaling study, and of the alignment study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entry points of the networks that adaptive smoothing mixes."""
+"""Entry points of the networks that adaptive smoothing mixes, and of the mixtures."""
 
 from __future__ import annotations
 

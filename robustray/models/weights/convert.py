@@ -1,4 +1,4 @@
-"""From a published file of weights to safetensors, once and with a report."""
+"""From a published file of weights to safetensors, with a report, and quantised weights frozen."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from robustray.smoothing.train import MixingTraining, attack_here
 from robustray.store import NotFoundError, ObjectStore, sha256_file
 from robustray.store.staged_data import load_staged_dataset
 from robustray.training import TrainingState, fit
-from robustray.training.state import run_epochs
+from robustray.training.loop import run_epochs
 
 BASES = ("accurate", "robust")
 _MOST_STEPS = 1_000_000
