@@ -21,7 +21,6 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path = [str(ROOT), *(p for p in sys.path if Path(p).resolve() != ROOT / "benchmarks")]
 
 from robustray.alignment.conditional_gan import fit_conditional_generator  # noqa: E402
-from robustray.alignment.conditional_networks import ConditionalGenerator  # noqa: E402
 from robustray.alignment.delta_x import project  # noqa: E402
 from robustray.alignment.manifest import (  # noqa: E402
     ConditionalGeneratorTraining,
@@ -31,6 +30,7 @@ from robustray.alignment.metrics import alignment  # noqa: E402
 from robustray.alignment.pages.sheets import comparison_figure, sheet_png  # noqa: E402
 from robustray.alignment.splits import load_study  # noqa: E402
 from robustray.models import save_weights  # noqa: E402
+from robustray.models.architectures.conditional_networks import ConditionalGenerator  # noqa: E402
 from robustray.random import ExampleRandom  # noqa: E402
 from robustray.reports.style import render  # noqa: E402
 

@@ -30,10 +30,10 @@ from robustray.alignment.direct_generator import (  # noqa: E402
 )
 from robustray.alignment.manifest import GeneratorTraining  # noqa: E402
 from robustray.alignment.metrics import alignment  # noqa: E402
-from robustray.alignment.networks import residual_generator  # noqa: E402
 from robustray.alignment.pages.sheets import comparison_figure  # noqa: E402
 from robustray.alignment.splits import StudySplit, load_study  # noqa: E402
 from robustray.models import create_model, save_weights  # noqa: E402
+from robustray.models.architectures.residual_generators import residual_generator  # noqa: E402
 from robustray.reports.style import render  # noqa: E402
 
 

@@ -23,12 +23,12 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.networks import SHARED
 from robustray.alignment.conditional_gan import fit_conditional_generator
-from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.job.projections import compute_projections, plan_projections
 from robustray.alignment.manifest import ConditionalGeneratorTraining, Projection
 from robustray.alignment.splits import load_study
 from robustray.cluster import connect
 from robustray.manifest import Resources
+from robustray.models.architectures.conditional_networks import ConditionalGenerator
 from robustray.store import LocalStore
 
 CHANNELS, LATENT, UNIT = 4, 16, 50

@@ -6,8 +6,8 @@ import torch
 from robustray.alignment import direct_generator
 from robustray.alignment.direct_generator import fit_direct_generator
 from robustray.alignment.manifest import GeneratorTraining
-from robustray.alignment.networks import SphereGenerator
 from robustray.cuda_graphs import CudaGraphs, overwrite
+from robustray.models.architectures.residual_generators import SphereGenerator
 from robustray.models.architectures.resnet18 import PointMLP
 from tests.alignment.test_direct_generator import spheres
 

@@ -1,6 +1,5 @@
 from .classifier import alignment_loss, fit_classifier
 from .conditional_gan import fit_conditional_generator
-from .conditional_networks import ConditionalCritic, ConditionalGenerator
 from .curves import epsilon_50, epsilon_50_corrected, error_curve
 from .delta_x import project
 from .direct_generator import direct_delta_x, fit_direct_generator
@@ -13,7 +12,7 @@ from .distances import (
     linearised_robustness,
 )
 from .metrics import alignment, alignment_metrics, linearity_table, write_linearity
-from .networks import SphereGenerator, UNetGenerator
+from .networks import ConditionalCritic, ConditionalGenerator, SphereGenerator, UNetGenerator
 
 __all__ = [
     "ConditionalCritic",

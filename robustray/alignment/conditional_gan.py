@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from robustray.alignment.conditional_networks import (
-    IMAGE_SIZE,
-    ConditionalCritic,
-    ConditionalGenerator,
-)
 from robustray.alignment.direct_generator import EAGER
 from robustray.alignment.manifest import ConditionalGeneratorTraining
 from robustray.cuda_graphs import CudaGraphs, Function, Tensors, make_graphable_adam
 from robustray.errors import DataError
+from robustray.models.architectures.conditional_networks import (
+    IMAGE_SIZE,
+    ConditionalCritic,
+    ConditionalGenerator,
+)
 from robustray.random import ExampleRandom, derive_seed, generator
 from robustray.training.loop import OnEpoch, Resumed, run_epochs
 from robustray.training.state import Learner, TrainingState

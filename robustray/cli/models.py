@@ -120,7 +120,7 @@ def _describe_models(pattern: str) -> str:
         cost = (
             f"{row.recorded.parameters / 1e6:.1f}M  {row.recorded.macs / 1e9:.2f}G" if row else ""
         )
-        lines.append(f"{name:<16} {cost:>15}  {find_model(name).summary}")
+        lines.append(f"{name:<24} {cost:>15}  {find_model(name).summary}")
     if len(names) == 1:
         entry = find_model(names[0])
         lines.append(f"options    {', '.join(('num_classes', 'in_channels', *entry.options))}")

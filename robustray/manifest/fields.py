@@ -127,7 +127,20 @@ class NameOf:
         return no_info_after_validator_function(self.check, handler(source))
 
 
-ModelName = Annotated[str, NameOf(MODELS)]
+def is_classifier(name: str) -> bool:
+    """Whether a known model is a classifier; a user's is, as far as its name says."""
+    return MODELS.is_brought(name) or MODELS.find(name).purpose == "classifier"
+
+
+def _refuse_others(name: str) -> str:
+    if not is_classifier(name):
+        allowed = [*filter(is_classifier, MODELS.names()), "package.module:name"]
+        purpose = MODELS.find(name).purpose
+        raise ValueError(f"{name} is a {purpose}, no classifier. Allowed: {', '.join(allowed)}")
+    return name
+
+
+ModelName = Annotated[str, NameOf(MODELS), AfterValidator(_refuse_others)]
 DataName = Annotated[str, NameOf(DATASETS)]
 ObjectiveName = Annotated[str, NameOf(OBJECTIVES)]
 OptimizerName = Annotated[str, NameOf(OPTIMIZERS)]

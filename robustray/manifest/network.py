@@ -15,6 +15,7 @@ from robustray.manifest.fields import (
     Number,
     PositiveNumber,
     Section,
+    is_classifier,
 )
 from robustray.registry import MODELS
 
@@ -60,7 +61,8 @@ class ModelConfig(Section):
         whole = cast(dict[str, Any], document)
         given = {k: value for k, value in whole.items() if value is not None or k == "name"}
         name: Any = given.pop("name", cls.model_fields["name"].default)
-        if not given or not isinstance(name, str) or not MODELS.knows(name):
+        known = isinstance(name, str) and MODELS.knows(name)
+        if not given or not known or not is_classifier(name):
             return {"name": name, **given} if "name" in whole else given
         entry = _Brought if MODELS.is_brought(name) else MODELS.options(name)
         return {"name": name, **read_options(entry, given, "name")}

@@ -39,11 +39,14 @@ class Entry:
         The entry point; ``build(num_classes=..., in_channels=..., **options)``.
     paper : Paper or None
         Its source.
+    purpose : str
+        What it is; only a "classifier" can be trained by a sweep, mixed or evaluated.
     """
 
     name: str
     build: Callable[..., nn.Module]
     paper: Paper | None = None
+    purpose: str = "classifier"
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -112,7 +115,8 @@ def create_model(
     Returns
     -------
     nn.Module
-        In training mode. It maps images (B, C, H, W) in [0, 1] to logits (B, num_classes).
+        In training mode. Classifiers map images (B, C, H, W) in [0, 1] to logits
+        (B, num_classes); networks for another purpose say in their class what they take.
         Within ``torch.device("meta")`` nothing is allocated or drawn.
 
     Raises
@@ -213,7 +217,19 @@ DIRECTIONS = Paper(
     venue="Pattern Recognition 139, 2023",
     arxiv="2009.04709",
 )
-
+REGRESSION_GAN = Paper(
+    "Ricardo Bigolin Lanfredi, Joyce D. Schroeder, Clement Vachet, Tolga Tasdizen",
+    "Adversarial Regression Training for Visualizing the Progression of Chronic Obstructive "
+    "Pulmonary Disease with Chest X-Rays",
+    "MICCAI 2019",
+    "1908.10468",
+)
+MULTI_HINGE = Paper(
+    "Ilya Kavalerov, Wojciech Czaja, Rama Chellappa",
+    "A Multi-Class Hinge Loss for Conditional GANs",
+    "WACV 2021",
+    "1912.04216",
+)
 ADAPTIVE_SMOOTHING = Paper(
     "Bai, Anderson, Kim, Sojoudi",
     "Improving the accuracy-robustness trade-off of classifiers via adaptive smoothing",

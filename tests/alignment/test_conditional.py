@@ -12,15 +12,15 @@ from robustray.alignment.conditional_gan import (
     hinge,
     padded,
 )
-from robustray.alignment.conditional_networks import (
+from robustray.alignment.delta_x import project
+from robustray.alignment.manifest import ConditionalGeneratorTraining, Projection
+from robustray.errors import DataError
+from robustray.models.architectures.conditional_networks import (
     ConditionalCritic,
     ConditionalGenerator,
     SpectralConv,
     SpectralLinear,
 )
-from robustray.alignment.delta_x import project
-from robustray.alignment.manifest import ConditionalGeneratorTraining, Projection
-from robustray.errors import DataError
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,14 @@ from robustray.alignment.direct_generator import (
     fit_direct_generator,
 )
 from robustray.alignment.manifest import GeneratorTraining
-from robustray.alignment.networks import SphereGenerator, UNetGenerator, residual_generator
 from robustray.alignment.splits import StudySplit
 from robustray.alignment.synthetic import draw_spheres, sphere_delta_x
 from robustray.errors import DataError
+from robustray.models.architectures.residual_generators import (
+    SphereGenerator,
+    UNetGenerator,
+    residual_generator,
+)
 from robustray.models.architectures.resnet18 import PointMLP
 
 

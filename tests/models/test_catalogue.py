@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from robustray.models import create_model, find_model, list_models
+from robustray.errors import ManifestError
+from robustray.manifest import build_manifest
+from robustray.models import ModelError, create_model, find_model, list_models
+from robustray.models.architectures.residual_generators import UNetGenerator
 from robustray.registry import MODELS
 from robustray.zoo import records_of
 
@@ -82,3 +85,64 @@ def test_the_network_for_two_spheres_has_one_logit_and_points_of_any_size():
         assert create_model("gd_spheres_mlp")(torch.rand(2, 500)).shape == (2, 1)
         model = create_model("gd_spheres_mlp", num_classes=2, dimensions=7)
         assert model(torch.rand(2, 7)).shape == (2, 2)
+
+
+GENERATORS = (
+    "conditional_critic", "conditional_generator", "direct_generator_spheres",
+    "direct_generator_unet",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parameters"),
+    [
+        ("conditional_generator", {"in_channels": 1}, 4_299_777),
+        ("conditional_generator", {}, 4_304_387),
+        ("conditional_critic", {"num_classes": 2, "in_channels": 1}, 4_200_195),
+        ("direct_generator_spheres", {}, 2_008_500),
+        ("direct_generator_unet", {}, 34_503_171),
+        ("direct_generator_unet", {"downsamplings": 2}, 2_036_355),
+    ],
+)
+def test_generators_have_their_published_sizes(name, options, parameters):
+    with torch.device("meta"):
+        network = create_model(name, **options)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+def test_generators_are_built_by_name_and_draw_what_their_classes_draw():
+    generator: Any = create_model("conditional_generator", num_classes=2, channels=2, latent=4)
+    y = torch.tensor([0, 1])
+    assert generator(torch.randn(2, 4), y).shape == (2, 3, 32, 32)
+    assert create_model("conditional_critic", channels=2)(torch.zeros(2, 3, 32, 32)).shape[1] == 11
+    torch.manual_seed(3)
+    named = create_model("direct_generator_unet", downsamplings=1, width=4)
+    torch.manual_seed(3)
+    built = UNetGenerator(1, width=4)
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(named(x, 1 - y, y), built(x, 1 - y, y))
+    with pytest.raises(ModelError, match="a direct generator knows 2 classes, not 10"):
+        create_model("direct_generator_unet", num_classes=10)
+
+
+def test_all_but_the_generators_are_classifiers():
+    others = [name for name in list_models() if find_model(name).purpose != "classifier"]
+    assert others == [*GENERATORS]
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+@pytest.mark.parametrize("options", [{}, {"depths": [1, 1, 1]}])
+@pytest.mark.parametrize(
+    "document",
+    [{"kind": "Sweep", "name": "it", "data": {"name": "cifar10"}},
+     {"kind": "Evaluation", "data": {"name": "cifar10"}, "weights": "w.safetensors"}],
+    ids=["Sweep", "Evaluation"],
+)  # fmt: skip
+def test_where_a_classifier_is_needed_a_generator_is_refused(document, options, name):
+    with pytest.raises(ManifestError) as found:
+        build_manifest({**document, "model": {"name": name, **options}})
+    assert found.value.path == "model.name"
+    message = found.value.message
+    assert message.startswith(f"{name} is a ")
+    assert ", no classifier. Allowed: adaptive_smoothing, " in message
+    assert not set(GENERATORS) & set(message.partition("Allowed: ")[2].split(", "))

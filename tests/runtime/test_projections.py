@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.delta_x import project
 from robustray.alignment.job.projections import (
     compute_projections,
@@ -19,6 +18,7 @@ from robustray.alignment.manifest import Projection
 from robustray.cluster import preemption
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources
+from robustray.models.architectures.conditional_networks import ConditionalGenerator
 from robustray.store import LocalStore
 
 pytestmark = [

@@ -16,7 +16,6 @@ from torch import nn
 
 from robustray.alignment.classifier import fit_classifier
 from robustray.alignment.conditional_gan import fit_conditional_generator
-from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.delta_x import DeltaXSource, Direct, Exact, Nearest, Projected
 from robustray.alignment.direct_generator import fit_direct_generator
 from robustray.alignment.distances import TwoLogits, UnitImages
@@ -30,11 +29,12 @@ from robustray.alignment.job.files import (
 from robustray.alignment.job.judging import judge_classifier, judge_delta_x
 from robustray.alignment.job.probe import probe
 from robustray.alignment.manifest import Alignment, AlignmentData
-from robustray.alignment.networks import SphereGenerator, UNetGenerator
 from robustray.alignment.splits import StudySplit, load_study
 from robustray.data import data_root
 from robustray.errors import ManifestError
 from robustray.models import create_model
+from robustray.models.architectures.conditional_networks import ConditionalGenerator
+from robustray.models.architectures.residual_generators import SphereGenerator, UNetGenerator
 from robustray.random import derive_seed
 from robustray.runtime.file_jobs import Product
 from robustray.runtime.job import Context

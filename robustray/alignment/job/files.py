@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
-from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.job.judging import published_columns
 from robustray.alignment.job.projections import (
     ProjectionPlan,
@@ -32,6 +31,7 @@ from robustray.errors import ManifestError, UserError, WeightsError, below
 from robustray.evaluation.subjects import local_copy
 from robustray.manifest import Resources, WeightsConfig
 from robustray.models import load_weights
+from robustray.models.architectures.conditional_networks import ConditionalGenerator
 from robustray.reports.html import Picture
 from robustray.reports.style import render
 from robustray.runtime.file_jobs import Product, read_file, read_result

@@ -25,13 +25,13 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from robustray.alignment.conditional_networks import ConditionalGenerator
 from robustray.alignment.delta_x import project
 from robustray.alignment.job.projection_units import commit_payload, committed_units, read_payload
 from robustray.alignment.manifest import Projection
 from robustray.cluster import pick_device
 from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources
+from robustray.models.architectures.conditional_networks import ConditionalGenerator
 from robustray.runtime.failures import FINISHED, Failure, Place, Reply, make_error, reply_to_failure
 from robustray.runtime.pool import Listener, Pool, make_place, pool_size
 from robustray.runtime.queue import Node
