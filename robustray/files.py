@@ -1,10 +1,17 @@
-"""Files that are either the old one or the whole new one."""
+"""Files that are either the old one or the whole new one, and tables as bytes."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def write_atomically(path: Path, data: bytes) -> Path:
@@ -33,3 +40,19 @@ def write_atomically(path: Path, data: bytes) -> Path:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def csv_bytes(lines: Iterable[Iterable[object]]) -> bytes:
+    """Write lines, the head among them, as CSV."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(lines)
+    return buffer.getvalue().encode()
+
+
+def parquet_bytes(table: pa.Table) -> bytes:
+    """Write a table as Parquet; equal tables give equal bytes (for one version of pyarrow)."""
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()

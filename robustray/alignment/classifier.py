@@ -6,7 +6,6 @@ adversarial training with projected gradient descent" (2023).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustray.alignment.batches import study_batches
-from robustray.alignment.curves import Box, epsilon_50, error_curve, threat_model
+from robustray.alignment.curves import Box, epsilon_50, error_curve
 from robustray.alignment.delta_x import DeltaXSource
 from robustray.alignment.distances import class_gradient, closest_class, jacobian
 from robustray.alignment.metrics import alignment
 from robustray.alignment.splits import StudySplit
 from robustray.alignment.stages import ClassifierTraining
-from robustray.attacks import pgd
+from robustray.attacks import ThreatModel, pgd
 from robustray.random import ExampleRandom, derive_seed
 from robustray.training.loop import OnEpoch, Resumed, SelectedEpoch, run_epochs
 from robustray.training.state import Learner, TrainingState, copied_weights
@@ -91,33 +90,107 @@ class _ClassifierTraining:
         delta_x: DeltaXSource | None,
         seed: int,
     ) -> None:
-        self.learner = Learner(model, _optimizer(model, settings))
+        self._model, self._learner = model, Learner(model, _optimizer(model, settings))
         self._train, self._validation, self._settings = train, validation, settings
         self._box, self._delta_x, self._seed = box, delta_x, seed
+        published = settings.selection == "published"
+        self._column = "epsilon_50" if published else "epsilon_50_corrected"
         self.best: dict[str, Tensor] = {}
         self.info: dict[str, Any] = {"best_epoch": 0, "best_value": None, "highest_clean": 0.0}
 
     def begin(self, done: int, state: TrainingState | None) -> None:
         if state is not None:
             self.info, self.best = dict(state.info), dict(state.files["best"])
-            self.learner.restore("classifier", state.files)
+            self._learner.restore("classifier", state.files)
 
     def train(self, epoch: int) -> dict[str, float]:
-        model, settings, box, seed = self.learner.network, self._settings, self._box, self._seed
-        metrics = _epoch(self.learner, self._train, epoch, settings, box, self._delta_x, seed)
-        error = metrics["train_error"]
-        metrics |= _validated(model, self._validation, settings, box, seed, error)
+        metrics = self._epoch(epoch)
+        metrics |= self._validated(metrics["train_error"])
         info = self.info
         info["highest_clean"] = max(info["highest_clean"], metrics["validation_clean"])
-        if not self.best or _is_better(epoch, metrics, info, settings):
-            self.best = copied_weights(model)
-            value = metrics[_column(settings)]
+        if not self.best or self._is_better(epoch, metrics):
+            self.best = copied_weights(self._model)
+            value = metrics[self._column]
             info |= {"best_epoch": epoch, "best_value": value, "best_metrics": metrics}
         return metrics
 
     def state(self) -> TrainingState:
-        files = self.learner.files("classifier") | {"best": self.best}
+        files = self._learner.files("classifier") | {"best": self.best}
         return TrainingState(files, dict(self.info))
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        model, settings, seed = self._model, self._settings, self._seed
+        sums, steps = torch.zeros(3), 0
+        device = next(model.parameters()).device
+        batches = study_batches(
+            self._train, epoch, settings.batch_size, settings.steps_per_epoch, seed, device
+        )
+        for x, y_B, index_B in batches:
+            if settings.method == "pgd":
+                x = self._attacked(x, y_B, index_B, derive_seed(seed, "pgd", epoch))
+            self._set_mode()
+            logits_BK = model(x)
+            loss, cosine = functional.cross_entropy(logits_BK, y_B), torch.zeros((), device=device)
+            if settings.method == "l_alpha":
+                assert self._delta_x is not None, "the penalty needs a delta-x"
+                cosine = alignment_loss(model, x, y_B, self._delta_x, index_B)
+            total = loss - settings.penalty * cosine
+            if not bool(total.isfinite()):
+                raise FloatingPointError(f"the loss is not finite in epoch {epoch}")
+            self._learner.optimizer.zero_grad()
+            total.backward()
+            self._learner.optimizer.step()
+            wrong = (logits_BK.argmax(1) != y_B).float().mean()
+            sums += torch.stack([loss, cosine, wrong]).detach().cpu()
+            steps += 1
+        names = ("train_loss", "train_alignment", "train_error")
+        return dict(zip(names, (sums / steps).tolist(), strict=True))
+
+    def _attacked(self, x: Tensor, y_B: Tensor, index_B: Tensor, seed: int) -> Tensor:
+        attack = self._settings.attack
+        self._model.eval()
+        found = pgd(
+            self._model, x, y_B, ThreatModel(attack.norm, attack.eps, self._box),
+            rng=ExampleRandom(seed, "alignment-training"), index=index_B.to(x.device),
+            steps=attack.steps, step_size=attack.step_size,
+        )  # fmt: skip
+        return found.x_adv
+
+    def _set_mode(self) -> None:
+        """Set training mode; frozen batch norms use their running statistics and leave them."""
+        self._model.train()
+        if self._settings.batch_norm == "frozen":
+            for part in self._model.modules():
+                if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                    part.eval()
+
+    def _validated(self, train_error: float) -> dict[str, float]:
+        split, settings = self._validation, self._settings
+        if settings.validation_first is not None:
+            split = split.select(slice(settings.validation_first))
+        errors = error_curve(
+            self._model, split, settings.validation, box=self._box, seed=self._seed
+        ).errors
+        eps, values = list(errors), list(errors.values())  # clean examples first, at 0
+        return {
+            "validation_clean": 1 - values[0],
+            "epsilon_50": epsilon_50([-1.0, *eps], [train_error, *values], "published"),
+            # Infinite where half of the examples withstand every strength: at least the largest.
+            "epsilon_50_corrected": min(epsilon_50(eps, values, "corrected"), max(eps)),
+        }
+
+    def _is_better(self, epoch: int, metrics: dict[str, float]) -> bool:
+        """Tell whether an epoch replaces the best one; ties go to the later, as published."""
+        info, settings = self.info, self._settings
+        if epoch < settings.selection_start or info["best_epoch"] < settings.selection_start:
+            return epoch >= info["best_epoch"]
+        if settings.selection == "guarded":
+            floor = info["highest_clean"] - settings.guard
+            if metrics["validation_clean"] < floor:
+                return False
+            if info["best_metrics"]["validation_clean"] < floor:
+                return True
+        return metrics[self._column] >= info["best_value"]
 
 
 def alignment_loss(
@@ -137,110 +210,6 @@ def alignment_loss(
     near_B = closest_class(*jacobian(model, x), y_B)
     gradient = class_gradient(model, x, near_B, y_B, create_graph=True)
     return alignment(gradient, delta_x(x, y_B, near_B, index_B).to(gradient)).mean()
-
-
-def _epoch(
-    learner: Learner,
-    train: StudySplit,
-    epoch: int,
-    settings: ClassifierTraining,
-    box: Box,
-    delta_x: DeltaXSource | None,
-    seed: int,
-) -> dict[str, float]:
-    model, sums, steps = learner.network, torch.zeros(3), 0
-    device = next(model.parameters()).device
-    batches = study_batches(
-        train, epoch, settings.batch_size, settings.steps_per_epoch, seed, device
-    )
-    for x, y_B, index_B in batches:
-        if settings.method == "pgd":
-            x = _attacked(model, x, y_B, index_B, settings, box, derive_seed(seed, "pgd", epoch))
-        _set_mode(model, settings)
-        logits_BK = model(x)
-        loss, cosine = functional.cross_entropy(logits_BK, y_B), torch.zeros((), device=device)
-        if settings.method == "l_alpha":
-            assert delta_x is not None, "the penalty needs a delta-x"
-            cosine = alignment_loss(model, x, y_B, delta_x, index_B)
-        total = loss - settings.penalty * cosine
-        if not bool(total.isfinite()):
-            raise FloatingPointError(f"the loss is not finite in epoch {epoch}")
-        learner.optimizer.zero_grad()
-        total.backward()
-        learner.optimizer.step()
-        wrong = (logits_BK.argmax(1) != y_B).float().mean()
-        sums += torch.stack([loss, cosine, wrong]).detach().cpu()
-        steps += 1
-    names = ("train_loss", "train_alignment", "train_error")
-    return dict(zip(names, (sums / steps).tolist(), strict=True))
-
-
-def _attacked(
-    model: nn.Module,
-    x: Tensor,
-    y_B: Tensor,
-    index_B: Tensor,
-    settings: ClassifierTraining,
-    box: Box,
-    seed: int,
-) -> Tensor:
-    attack = settings.attack
-    model.eval()
-    found = pgd(
-        model, x, y_B, threat_model(attack.norm, attack.eps, box),
-        rng=ExampleRandom(seed, "alignment-training"), index=index_B.to(x.device),
-        steps=attack.steps, step_size=attack.step_size,
-    )  # fmt: skip
-    return found.x_adv
-
-
-def _set_mode(model: nn.Module, settings: ClassifierTraining) -> None:
-    """Set training mode; frozen batch norms use their running statistics and leave them."""
-    model.train()
-    if settings.batch_norm == "frozen":
-        for part in model.modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                part.eval()
-
-
-def _validated(
-    model: nn.Module,
-    split: StudySplit,
-    settings: ClassifierTraining,
-    box: Box,
-    seed: int,
-    train_error: float,
-) -> dict[str, float]:
-    if settings.validation_first is not None:
-        split = split.select(slice(settings.validation_first))
-    errors = error_curve(model, split, settings.validation, box=box, seed=seed).errors
-    eps, values = list(errors), list(errors.values())  # clean examples first, at 0
-    return {
-        "validation_clean": 1 - values[0],
-        "epsilon_50": epsilon_50([-1.0, *eps], [train_error, *values], "published"),
-        # Infinite where half of the examples withstand every strength: then at least the largest.
-        "epsilon_50_corrected": min(epsilon_50(eps, values, "corrected"), max(eps)),
-    }
-
-
-def _column(settings: ClassifierTraining) -> str:
-    return "epsilon_50" if settings.selection == "published" else "epsilon_50_corrected"
-
-
-def _is_better(
-    epoch: int, metrics: Mapping[str, float], info: Mapping[str, Any], settings: ClassifierTraining
-) -> bool:
-    """Tell whether an epoch replaces the best one; ties go to the later, as published."""
-    if epoch < settings.selection_start or info["best_epoch"] < settings.selection_start:
-        return epoch >= info["best_epoch"]
-    value = metrics[_column(settings)]
-    if settings.selection == "guarded":
-        floor = info["highest_clean"] - settings.guard
-        if metrics["validation_clean"] < floor:
-            return False
-        if info["best_metrics"]["validation_clean"] < floor:
-            return True
-    return value >= info["best_value"]
 
 
 def _optimizer(model: nn.Module, settings: ClassifierTraining) -> torch.optim.Optimizer:

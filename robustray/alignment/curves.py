@@ -53,11 +53,6 @@ class Laid(nn.Module):
         return self.network(x_BCHW.flatten(1))
 
 
-def threat_model(norm: str, eps: float, box: Box) -> ThreatModel:
-    """Return the threat model of a strength."""
-    return ThreatModel(norm, eps, box)
-
-
 def error_curve(
     model: nn.Module,
     split: StudySplit,
@@ -131,7 +126,7 @@ def _attack(
         Laid(model) if laid else model,
         x.reshape(-1, *_SPHERE_ROWS) if laid else x,
         y_N,
-        threat_model(attack.norm, eps, box),
+        ThreatModel(attack.norm, eps, box),
         [AttackSpec(attack.attack, options=options)],
         seed=seed,
         batch_size=batch_size,

@@ -99,7 +99,7 @@ def closest_class(logits_BK: Tensor, jacobian_BK: Tensor, y_B: Tensor) -> Tensor
     Of a misclassified example that is the class with the most negative distance.
     """
     distance_BK = class_distances(logits_BK, jacobian_BK, y_B)
-    others_BK = distance_BK.masked_fill(_at(distance_BK, y_B), torch.nan)
+    others_BK = distance_BK.scatter(1, y_B[:, None], torch.nan)
     order_BK = torch.nan_to_num(others_BK, nan=torch.inf, posinf=torch.finfo(others_BK.dtype).max)
     return order_BK.argmin(1)
 
@@ -137,7 +137,3 @@ def class_gradient(
         gap_B = logits_BK.gather(1, to_B[:, None]) - logits_BK.gather(1, from_B[:, None])
         (found,) = grad(gap_B.sum(), x, create_graph=create_graph)
     return found
-
-
-def _at(like_BK: Tensor, y_B: Tensor) -> Tensor:
-    return torch.arange(like_BK.shape[1], device=y_B.device)[None] == y_B[:, None]

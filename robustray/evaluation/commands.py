@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,12 +19,10 @@ from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
 from robustray.evaluation.outputs import describe_result
 from robustray.evaluation.plan import EvaluationPlan, describe_plan, make_plan, prepare
 from robustray.evaluation.study import describe_study, evaluate_study
-from robustray.evaluation.task import Task
 from robustray.evaluation.units.store import UnitStore
 from robustray.evaluation.units.worker import Worker
 from robustray.files import write_atomically
 from robustray.manifest import Evaluation, build_manifest, load_manifest
-from robustray.reports import text_table
 from robustray.runtime.commands import Commands, Ended, Request, Say
 from robustray.runtime.failures import Failure, Reply, make_error
 from robustray.runtime.pool import Listener, Pool, make_place
@@ -34,8 +31,8 @@ from robustray.runtime.session import check_store, find_workers
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import ObjectStore
 from robustray.sweeps import load_study
-from robustray.sweeps.commands import report
-from robustray.tracking import default_tracking_uri, ui_command
+from robustray.sweeps.commands import report, say_tracking, show_report
+from robustray.tracking import default_tracking_uri
 from robustray.user_code import import_from, is_reference
 
 
@@ -76,10 +73,14 @@ def run_audit(
         plan = make_plan(prepared, store, on_gpu=on_gpu(resources), dry=True)
         task, images = plan.tasks[0], plan.images.split
         key = audit_key(task, images)
+
+        def asked(actor: Any, call: Call) -> ray.ObjectRef:
+            return actor.audit.remote(task, call.names[0])
+
         if read_audit(store, key) is None:
             place = make_place(store, data_root, resources, manifest.batch_size)
             queue = UnitQueue([Node(key, task.subject.digest, key)], resources.retries)
-            Pool(place, 1, resources, _asking(task), Worker).run(queue, _Listener(say))
+            Pool(place, 1, resources, asked, Worker).run(queue, _Listener(say))
         findings = read_audit(store, key)
     if findings is None:
         raise KeyboardInterrupt
@@ -91,10 +92,6 @@ def describe_findings(findings: Sequence[Mapping[str, Any]]) -> str:
     order = ("error", "warning", "info", "ok")
     ranked = sorted(findings, key=lambda finding: order.index(finding["severity"]))
     return "\n".join(f"{f['severity']:<8} {f['check']:<20} {f['message']}" for f in ranked)
-
-
-def _asking(task: Task) -> Callable[[Any, Call], ray.ObjectRef]:
-    return lambda actor, call: actor.audit.remote(task, call.names[0])
 
 
 class _Listener(Listener):
@@ -172,15 +169,15 @@ class EvaluationCommands(Commands[Evaluation]):
     @override
     def plan(self, manifest: Evaluation, request: Request) -> None:
         if manifest.study is not None:
-            request.say(describe_study(manifest, request.store, _data_root()))
+            request.say(describe_study(manifest, request.store, None))
         else:
-            request.say(describe_plan(plan_evaluation(manifest, request.store, _data_root())))
+            request.say(describe_plan(plan_evaluation(manifest, request.store, None)))
 
     @override
     def status(self, manifest: Evaluation, request: Request) -> None:
         if manifest.study is not None:
             return self.plan(manifest, request)
-        plan = plan_evaluation(manifest, request.store, _data_root())
+        plan = plan_evaluation(manifest, request.store, None)
         return request.say(describe_status(plan, request.store))
 
     @override
@@ -193,7 +190,6 @@ class EvaluationCommands(Commands[Evaluation]):
             request.store,
             uri,
             request.report_root,
-            data_root=_data_root(),
             assume_yes=request.assume_yes,
             say=say,
         )
@@ -202,7 +198,7 @@ class EvaluationCommands(Commands[Evaluation]):
             say(f"\ncomputed     {done.computed} units in this run" if done.computed else
                 "\ncomputed     nothing: everything was there")  # fmt: skip
             say(f"record       {done.folder}")
-        _say_tracking(done.untracked, uri, say)
+        say_tracking(done.untracked, uri, say)
         for reason in done.failed:
             say(f"failed: {reason}")
         if done.failed:
@@ -213,7 +209,7 @@ class EvaluationCommands(Commands[Evaluation]):
     def report(self, manifest: Evaluation, request: Request) -> None:
         if manifest.study is not None:
             return report(load_study(request.store, manifest.study), request)
-        plan = plan_evaluation(manifest, request.store, _data_root())
+        plan = plan_evaluation(manifest, request.store, None)
         if not request.store.exists(f"{plan.prefix}/result.json"):
             raise UserError(f"{plan.id} is not finished: run its manifest")
         read_result(request.store, plan.id)
@@ -234,7 +230,7 @@ def audit(manifest: Evaluation, store: ObjectStore, *, yes: bool, as_json: bool,
     if manifest.study is not None:
         raise UserError("an audit needs one network: give --model and --weights")
     quiet: Say = (lambda _: None) if as_json else say
-    findings = run_audit(manifest, store, data_root=_data_root(), assume_yes=yes, say=quiet)
+    findings = run_audit(manifest, store, assume_yes=yes, say=quiet)
     say(json.dumps(findings, indent=2) if as_json else describe_findings(findings))
 
 
@@ -245,32 +241,17 @@ def _run_study(manifest: Evaluation, request: Request) -> Ended:
         request.store,
         uri,
         request.report_root,
-        data_root=_data_root(),
         assume_yes=request.assume_yes,
         say=say,
     )
     say("")
-    say(text_table(done.published.report.rows, limit=20))
-    say(f"\nreport       {done.published.folder / 'report.html'}")
-    _say_tracking(done.untracked, uri, say)
+    show_report(done.published, say)
+    say_tracking(done.untracked, uri, say)
     for name, reason in sorted(done.failed.items()):
         say(f"failed: {name}: {reason}")
     return Ended(not done.failed, done.interrupted)
 
 
-def _say_tracking(untracked: list[str], uri: str, say: Say) -> None:
-    if untracked:
-        say(
-            f"MLflow       {len(untracked)} runs are not there yet; nothing is lost: run the same "
-            "command again when it answers"
-        )
-    say(f"MLflow UI    {ui_command(uri)}")
-
-
 def _assign(field: str, value: object) -> str:
     """Write an override; JSON is YAML too, so paths with any letters survive."""
     return f"{field}={json.dumps(value)}"
-
-
-def _data_root() -> str | None:
-    return os.environ.get("ROBUSTRAY_DATA")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustray.errors import CorruptObjectError, UserError
+from robustray.evaluation.record import network_name
 from robustray.files import write_atomically
 from robustray.reports import render
 from robustray.reports.html import Picture
@@ -152,8 +153,7 @@ def _surrogate(found: Any) -> str:
 
 
 def _network(result: Mapping[str, Any]) -> str:
-    network = result["subject"]["network"]
-    return str(network.get("factory") or network["model"]["name"])
+    return network_name(result["subject"]["network"])
 
 
 def _track(

@@ -18,7 +18,7 @@ from robustray.evaluation.outputs import (
     result_files,
 )
 from robustray.evaluation.plan import EvaluationPlan, describe_plan, make_plan, prepare
-from robustray.evaluation.record import result_document, summary_text, write_csv
+from robustray.evaluation.record import summary_text, write_csv
 from robustray.evaluation.units.merge import Merged
 from robustray.evaluation.units.store import UnitStore
 from robustray.files import write_atomically
@@ -189,9 +189,7 @@ class _Run:
         result = self._partial_result(merged)
         document = {"failed": list(self.failed), "result": result}
         files = {"partial.json": canonical_json(document), "partial.csv": write_csv(merged)}
-        for name, content in files.items():
-            write_atomically(folder / name, content)
-            self._store.put(f"{self._plan.prefix}/report/{name}", content)
+        self._write(files, folder)
         self._submit("FAILED", files=files)
         return Evaluated(
             self._plan.id,
@@ -205,22 +203,15 @@ class _Run:
         )
 
     def _partial_result(self, merged: Merged) -> dict[str, Any]:
-        task = self._plan.tasks[0]
-        key = audit_key(task, self._plan.images.split)
-        return result_document(
-            task,
-            merged,
-            suite=self._plan.suite.name,
-            data=self._plan.images.describe(),
-            findings=read_audit(self._store, key) or [],
-        )
+        key = audit_key(self._plan.tasks[0], self._plan.images.split)
+        return main_result(self._plan, merged, read_audit(self._store, key) or [])
 
     def conclude(self, report_root: Path) -> Evaluated:
         """Write everything that the evaluation leaves behind."""
         self._session.lease.check(self._store)
         plan, sessions = self._plan, attempts.list_attempts(self._store, self._plan.prefix)
         files = result_files(plan, self._done, self._units)
-        result = main_result(plan, self._done[""])
+        result = main_result(plan, self._done[""].merged, self._done[""].findings)
         provenance = provenance_document(list(self._done.values()), self._units, sessions)
         record = {"evaluation": plan.id, "result": result, "provenance": provenance}
         files["record.json"] = canonical_json(record)
@@ -228,9 +219,7 @@ class _Run:
         for name in _PARTIAL:
             (folder / name).unlink(missing_ok=True)
             self._store.delete(f"{plan.prefix}/report/{name}")
-        for name, content in files.items():
-            write_atomically(folder / name, content)
-            self._store.put(f"{plan.prefix}/report/{name}", content)
+        self._write(files, folder)
         self._store.put(f"{plan.prefix}/result.json", files["result.json"])
         self._submit("FINISHED", result, files, provenance)
         return Evaluated(
@@ -242,6 +231,11 @@ class _Run:
             self._session.drain(),
             describe_result(result, provenance),
         )
+
+    def _write(self, files: Mapping[str, bytes], folder: Path) -> None:
+        for name, content in files.items():
+            write_atomically(folder / name, content)
+            self._store.put(f"{self._plan.prefix}/report/{name}", content)
 
     def _keep(self, item: Work, conclusion: Conclusion) -> None:
         self._done[item.task.name] = conclusion

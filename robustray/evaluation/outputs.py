@@ -50,7 +50,7 @@ def result_files(
         Where adversarial examples are.
     """
     main = conclusions[""]
-    result = main_result(plan, main)
+    result = main_result(plan, main.merged, main.findings)
     files = {
         "result.json": seal(result),
         "table.parquet": write_parquet(main.merged),
@@ -67,15 +67,12 @@ def result_files(
     return files
 
 
-def main_result(plan: EvaluationPlan, conclusion: Conclusion) -> dict[str, Any]:
+def main_result(
+    plan: EvaluationPlan, merged: Merged, findings: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
     """Return the result document of the main task."""
-    return result_document(
-        plan.tasks[0],
-        conclusion.merged,
-        suite=plan.suite.name,
-        data=plan.images.describe(),
-        findings=conclusion.findings,
-    )
+    suite, data = plan.suite.name, plan.images.describe()
+    return result_document(plan.tasks[0], merged, suite=suite, data=data, findings=findings)
 
 
 def provenance_document(

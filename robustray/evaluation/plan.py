@@ -15,7 +15,7 @@ from robustray.errors import CorruptObjectError, ManifestError, StoreUnavailable
 from robustray.evaluation.agenda import CLEAN_ACCURACY, ROBUST_SHARE, Passes, task_passes
 from robustray.evaluation.images import facts_of, label_of, load_images, ranges_of
 from robustray.evaluation.networks import build_network
-from robustray.evaluation.record import eps_text
+from robustray.evaluation.record import eps_text, network_name
 from robustray.evaluation.subjects import find_subject
 from robustray.evaluation.suites import curve_suite_of, resolve_threat, suite_of, suite_text
 from robustray.evaluation.task import SAMPLES, Conditions, Subject, Task
@@ -246,8 +246,8 @@ def estimated_passes(plan: EvaluationPlan) -> Passes:
 def describe_plan(plan: EvaluationPlan) -> str:
     """Return the plan as text: what is judged, how, in how many units, and what it costs."""
     main, subject = plan.tasks[0], plan.tasks[0].subject
+    network = network_name(subject.network)
     passes = estimated_passes(plan)
-    network = subject.network.get("factory") or subject.network["model"]["name"]
     units = len({unit.prefix for task in plan.tasks for unit in task.units()})
     conditions = main.conditions
     cost = f"{passes.forwards:.3g} forward and {passes.backwards:.3g} backward passes"

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from robustray.attacks.checks.plausibility import CHECKS
 from robustray.evaluation.audit.verdict_findings import findings_after
 from robustray.evaluation.suites import MODES
 from robustray.evaluation.task import Task
-from robustray.evaluation.units.merge import AttackSummary, Merged, as_document
+from robustray.evaluation.units.merge import AttackSummary, Merged
 from robustray.evaluation.units.verdicts import wilson
+from robustray.files import csv_bytes, parquet_bytes
 from robustray.models import find_model
 
 
@@ -103,20 +101,14 @@ def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
 def write_parquet(merged: Merged) -> bytes:
     """Write the table of verdicts as Parquet; equal verdicts give equal bytes."""
     arrays = {name: _arrow(name, column) for name, column in merged.columns.items()}
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(arrays), buffer, compression="zstd")
-    return buffer.getvalue()
+    return parquet_bytes(pa.table(arrays))
 
 
 def write_csv(merged: Merged) -> bytes:
     """Write the table of verdicts as CSV: empty where there is no value."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    names = list(merged.columns)
-    writer.writerow(names)
-    columns = [_arrow(name, merged.columns[name]).to_pylist() for name in names]
-    writer.writerows([_text(value) for value in row] for row in zip(*columns, strict=True))
-    return buffer.getvalue().encode()
+    columns = [_arrow(name, column).to_pylist() for name, column in merged.columns.items()]
+    rows = ([_text(value) for value in row] for row in zip(*columns, strict=True))
+    return csv_bytes([list(merged.columns), *rows])
 
 
 def model_info(result: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -146,7 +138,7 @@ def model_info(result: Mapping[str, Any], name: str) -> dict[str, Any]:
         "number_forward_passes": 1,
         "dataset": result["data"]["name"],
         "venue": paper["venue"] if paper else "",
-        "architecture": _architecture(network),
+        "architecture": network_name(network),
         "eps": eps_text(result["threat"]["eps"]),
         "clean_acc": f"{100 * result['clean']['accuracy']:.2f}",
         "reported": "",
@@ -246,9 +238,7 @@ def _bounds(merged: Merged) -> list[float]:
 
 def _attack_document(summary: AttackSummary, merged: Merged) -> dict[str, Any]:
     whole = summary.examples == merged.total
-    return as_document(summary) | {
-        "accuracy_after": summary.robust / summary.examples if whole else None
-    }
+    return vars(summary) | {"accuracy_after": summary.robust / summary.examples if whole else None}
 
 
 def _column_documents(task: Task, merged: Merged) -> list[dict[str, Any]]:
@@ -292,5 +282,6 @@ def _paper(network: Mapping[str, Any]) -> dict[str, str] | None:
     return vars(paper) if paper else None
 
 
-def _architecture(network: Mapping[str, Any]) -> str:
-    return network["factory"] if "factory" in network else str(network["model"]["name"])
+def network_name(network: Mapping[str, Any]) -> str:
+    """Return what a network is built by: a function, or a name of the catalogue."""
+    return str(network.get("factory") or network["model"]["name"])

@@ -6,8 +6,6 @@ cost, a parabola through them, and the band in which its mean lies with 95 % con
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from robustray.files import csv_bytes
 from robustray.reports.rows import TrialRow, judged
 from robustray.reports.style import accuracy_label, draw_caption, style, unit
 from robustray.words import stages
@@ -52,19 +51,19 @@ def cost_groups(rows: Sequence[TrialRow]) -> list[list[TrialRow]]:
 
 def equal_cost_csv(rows: Sequence[TrialRow], metric: str | None) -> bytes:
     """Return the table of all groups, by cost and depth share; an unknown accuracy stays empty."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(("group_macs", "name", "depths", "widths", "depth_share", "width_share",
-                     "parameters", "macs", metric or "accuracy"))  # fmt: skip
+    lines: list[tuple[object, ...]] = [
+        ("group_macs", "name", "depths", "widths", "depth_share", "width_share", "parameters",
+         "macs", metric or "accuracy")
+    ]  # fmt: skip
     for group in cost_groups(rows):
         middle = sorted(row.macs for row in group)[len(group) // 2]
         for row in sorted(group, key=lambda r: (depth_share(r), r.name)):
             share, value = depth_share(row), row.metrics.get(str(metric))
-            writer.writerow((
+            lines.append((
                 middle, row.name, stages(row.depths), stages(row.widths), repr(share),
                 repr(1 - share), row.parameters, row.macs, "" if value is None else repr(value),
             ))  # fmt: skip
-    return buffer.getvalue().encode()
+    return csv_bytes(lines)
 
 
 def equal_cost_figure(

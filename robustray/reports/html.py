@@ -70,8 +70,8 @@ def page(report: StudyReport, pictures: Sequence[Picture] = ()) -> str:
         section("Trials", _trials(report)),
         section("Cost, planned and actual", _cost(report.cost)),
         section("Failures", _failures(report)),
-        section("Notes", _list(report.notes)),
-        section("Versions and devices", _facts(report.versions), _list(report.devices)),
+        section("Notes", list_html(report.notes)),
+        section("Versions and devices", facts_html(report.versions), list_html(report.devices)),
     ]
     return document(report.study, body)
 
@@ -112,7 +112,7 @@ def _header(report: StudyReport) -> str:
         f"Kendall's τ, MACs and {metric}": tau,
         **{str(key): value for key, value in report.recipe.items()},
     }
-    return f"<h1>{escape(report.study)}</h1>\n{banner}{_facts(facts)}"
+    return f"<h1>{escape(report.study)}</h1>\n{banner}{facts_html(facts)}"
 
 
 def section(title: str, *parts: str) -> str:
@@ -121,7 +121,8 @@ def section(title: str, *parts: str) -> str:
     return f"<h2>{escape(title)}</h2>\n{content}" if content else ""
 
 
-def _facts(facts: Mapping[str, object]) -> str:
+def facts_html(facts: Mapping[str, object]) -> str:
+    """Return words and values as a list of definitions; those without a value are left out."""
     items = "".join(
         f"<dt>{escape(str(word))}</dt><dd>{escape(str(value))}</dd>"
         for word, value in facts.items()
@@ -130,7 +131,8 @@ def _facts(facts: Mapping[str, object]) -> str:
     return f"<dl>{items}</dl>" if items else ""
 
 
-def _list(lines: Iterable[str]) -> str:
+def list_html(lines: Iterable[str]) -> str:
+    """Return lines as a list; nothing where there are none."""
     items = "".join(f"<li>{escape(line)}</li>" for line in lines)
     return f"<ul>{items}</ul>" if items else ""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -11,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from robustray.files import csv_bytes
 from robustray.reports.html import Picture, document, figure_html, section
 from robustray.reports.style import STAGE_COLOURS, draw_caption, plain, style
 
@@ -81,9 +80,7 @@ def table_text(rows: Sequence[Judgement]) -> str:
 
 def table_csv(rows: Sequence[Judgement]) -> bytes:
     """Return the table as CSV; fractions, empty where there is no value."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    lines: list[tuple[object, ...]] = [_COLUMNS]
     for row in rows:
         low, high = row.interval
         shares = (row.share("zero_gradient"), row.share("nan_gradient"))
@@ -91,8 +88,8 @@ def table_csv(rows: Sequence[Judgement]) -> bytes:
         suite = " ".join([row.suite, *(f"{name}={under}" for name, under in row.columns)])
         words = (row.label, suite, row.surrogate, row.batches, row.images)
         numbers = (row.clean, row.robust, low, high, *("" if s is None else s for s in shares))
-        writer.writerow([*words, *numbers, alarms])
-    return buffer.getvalue().encode()
+        lines.append((*words, *numbers, alarms))
+    return csv_bytes(lines)
 
 
 def curves_figure(rows: Sequence[Judgement], *, norm: str, caption: str) -> Figure | None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from robustray.files import write_atomically
+from robustray.files import csv_bytes, parquet_bytes, write_atomically
 from robustray.reports import html
 from robustray.reports.curves import curves_figure
 from robustray.reports.equal_cost import cost_groups, equal_cost_csv, equal_cost_figure
@@ -74,7 +71,7 @@ def write_table(rows: Sequence[TrialRow], folder: Path) -> list[Path]:
     lines = zip(*table.values(), strict=True)
     return [
         write_atomically(folder / "table.csv", _csv_bytes(list(table), lines)),
-        write_atomically(folder / "table.parquet", _parquet_bytes(table)),
+        write_atomically(folder / "table.parquet", parquet_bytes(_arrow(table))),
     ]
 
 
@@ -115,11 +112,7 @@ def _text(value: object) -> str:
 
 
 def _csv_bytes(names: Sequence[str], lines: Iterable[Iterable[object]]) -> bytes:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([_text(value) for value in line] for line in lines)
-    return buffer.getvalue().encode()
+    return csv_bytes([names, *([_text(value) for value in line] for line in lines)])
 
 
 def _parquet_type(name: str) -> pa.DataType:
@@ -129,11 +122,8 @@ def _parquet_type(name: str) -> pa.DataType:
     return pa.int64() if whole else pa.float64()
 
 
-def _parquet_bytes(table: Mapping[str, list[Cell]]) -> bytes:
-    arrays = [pa.array(values, type=_parquet_type(name)) for name, values in table.items()]
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(arrays, names=list(table)), buffer, compression="zstd")
-    return buffer.getvalue()
+def _arrow(table: Mapping[str, list[Cell]]) -> pa.Table:
+    return pa.table({n: pa.array(cells, type=_parquet_type(n)) for n, cells in table.items()})
 
 
 _EQUAL_WORDS = (

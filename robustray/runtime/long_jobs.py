@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -60,7 +59,7 @@ class LongJob(Commands[M]):
     @override
     def run(self, manifest: M, request: Request) -> Ended:
         self.look(manifest, request.store)
-        uri, root, say = default_tracking_uri(), os.environ.get("ROBUSTRAY_DATA"), request.say
+        uri, say = default_tracking_uri(), request.say
         done = run_job(
             manifest,
             self.folder,
@@ -70,7 +69,6 @@ class LongJob(Commands[M]):
             request.report_root,
             steps=self.count_steps(manifest),
             coordinates=self.coordinates(manifest),
-            data_folder=Path(root) if root else None,
             assume_yes=request.assume_yes,
             say=say,
         )

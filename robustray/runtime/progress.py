@@ -99,8 +99,8 @@ class TrialProgress(Progress):
     def epoch(self, number: int = 1) -> None:
         """Count epochs that were trained."""
         self._done += number
+        self.advance(number)
         if self._bar is not None:
-            self._bar.update(number)
             self._bar.set_postfix_str(self._counts())
         else:
             self.heartbeat()
@@ -171,14 +171,12 @@ class UnitProgress(Progress):
         self._done += 1
         self._examples += examples
         self._passes += passes
-        if self._bar is not None:
-            self._bar.update()
+        self.advance(1)
 
     def redo(self) -> None:
         """Count a unit that turned out to be damaged."""
         self._done -= 1
-        if self._bar is not None:
-            self._bar.update(-1)
+        self.advance(-1)
 
     def heartbeat(self, workers: int, seconds_left: float | None) -> None:
         """Say something if nothing was said for a while."""

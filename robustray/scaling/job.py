@@ -34,8 +34,9 @@ from robustray.scaling.pages.tables import (
 from robustray.scaling.rules import split
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study
+from robustray.sweeps.mending import list_studies
 from robustray.sweeps.plan import make_plan
-from robustray.sweeps.records import TrialState, list_studies, load_study, read_trials
+from robustray.sweeps.records import TrialState, load_study, read_trials
 from robustray.sweeps.report import grid_kind
 from robustray.sweeps.runs import trial_row
 from robustray.tracking import RunRecord

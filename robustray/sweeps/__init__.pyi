@@ -1,7 +1,8 @@
 from .commands import describe_status
 from .grid import Study, Trial, expand, profile_trials
+from .mending import list_studies
 from .plan import Plan, TrialCost, describe_plan, make_plan
-from .records import list_studies, load_study, read_trial
+from .records import load_study, read_trial
 from .report import publish
 from .study import Outcome, run_study
 from .throughput import measure_here

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ from matplotlib.figure import Figure
 
 from robustray.data import describe
 from robustray.errors import CorruptObjectError, UserError
-from robustray.files import write_atomically
+from robustray.files import csv_bytes, write_atomically
 from robustray.reports import render
 from robustray.reports.frontier import Correlation, kendall
 from robustray.reports.style import correlation_words, draw_caption, metric_label, plain, style
@@ -78,7 +76,7 @@ class Pairing:
         return [cheap for cheap, _ in pairs], [full for _, full in pairs]
 
 
-def pairs_csv(pairings: Sequence[Pairing]) -> bytes:
+def pairscsv_bytes(pairings: Sequence[Pairing]) -> bytes:
     """Return every pair as CSV: cheap score's name, trial, cheap and full accuracy in [0, 1]."""
     lines: list[Sequence[object]] = [("cheap_score", "trial", "cheap", "full")]
     for pairing in pairings:
@@ -86,10 +84,10 @@ def pairs_csv(pairings: Sequence[Pairing]) -> bytes:
             (pairing.cheap_label, name, repr(cheap), repr(full))
             for name, (cheap, full) in sorted(pairing.scores.items())
         ]
-    return _csv(lines)
+    return csv_bytes(lines)
 
 
-def summary_csv(pairings: Sequence[Pairing]) -> bytes:
+def summarycsv_bytes(pairings: Sequence[Pairing]) -> bytes:
     """Return a line for each pairing: tau, its p-value and sample size, cost and regret."""
     head = ("cheap_score", "full_score", "tau", "p_value", "n", "trials", "cost_share", "regret")
     lines: list[Sequence[object]] = [head]
@@ -100,7 +98,7 @@ def summary_csv(pairings: Sequence[Pairing]) -> bytes:
             repr(tau.p_value) if tau else "", len(p.scores), p.trials, repr(p.cost),
             "" if regret is None else repr(regret),
         ))  # fmt: skip
-    return _csv(lines)
+    return csv_bytes(lines)
 
 
 def agreement_figure(pairings: Sequence[Pairing], caption: str = "") -> Figure:
@@ -133,12 +131,6 @@ def _panel(figure: Figure, box: tuple[float, float, float, float], pairing: Pair
     )
     if not len(points):
         axes.text(0.5, 0.5, "no trial has both", transform=axes.transAxes, ha="center")
-
-
-def _csv(lines: Sequence[Sequence[object]]) -> bytes:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
-    return buffer.getvalue().encode()
 
 
 @dataclass(frozen=True)
@@ -246,8 +238,8 @@ def publish_comparison(
     data = describe(full.manifest.data).label
     figure = agreement_figure(pairings, f"{data}; trials that have both scores")
     files = {
-        "agreement.csv": summary_csv(pairings),
-        "pairs.csv": pairs_csv(pairings),
+        "agreement.csv": summarycsv_bytes(pairings),
+        "pairs.csv": pairscsv_bytes(pairings),
         "agreement.png": render(figure),
     }
     folder = report_root / full.id / "agreement"

@@ -14,22 +14,22 @@ from robustray.errors import (
 )
 from robustray.manifest import Sweep, study_id
 from robustray.reports import text_table
-from robustray.runtime.commands import Commands, Ended, Request, Trouble
+from robustray.runtime.commands import Commands, Ended, Request, Say, Trouble
 from robustray.store import ObjectStore
 from robustray.sweeps.agreement import publish_comparison
 from robustray.sweeps.grid import Study
+from robustray.sweeps.mending import list_studies
 from robustray.sweeps.plan import describe_plan, make_plan
 from robustray.sweeps.records import (
     TrialState,
     attempted_trials,
     committed_epochs,
     finished_trials,
-    list_studies,
     load_study,
     read_trials,
     stopped_trials,
 )
-from robustray.sweeps.report import publish
+from robustray.sweeps.report import Published, publish
 from robustray.sweeps.study import run_study
 from robustray.sweeps.throughput import measure_here
 from robustray.tracking import default_tracking_uri, ui_command
@@ -68,14 +68,8 @@ class SweepCommands(Commands[Sweep]):
         )
         if outcome.published is not None:
             say("")
-            say(text_table(outcome.published.report.rows, limit=20))
-            say(f"\nreport       {outcome.published.folder / 'report.html'}")
-        if outcome.untracked:
-            say(
-                f"MLflow       {len(outcome.untracked)} runs are not there yet; nothing is lost: "
-                "run the same command again when it answers"
-            )
-        say(f"MLflow UI    {ui_command(uri)}")
+            show_report(outcome.published, say)
+        say_tracking(outcome.untracked, uri, say)
         for name, reason in () if outcome.interrupted else sorted(outcome.failed.items()):
             say(f"failed: {name}: {reason}")
         return Ended(not outcome.failed, outcome.interrupted)
@@ -127,8 +121,23 @@ def show_study(name: str, request: Request) -> None:
 def report(study: Study, request: Request) -> None:
     """Write a study's report again, and show its table."""
     published = publish(make_plan(study, request.store), request.store, request.report_root)
-    request.say(text_table(published.report.rows, limit=20))
-    request.say(f"\nreport       {published.folder / 'report.html'}")
+    show_report(published, request.say)
+
+
+def show_report(published: Published, say: Say) -> None:
+    """Print a report's table, and where the report is."""
+    say(text_table(published.report.rows, limit=20))
+    say(f"\nreport       {published.folder / 'report.html'}")
+
+
+def say_tracking(untracked: Sequence[str], uri: str, say: Say) -> None:
+    """Say what MLflow has not got yet, and how to look at it."""
+    if untracked:
+        say(
+            f"MLflow       {len(untracked)} runs are not there yet; nothing is lost: run the same "
+            "command again when it answers"
+        )
+    say(f"MLflow UI    {ui_command(uri)}")
 
 
 def compare(study: Study, names: Sequence[str], request: Request) -> None:

@@ -95,14 +95,14 @@ def _may_stay(store: ObjectStore, key: str) -> bool:
 _DIGEST = "# sha256 "
 
 
-def write_manifest(store: ObjectStore, study: Study) -> None:
-    """Keep a study's resolved manifest."""
+def save_study(store: ObjectStore, study: Study) -> None:
+    """Keep the study's manifest; a rerun may have other resources and retention."""
     text = study.manifest_yaml()
     store.put(_key(study.id), f"{_DIGEST}{sha256_bytes(text.encode())}\n{text}".encode())
 
 
-def list_manifests(store: ObjectStore) -> list[str]:
-    """Return the ids of all studies whose manifests are in the store."""
+def list_studies(store: ObjectStore) -> list[str]:
+    """Return the ids of all studies in the store."""
     return sorted(Path(entry.key).stem for entry in store.list("manifests/"))
 
 

@@ -31,10 +31,9 @@ from robustray.sweeps.grid import Study, Trial
 from robustray.sweeps.mending import (
     DamagedEvaluationError,
     for_each,
-    list_manifests,
+    list_studies,
     read_study,
     require_intact,
-    write_manifest,
 )
 from robustray.sweeps.trial import find_result, read_result
 
@@ -226,11 +225,6 @@ def committed_epochs(store: ObjectStore, study: Study) -> dict[str, int]:
     return newest
 
 
-def save_study(store: ObjectStore, study: Study) -> None:
-    """Keep the study's manifest; a rerun may have other resources and retention."""
-    write_manifest(store, study)
-
-
 def load_study(store: ObjectStore, name: str) -> Study:
     """Read a study by its id, its name, or how its id begins; see `choose_id`.
 
@@ -245,8 +239,3 @@ def load_study(store: ObjectStore, name: str) -> Study:
         name, list_studies(store), "studies", lambda one: newest_attempt(store, f"studies/{one}")
     )
     return read_study(store, chosen)
-
-
-def list_studies(store: ObjectStore) -> list[str]:
-    """Return the ids of all studies in the store."""
-    return list_manifests(store)

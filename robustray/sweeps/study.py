@@ -24,9 +24,9 @@ from robustray.store import ObjectStore
 from robustray.store.staged_data import load_staged_dataset
 from robustray.sweeps.grid import Study
 from robustray.sweeps.halving import Halving, stop_words
-from robustray.sweeps.mending import mend_study
+from robustray.sweeps.mending import mend_study, save_study
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
-from robustray.sweeps.records import TrialReader, committed_epochs, save_study, stopped_trials
+from robustray.sweeps.records import TrialReader, committed_epochs, stopped_trials
 from robustray.sweeps.report import Published, publish
 from robustray.sweeps.runs import study_run, trial_run
 from robustray.sweeps.throughput import load_throughputs

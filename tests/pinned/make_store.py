@@ -29,7 +29,7 @@ from robustray.evaluation.units.worker import Order, Place, Worker
 from robustray.manifest import dump_manifest, load_manifest
 from robustray.store import CheckpointStore, LocalStore
 from robustray.sweeps import Study, attempts
-from robustray.sweeps.records import save_study
+from robustray.sweeps.mending import save_study
 from robustray.sweeps.trial import TrialJob, attempt_trial
 
 HERE = Path(__file__).resolve().parent

@@ -128,11 +128,11 @@ import json
 from robustray.manifest import build_manifest
 from robustray.store import open_store
 from robustray.sweeps import Study
-from robustray.sweeps.mending import write_manifest
+from robustray.sweeps.mending import save_study
 
 study = Study.from_manifest(build_manifest({
     "kind": "Sweep", "name": "toy", "model": {"name": "toy"}, "data": {"name": "stripes"}}))
-write_manifest(open_store(), study)
+save_study(open_store(), study)
 print(json.dumps(study.id))
 """
 

@@ -17,8 +17,8 @@ from robustray.runtime import attempts
 from robustray.store import LocalStore, canonical_json, find_sealed
 from robustray.sweeps import Study, describe_status, load_study, make_plan, run_study
 from robustray.sweeps.halving import Halving, read_decisions
-from robustray.sweeps.mending import mend_study
-from robustray.sweeps.records import read_trials, save_study
+from robustray.sweeps.mending import mend_study, save_study
+from robustray.sweeps.records import read_trials
 from robustray.sweeps.runs import trial_row
 from robustray.sweeps.trial import TrialJob, attempt_trial
 from tests.helpers.damage import damaged, emptied, flipped, torn

@@ -14,7 +14,7 @@ from robustray.manifest import ModelConfig, Recipe, load_manifest
 from robustray.scaling.job import _names, _training
 from robustray.store import canonical_json, open_store
 from robustray.sweeps import Study
-from robustray.sweeps.records import save_study
+from robustray.sweeps.mending import save_study
 from tests.helpers.study_runs import REPOSITORY
 
 SETTINGS = [

@@ -247,22 +247,14 @@ def _project(stage: _Stage) -> Product:
     return Product({"metrics": metrics, "made": made})
 
 
-def _compare(stage: _Stage) -> Product:
-    return compare(stage.context)
-
-
-def _probe(stage: _Stage) -> Product:
-    return probe(stage.context, stage.root, stage.device)
-
-
 _STAGES: dict[str, Callable[[_Stage], Product]] = {
     "classifier": _train_classifier,
     "generator": _train_generator,
     "conditional_generator": _train_conditional,
     "projections": _project,
     "evaluation": _evaluate,
-    "comparison": _compare,
-    "probe": _probe,
+    "comparison": lambda stage: compare(stage.context),
+    "probe": lambda stage: probe(stage.context, stage.root, stage.device),
 }
 
 

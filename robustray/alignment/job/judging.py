@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -164,10 +163,10 @@ def _look(
             delta = source(x, y_B, near_B, part.index_N.to(device)).to(x)
         numbers = torch.arange(len(y_B), device=device)
         one: dict[str, Any] = {
-            "logits": logits_BK,
+            "logits_NK": logits_BK,
             "gradient": jacobian_BK[numbers, near_B] - jacobian_BK[numbers, y_B],
-            "near": near_B,
-            "linear": linearised_robustness(logits_BK, jacobian_BK, y_B),
+            "near_N": near_B,
+            "linear_N": linearised_robustness(logits_BK, jacobian_BK, y_B),
             "delta": delta,
             "metrics": alignment_metrics(logits_BK, jacobian_BK, x, y_B, delta),
         }
@@ -181,8 +180,8 @@ def _look(
                 logits_BK, jacobian_BK, y_B, torch.stack(towards, 1), after
             )
         found.append({k: v.cpu() if isinstance(v, Tensor) else v for k, v in one.items()})
-    joined = {k: torch.cat([one[k] for one in found]) for k in ("logits", "gradient", "near",
-                                                                "linear")}  # fmt: skip
+    names = ("logits_NK", "gradient", "near_N", "linear_N")
+    joined = {name: torch.cat([one[name] for one in found]) for name in names}
     metrics = {
         name: torch.cat([one["metrics"][name].cpu() for one in found])
         for name in found[0]["metrics"]
@@ -190,10 +189,7 @@ def _look(
     delta = torch.cat([one["delta"] for one in found]) if source is not None else None
     tables = [one["table"] for one in found if "table" in one]
     table = pd.concat(tables, ignore_index=True) if tables else None
-    return _Local(
-        joined["logits"], joined["gradient"], joined["near"], joined["linear"], metrics, delta,
-        table,
-    )  # fmt: skip
+    return _Local(**joined, metrics=metrics, delta=delta, table=table)
 
 
 def _curve(
@@ -306,6 +302,4 @@ def _method(manifest: Alignment) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:
-    text = io.StringIO()
-    pd.DataFrame(rows, columns=list(header)).to_csv(text, index=False)
-    return text.getvalue().encode()
+    return pd.DataFrame(rows, columns=list(header)).to_csv(index=False).encode()

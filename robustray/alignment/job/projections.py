@@ -125,7 +125,7 @@ def plan_projections(
     units = []
     for start in range(0, len(x_NCHW), unit):
         stop = min(start + unit, len(x_NCHW))
-        images = sha256_bytes(x_NCHW[start:stop].cpu().contiguous().numpy().tobytes())
+        images = _digest(x_NCHW[start:stop])
         for target in classes:
             key = sha256_bytes(canonical_json(_identity(setting, images, stop - start, target)))
             units.append(ProjectionUnit(f"projections/units/{key}", start, stop, target))
@@ -249,7 +249,9 @@ class ProjectionWorker:
                 setting.projection,
                 compute_shape=setting.compute_shape,
             )
-            _commit(store, setting, unit, x_NCHW, {"x_prime": nearest_NCHW, "z": z_NZ})
+            identity = _identity(setting, _digest(x_NCHW), len(x_NCHW), unit.target)
+            content = save_safetensors({"x_prime": nearest_NCHW, "z": z_NZ})
+            commit_payload(store, unit.prefix, identity, content)
         except Exception as error:
             return [reply_to_failure(unit.prefix, error)]
         return [Reply(unit.prefix, FINISHED, seconds=time.time() - started)]
@@ -306,16 +308,8 @@ def _identity(setting: ProjectionSetting, images: str, count: int, target: int) 
     return {"setting": described, "images": images, "count": count, "class": target}
 
 
-def _commit(
-    store: ObjectStore,
-    setting: ProjectionSetting,
-    unit: ProjectionUnit,
-    x_NCHW: Tensor,
-    found: dict[str, Tensor],
-) -> None:
-    images = sha256_bytes(x_NCHW.contiguous().numpy().tobytes())
-    identity = _identity(setting, images, len(x_NCHW), unit.target)
-    commit_payload(store, unit.prefix, identity, save_safetensors(found))
+def _digest(x_NCHW: Tensor) -> str:
+    return sha256_bytes(x_NCHW.cpu().contiguous().numpy().tobytes())
 
 
 def _generator_key(digest: str) -> str:

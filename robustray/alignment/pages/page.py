@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from robustray.reports.html import Picture, document, figure_html, section
+from robustray.reports.html import Picture, document, facts_html, figure_html, list_html, section
 
 COLUMNS = {
     "accuracy_pct": "Accuracy %",
@@ -149,16 +149,11 @@ def alignment_page(
     notes : sequence of str
         What was reduced, and what else is to be known.
     """
-    items = "".join(
-        f"<dt>{escape(word)}</dt><dd>{escape(str(value))}</dd>"
-        for word, value in (facts or {}).items()
-    )
-    points = "".join(f"<li>{escape(note)}</li>" for note in notes)
     body = [
-        f"<h1>{escape(title)}</h1>" + (f"<dl>{items}</dl>" if items else ""),
+        f"<h1>{escape(title)}</h1>" + facts_html(facts or {}),
         section("Methods side by side", _table(rows)),
         section("Figures", *map(figure_html, pictures)),
-        section("Notes", f"<ul>{points}</ul>" if points else ""),
+        section("Notes", list_html(notes)),
     ]
     return document(title, body)
 

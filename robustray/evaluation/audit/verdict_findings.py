@@ -19,7 +19,7 @@ from robustray.evaluation.audit.findings import (
 )
 from robustray.evaluation.task import Task
 from robustray.evaluation.units.composed import robust_falls
-from robustray.evaluation.units.merge import Merged, as_document
+from robustray.evaluation.units.merge import Merged
 from robustray.evaluation.units.verdicts import BROKEN
 
 
@@ -53,7 +53,7 @@ def _companions_after(
 def _black_box(task: Task, merged: Merged) -> Finding | None:
     """Tell whether black-box attacks broke what no gradient attack did."""
     if not task.columns:
-        return black_box_finding([as_document(one) for one in merged.attacks], merged.total)
+        return black_box_finding([vars(one) for one in merged.attacks], merged.total)
     black = [label for attack, label in _labelled(task) if is_black_box(attack)]
     white = [label for attack, label in _labelled(task) if not is_black_box(attack)]
     if not black or not white or "index" not in merged.columns:

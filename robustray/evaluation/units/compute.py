@@ -22,7 +22,7 @@ from robustray.attacks.engine.network import is_correct
 from robustray.errors import UserError
 from robustray.evaluation.task import SAMPLES, Task
 from robustray.evaluation.units.composed import attack_each, logits_in_composition
-from robustray.evaluation.units.engines import is_independent, load_engine
+from robustray.evaluation.units.engines import Engine, is_independent, load_engine
 from robustray.evaluation.units.verdicts import (
     RangeFindings,
     Verdicts,
@@ -94,13 +94,10 @@ def compute(
         If the model's output is not as it should be.
     """
     with judging(model):
-        if task.conditions.composition is None:
-            everyone = None
-        else:
-            assert everyone is not None
-        if position == 0:
-            return _clean(task, model, parts, batch_size, everyone)
-        return _attacked(task, position, model, parts, batch_size, everyone)
+        composed = task.conditions.composition is not None
+        assert everyone is not None or not composed
+        work = _Work(task, model, batch_size, everyone if composed else None)
+        return work.attack(position, parts) if position else work.look(parts)
 
 
 def rebuilt_spec(description: object) -> AttackSpec:
@@ -115,147 +112,110 @@ def rebuilt_spec(description: object) -> AttackSpec:
     return spec
 
 
-def _clean(
-    task: Task,
-    model: nn.Module,
-    parts: Sequence[RangePart],
-    batch_size: int,
-    everyone: Examples | None,
-) -> list[Computed]:
-    examples = Examples.cat([part.examples for part in parts])
-    logits = _logits(task, model, examples, batch_size, everyone)
-    check_logits(logits, examples)
-    prediction, correct = logits.argmax(dim=1).numpy(), is_correct(logits, examples.y_N).numpy()
-    index, label = examples.index_N.numpy(), examples.y_N.numpy()
-    bounds = np.cumsum([0, *(len(part.examples) for part in parts)])
-    return [
-        Computed(clean_verdicts(index[a:b], label[a:b], prediction[a:b], correct[a:b]))
-        for a, b in pairwise(bounds)
-    ]
+@dataclass(frozen=True)
+class _Work:
+    """A task's network and how it is asked; ``everyone`` where batches are declared."""
 
+    task: Task
+    model: nn.Module
+    batch_size: int
+    everyone: Examples | None
 
-def _logits(
-    task: Task, model: nn.Module, examples: Examples, batch_size: int, everyone: Examples | None
-) -> Tensor:
-    """Return what the network says of some points: (B, K), on the CPU."""
-    if everyone is not None:
-        return logits_in_composition(model, everyone, examples, task.conditions)
-    schedule = Schedule(task.conditions.compute_shape, batch_size)
-    return clean_logits(Network(model, examples.x.device), examples, schedule)
+    def look(self, parts: Sequence[RangePart]) -> list[Computed]:
+        examples = Examples.cat([part.examples for part in parts])
+        logits = self._logits(examples)
+        check_logits(logits, examples)
+        prediction, correct = logits.argmax(dim=1).numpy(), is_correct(logits, examples.y_N).numpy()
+        index, label = examples.index_N.numpy(), examples.y_N.numpy()
+        bounds = np.cumsum([0, *(len(part.examples) for part in parts)])
+        return [
+            Computed(clean_verdicts(index[a:b], label[a:b], prediction[a:b], correct[a:b]))
+            for a, b in pairwise(bounds)
+        ]
 
+    def attack(self, position: int, parts: Sequence[RangePart]) -> list[Computed]:
+        if is_independent(self.task.conditions.engine["name"]):
+            return self._attack_together(position, parts)
+        return [done for part in parts for done in self._attack_together(position, [part])]
 
-def _attacked(
-    task: Task,
-    position: int,
-    model: nn.Module,
-    parts: Sequence[RangePart],
-    batch_size: int,
-    everyone: Examples | None,
-) -> list[Computed]:
-    name = task.conditions.engine["name"]
-    together = (
-        [list(range(len(parts)))] if is_independent(name) else [[k] for k in range(len(parts))]
-    )
-    computed: list[Computed] = []
-    for group in together:
-        computed += _group(task, position, model, [parts[k] for k in group], batch_size, everyone)
-    return computed
+    def _attack_together(self, position: int, parts: Sequence[RangePart]) -> list[Computed]:
+        task = self.task
+        rows = [part.open(task.attack_all) for part in parts]
+        chosen = [
+            part.examples.take(torch.from_numpy(open_))
+            for part, open_ in zip(parts, rows, strict=True)
+        ]
+        result, prediction, notes = None, np.zeros(0, np.int64), {}
+        if any(len(open_) for open_ in rows):
+            joined, engine = Examples.cat(chosen), load_engine(task.conditions.engine["name"])
+            result = self._run(engine, rebuilt_spec(task.attacks[position - 1]), joined)
+            prediction = self._predictions(joined, result)
+            notes = engine.notes(result)
+        computed = []
+        bounds = pairwise(np.cumsum([0, *map(len, rows)]))
+        for part, open_, examples, (a, b) in zip(parts, rows, chosen, bounds, strict=True):
+            own = None if result is None else result.take(slice(a, b))
+            counts = {name: int(flags_B[a:b].sum()) for name, flags_B in notes.items()}
+            verdicts, kept = self._verdicts(position, part, open_, examples, own, prediction[a:b])
+            computed.append(Computed(verdicts, kept, counts))
+        return computed
 
-
-def _group(
-    task: Task,
-    position: int,
-    model: nn.Module,
-    parts: Sequence[RangePart],
-    batch_size: int,
-    everyone: Examples | None,
-) -> list[Computed]:
-    """Attack what is open in some ranges, all together."""
-    threat, spec = ThreatModel(task.norm, task.eps), rebuilt_spec(task.attacks[position - 1])
-    rows = [part.open(task.attack_all) for part in parts]
-    chosen = [
-        part.examples.take(torch.from_numpy(open_)) for part, open_ in zip(parts, rows, strict=True)
-    ]
-    result, prediction, notes = None, np.zeros(0, np.int64), {}
-    if any(len(open_) for open_ in rows):
-        engine = load_engine(task.conditions.engine["name"])
-        joined = Examples.cat(chosen)
-        conditions = task.conditions
+    def _run(self, engine: Engine, spec: AttackSpec, examples: Examples) -> AttackResult:
+        threat, conditions, everyone = self._threat, self.task.conditions, self.everyone
         if everyone is not None:
-            result = attack_each(model, everyone, joined, engine, threat, spec, conditions)
+            result = attack_each(self.model, everyone, examples, engine, threat, spec, conditions)
         else:
-            result = engine.attack(model, joined, threat, spec, conditions, batch_size)
-        check_inside(result.x_adv, joined.x, threat, spec.name)
-        prediction = _predictions(task, model, joined, result, batch_size, everyone)
-        notes = engine.notes(result)
-    bounds = np.cumsum([0, *map(len, rows)])
+            result = engine.attack(self.model, examples, threat, spec, conditions, self.batch_size)
+        check_inside(result.x_adv, examples.x, threat, spec.name)
+        return result
 
-    def part_of(start: int, stop: int) -> AttackResult | None:
-        return None if result is None else result.take(slice(start, stop))
+    def _verdicts(
+        self,
+        position: int,
+        part: RangePart,
+        rows: np.ndarray,
+        examples: Examples,
+        result: AttackResult | None,
+        prediction: np.ndarray,
+    ) -> tuple[Verdicts, dict[str, Tensor]]:
+        assert part.before is not None
+        none = np.zeros(0, np.int64)
+        if result is None or not len(rows):
+            found, kept = RangeFindings(rows, none.astype(bool), *[none] * 5), {}
+        else:
+            found = RangeFindings(
+                rows=rows,
+                success=result.success_B.numpy(),
+                prediction=prediction,
+                forwards=result.forwards_B.numpy(),
+                backwards=result.backwards_B.numpy(),
+                flawed=result.flawed_B.numpy(),
+                distance=self._threat.distance(result.x_adv, examples.x).numpy(),
+            )
+            correct = torch.from_numpy(part.before.clean_correct[rows])
+            kept = _kept(result, examples, correct, self.task.conditions.adversarial)
+        name, whole, first = self.task.attack_name(position), self.task.attack_all, position == 1
+        return attacked_verdicts(part.before, found, name, attack_all=whole, first=first), kept
 
-    return [
-        replace(
-            _computed(
-                task, position, part, open_, examples, part_of(a, b), threat, prediction[a:b]
-            ),
-            notes={name: int(flags_B[a:b].sum()) for name, flags_B in notes.items()},
-        )
-        for part, open_, examples, (a, b) in zip(parts, rows, chosen, pairwise(bounds), strict=True)
-    ]
+    @property
+    def _threat(self) -> ThreatModel:
+        return ThreatModel(self.task.norm, self.task.eps)
 
+    def _logits(self, examples: Examples) -> Tensor:
+        """Return what the network says of some points: (B, K), on the CPU."""
+        if self.everyone is not None:
+            return logits_in_composition(self.model, self.everyone, examples, self.task.conditions)
+        schedule = Schedule(self.task.conditions.compute_shape, self.batch_size)
+        return clean_logits(Network(self.model, examples.x.device), examples, schedule)
 
-def _computed(
-    task: Task,
-    position: int,
-    part: RangePart,
-    rows: np.ndarray,
-    examples: Examples,
-    result: AttackResult | None,
-    threat: ThreatModel,
-    prediction: np.ndarray,
-) -> Computed:
-    assert part.before is not None
-    none = np.zeros(0, np.int64)
-    if result is None or not len(rows):
-        found, kept = RangeFindings(rows, none.astype(bool), *[none] * 5), {}
-    else:
-        found = RangeFindings(
-            rows=rows,
-            success=result.success_B.numpy(),
-            prediction=prediction,
-            forwards=result.forwards_B.numpy(),
-            backwards=result.backwards_B.numpy(),
-            flawed=result.flawed_B.numpy(),
-            distance=threat.distance(result.x_adv, examples.x).numpy(),
-        )
-        correct = torch.from_numpy(part.before.clean_correct[rows])
-        kept = _kept(result, examples, correct, task.conditions.adversarial)
-    verdicts = attacked_verdicts(
-        part.before,
-        found,
-        task.attack_name(position),
-        attack_all=task.attack_all,
-        first=position == 1,
-    )
-    return Computed(verdicts, kept)
-
-
-def _predictions(
-    task: Task,
-    model: nn.Module,
-    examples: Examples,
-    result: AttackResult,
-    batch_size: int,
-    everyone: Examples | None,
-) -> np.ndarray:
-    """Classify what was broken once more, whichever engine broke it: class, or -1 for the rest."""
-    prediction = np.full(len(examples), -1, np.int64)
-    rows = result.success_B.nonzero()[:, 0]
-    if len(rows):
-        broken = replace(examples, x=result.x_adv).take(rows)
-        logits = _logits(task, model, broken, batch_size, everyone)
-        prediction[rows.numpy()] = logits.argmax(dim=1).numpy()
-    return prediction
+    def _predictions(self, examples: Examples, result: AttackResult) -> np.ndarray:
+        """Classify what was broken once more, whichever engine broke it; -1 for the rest."""
+        prediction = np.full(len(examples), -1, np.int64)
+        rows = result.success_B.nonzero()[:, 0]
+        if len(rows):
+            broken = replace(examples, x=result.x_adv).take(rows)
+            prediction[rows.numpy()] = self._logits(broken).argmax(dim=1).numpy()
+        return prediction
 
 
 def _kept(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -281,7 +280,8 @@ def _summaries(task: Task, parts: Sequence[Chain]) -> tuple[AttackSummary, ...]:
             if position not in part:
                 continue
             verdicts, earlier = part[position].verdicts, part[task.before(position)].verdicts
-            was = np.ones(len(earlier), bool) if _fresh(task, position) else earlier.robust
+            fresh = task.attack_all and position == 1  # misclassified images are judged too
+            was = np.ones(len(earlier), bool) if fresh else earlier.robust
             counts = verdicts.counts() | {"broken": int((was & ~verdicts.robust).sum())}
             for name in (*names, "examples"):
                 totals[name] += counts[name]
@@ -290,13 +290,3 @@ def _summaries(task: Task, parts: Sequence[Chain]) -> tuple[AttackSummary, ...]:
         name, kind = str(attack["name"]), str(attack["attack"])
         summaries.append(AttackSummary(name, kind, label=task.labels[position], **totals))
     return tuple(summaries)
-
-
-def _fresh(task: Task, position: int) -> bool:
-    """Whether an attack is the first of a suite that judges misclassified images too."""
-    return task.attack_all and position == 1
-
-
-def as_document(summary: AttackSummary) -> dict[str, Any]:
-    """Return a summary as JSON values."""
-    return dict(vars(summary))

@@ -12,10 +12,10 @@ one wins, and a unit exists if and only if its record does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -36,6 +36,7 @@ from robustray.store import (
     unseal,
 )
 
+T = TypeVar("T")
 _THREADS = 16
 _PROVENANCE = {"attempt", "started_ms", "ended_ms", "seconds", "environment"}
 
@@ -208,36 +209,31 @@ class UnitStore:
     def records(self, units: Iterable[Unit]) -> dict[str, UnitRecord]:
         """Return the records of committed units by prefix; damaged ones are discarded."""
         units = list(units)
-        with ThreadPoolExecutor(_THREADS) as pool:
-            found = zip(units, pool.map(self._record_or_none, units), strict=True)
-            return {unit.prefix: record for unit, record in found if record is not None}
+        found = zip(units, self._intact(units, self.record), strict=True)
+        return {unit.prefix: record for unit, record in found if record is not None}
 
     def read_all(self, units: Iterable[Unit]) -> list[LoadedUnit]:
         """Return the committed ones of some units; damaged ones are discarded and left out."""
-        with ThreadPoolExecutor(_THREADS) as pool:
-            return [loaded for loaded in pool.map(self._read_or_none, units) if loaded is not None]
+        return [loaded for loaded in self._intact(units, self.read) if loaded is not None]
 
     def discard(self, unit: Unit) -> None:
         """Take a commit back: the unit is computed again when it is next wanted."""
         self.store.delete(_record_key(unit))
 
-    def _record_or_none(self, unit: Unit) -> UnitRecord | None:
-        try:
-            return self.record(unit)
-        except NotFoundError:
-            return None
-        except CorruptObjectError:
-            self.discard(unit)
-            return None
+    def _intact(self, units: Iterable[Unit], read: Callable[[Unit], T]) -> list[T | None]:
+        """Read committed ones of some units; None stands for others, and damage is discarded."""
 
-    def _read_or_none(self, unit: Unit) -> LoadedUnit | None:
-        try:
-            return self.read(unit)
-        except NotFoundError:
-            return None
-        except CorruptObjectError:
-            self.discard(unit)
-            return None
+        def attempt(unit: Unit) -> T | None:
+            try:
+                return read(unit)
+            except NotFoundError:
+                return None
+            except CorruptObjectError:
+                self.discard(unit)
+                return None
+
+        with ThreadPoolExecutor(_THREADS) as pool:
+            return list(pool.map(attempt, units))
 
     def _payload(self, entry: FileEntry) -> bytes:
         try:

@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from robustray.errors import CorruptObjectError
+from robustray.files import parquet_bytes
 
 CORRECT, MISCLASSIFIED = "correct", "misclassified"
 ROBUST, BROKEN, NOT_RUN = "robust", "broken", "not_run"
@@ -93,15 +94,13 @@ class Verdicts:
         }
 
     def to_bytes(self) -> bytes:
-        """Write it as Parquet; equal tables give equal bytes (for one version of pyarrow)."""
+        """Write it as Parquet; see `robustray.files.parquet_bytes`."""
         missing = {"distance": np.isnan(self.distance), "prediction": self.prediction < 0}
         arrays = [
             pa.array(getattr(self, field.name), field.type, mask=missing.get(field.name))
             for field in _SCHEMA
         ]
-        buffer = io.BytesIO()
-        pq.write_table(pa.table(arrays, schema=_SCHEMA), buffer, compression="zstd")
-        return buffer.getvalue()
+        return parquet_bytes(pa.table(arrays, schema=_SCHEMA))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from robustray.files import csv_bytes
 from robustray.reports.style import render
 from robustray.smoothing.certificates import (
     certified_accuracy,
@@ -34,6 +33,7 @@ from robustray.smoothing.pages import (
     plane_figure,
     weight_figure,
 )
+from robustray.sweeps.report import pixels
 
 _GRID = tuple(np.linspace(0, 1, 41).round(3).tolist())
 _RADII = 101
@@ -52,7 +52,8 @@ def outputs(found: Judgements, manifest: Mixing, label: str) -> dict[str, bytes]
         The data, for titles.
     """
     plane = _plane(found, manifest)
-    title = f"{label}, {manifest.judging.first} images, {_threat(manifest)}"
+    threat = manifest.judging.threat
+    title = f"{label}, {manifest.judging.first} images, {threat.norm} {pixels(threat.eps)}"
     files = {
         "judgements.csv": _table(
             ("judged", "clean", "robust", "above_line"),
@@ -155,16 +156,5 @@ def _certified(found: Judgements, manifest: Mixing, label: str) -> dict[str, byt
     }
 
 
-def _threat(manifest: Mixing) -> str:
-    threat = manifest.judging.threat
-    levels = threat.eps * 255
-    whole = abs(levels - round(levels)) < 1e-6
-    return f"{threat.norm} {f'{levels:.0f}/255' if whole else f'{threat.eps:g}'}"
-
-
 def _table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    return csv_bytes([header, *rows])
