@@ -84,56 +84,40 @@ def error_curve(
     model.eval()
     clean = _predict(model, x, batch_size)
     errors, predicted = {0.0: _error(clean, y_N)}, {0.0: clean.cpu()}
+    batches = list(zip(x.split(batch_size), y_N.split(batch_size), strict=True))
     if attack.attack == "cw":
-        parts = [
-            carlini_wagner(model, some, y_B, box=box).distance_B
-            for some, y_B in zip(x.split(batch_size), y_N.split(batch_size), strict=True)
-        ]
+        parts = [carlini_wagner(model, some, y_B, box=box).distance_B for some, y_B in batches]
         return ErrorCurve(errors, predicted, torch.cat(parts).cpu())
-    for eps in attack.eps:
-        x_adv = _attack(model, x, y_N, index_N, attack, eps, box, seed, batch_size)
-        after = _predict(model, x_adv, batch_size)
-        after = torch.where(clean != y_N, clean, after)
-        errors[eps], predicted[eps] = _error(after, y_N), after.cpu()
-    return ErrorCurve(errors, predicted)
-
-
-def _attack(
-    model: nn.Module,
-    x: Tensor,
-    y_N: Tensor,
-    index_N: Tensor,
-    attack: CurveAttack,
-    eps: float,
-    box: Box,
-    seed: int,
-    batch_size: int,
-) -> Tensor:
-    """Return what one attack made of all examples."""
-    if attack.attack == "stadv":
-        assert box is not None, "stAdv bends images"
-        wide = ThreatModel("linf", box[1] - box[0], box)
-        parts = [
-            stadv(model, some, y_B, wide, smoothness=eps, n_iter=attack.steps).x_adv
-            for some, y_B in zip(x.split(batch_size), y_N.split(batch_size), strict=True)
-        ]
-        return torch.cat(parts)
     options: dict[str, int | float] = {"n_queries": attack.queries}
     if attack.attack == "pgd":
         options = {"steps": attack.steps, "step_size": attack.step_size}
     laid = attack.attack == "square" and x.ndim == 2
-    found = evaluate(
-        Laid(model) if laid else model,
-        x.reshape(-1, *_SPHERE_ROWS) if laid else x,
-        y_N,
-        ThreatModel(attack.norm, eps, box),
-        [AttackSpec(attack.attack, options=options)],
-        seed=seed,
-        batch_size=batch_size,
-        index=index_N,
-        check=False,
-    )
-    return found.x_adv.reshape(x.shape).to(x)
+    for eps in attack.eps:
+        if attack.attack == "stadv":
+            assert box is not None, "stAdv bends images"
+            wide = ThreatModel("linf", box[1] - box[0], box)
+            parts = [
+                stadv(model, some, y_B, wide, smoothness=eps, n_iter=attack.steps).x_adv
+                for some, y_B in batches
+            ]
+            x_adv = torch.cat(parts)
+        else:
+            found = evaluate(
+                Laid(model) if laid else model,
+                x.reshape(-1, *_SPHERE_ROWS) if laid else x,
+                y_N,
+                ThreatModel(attack.norm, eps, box),
+                [AttackSpec(attack.attack, options=options)],
+                seed=seed,
+                batch_size=batch_size,
+                index=index_N,
+                check=False,
+            )
+            x_adv = found.x_adv.reshape(x.shape).to(x)
+        after = _predict(model, x_adv, batch_size)
+        after = torch.where(clean != y_N, clean, after)
+        errors[eps], predicted[eps] = _error(after, y_N), after.cpu()
+    return ErrorCurve(errors, predicted)
 
 
 @torch.no_grad()

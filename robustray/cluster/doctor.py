@@ -232,14 +232,13 @@ def _disk() -> Answer:
     store = _usable_store()
     folders = [Path(tempfile.gettempdir()), data_root().resolve()]
     folders += [store.folder] if isinstance(store, LocalStore) else []
-    free = {folder: shutil.disk_usage(_existing(folder)).free / 1e9 for folder in folders}
+    free: dict[Path, float] = {}
+    for folder in folders:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        free[folder] = shutil.disk_usage(there).free / 1e9
     folder = min(free, key=lambda folder: free[folder])
     words = f"{free[folder]:.0f} GB free for {folder}"
     if free[folder] >= _LITTLE_GB:
         return OK, words
     advice = "make room, or set TMPDIR, ROBUSTRAY_DATA or ROBUSTRAY_STORE to a larger disk"
     return (WARN if free[folder] >= _TOO_LITTLE_GB else FAIL), f"{words}: {advice}"
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.parents) if path.exists())

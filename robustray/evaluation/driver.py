@@ -113,14 +113,11 @@ class Driver(Listener):
         MachineError
             If machines failed more often than the budgets allow.
         """
-
-        def conclude(error: BaseException) -> None:
-            attempts.conclude_failed(self._store, self._prefix, self.attempt, error)
-
-        with self._session.closing(conclude):
+        place = (self._store, self._prefix, self.attempt)
+        with self._session.closing(lambda error: attempts.conclude_failed(*place, error)):
             whole = self._complete(manifest, data_root)
         outcome = "finished" if whole else "interrupted"
-        attempts.conclude(self._store, self._prefix, self.attempt, outcome, None)
+        attempts.conclude(*place, outcome, None)
         return whole
 
     def _complete(self, manifest: Evaluation, data_root: str | None) -> bool:
@@ -214,7 +211,6 @@ class Driver(Listener):
         )
 
     def _dispatch(self, actor: Any, call: Call) -> ray.ObjectRef:
-        """Send a call's units to an actor."""
         first = call.names[0]
         if first in self._agenda.audits:
             return actor.audit.remote(self._agenda.audits[first].task, first)

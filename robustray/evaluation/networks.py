@@ -56,7 +56,6 @@ class _WithSurrogate(Standardized):
     """The same around a network that offers ``surrogate``."""
 
     def surrogate(self, x: Tensor) -> Tensor:
-        """Return the surrogate's logits for pixels in [0, 1]."""
         return ask(gradient_path(self.network), self.standardize(x))
 
 

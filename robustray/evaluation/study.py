@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from robustray.evaluation.suites import suite_text
 from robustray.evaluation.task import Conditions, Task
 from robustray.evaluation.units.store import UnitStore
 from robustray.manifest import Evaluation
-from robustray.models import Profile
 from robustray.runtime import attempts
 from robustray.runtime.session import Session, check_services, open_session
 from robustray.store import (
@@ -39,7 +37,7 @@ from robustray.store import (
     read_sealed,
     seal,
 )
-from robustray.sweeps import Study, Trial, make_plan, publish
+from robustray.sweeps import make_plan, publish
 from robustray.sweeps.records import finished_trials, read_trial
 from robustray.sweeps.report import Published
 from robustray.sweeps.runs import study_run, trial_run
@@ -236,7 +234,12 @@ class _Run:
 
     def _track(self, name: str) -> None:
         study, profile = self._setting.study, self._plan.costs[name].profile
-        make = partial(_trial_record, self._store, study, self._trials[name], profile)
+        store, trial = self._store, self._trials[name]
+
+        def make() -> RunRecord:
+            state = read_trial(store, study, trial)
+            return trial_run(study, state, profile, store.uri, failed=False, stopped=False)
+
         self._session.uploader.submit(study.trial_prefix(name), make)
 
     def _started_ms(self) -> int:
@@ -248,8 +251,3 @@ class _Run:
             for attempt in attempts.list_attempts(self._store, study.trial_prefix(trial.name))[:1]
         ]
         return min(first, default=self._driver.attempt.started_ms)
-
-
-def _trial_record(store: ObjectStore, study: Study, trial: Trial, profile: Profile) -> RunRecord:
-    state = read_trial(store, study, trial)
-    return trial_run(study, state, profile, store.uri, failed=False, stopped=False)

@@ -40,6 +40,7 @@ def columns(rows: Sequence[TrialRow]) -> dict[str, list[Cell]]:
     if len({row.name for row in rows}) < len(rows):
         raise ValueError("two trials have the same name")
     metrics = metric_names(rows)
+    stops: list[Cell] = [row.stopped_epoch for row in rows]
     return {
         "name": [row.name for row in rows],
         **_per_stage("depth", [tuple(map(int, row.depths)) for row in rows]),
@@ -48,7 +49,7 @@ def columns(rows: Sequence[TrialRow]) -> dict[str, list[Cell]]:
         "macs": [row.macs for row in rows],
         "status": [row.status for row in rows],
         "selected_epoch": [row.selected_epoch for row in rows],
-        **_stops(rows),
+        **({"stopped_epoch": stops} if any(stop is not None for stop in stops) else {}),
         "validation_accuracy": [_float(row.validation_accuracy) for row in rows],
         **{metric: [_float(row.metrics.get(metric)) for row in rows] for metric in metrics},
         "weights_sha256": [row.weights_sha256 for row in rows],
@@ -84,13 +85,6 @@ def write_provenance(records: Sequence[Mapping[str, object]], folder: Path) -> P
 
 def _float(value: float | None) -> float | None:
     return None if value is None else float(value)
-
-
-def _stops(rows: Sequence[TrialRow]) -> dict[str, list[Cell]]:
-    """Return the column of stopped epochs, where a trial was stopped early."""
-    if all(row.stopped_epoch is None for row in rows):
-        return {}
-    return {"stopped_epoch": [row.stopped_epoch for row in rows]}
 
 
 def _per_stage(word: str, settings: Sequence[tuple[int | float, ...]]) -> dict[str, list[Cell]]:

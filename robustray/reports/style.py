@@ -122,9 +122,7 @@ _MISSING = "-"
 
 def amount(number: float) -> str:
     """Write a count of parameters or MACs in three figures: 5.25G, 847M, 1.2k."""
-    size, letter = next(
-        ((s, n) for s, n in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if number >= s), (1.0, "")
-    )
+    size, letter = next(((s, n) for s, n in _UNITS if number >= s), (1.0, ""))
     value = number / size
     return (f"{value:#.3g}" if value < 999.5 else f"{value:.0f}").rstrip(".") + letter
 

@@ -211,7 +211,8 @@ def job_run(
             if isinstance(value, int | float)
         ]
         artifacts["result.json"] = canonical_json(result)
-        artifacts |= _shown_files(store, prefix, result)
+        shown = [name for name in result["files"] if name.endswith(_SHOWN)]
+        artifacts |= {name: read_file(store, prefix, result, name) for name in shown}
     if status != "RUNNING":
         artifacts["attempts.json"] = canonical_json([vars(entry) for entry in tries])
     return RunRecord(
@@ -230,8 +231,3 @@ def job_run(
         start_ms=min((entry.started_ms for entry in tries), default=0),
         end_ms=end_ms,
     )
-
-
-def _shown_files(store: ObjectStore, prefix: str, result: Mapping[str, Any]) -> dict[str, bytes]:
-    names = [name for name in result["files"] if name.endswith(_SHOWN)]
-    return {name: read_file(store, prefix, result, name) for name in names}

@@ -241,7 +241,6 @@ def _look_for_old_driver(store: ObjectStore, prefix: str) -> _Sign:
 
 
 def _numbers(store: ObjectStore, prefix: str) -> list[int]:
-    """Return all claimed numbers."""
     pattern = re.compile(re.escape(f"{prefix}/drivers/") + r"(\d{8})/claim\.json")
     matches = (pattern.fullmatch(entry.key) for entry in store.list(f"{prefix}/drivers/"))
     return [int(match[1]) for match in matches if match]

@@ -139,7 +139,6 @@ class Pool:
         return sum(slot.here for slot in (*self._busy.values(), *self._idle))
 
     def _start_actors(self, queue: UnitQueue) -> None:
-        """Start actors where some are missing."""
         there = len(self._busy) + len(self._idle)
         for _ in range(min(self._size, queue.unfinished) - there):
             actor = self._actor_class.remote(self._place)
@@ -160,7 +159,6 @@ class Pool:
         self._idle = still_idle
 
     def _listen(self, queue: UnitQueue, listener: Listener) -> None:
-        """Wait for an answer, and deal with it."""
         if not self._busy:
             time.sleep(_TICK_S / 5)
             return
@@ -186,7 +184,6 @@ class Pool:
     def _settle(
         self, queue: UnitQueue, listener: Listener, slot: _Slot, replies: Sequence[Reply]
     ) -> None:
-        """Enter what an actor has answered."""
         call, slot.call = slot.call, None
         if call is None:
             return

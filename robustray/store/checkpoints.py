@@ -90,12 +90,12 @@ class CheckpointStore:
 
     def records(self) -> list[CheckpointRecord]:
         """Return every committed checkpoint, pruned ones too, by step."""
-        found = (self._find(step) for step in self._steps())
+        found = (self._find(step) for step in self.steps())
         return [record for record in found if record is not None]
 
     def steps(self) -> list[int]:
         """Return the committed steps, with one listing."""
-        return self._steps()
+        return [step for step, name, _, _ in self._objects() if name == _RECORD]
 
     def record(self, step: int) -> CheckpointRecord:
         """Return the record of a committed step.
@@ -115,7 +115,7 @@ class CheckpointStore:
 
         One that is damaged is passed over with a warning in the log.
         """
-        for step in reversed(self._steps()):
+        for step in reversed(self.steps()):
             record = self._find(step)
             if record is None or record.state != "kept":
                 continue
@@ -222,9 +222,6 @@ class CheckpointStore:
         except CorruptObjectError as error:
             logger.warning("%s is damaged: %s", key, error)
             return None
-
-    def _steps(self) -> list[int]:
-        return [step for step, name, _, _ in self._objects() if name == _RECORD]
 
     def _payloads(self) -> dict[int, dict[str, int]]:
         """Return the sizes of payloads by key, by step."""

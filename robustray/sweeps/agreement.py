@@ -76,7 +76,7 @@ class Pairing:
         return [cheap for cheap, _ in pairs], [full for _, full in pairs]
 
 
-def pairscsv_bytes(pairings: Sequence[Pairing]) -> bytes:
+def pairs_csv(pairings: Sequence[Pairing]) -> bytes:
     """Return every pair as CSV: cheap score's name, trial, cheap and full accuracy in [0, 1]."""
     lines: list[Sequence[object]] = [("cheap_score", "trial", "cheap", "full")]
     for pairing in pairings:
@@ -87,7 +87,7 @@ def pairscsv_bytes(pairings: Sequence[Pairing]) -> bytes:
     return csv_bytes(lines)
 
 
-def summarycsv_bytes(pairings: Sequence[Pairing]) -> bytes:
+def summary_csv(pairings: Sequence[Pairing]) -> bytes:
     """Return a line for each pairing: tau, its p-value and sample size, cost and regret."""
     head = ("cheap_score", "full_score", "tau", "p_value", "n", "trials", "cost_share", "regret")
     lines: list[Sequence[object]] = [head]
@@ -238,8 +238,8 @@ def publish_comparison(
     data = describe(full.manifest.data).label
     figure = agreement_figure(pairings, f"{data}; trials that have both scores")
     files = {
-        "agreement.csv": summarycsv_bytes(pairings),
-        "pairs.csv": pairscsv_bytes(pairings),
+        "agreement.csv": summary_csv(pairings),
+        "pairs.csv": pairs_csv(pairings),
         "agreement.png": render(figure),
     }
     folder = report_root / full.id / "agreement"

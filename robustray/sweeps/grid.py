@@ -134,7 +134,6 @@ def _varied(manifest: Sweep, values: Mapping[str, Sequence[Any]]) -> list[Trial]
 
 
 def _listed(manifest: Sweep, settings: tuple[GridSetting, ...]) -> list[Trial]:
-    """Return the trials of a grid that lists its networks."""
     trials: dict[str, Trial] = {}
     for number, setting in enumerate(settings):
         place, changes = f"grid.settings[{number}]", setting.changes()

@@ -201,13 +201,10 @@ def _cost(study: Study, profile: Profile) -> TrialCost:
 
 def _devices(resources: Resources) -> str:
     """Return what a trial computes on, in words."""
-    if resources.gpus:
-        total = resources.workers * resources.gpus
-        kind = f"{total:g} GPU" + ("s" if total > 1 else "")
-    else:
-        total = resources.workers * resources.cpus
-        kind = f"{total:g} CPU" + ("s" if total > 1 else "")
-    return kind + (f" ({resources.workers} workers)" if resources.workers > 1 else "")
+    kind, each = ("GPU", resources.gpus) if resources.gpus else ("CPU", resources.cpus)
+    total = resources.workers * each
+    words = f"{total:g} {kind}{'s' if total > 1 else ''}"
+    return words + (f" ({resources.workers} workers)" if resources.workers > 1 else "")
 
 
 def _time_lines(plan: Plan) -> list[str]:

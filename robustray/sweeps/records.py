@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,24 +202,24 @@ def stopped_trials(store: ObjectStore, study: Study) -> set[str]:
 
 
 def _trials_with(store: ObjectStore, study: Study, name: str) -> set[str]:
-    start = f"{study.prefix}/trials/"
-    keys = (entry.key[len(start) :].split("/") for entry in store.list(start))
     known = {trial.name for trial in study.trials}
-    return {key[0] for key in keys if key[1:] == [name]} & known
+    return {parts[0] for parts in _parts(store, study) if parts[1:] == [name]} & known
+
+
+def _parts(store: ObjectStore, study: Study) -> Iterator[list[str]]:
+    start = f"{study.prefix}/trials/"
+    return (entry.key[len(start) :].split("/") for entry in store.list(start))
 
 
 def attempted_trials(store: ObjectStore, study: Study) -> set[str]:
     """Return the names of the trials that were ever begun."""
-    start = f"{study.prefix}/trials/"
-    keys = (entry.key[len(start) :].split("/") for entry in store.list(start))
-    return {key[0] for key in keys if key[1] == "attempts"}
+    return {parts[0] for parts in _parts(store, study) if parts[1] == "attempts"}
 
 
 def committed_epochs(store: ObjectStore, study: Study) -> dict[str, int]:
     """Return the newest committed epoch of every trial that has one, with one listing."""
-    start, newest = f"{study.prefix}/trials/", {}
-    for entry in store.list(start):
-        parts = entry.key[len(start) :].split("/")
+    newest: dict[str, int] = {}
+    for parts in _parts(store, study):
         if len(parts) == 4 and parts[1] == "checkpoints" and parts[3] == "record.json":
             newest[parts[0]] = max(newest.get(parts[0], 0), int(parts[2]))
     return newest

@@ -174,12 +174,10 @@ class _Driver(TrialListener):
         return self._session.drain(limit_s)
 
     def started(self, name: str) -> None:
-        """Follow `TrialListener`."""
         self._begun.add(name)
         self._progress.started()
 
     def progressed(self, name: str, report: dict[str, Any]) -> None:
-        """Follow `TrialListener`."""
         epoch = report.get("epoch")
         if epoch is not None:
             self._progress.epoch(max(0, epoch - self._epochs.get(name, 0)))
@@ -189,13 +187,11 @@ class _Driver(TrialListener):
             self._track(name)
 
     def finished(self, name: str) -> None:
-        """Follow `TrialListener`."""
         self._done.add(name)
         self._progress.finished(name)
         self._track(name)
 
     def stopped(self, name: str, running: bool) -> None:
-        """Follow `TrialListener`."""
         assert self._halving is not None
         decision = self._halving.stopped(name)
         assert decision is not None
@@ -205,7 +201,6 @@ class _Driver(TrialListener):
         self._track(name)
 
     def preempted(self, name: str) -> bool:
-        """Follow `TrialListener`."""
         if not attempts.was_preempted(self._store, self._study.trial_prefix(name)):
             return False
         self._progress.preempted(name)
@@ -213,7 +208,6 @@ class _Driver(TrialListener):
         return True
 
     def failed(self, name: str, kind: Failure, message: str, wait: float | None) -> None:
-        """Follow `TrialListener`."""
         self._progress.failed(name, kind, message, wait)
         self._conclude_attempt(name, kind.value, message)
         if wait is None:
@@ -221,7 +215,6 @@ class _Driver(TrialListener):
         self._track(name)
 
     def tick(self) -> None:
-        """Follow `TrialListener`."""
         self._session.lease.tick()
         self._progress.heartbeat()
 

@@ -130,7 +130,7 @@ def train_and_attack(context: Context) -> dict[str, Any]:
     """Train a trial to its end, attack its selected checkpoint, and return its result."""
     manifest, trial = context.job.manifest, context.job.trial
     data = _dataset(manifest.data, context.job)
-    model = _initial_model(context, data)
+    model = _initial_model(context)
     fitted = fit(
         model,
         data,
@@ -186,7 +186,7 @@ def attack(context: Context, model: torch.nn.Module, data: Dataset) -> dict[str,
     return metrics
 
 
-def _initial_model(context: Context, data: Dataset) -> torch.nn.Module:
+def _initial_model(context: Context) -> torch.nn.Module:
     trial = context.job.trial
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(trial.seed, "initialisation"))

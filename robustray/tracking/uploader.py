@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from robustray.errors import MachineError, StoreUnavailableError
@@ -155,20 +154,13 @@ class Uploader:
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stop; what is under way may still end within ``timeout_s`` seconds."""
-        with self._change:
-            self._closed = True
-            self._change.notify_all()
+        self._give_up()
         self._thread.join(timeout_s)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _run(self) -> None:

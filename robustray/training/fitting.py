@@ -292,7 +292,6 @@ class _Fit:
         return capture(self.trainer, {**self.identity, **progress})
 
     def result(self) -> FitResult:
-        """Return what the run came to."""
         return FitResult(
             epochs=self.done,
             best_epoch=self.best.epoch,
@@ -312,7 +311,6 @@ class _Fit:
 
 
 def _refuse_another(info: dict[str, Any], identity: dict[str, Any]) -> None:
-    """Refuse a state that belongs to another run."""
     theirs, ours = ({**kept, **kept["recipe"]} for kept in (info, identity))
     fields = {"seed", "data", *info["recipe"], *identity["recipe"]}
     changed = [

@@ -20,6 +20,8 @@ from robustray.alignment.delta_x import DeltaXSource, Direct, Exact, Nearest, Pr
 from robustray.alignment.direct_generator import fit_direct_generator
 from robustray.alignment.distances import TwoLogits, UnitImages
 from robustray.alignment.job.files import (
+    CLASSIFIER,
+    GENERATOR,
     compare,
     known_projections,
     load_made,
@@ -60,7 +62,6 @@ class _Stage:
         self.device = context.device
 
     def split(self, role: str, limit: int | None = None) -> StudySplit:
-        """Load a split of the manifest's data."""
         data: AlignmentData = self.manifest.data
         return load_study(
             data.name,
@@ -108,7 +109,7 @@ class _Stage:
         wanted, store = self.manifest.delta_x.generator, self.context.store
         assert wanted is not None
         generator = build_conditional(self.split("validation", 1), made_of(store, wanted))
-        load_made(store, wanted, "generator.safetensors", generator, "delta_x.generator")
+        load_made(store, wanted, GENERATOR, generator, "delta_x.generator")
         return generator.to(self.device).eval()
 
     def source(
@@ -135,19 +136,17 @@ class _Stage:
         assert wanted.generator is not None
         made = made_of(self.context.store, wanted.generator)
         residual = build_generator(self.manifest.data, made)
-        store, name = self.context.store, "generator.safetensors"
-        load_made(store, wanted.generator, name, residual, "delta_x.generator")
+        store = self.context.store
+        load_made(store, wanted.generator, GENERATOR, residual, "delta_x.generator")
         return Direct(residual.to(self.device).eval())
 
     def commit(
         self, epoch: int, metrics: dict[str, float], copy: Callable[[], TrainingState]
     ) -> None:
-        """Keep the state of a training after an epoch."""
         state = copy()
         self.context.commit(epoch, state.files, {"noted": state.info}, metrics=metrics)
 
     def resumed(self) -> Resumed | None:
-        """Return where a training goes on."""
         found = self.context.resume()
         if found is None:
             return None
@@ -166,7 +165,7 @@ def _train_classifier(stage: _Stage) -> Product:
     )  # fmt: skip
     model.load_state_dict(fitted.weights)
     result: dict[str, Any] = {"selected_epoch": fitted.best_epoch, "metrics": fitted.metrics}
-    files = {"classifier.safetensors": save_safetensors(copied_weights(inner))}
+    files = {CLASSIFIER: save_safetensors(copied_weights(inner))}
     if manifest.evaluation is not None:
         split = stage.judged()
         source = stage.source(train, judged=split)
@@ -186,8 +185,8 @@ def _train_generator(stage: _Stage) -> Product:
         generator = build_generator(manifest.data, {"downsamplings": settings.downsamplings})
         critic = build_classifier(manifest, train)
     if settings.critic is not None:
-        store, name = stage.context.store, "classifier.safetensors"
-        load_made(store, settings.critic, name, critic, "generator.critic")
+        store = stage.context.store
+        load_made(store, settings.critic, CLASSIFIER, critic, "generator.critic")
     fitted = fit_direct_generator(
         generator, critic, train, stage.split("validation"), settings,
         seed=manifest.seed, device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit,
@@ -197,7 +196,7 @@ def _train_generator(stage: _Stage) -> Product:
     metrics = {**fitted.metrics, **judged.metrics}
     made = {"downsamplings": settings.downsamplings}
     result = {"selected_epoch": fitted.best_epoch, "metrics": metrics, "made": made}
-    files = {"generator.safetensors": save_safetensors(copied_weights(generator)), **judged.files}
+    files = {GENERATOR: save_safetensors(copied_weights(generator)), **judged.files}
     return Product(result, files)
 
 
@@ -212,7 +211,7 @@ def _train_conditional(stage: _Stage) -> Product:
     )  # fmt: skip
     made = {"channels": settings.channels, "latent": settings.latent}
     content = save_safetensors(copied_weights(generator))
-    return Product({"metrics": {}, "made": made}, {"generator.safetensors": content})
+    return Product({"metrics": {}, "made": made}, {GENERATOR: content})
 
 
 def _evaluate(stage: _Stage) -> Product:
@@ -223,8 +222,7 @@ def _evaluate(stage: _Stage) -> Product:
         judged = judge_delta_x(source, split, manifest)
         return Product({"metrics": judged.metrics}, judged.files)
     model, inner = stage.classifier(split)
-    store = stage.context.store
-    load_made(store, manifest.weights, "classifier.safetensors", inner, "weights")
+    load_made(stage.context.store, manifest.weights, CLASSIFIER, inner, "weights")
     judged = judge_classifier(model.to(stage.device), split, manifest, source, box_of(manifest))
     return Product({"metrics": judged.metrics}, judged.files)
 

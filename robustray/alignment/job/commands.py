@@ -15,7 +15,7 @@ from robustray.alignment.job.align import (
     build_conditional,
     build_generator,
 )
-from robustray.alignment.job.files import KIND, find_run, load_made, made_of
+from robustray.alignment.job.files import CLASSIFIER, GENERATOR, KIND, find_run, load_made, made_of
 from robustray.alignment.manifest import Alignment
 from robustray.alignment.splits import SPHERE_COUNTS, StudySplit, load_study
 from robustray.alignment.stages import CurveAttack
@@ -130,18 +130,14 @@ def _networks(
         if manifest.training is not None or manifest.weights is not None:
             classifier = build_classifier(manifest, split)
             if manifest.weights is not None:
-                name = "classifier.safetensors"
-                load_made(store, manifest.weights, name, classifier, "weights")
+                load_made(store, manifest.weights, CLASSIFIER, classifier, "weights")
             yield "classifier", classifier
         if generator is not None:
-            yield (
-                "generator",
-                build_generator(manifest.data, {"downsamplings": generator.downsamplings}),
-            )
+            made = {"downsamplings": generator.downsamplings}
+            yield "generator", build_generator(manifest.data, made)
             critic = build_classifier(manifest, split)
             if generator.critic is not None:
-                name = "classifier.safetensors"
-                load_made(store, generator.critic, name, critic, "generator.critic")
+                load_made(store, generator.critic, CLASSIFIER, critic, "generator.critic")
             yield "critic", critic
         if (settings := manifest.conditional_generator) is not None:
             made = {"channels": settings.channels, "latent": settings.latent}
@@ -152,7 +148,7 @@ def _networks(
             projected = wanted.source == "projected"
             data = manifest.data
             known = build_conditional(split, made) if projected else build_generator(data, made)
-            load_made(store, wanted.generator, "generator.safetensors", known, "delta_x.generator")
+            load_made(store, wanted.generator, GENERATOR, known, "delta_x.generator")
             yield "delta-x", known
 
 

@@ -41,6 +41,7 @@ from robustray.store.opening import choose_id, newest_attempt
 from robustray.training import PreemptedError
 
 KIND = "alignment"
+CLASSIFIER, GENERATOR = "classifier.safetensors", "generator.safetensors"
 
 
 def find_run(store: ObjectStore, name: str) -> tuple[str, dict[str, Any]]:

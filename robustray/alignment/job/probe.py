@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +85,7 @@ def mean_alignment(model: nn.Module, images: Split, known: Split, batch_size: in
 
 def _product(table: pd.DataFrame, manifest: Alignment) -> Product:
     """Write the table, and a figure with the rank correlation for each accuracy."""
-    text = io.StringIO()
-    table.to_csv(text, index=False)
-    files = {"probe.csv": text.getvalue().encode()}
+    files = {"probe.csv": table.to_csv(index=False).encode()}
     metrics: dict[str, float] = {"networks": float(len(table))}
     accuracies = [name for name in table.columns if name not in ("study", "trial", "alpha")]
     for name in accuracies:

@@ -71,7 +71,6 @@ def _broken_by_any(merged: Merged, labels: Sequence[str]) -> np.ndarray:
 
 
 def _findings_after(task: Task, merged: Merged) -> list[dict[str, Any]]:
-    """Return what the verdicts themselves say of their worth."""
     broken = sum(summary.broken for summary in merged.attacks)
     unconfirmed = sum(summary.unconfirmed for summary in merged.attacks)
     flawed = sum(summary.flawed for summary in merged.attacks)

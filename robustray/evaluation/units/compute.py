@@ -139,7 +139,7 @@ class _Work:
         return [done for part in parts for done in self._attack_together(position, [part])]
 
     def _attack_together(self, position: int, parts: Sequence[RangePart]) -> list[Computed]:
-        task = self.task
+        task, spec = self.task, rebuilt_spec(self.task.attacks[position - 1])
         rows = [part.open(task.attack_all) for part in parts]
         chosen = [
             part.examples.take(torch.from_numpy(open_))
@@ -148,7 +148,7 @@ class _Work:
         result, prediction, notes = None, np.zeros(0, np.int64), {}
         if any(len(open_) for open_ in rows):
             joined, engine = Examples.cat(chosen), load_engine(task.conditions.engine["name"])
-            result = self._run(engine, rebuilt_spec(task.attacks[position - 1]), joined)
+            result = self._run(engine, spec, joined)
             prediction = self._predictions(joined, result)
             notes = engine.notes(result)
         computed = []

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -92,9 +91,15 @@ class Worker:
                 identity, previous, found.verdicts, found.adversarial, found.notes
             )
             seconds = (ended - started) * len(part.open(task.attack_all)) / examples
-            record = units.commit(
-                unit, outcome, _provenance(order, device, started, ended, seconds, len(ready))
-            )
+            provenance = {
+                "attempt": order.attempt,
+                "started_ms": int(started * 1000),
+                "ended_ms": int(ended * 1000),
+                "seconds": seconds,
+                "units_together": len(ready),
+                "environment": {**environment(device), "tf32": False},  # as attacks compute
+            }
+            record = units.commit(unit, outcome, provenance)
             left = record.counts["examples" if task.attack_all else "robust"]
             replies.append(Reply(unit.prefix, FINISHED, left, record.counts, seconds))
         return replies
@@ -148,21 +153,3 @@ def _part(
         return RangePart(examples, None), None
     before = units.read(order.before)
     return RangePart(examples, before.verdicts), before.record.digest
-
-
-def _provenance(
-    order: Order,
-    device: torch.device,
-    started: float,
-    ended: float,
-    seconds: float,
-    together: int,
-) -> dict[str, Any]:
-    return {
-        "attempt": order.attempt,
-        "started_ms": int(started * 1000),
-        "ended_ms": int(ended * 1000),
-        "seconds": seconds,
-        "units_together": together,
-        "environment": {**environment(device), "tf32": False},  # as attacks compute
-    }

@@ -67,10 +67,11 @@ class Attackers:
             return
         remote: Any = ray.remote(num_cpus=resources.cpus, num_gpus=resources.gpus)(_Attacker)
         # A copy, so that the training's device and mode stay its own.
-        shipped = ray.put(_copied(mixture))
+        shipped = ray.put(copy.deepcopy(mixture).to(torch.device("cpu")))
         self._actors = [remote.remote(shipped, resources) for _ in range(count)]
         try:
-            ray.get([one.ready.remote() for one in self._actors], timeout=_wait_s(resources))
+            ready = [one.ready.remote() for one in self._actors]
+            ray.get(ready, timeout=60 * resources.wait_minutes)
         except GetTimeoutError as error:
             self.close()
             raise MachineError(
@@ -104,11 +105,3 @@ class Attackers:
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
-
-
-def _copied(mixture: Composite) -> Composite:
-    return copy.deepcopy(mixture).to(torch.device("cpu"))
-
-
-def _wait_s(resources: Resources) -> float:
-    return 60 * resources.wait_minutes

@@ -69,11 +69,8 @@ def judge_multipliers(composite: Composite, test: Split, manifest: Mixing) -> di
 
 @torch.no_grad()
 def _accuracy(model: nn.Module, x: Tensor, y_N: Tensor, batch_size: int) -> float:
-    right = [
-        (model(part).argmax(1) == y_B)
-        for part, y_B in zip(x.split(batch_size), y_N.split(batch_size), strict=True)
-    ]
-    return float(torch.cat(right).double().mean())
+    predicted_N = torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
+    return float((predicted_N == y_N).double().mean())
 
 
 MIXTURE, ADAPTIVE = "mixture", "mixture-adaptive"
@@ -147,11 +144,6 @@ class Judgements:
 
     numbers: dict[str, dict[str, float]]
     tensors: dict[str, Tensor]
-
-    @classmethod
-    def restored(cls, numbers: dict[str, Any], tensors: dict[str, Tensor]) -> Judgements:
-        """Return what an earlier attempt found."""
-        return cls(dict(numbers), dict(tensors))
 
     def stored(self, name: str) -> Stored:
         """Return what both bases say of a set of images."""
@@ -234,7 +226,6 @@ def judge(
 
 
 def _subject(name: str, composite: Composite) -> nn.Module:
-    """Return the network that is judged under a name."""
     if name in ("accurate", "robust"):
         return composite.models[("accurate", "robust").index(name)]
     if name in (MIXTURE, ADAPTIVE):

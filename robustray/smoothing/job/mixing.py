@@ -290,7 +290,7 @@ class _MixingJob:
         names = judged_names(self.manifest.judging)
         found = Judgements({}, {})
         if self.resumed is not None and self.done > before:
-            found = Judgements.restored(self.carry["judged"], self.resumed.files["judged"])
+            found = Judgements(dict(self.carry["judged"]), dict(self.resumed.files["judged"]))
         test = self.data.test.select(slice(self.manifest.judging.first)).to(self.context.device)
         for number, name in enumerate(names, before + 1):
             if number <= self.done:
