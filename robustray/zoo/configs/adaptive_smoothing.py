@@ -58,9 +58,11 @@ def manifest_of(config: Values, notes: Notes, gpus: int | None) -> dict[str, Any
         "data": {"name": name},
         **_forward(forward, config, name, notes),
     }
-    found["constants"] |= _gamma(training, "eval")
+    gammas = training.section("gamma_consts")
+    trained, judged = gammas.numbers("train", 2), gammas.numbers("eval", 2)
+    found["constants"] |= _gamma(judged)
     n_targets = pgd.whole("n_target_classes", 9)
-    found["recipe"] = _training(training, n_targets, blocks, gpus, notes)
+    found["recipe"] = _training(training, n_targets, blocks, gpus, notes) | _gamma(trained)
     found["recipe"]["attack"] = _attack(
         config.section("randomized_attack_settings"), n_targets, notes
     )
@@ -193,11 +195,8 @@ def _weights(config: Values, notes: Notes) -> dict[str, str]:
     return given
 
 
-def _gamma(section: Values, when: str) -> dict[str, float]:
-    consts = section.section("gamma_consts")
-    scale, bias = consts.numbers(when, 2)
-    consts.take("eval" if when == "train" else "train", None)
-    return {"gamma_scale": scale, "gamma_bias": bias}
+def _gamma(pair: tuple[Any, ...]) -> dict[str, Any]:
+    return {"gamma_scale": pair[0], "gamma_bias": pair[1]}
 
 
 def _training(
@@ -216,7 +215,9 @@ def _training(
     loss = section.section("comp_loss_params")
     consts, scale = loss.section("consts"), loss.section("scale")
     if scale.take("pa", None) is not None:
-        notes.dropped.append("training_settings.comp_loss_params.scale.pa: there are no such images")
+        notes.dropped.append(
+            "training_settings.comp_loss_params.scale.pa: there are no such images"
+        )
     accumulation, minibatches = section.whole("accum_grad", -1), 2 * (n_targets + 1)
     if not section.flag("use_fast_loader", True):
         notes.faults.append(
@@ -228,7 +229,6 @@ def _training(
     if rhythm.take("iter", None) == "none":
         notes.faults.append("training_settings.eval_freq.iter: none ends in an error as published")
     notes.dropped.append("training_settings.eval_freq: the mixture is judged after its training")
-    train = section.section("gamma_consts").numbers("train", 2)
     return {
         "epochs": section.whole("epochs"),
         "batch_size": size,
@@ -240,8 +240,6 @@ def _training(
         "product": consts.number("prod"),
         "clean_scale": scale.number("clean", 1.0),
         "attacked_scale": scale.number("ada", 1.0),
-        "gamma_scale": train[0],
-        "gamma_bias": train[1],
     }
 
 

@@ -26,10 +26,8 @@ def import_config(path: str | Path, gpus: int | None = None) -> tuple[Manifest, 
 
     Returns
     -------
-    Manifest
-        Validated.
-    Notes
-        Faults, what was left out, and keys that are unknown.
+    tuple of Manifest and Notes
+        The validated manifest; and faults, what was left out, and unknown keys.
 
     Raises
     ------

@@ -38,10 +38,7 @@ def manifest_of(config: Values, notes: Notes) -> dict[str, Any]:
     """Return the manifest's sections; what is wrong or left out goes into the notes."""
     advanced = not any(name in config for name in ("criterion", "dataset", "optimizer"))
     model, classes = _model(config.section("model"), notes)
-    if advanced:
-        body = _advanced(model, notes)
-    else:
-        body = _baseline(config, notes)
+    body = _advanced(model, notes) if advanced else _baseline(config, notes)
     whole = config.whole("num_classes", None)
     expected = 100 if body["data"]["name"] == "cifar100" else 10
     for name, number in (("model.num_classes", classes), ("num_classes", whole)):
@@ -103,9 +100,7 @@ def _same(values: list[Any]) -> Any:
 
 def _baseline(config: Values, notes: Notes) -> dict[str, Any]:
     epochs = config.whole("epochs", _PUBLISHED_EPOCHS)
-    data, evaluation, batch_size, augmentation, mixture = _dataset(
-        config.section("dataset"), notes
-    )
+    data, evaluation, batch_size, augmentation, mixture = _dataset(config.section("dataset"), notes)
     recipe: dict[str, Any] = {
         **_criterion(config.section("criterion"), notes),
         "epochs": epochs,
