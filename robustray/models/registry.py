@@ -39,11 +39,14 @@ class Entry:
         The entry point; ``build(num_classes=..., in_channels=..., **options)``.
     paper : Paper or None
         Its source.
+    purpose : str
+        What it is; only a "classifier" can be trained by a sweep, mixed or evaluated.
     """
 
     name: str
     build: Callable[..., nn.Module]
     paper: Paper | None = None
+    purpose: str = "classifier"
 
     @property
     def options(self) -> tuple[str, ...]:
