@@ -26,7 +26,7 @@ def small(seed: int = 0, **options: Any) -> BigGanDeep:
                 buffer.normal_(0, 0.3)
             elif name.endswith("running_vars"):
                 buffer.uniform_(0.5, 2)
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.normal_(0, 0.3)
     return model.eval()
@@ -101,15 +101,19 @@ def test_statistics_are_those_of_the_truncation():
         assert -norm(x, truncation, none).item() == pytest.approx(mean, rel=1e-4)
 
 
-def test_attention_without_gamma_changes_nothing_and_with_it_mixes_pixels():
-    layer = SelfAttention(8).eval()
-    x = torch.randn(1, 8, 4, 4)
-    assert torch.equal(layer(x), x)
+def test_attention_is_that_of_every_fourth_pixel_times_gamma():
+    layer, x = SelfAttention(8).eval(), torch.randn(2, 8, 4, 4)
     with torch.no_grad():
-        layer.gamma.fill_(1.0)
-        layer.snconv1x1_theta.weight_orig.zero_()  # every key is as good as any other
-        moved = layer(x) - x
-    torch.testing.assert_close(moved, moved[:, :, :1, :1].expand_as(moved))
+        assert torch.equal(layer(x), x)
+        layer.gamma.fill_(0.5)
+        query, key, value = (
+            getattr(layer, f"snconv1x1_{name}")(x) for name in ("theta", "phi", "g")
+        )
+        key, value = (F.max_pool2d(part, 2).flatten(2) for part in (key, value))
+        weights = torch.einsum("bcn,bcm->bnm", query.flatten(2), key).softmax(2)
+        taken = torch.einsum("bnm,bvm->bvn", weights, value).view(2, 4, 4, 4)
+        expected = x + 0.5 * layer.snconv1x1_o_conv(taken)
+        torch.testing.assert_close(layer(x), expected)
 
 
 def test_spectral_norms_of_initial_weights_are_about_one():
@@ -117,7 +121,7 @@ def test_spectral_norms_of_initial_weights_are_about_one():
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and hasattr(module, "weight_orig"):
             matrix = module.weight_orig.flatten(1)
-            sigma = module.weight_u @ matrix @ module.weight_v
+            sigma = (module.weight_u @ matrix @ module.weight_v).item()
             assert sigma == pytest.approx(torch.linalg.matrix_norm(matrix, 2).item(), rel=0.1)
 
 
@@ -135,11 +139,11 @@ def test_images_are_projected_on_a_class():
     model = small(image_size=16)
     with torch.no_grad():
         x = model(torch.full((2, 6), 0.4), torch.tensor([3, 3]))
-    settings = Projection(initial_steps=30, initial_lr=0.1, steps=0)
+    settings = Projection(initial_steps=10, initial_lr=0.2, steps=0)
     found, z = project(model, x, torch.tensor([3, 3]), settings, compute_shape=2)
     with torch.no_grad():
         before = (model(torch.zeros(2, 6), torch.tensor([3, 3])) - x).square().mean()
-    assert (found - x).square().mean() < before / 4
+    assert (found - x).square().mean() < before / 2
     assert z.shape == (2, 6)
     shapes = []
     model.register_forward_hook(lambda *call: shapes.append(len(call[2])))

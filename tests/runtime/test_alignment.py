@@ -331,4 +331,4 @@ def test_images_of_imagenet_are_projected_on_what_biggan_draws(tmp_path):
         "model": THIN, "weights": f"{tmp_path}/thin.safetensors", "evaluation": {},
     }  # fmt: skip
     _, outcome = run(tmp_path, judged)
-    assert -1 <= outcome.result["metrics"]["alignment"] <= 1
+    assert -1 <= outcome.result["metrics"]["cosine_similarity_gradient_vs_correctfn"] <= 1

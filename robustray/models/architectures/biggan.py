@@ -258,6 +258,8 @@ def _normalised(layer: nn.Module) -> nn.Module:
     """Divide a layer's weight by its largest singular value; u and v begin near its vectors."""
     spectral_norm(layer, eps=_EPS)
     u, v = layer.get_buffer("weight_u"), layer.get_buffer("weight_v")
+    if u.is_meta:
+        return layer
     with torch.no_grad():
         matrix_OR = layer.get_parameter("weight_orig").flatten(1)
         for _ in range(_ITERATIONS):
