@@ -23,8 +23,8 @@ KEPT = (
     "uses state_dict_d_best_epoch",
 )
 LEFT_OUT = (
-    "# Left out: the alignment, and the network: the command took one of RobustBench by its name. The",
-    "#   manifest imagenet_alignment.yaml beside this folder has the alignment, with BigGAN-deep.",
+    "# Left out: the alignment, and the network: the command took one of RobustBench by its name.",
+    "#   imagenet_alignment.yaml beside this folder has the alignment, with BigGAN-deep.",
 )
 FOLDER = Path(__file__).resolve().parent.parent / "manifests/alignment/published"
 

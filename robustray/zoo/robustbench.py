@@ -64,11 +64,10 @@ class RobustBenchRecord:
 def load_robustbench() -> tuple[RobustBenchRecord, ...]:
     """Return RobustBench's records in the order of its leaderboards; none where it is not there."""
     try:
-        found = metadata("robustbench")
+        found = metadata("robustbench").json
     except PackageNotFoundError:
         return ()
-    payload = found.get_payload() if hasattr(found, "get_payload") else None  # type: ignore[attr-defined]
-    return tuple(read_leaderboards(payload or found.get("Description", "") or ""))
+    return tuple(read_leaderboards(str(found.get("description", ""))))
 
 
 def read_leaderboards(text: str) -> list[RobustBenchRecord]:

@@ -102,7 +102,8 @@ def test_statistics_are_those_of_the_truncation():
 
 
 def test_attention_is_that_of_every_fourth_pixel_times_gamma():
-    layer, x = SelfAttention(8).eval(), torch.randn(2, 8, 4, 4)
+    layer: Any = SelfAttention(8).eval()
+    x = torch.randn(2, 8, 4, 4)
     with torch.no_grad():
         assert torch.equal(layer(x), x)
         layer.gamma.fill_(0.5)

@@ -141,11 +141,11 @@ class Values:
             try:
                 value = ast.literal_eval(value)
             except (ValueError, SyntaxError):
-                value = None
-        good = isinstance(value, list | tuple) and len(cast(tuple[Any, ...], value)) == count
-        if not good or not all(_is_number(one) for one in value):
+                value = ()
+        found = tuple(cast(tuple[Any, ...], value)) if isinstance(value, list | tuple) else ()
+        if len(found) != count or not all(_is_number(one) for one in found):
             self.refuse(name, f"must be {count} numbers")
-        return tuple(value)
+        return found
 
     def stages(self, name: str, count: int, default: Any) -> list[Any]:
         """Return a value for each stage."""
