@@ -138,20 +138,16 @@ class Library(ABC):
         except (ImportError, RuntimeError, AttributeError) as error:
             raise self._missing(f"{type(error).__name__}: {error}") from error
 
-    def finish(
-        self,
-        name: str,
-        network: nn.Module,
-        options: Mapping[str, Any],
-        *,
-        trained: bool,
-        facts: InputFacts,
+    def load(
+        self, name: str, network: nn.Module, options: Mapping[str, Any], *, trained: bool
     ) -> nn.Module:
-        """Load the published weights into a network, if wanted, and put its input before it.
+        """Load the published weights into a network, if wanted; on the meta device it has none.
 
-        Networks on the meta device have no weights.
+        Raises
+        ------
+        ManifestError
+            If they can't be had, or do not fit.
         """
-        prepare(network, facts.mean, facts.std)
         if trained and not any(tensor.is_meta for tensor in network.parameters()):
             found = self.fetch(name, options)
             try:

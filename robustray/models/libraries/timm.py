@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from robustray.errors import ManifestError, ModelError
 from robustray.models.declared import InputFacts
-from robustray.models.libraries.library import Library, Weights
+from robustray.models.libraries.library import Library, Weights, prepare
 from robustray.models.registry import Entry
 from robustray.words import unknown
 
@@ -108,6 +108,11 @@ class Timm(Library):
 LIBRARY = Timm()
 
 
+def find_input(name: str, options: Mapping[str, Any]) -> InputFacts:
+    """Return how images are prepared for one of timm's models, or of those added to them."""
+    return LIBRARY.input(name, options)
+
+
 @cache
 def _entry(name: str) -> Entry:
     def build(
@@ -125,6 +130,7 @@ def _entry(name: str) -> Entry:
         network = LIBRARY.module("timm").create_model(
             name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options
         )
-        return LIBRARY.finish(name, network, options, trained=trained, facts=facts)
+        prepare(network, facts.mean, facts.std)
+        return LIBRARY.load(name, network, options, trained=trained)
 
     return Entry(f"timm:{name}", build)

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from robustray.errors import ManifestError
 from robustray.models.declared import InputFacts
-from robustray.models.libraries.library import Library, Weights, refuse_channels
+from robustray.models.libraries.library import Library, Weights, prepare, refuse_channels
 from robustray.models.registry import Entry
 from robustray.words import unknown
 
@@ -93,6 +93,7 @@ def _entry(name: str) -> Entry:
         network = LIBRARY.module("torchvision.models").get_model(
             name, weights=None, num_classes=num_classes, **options
         )
-        return LIBRARY.finish(name, network, given, trained=trained, facts=facts)
+        prepare(network, facts.mean, facts.std)
+        return LIBRARY.load(name, network, given, trained=trained)
 
     return Entry(f"torchvision:{name}", build)
