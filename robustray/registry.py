@@ -121,10 +121,13 @@ class Registry(Generic[T]):
 
     def library(self, name: str) -> Any:
         """Return the adapter of the library that a name is of, or None; no library is imported."""
-        prefix, colon, _ = name.partition(":")
-        if not colon or prefix not in self.libraries:
-            return None
-        return importlib.import_module(self.libraries[prefix]).LIBRARY
+        prefix = self.library_of(name)
+        return importlib.import_module(self.libraries[prefix]).LIBRARY if prefix else None
+
+    def library_of(self, name: str) -> str | None:
+        """Return the prefix of the library that a name is of, or None; nothing is imported."""
+        prefix, colon, rest = name.partition(":")
+        return prefix if colon and rest and prefix in self.libraries else None
 
     def within(self, name: str) -> str:
         """Return a name of a library's without the prefix."""
@@ -132,7 +135,7 @@ class Registry(Generic[T]):
 
     def is_reference(self, name: str) -> bool:
         """Tell a user's ``package.module:name`` from other names."""
-        return name.partition(":")[0] not in self.libraries and is_reference(name)
+        return self.library_of(name) is None and is_reference(name)
 
     def find(self, name: str) -> T:
         """Return what has a name.
@@ -169,16 +172,15 @@ class Registry(Generic[T]):
 
     def knows(self, name: str) -> bool:
         """Whether a name stands for something, as far as that is known without importing it."""
-        prefix, colon, rest = name.partition(":")
-        if prefix in self.libraries and colon:
-            return bool(rest)
-        return is_reference(name) or name in self._built_in() or name in self._installed
+        if self.library_of(name) or is_reference(name):
+            return True
+        return name in self._built_in() or name in self._installed
 
     def is_brought(self, name: str) -> bool:
         """Whether a name stands for code of a user's, or of another library."""
-        if name.partition(":")[0] in self.libraries:
-            return True
-        return self._module(name).partition(".")[0] != "robustray"
+        return (
+            self.library_of(name) is not None or self._module(name).partition(".")[0] != "robustray"
+        )
 
     def code_digest(self, name: str) -> str:
         """Return the SHA-256 of a user's code behind a name; see `robustray.user_code`.

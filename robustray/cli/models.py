@@ -156,7 +156,7 @@ def _address(source: str) -> str:
 def _convert(options: argparse.Namespace) -> int:
     from robustray.evaluation.networks import build_function
     from robustray.models.weights.convert import convert_weights
-    from robustray.user_code import is_reference
+    from robustray.registry import MODELS
     from robustray.zoo import known_as, records_of
 
     given = dict(_assignment(text) for text in options.set)
@@ -169,7 +169,7 @@ def _convert(options: argparse.Namespace) -> int:
         record = sets[options.published]
         given = record.options | given
         sha256 = sha256 or record.sha256
-    if is_reference(model):
+    if MODELS.is_reference(model):
         model, given = build_function(model, given), {}
     try:
         done = convert_weights(

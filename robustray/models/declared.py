@@ -56,6 +56,8 @@ def declared_input(name: str, options: Mapping[str, Any] | None = None) -> Input
         As in ``create_model``: "timm:resnet50.a1_in1k".
     options : mapping, optional
         The ``arguments`` that it is built with: some set the size, such as timm's ``img_size``.
+        ``num_classes`` may be among them: some names of RobustBench's stand for networks of
+        several data sets.
 
     Returns
     -------

@@ -67,6 +67,9 @@ class Published:
 class Library(ABC):
     """An adapter: what `robustray.registry.Registry` asks about the names below a prefix.
 
+    The ``options`` that its methods take are the arguments of a manifest. ``num_classes`` may be
+    among them, where a name stands for networks of several data sets.
+
     Attributes
     ----------
     prefix : str
@@ -109,9 +112,7 @@ class Library(ABC):
             If there are none, or they can't be had.
         """
 
-    def published(
-        self, name: str, options: Mapping[str, Any], num_classes: int
-    ) -> Published | None:
+    def published(self, name: str, options: Mapping[str, Any]) -> Published | None:
         """Return published accuracies, or None where the library has none."""
         return None
 
@@ -220,6 +221,24 @@ def logits_of(answer: Any) -> Any:
     """Return the ``logits`` of an answer that has some; any other answer as it is."""
     found = None if isinstance(answer, Tensor) else getattr(answer, "logits", None)
     return found if isinstance(found, Tensor) else answer
+
+
+class TakesLogits(nn.Module):
+    """A network whose output is an object; its ``logits`` are what counts.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Images (B, C, H, W) to such objects.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits (B, K)."""
+        return logits_of(self.network(x))
 
 
 def refuse_channels(library: str, name: str, in_channels: int) -> None:

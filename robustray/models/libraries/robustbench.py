@@ -146,10 +146,8 @@ class RobustBench(Library):
         return Weights(path, "last" if _LAST.match(name) else "auto")
 
     @override
-    def published(
-        self, name: str, options: Mapping[str, Any], num_classes: int
-    ) -> Published | None:
-        record = self.record(name, options, num_classes)
+    def published(self, name: str, options: Mapping[str, Any]) -> Published | None:
+        record = self.record(name, options)
         row = self._rows().get((record.data, record.threat, name))
         if row is None:
             return None
@@ -169,10 +167,8 @@ class RobustBench(Library):
         found = [row for row in rows if row.arxiv]
         return Paper("", found[0].title, found[0].venue, found[0].arxiv) if found else None
 
-    def record(
-        self, name: str, options: Mapping[str, Any], num_classes: int | None = None
-    ) -> Record:
-        """Return the one network that is meant.
+    def record(self, name: str, options: Mapping[str, Any]) -> Record:
+        """Return the one network that is meant; ``num_classes`` may be among the options.
 
         Raises
         ------
@@ -180,6 +176,7 @@ class RobustBench(Library):
             If there is none, or it is not known which of several.
         """
         data, threat = options.get("dataset"), options.get("threat_model")
+        num_classes = options.get("num_classes")
         for value, allowed, field in (
             (data, _CLASSES, "dataset"),
             (threat, _THREATS, "threat_model"),
@@ -320,8 +317,12 @@ def _entry(name: str) -> Entry:
     ) -> nn.Module:
         """Network of RobustBench's model zoo."""
         refuse_channels("robustbench", name, in_channels)
-        options = {"dataset": dataset, "threat_model": threat_model}
-        record = LIBRARY.record(name, options, num_classes)
+        options = {
+            "dataset": dataset,
+            "threat_model": threat_model,
+            "num_classes": num_classes,
+        }
+        record = LIBRARY.record(name, options)
         with _untrained(LIBRARY, name), contextlib.redirect_stdout(io.StringIO()):
             network = _build(LIBRARY.module("timm"), record)
         names = [part for part, _ in network.named_children()]
