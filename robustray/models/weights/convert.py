@@ -52,6 +52,8 @@ class Conversion:
             lines.append(f"set to 0   {len(report.filled)} counters that the file lacks")
         if report.ignored:
             lines.append(f"ignored    {', '.join(report.ignored[:6])}")
+        if report.assumed:
+            lines.append(f"assumed    {'; '.join(report.assumed)}: the file does not tell")
         if report.dropped:
             lines.append(f"left out   objects of {', '.join(report.dropped)}")
         return "\n".join([*lines, f"wrote      {self.output}, sha256 {self.sha256}"])

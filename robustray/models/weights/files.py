@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from robustray.errors import WeightsError
-from robustray.models.architectures.layers import Standardize, StandardizesInput
+from robustray.models.architectures.layers import ACTIVATIONS, Standardize, StandardizesInput
 from robustray.models.weights.matching import NORMALISATION, LoadReport, constant_role, find_weights
 from robustray.models.weights.reading import read_file, refuse_folder
 from robustray.models.weights.tensor_bundle import files_of, index_of
@@ -253,7 +253,25 @@ def select_weights(
     check_constants(model, fit.constants, path, kept)
     check_recorded(read_metadata(content.metadata), constants_of(model), str(path))
     tensors = {**fit.tensors, **kept}
-    return replace(fit.report, sha256=digest, dropped=content.dropped), tensors
+    known = bool(fit.constants) or _METADATA in content.metadata
+    report = replace(
+        fit.report, sha256=digest, dropped=content.dropped, assumed=_assumed(model, known)
+    )
+    return report, tensors
+
+
+def _assumed(model: nn.Module, known: bool) -> tuple[str, ...]:
+    """Return what a network's logits depend on that no tensor of a file tells.
+
+    ``known`` are the constants of its standardisation, where the file has them.
+    """
+    kinds = tuple(ACTIVATIONS[name] for name in ACTIVATIONS)
+    found = {type(part).__name__ for part in model.modules() if type(part) in kinds}
+    words = [f"activations {', '.join(sorted(found))}"] if found else []
+    constants = constants_of(model)
+    if not known and constants:
+        words.append(f"input standardised with {_told(constants)}")
+    return tuple(words)
 
 
 def _digest(path: Path, expected: str | None) -> str:

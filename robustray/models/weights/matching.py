@@ -60,6 +60,8 @@ class LoadReport:
         Counters of batches that the file lacks; they carry nothing in evaluation, and are 0.
     ignored : tuple of str
         Names in the file of counters that the model does not have.
+    assumed : tuple of str
+        What decides the logits, and is no part of any such file: the model's own is used.
     """
 
     matched: tuple[str, ...]
@@ -73,6 +75,7 @@ class LoadReport:
     dropped: tuple[str, ...] = ()
     filled: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def problems(self) -> int:
