@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from robustray.errors import WeightsError
-from robustray.models import create_model, load_weights
+from robustray.errors import UserError, WeightsError
+from robustray.models import create_model, declared_input, load_weights
 from robustray.models.architectures.cifar_resnet import MixingNetwork
 from robustray.models.libraries.robustbench import LIBRARY
 from tests.helpers.libraries import needs_robustbench, scatter
@@ -237,3 +237,55 @@ def test_its_mixing_network_is_ours():
     with torch.no_grad():
         its = theirs([accurate[0], robust[0]], [accurate[1], robust[1]])
         torch.testing.assert_close(ours(accurate, robust), its, rtol=1e-5, atol=1e-5)
+
+
+def test_names_are_found_with_what_is_published_of_them():
+    carmon = LIBRARY.published("Carmon2019Unlabeled", {})
+    assert (carmon.clean, carmon.robust, carmon.data) == (0.8969, 0.5953, "cifar10")
+    assert (carmon.norm, carmon.eps) == ("linf", 8 / 255)
+    named = {(r.data, r.threat, r.name) for r in LIBRARY.records()}
+    assert named == set(LIBRARY._rows())  # each has its numbers
+    assert LIBRARY.record("Standard", {"num_classes": 10}).name == "Standard"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("Carmon2019", {}, "did you mean 'Carmon2019Unlabeled'"),
+        ("Carmon2019Unlabeled", {"num_classes": 100}, "is not there for 100 classes, but for"),
+        ("Carmon2019Unlabeled", {"in_channels": 1}, "takes images of 3 channels"),
+        ("Wong2020Fast", {"threat_model": "Linf"}, "several networks; say which by arguments"),
+        ("Standard", {"dataset": "cifar"}, r"arguments\.dataset: unknown dataset 'cifar'"),
+        ("Standard_R50", {"trained": False}, "take torchvision:NAME instead"),
+    ],
+)
+def test_what_is_not_one_network_is_told(name, options, words):
+    with pytest.raises(UserError, match=words):
+        create_model(f"robustbench:{name}", **options)
+
+
+def test_constants_that_a_file_lacks_are_the_networks_own(tmp_path):
+    options = {"num_classes": 10, "trained": False}
+    torch.manual_seed(2)
+    first = scatter(create_model("robustbench:Wong2020Fast", **options))
+    state = dict(first.state_dict())
+    for names in (("mu", "sigma"), ()):
+        kept = {name: tensor for name, tensor in state.items() if name not in names}
+        torch.save(kept, tmp_path / "w.pt")
+        second = create_model("robustbench:Wong2020Fast", **options).eval()
+        load_weights(second, tmp_path / "w.pt")
+        assert torch.equal(logits(first), logits(second))
+    torch.save(state | {"mu": state["mu"] + 0.1}, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match="standardises"):
+        load_weights(create_model("robustbench:Wong2020Fast", **options), tmp_path / "w.pt")
+
+
+def test_photographs_go_through_the_catalogues_layer(tmp_path):
+    name, options = "robustbench:Salman2020Do_R18", {"trained": False}
+    ours = create_model(name, **options).eval()
+    assert ours.pre_process.standardisation[0] == (0.485, 0.456, 0.406)
+    theirs = LIBRARY.record("Salman2020Do_R18", {}).build().eval()
+    torch.save({"model": theirs.model.state_dict()}, tmp_path / "w.pt")
+    load_weights(ours, tmp_path / "w.pt")
+    assert torch.equal(logits(ours, 64), logits(theirs, 64))
+    assert declared_input(name).resize == 256
