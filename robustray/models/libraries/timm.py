@@ -37,7 +37,8 @@ class Timm(Library):
 
     @override
     def names(self) -> list[str]:
-        return self.module("timm").list_models(include_tags=True)
+        timm = self.module("timm")
+        return sorted({*timm.list_models(), *timm.list_models(include_tags=True)})
 
     @override
     def input(self, name: str, options: Mapping[str, Any]) -> InputFacts:
