@@ -62,6 +62,8 @@ class LoadReport:
     ignored : tuple of str
         Names in the file of counters, and of other numbers that no output depends on, which the
         model does not have.
+    assumed : tuple of str
+        What decides the logits, and is no part of any such file: the model's own is used.
     """
 
     matched: tuple[str, ...]
@@ -75,6 +77,7 @@ class LoadReport:
     dropped: tuple[str, ...] = ()
     filled: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def problems(self) -> int:
