@@ -204,11 +204,11 @@ def test_its_mixed_classifier_is_ours(on_cpu, monkeypatch):
         "parallel": False, "num_classes": 10,
     }  # fmt: skip
     with contextlib.redirect_stdout(io.StringIO()):
-        theirs = scatter(composite.CompositeModel(settings))
+        theirs: Any = scatter(composite.CompositeModel(settings))
         theirs.set_gamma_scale_bias(gamma_scale=2.0, gamma_bias=1.05)
         theirs.set_alpha_scale_bias(alpha_scale=0.04, alpha_bias=0.96)
         theirs.set_base_model_scale(std_scale=1.2, rob_scale=0.3)
-    ours = create_model(
+    ours: Any = create_model(
         "adaptive_smoothing",
         accurate={"name": "bit_resnet"},
         robust={"name": "dm_wrn", "depth": 10, "width": 4},
@@ -282,7 +282,7 @@ def test_constants_that_a_file_lacks_are_the_networks_own(tmp_path):
 
 def test_photographs_go_through_the_catalogues_layer(tmp_path):
     name, options = "robustbench:Salman2020Do_R18", {"trained": False}
-    ours = create_model(name, **options).eval()
+    ours: Any = create_model(name, **options).eval()
     assert ours.pre_process.standardisation[0] == (0.485, 0.456, 0.406)
     theirs = LIBRARY.record("Salman2020Do_R18", {}).build().eval()
     torch.save({"model": theirs.model.state_dict()}, tmp_path / "w.pt")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def sweep(model: dict, grid: dict | None = None):
     return validate(document | {"model": model, "grid": grid})
 
 
-def evaluation(model, **changes):
+def evaluation(model, **changes) -> Any:
     document = {"kind": "Evaluation", "model": model, "data": {"name": "digits", "first": 8}}
     return build_manifest(document | changes)
 
@@ -212,7 +213,7 @@ def test_what_timm_has_not_is_told(name, options, words):
 
 @needs_timm
 def test_timms_networks_are_timms_behind_their_constants():
-    import timm
+    import timm  # pyright: ignore[reportMissingImports]
 
     facts = declared_input("timm:resnet50.a1_in1k")
     assert (facts.size, facts.resize, facts.crop_pct) == ((224, 224), 235, 0.95)
@@ -272,7 +273,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """Lays files of a commit into the hub's cache; nothing is downloaded."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants  # pyright: ignore[reportMissingImports]
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -303,7 +304,10 @@ PROCESSOR = {
 
 @needs_hub
 def test_a_transformer_of_a_hub_gives_its_logits(hub):
-    from transformers import ViTConfig, ViTForImageClassification
+    from transformers import (  # pyright: ignore[reportMissingImports]
+        ViTConfig,
+        ViTForImageClassification,
+    )
 
     torch.manual_seed(0)
     theirs = ViTForImageClassification(ViTConfig(**VIT)).eval()
@@ -322,9 +326,9 @@ def test_a_transformer_of_a_hub_gives_its_logits(hub):
 def test_a_network_of_timm_on_a_hub_is_built_by_timm(hub):
     settings = {"input_size": [3, 64, 64], "mean": [0.4] * 3, "std": [0.2] * 3, "crop_pct": 0.9}
     config = {"architecture": "resnet10t", "num_classes": 5, "pretrained_cfg": settings}
-    network = create_model("timm:resnet10t", num_classes=5, trained=False)
+    network: Any = create_model("timm:resnet10t", num_classes=5, trained=False)
     hub("timm/tiny", {"config.json": config, "model.safetensors": dict(network.state_dict())})
-    ours = create_model("hf:timm/tiny", num_classes=5, commit=COMMIT)
+    ours: Any = create_model("hf:timm/tiny", num_classes=5, commit=COMMIT)
     assert ours.pre_process.standardisation == ((0.4,) * 3, (0.2,) * 3)
     assert torch.equal(ours.fc.weight, network.fc.weight)
 

@@ -372,9 +372,9 @@ def _untrained(library: RobustBench, name: str) -> Iterator[None]:
         )
 
     api = sys.modules[f"{models.__name__}._api"]
-    fetch, timm.create_model = api.load_state_dict_from_url, create_untrained
-    api.load_state_dict_from_url = refuse
+    fetch, timm.create_model = api.load_state_dict_from_url, create_untrained  # pyright: ignore[reportAttributeAccessIssue]
+    api.load_state_dict_from_url = refuse  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
-        timm.create_model, api.load_state_dict_from_url = create, fetch
+        timm.create_model, api.load_state_dict_from_url = create, fetch  # pyright: ignore[reportAttributeAccessIssue]
