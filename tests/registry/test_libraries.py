@@ -191,6 +191,8 @@ def test_a_missing_library_is_told_with_the_command(name, module, command, monke
     from robustray.models.libraries import robustbench
 
     robustbench._records.cache_clear()
+    for loaded in [loaded for loaded in sys.modules if loaded.startswith(f"{module}.")]:
+        monkeypatch.delitem(sys.modules, loaded)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ManifestError, match=command):
         create_model(name)
