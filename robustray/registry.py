@@ -1,7 +1,8 @@
 """Registries: what there is of one kind of thing, found by name.
 
 A name is that of what robustray brings (a decorator put it there), of what an installed package
-brings (entry points of the group ``robustray.models`` and so on), or ``package.module:name``.
+brings (entry points of the group ``robustray.models`` and so on), ``package.module:name``, or one
+of another library behind its prefix (``timm:resnet50``).
 What reads manifests asks here whether a name and its options will do; nothing else lists names.
 """
 
@@ -13,12 +14,21 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
 from types import MappingProxyType
-from typing import Annotated, Any, Generic, TypeVar, get_args, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_type_hints,
+    is_typeddict,
+)
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from robustray.errors import ManifestError
-from robustray.user_code import digest_code, is_reference, load_reference
+from robustray.user_code import digest_code, digest_versions, is_reference, load_reference
 from robustray.words import unknown
 
 T = TypeVar("T")
@@ -37,6 +47,22 @@ class UnknownNameError(ManifestError):
         return type(self), (self.message, self.group, self.name)
 
 
+class Library(Protocol):
+    """An adapter for what another library has of one kind, under names of its own."""
+
+    def find(self, name: str) -> Any:
+        """Return what has a name; a ManifestError if nothing has it, or the library is missing."""
+        ...
+
+    def names(self) -> list[str]:
+        """Return all names, without the prefix; none where they are not known."""
+        ...
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the packages that decide what a name stands for."""
+        ...
+
+
 class Registry(Generic[T]):
     """What there is of one kind.
 
@@ -50,10 +76,20 @@ class Registry(Generic[T]):
         The module that registers what robustray brings; imported when something is asked.
     supplied : tuple of str
         Parameters of the functions that their caller supplies, and no manifest.
+    libraries : mapping of str to str
+        Prefixes of other libraries' names, and the modules whose ``LIBRARY`` adapts each.
     """
 
-    def __init__(self, kind: str, group: str, home: str, supplied: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        home: str,
+        supplied: tuple[str, ...] = (),
+        libraries: Mapping[str, str] | None = None,
+    ) -> None:
         self.kind, self.supplied = kind, supplied
+        self.libraries: Mapping[str, str] = MappingProxyType(dict(libraries or {}))
         self.group, self._home = f"robustray.{group}", home
         self._entries: dict[str, T] = {}
         self._functions: dict[str, Callable[..., Any]] = {}
@@ -83,15 +119,36 @@ class Registry(Generic[T]):
         """Return the names of all that is registered, sorted; those of installed packages too."""
         return sorted({*self._built_in(), *self._installed})
 
+    def library(self, name: str) -> Any:
+        """Return the adapter of the library that a name is of, or None; no library is imported."""
+        prefix = self.library_of(name)
+        return importlib.import_module(self.libraries[prefix]).LIBRARY if prefix else None
+
+    def library_of(self, name: str) -> str | None:
+        """Return the prefix of the library that a name is of, or None; nothing is imported."""
+        prefix, colon, rest = name.partition(":")
+        return prefix if colon and rest and prefix in self.libraries else None
+
+    def within(self, name: str) -> str:
+        """Return a name of a library's without the prefix."""
+        return name.partition(":")[2]
+
+    def is_reference(self, name: str) -> bool:
+        """Tell a user's ``package.module:name`` from other names."""
+        return self.library_of(name) is None and is_reference(name)
+
     def find(self, name: str) -> T:
         """Return what has a name.
 
         Raises
         ------
         ManifestError
-            If nothing has it, or a user's code can't be imported; lists what is allowed.
+            If nothing has it, or a user's code or a library can't be imported; lists what is
+            allowed.
         """
         self.check(name)
+        if library := self.library(name):
+            return library.find(self.within(name))
         if name in self._entries:
             return self._entries[name]
         if is_reference(name):
@@ -108,20 +165,27 @@ class Registry(Generic[T]):
             If nothing has it; lists what is allowed, ``others`` first.
         """
         if not self.knows(name):
-            allowed = [*others, *self.names(), "package.module:name"]
+            libraries = [f"{prefix}:name" for prefix in self.libraries]
+            allowed = [*others, *self.names(), "package.module:name", *libraries]
             raise UnknownNameError(unknown(self.kind, name, allowed), self.group, name)
         return name
 
     def knows(self, name: str) -> bool:
         """Whether a name stands for something, as far as that is known without importing it."""
-        return is_reference(name) or name in self._built_in() or name in self._installed
+        if self.library_of(name) or is_reference(name):
+            return True
+        return name in self._built_in() or name in self._installed
 
     def is_brought(self, name: str) -> bool:
-        """Whether a name stands for code of a user's."""
-        return self._module(name).partition(".")[0] != "robustray"
+        """Whether a name stands for code of a user's, or of another library."""
+        return (
+            self.library_of(name) is not None or self._module(name).partition(".")[0] != "robustray"
+        )
 
     def code_digest(self, name: str) -> str:
         """Return the SHA-256 of a user's code behind a name; see `robustray.user_code`.
+
+        What another library has is known by the library's versions.
 
         Raises
         ------
@@ -129,6 +193,8 @@ class Registry(Generic[T]):
             If it can't be imported.
         """
         self.find(name)
+        if library := self.library(name):
+            return digest_versions(library.versions())
         return digest_code([self._module(name)])
 
     def options(self, name: str) -> type[BaseModel]:
@@ -219,7 +285,16 @@ def _strict(kind: Any) -> Any:
 KINDS: Registry[Any] = Registry("kind", "kinds", "robustray.kinds")
 SUITES: Registry[Any] = Registry("suite", "suites", "robustray.attacks.catalogue")
 MODELS: Registry[Any] = Registry(
-    "model", "models", "robustray.models.catalogue", supplied=("num_classes", "in_channels")
+    "model",
+    "models",
+    "robustray.models.catalogue",
+    supplied=("num_classes", "in_channels"),
+    libraries={
+        "robustbench": "robustray.models.libraries.robustbench",
+        "timm": "robustray.models.libraries.timm",
+        "torchvision": "robustray.models.libraries.torchvision",
+        "hf": "robustray.models.libraries.huggingface",
+    },
 )
 DATASETS: Registry[Any] = Registry(
     "data set", "datasets", "robustray.data.sources", supplied=("split", "root")

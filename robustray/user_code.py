@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
-from robustray.errors import ManifestError
+from robustray.errors import ManifestError, UserError
 
 REFERENCE = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
 _LIBRARIES = {"torch", "torchvision", "robustray"} | sys.stdlib_module_names
@@ -66,6 +66,8 @@ def call(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) 
     ------
     ManifestError
         If it does not take the arguments, or fails; the path ("arguments") tells which.
+    UserError
+        As the function raises it.
     """
     try:
         inspect.signature(function).bind(**arguments)
@@ -75,6 +77,8 @@ def call(name: str, function: Callable[..., Any], arguments: Mapping[str, Any]) 
         pass  # it has no signature to look at
     try:
         return function(**arguments)
+    except UserError:
+        raise  # says by itself what is wrong
     except Exception as error:  # a user's code
         raise ManifestError(f"{name} fails: {told(error)}") from error
 
@@ -112,7 +116,27 @@ def digest_code(modules: Iterable[str], further: Iterable[str] = ()) -> str:
         if source is None or source.strip():
             known = source is not None
             sources[name] = hashlib.sha256(source.encode()).hexdigest() if known else "no source"
-    text = json.dumps(sources, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return _digest(sources)
+
+
+def digest_versions(versions: Mapping[str, str]) -> str:
+    """Hash the versions of installed libraries: another one may have other code.
+
+    Parameters
+    ----------
+    versions : mapping of str to str
+        By the names of their distributions.
+
+    Returns
+    -------
+    str
+        SHA-256, hexadecimal.
+    """
+    return _digest(versions)
+
+
+def _digest(content: Mapping[str, str]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(f"{text}\n".encode()).hexdigest()
 
 

@@ -21,7 +21,8 @@ def suggest(word: object, allowed: Iterable[str]) -> str:
     """Return ``"; did you mean 'linf'?"`` for a word that is nearly an allowed one, or "".
 
     Case and punctuation don't count, and a part that stands between punctuation is enough:
-    "Linf" means "linf", "CIFAR-10" means "cifar10", "standard" means "autoattack-standard".
+    "Linf" means "linf", "CIFAR-10" means "cifar10", "standard" means "autoattack-standard". So is
+    the beginning of one name alone.
     """
     if not isinstance(word, str) or not (wanted := _folded(word[:_SHOWN])):
         return ""
@@ -30,7 +31,9 @@ def suggest(word: object, allowed: Iterable[str]) -> str:
     ended = [name for name in names if wanted in map(_folded, re.split(r"[^A-Za-z0-9]", name))]
     if wanted in folded:
         return f"; did you mean {folded[wanted]!r}?"
+    begun = [folded[name] for name in folded if len(wanted) > 3 and name.startswith(wanted)]
     found = [folded[name] for name in _closest(wanted, folded)] or ended[:1]
+    found = found or (begun if len(begun) == 1 else [])
     return f"; did you mean {alternatives(map(repr, found))}?" if found else ""
 
 

@@ -22,6 +22,10 @@ KEPT = (
     "README-described separate generator",
     "uses state_dict_d_best_epoch",
 )
+LEFT_OUT = (
+    "# Left out: the alignment, and the network: the command took one of RobustBench by its name.",
+    "#   imagenet_alignment.yaml beside this folder has the alignment, with BigGAN-deep.",
+)
 FOLDER = Path(__file__).resolve().parent.parent / "manifests/alignment/published"
 
 
@@ -56,6 +60,8 @@ def manifest_text(experiment: dict[str, Any]) -> str:
             initial_indent="# ",
             subsequent_indent="#   ",
         )
+    if experiment["dataset"] == "imagenet":
+        lines += LEFT_OUT
     body = yaml.safe_dump(document(experiment), sort_keys=False, default_flow_style=None, width=100)
     return "\n".join(lines) + "\n" + body
 

@@ -219,13 +219,19 @@ class Projected:
     """The projection on what a conditional generator draws of a class, minus the example.
 
     A pair of image and class that is not among the ``known`` is projected when it is first asked
-    for, and then remembered.
+    for, and then remembered; ``compute_shape`` of them are projected at a time.
     """
 
     def __init__(
-        self, generator: nn.Module, settings: Projection, known: Known | None = None
+        self,
+        generator: nn.Module,
+        settings: Projection,
+        known: Known | None = None,
+        *,
+        compute_shape: int = 50,
     ) -> None:
         self._generator, self._settings, self._known = generator, settings, known
+        self._compute_shape = compute_shape
         self._found: dict[tuple[int, int], Tensor] = {}
 
     def __call__(self, x: Tensor, y_B: Tensor, target_B: Tensor, index_B: Tensor) -> Tensor:
@@ -236,7 +242,10 @@ class Projected:
         new = [row for row, pair in enumerate(pairs) if nearest[pair] is None]
         if new:
             rows = torch.tensor(new, device=x.device)
-            found, _ = project(self._generator, x[rows], target_B[rows], self._settings)
+            found, _ = project(
+                self._generator, x[rows], target_B[rows], self._settings,
+                compute_shape=self._compute_shape,
+            )  # fmt: skip
             for row, x_prime in zip(new, found, strict=True):
                 nearest[pairs[row]] = self._found[pairs[row]] = x_prime
         return torch.stack([t for pair in pairs if (t := nearest[pair]) is not None]).to(x) - x

@@ -210,6 +210,11 @@ class Alignment(Manifest):
                 )
         if self.stage == "projections" and self.delta_x.source != "projected":
             raise ValueError("delta_x.source: projections are made with source projected")
+        if self.stage in ("projections", "conditional_generator") and self.data.name == "imagenet":
+            raise ValueError(
+                f"stage: {self.stage} has no imagenet; an evaluation projects its images on the "
+                "classes that it needs, with BigGAN-deep"
+            )
         if self.stage == "probe":
             assert self.probe is not None
             if not self.probe.studies:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from robustray import __version__
 from robustray.cli.cluster import add_cluster
+from robustray.cli.configs import add_configs
 from robustray.cli.jobs import add_evaluations, add_jobs, add_reports
 from robustray.cli.models import add_models
 from robustray.cli.shared import EXIT_INTERRUPTED, EXIT_OK
@@ -99,6 +100,7 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
     add_evaluations(commands, common)
     add_models(commands)
     add_zoo(commands)
+    add_configs(commands)
     add_cluster(commands, common)
     add_reports(commands, common)
     return parser

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from robustray.errors import UserError, choice_error
+from robustray.errors import ManifestError, UserError, choice_error
+from robustray.registry import MODELS
 
 if TYPE_CHECKING:
     from robustray.zoo import ZooRecord
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
 def add_models(commands: Any) -> None:
     """Add both commands to the command line's."""
     models = commands.add_parser("models", help="list the catalogue; check its published costs")
-    models.add_argument("pattern", nargs="?", default="*", help="of names, such as 'rrn_*'")
+    models.add_argument(
+        "pattern", nargs="?", default="*", help="of names, such as 'rrn_*' or 'timm:vit*'"
+    )
     models.add_argument(
         "--check",
         action="store_true",
@@ -34,7 +37,8 @@ def add_models(commands: Any) -> None:
         "--model",
         required=True,
         metavar="NAME",
-        help="of the catalogue, or package.module:function for a network of one's own",
+        help="of the catalogue, of a library (timm:NAME), or package.module:function for a network "
+        "of one's own",
     )
     convert.add_argument("--output", required=True, metavar="FILE.safetensors")
     convert.add_argument(
@@ -128,9 +132,41 @@ def _describe_models(pattern: str) -> str:
             paper = entry.paper
             lines.append(f"paper      {paper.title}, {paper.venue}, arXiv:{paper.arxiv}")
         lines += describe_published(names[0])
+        lines += _describe_library(names[0])
         for record in records_of(names[0]).values():
             lines += _weights(record)
+    if pattern == "*":
+        prefixes = ", ".join(f"{prefix}:..." for prefix in MODELS.libraries)
+        lines.append(f"and those of other libraries: {prefixes}")
     return "\n".join(lines)
+
+
+def _describe_library(name: str) -> list[str]:
+    """Return what another library says of its network: the input, and published accuracies."""
+    from robustray.models import declared_input
+
+    library = MODELS.library(name)
+    if library is None:
+        return []
+    versions = ", ".join(f"{package} {text}" for package, text in library.versions().items())
+    lines = [f"library    {versions}"]
+    try:
+        facts = declared_input(name)
+        published = library.published(MODELS.within(name), {})
+    except ManifestError as error:  # it depends on options which network that is
+        return [*lines, f"           {error}"]
+    assert facts is not None
+    resized = "as they are" if facts.resize is None else f"resized to {facts.resize}"
+    lines.append(
+        f"input      {resized} ({facts.interpolation}), the middle {facts.size[0]} x "
+        f"{facts.size[1]} cut out; mean {facts.mean or 'none'}, deviation {facts.std or 'none'}"
+    )
+    if published is not None:
+        numbers = {"clean": published.clean, "robust": published.robust}
+        words = ", ".join(f"{what} {100 * n:.2f} %" for what, n in numbers.items() if n)
+        threat = f", {published.norm}, eps {published.eps:.4g}" if published.eps else ""
+        lines.append(f"published  {words} ({published.data}{threat}; {published.source})")
+    return lines
 
 
 def _weights(record: ZooRecord) -> list[str]:
@@ -156,7 +192,6 @@ def _address(source: str) -> str:
 def _convert(options: argparse.Namespace) -> int:
     from robustray.evaluation.networks import build_function
     from robustray.models.weights.convert import convert_weights
-    from robustray.user_code import is_reference
     from robustray.zoo import known_as, records_of
 
     given = dict(_assignment(text) for text in options.set)
@@ -169,7 +204,7 @@ def _convert(options: argparse.Namespace) -> int:
         record = sets[options.published]
         given = record.options | given
         sha256 = sha256 or record.sha256
-    if is_reference(model):
+    if MODELS.is_reference(model):
         model, given = build_function(model, given), {}
     try:
         done = convert_weights(

@@ -6,17 +6,18 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustray.errors import UserError
+from robustray.errors import UserError, choice_error
 
 if TYPE_CHECKING:
     from robustray.zoo.records import ZooRecord
+    from robustray.zoo.robustbench import RobustBenchRecord
 
 
 def add_zoo(commands: Any) -> None:
     """Add the command to the command line's."""
     zoo = commands.add_parser("zoo", help="published weights: list, fetch, verify, import")
     actions = zoo.add_subparsers(required=True, metavar="ACTION")
-    listed = actions.add_parser("list", help="one line for each set of weights")
+    listed = actions.add_parser("list", help="one line for each set of weights, RobustBench's too")
     listed.add_argument("pattern", nargs="?", default="*", help="of names, such as 'wrn*'")
     listed.set_defaults(command=_list)
     for name, command, words in (
@@ -44,40 +45,77 @@ def _list(options: argparse.Namespace) -> int:
     from fnmatch import fnmatchcase
 
     from robustray.zoo import load_records
+    from robustray.zoo.robustbench import load_robustbench
 
-    rows = [r for n, r in load_records().items() if fnmatchcase(n, options.pattern)]
+    ours = [
+        (r.name, r.data, r.threat or "-", r.model or "-", r.published)
+        for r in load_records().values()
+    ]
+    theirs = [(r.name, r.data, r.threat, r.architecture, r.published) for r in load_robustbench()]
+    rows = [
+        (*words, ", ".join(f"{key} {value:g}" for key, value in numbers.items()))
+        for *words, numbers in (*ours, *theirs)
+        if fnmatchcase(words[0], options.pattern)
+    ]
     if not rows:
         raise UserError(f"no set of weights matches {options.pattern!r}: see robustray zoo list")
-    width = max(len(record.name) for record in rows)
-    for record in rows:
-        numbers = ", ".join(f"{k} {v:g}" for k, v in record.published.items())
-        print(f"{record.name:<{width}}  {record.description}{f' ({numbers})' if numbers else ''}")
+    rows.insert(0, ("name", "data", "threat", "network", "published, in percent"))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(f"{cell:<{w}}" for cell, w in zip(row, widths, strict=True)).rstrip())
+    if not theirs:
+        print("With the package robustbench installed, its leaderboards stand here too.")
     return 0
 
 
 def _show(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
     import yaml
 
     from robustray.zoo import find_record
+    from robustray.zoo.robustbench import PREFIX
 
-    record = find_record(options.name).model_dump(mode="json", exclude_none=True)
-    print(yaml.safe_dump(record, sort_keys=False, width=100), end="")
+    if options.name.startswith(PREFIX):
+        records: list[dict[str, Any]] = [asdict(record) for record in _theirs(options.name)]
+    else:
+        records = [find_record(options.name).model_dump(mode="json", exclude_none=True)]
+    print(yaml.safe_dump_all(records, sort_keys=False, width=100), end="")
     return 0
 
 
-def _fetch(options: argparse.Namespace) -> int:
-    from robustray.zoo import find_record
+def _theirs(name: str) -> list[RobustBenchRecord]:
+    """Return RobustBench's records of a name: one for each leaderboard that has it."""
+    from robustray.zoo.robustbench import load_robustbench
 
-    for fetched in _cache().fetch(find_record(options.name)):
+    known = load_robustbench()
+    if not known:
+        raise UserError(f"{name}: the package robustbench is not installed")
+    if found := [record for record in known if record.name == name]:
+        return found
+    raise choice_error("network of RobustBench", name, dict.fromkeys(r.name for r in known))
+
+
+def _find(name: str) -> ZooRecord:
+    """Return a record whose files can be fetched: one of ours."""
+    from robustray.zoo import find_record
+    from robustray.zoo.robustbench import PREFIX
+
+    if name.startswith(PREFIX):
+        _theirs(name)
+        raise UserError(f"{name}: RobustBench downloads its own weights when its network is built")
+    return find_record(name)
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    for fetched in _cache().fetch(_find(options.name)):
         words = "as published" if fetched.known else "as at the first download"
         print(f"{fetched.path}  sha256 {fetched.sha256}, {words}")
     return 0
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from robustray.zoo import find_record
-
-    cache, record = _cache(), find_record(options.name)
+    cache, record = _cache(), _find(options.name)
     found = cache.verify(record)
     for file, state in found:
         print(f"{state:<8} {file.name}")
@@ -88,9 +126,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _import(options: argparse.Namespace) -> int:
     from robustray.models import convert_weights
-    from robustray.zoo import find_record
 
-    record = find_record(options.name)
+    record = _find(options.name)
     if record.model == "adaptive_smoothing" and len(record.files) == 3:
         return _import_parts(record, options)
     if record.model is None or len(record.files) != 1:

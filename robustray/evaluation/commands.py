@@ -23,6 +23,7 @@ from robustray.evaluation.units.store import UnitStore
 from robustray.evaluation.units.worker import Worker
 from robustray.files import write_atomically
 from robustray.manifest import Evaluation, build_manifest, load_manifest
+from robustray.registry import MODELS
 from robustray.runtime.commands import Commands, Ended, Request, Say
 from robustray.runtime.failures import Failure, Reply, make_error
 from robustray.runtime.pool import Listener, Pool, make_place
@@ -33,7 +34,7 @@ from robustray.store import ObjectStore
 from robustray.sweeps import load_study
 from robustray.sweeps.commands import report, say_tracking, show_report
 from robustray.tracking import default_tracking_uri
-from robustray.user_code import import_from, is_reference
+from robustray.user_code import import_from
 
 
 def run_audit(
@@ -151,7 +152,7 @@ def _overrides(options: Namespace) -> list[str]:
     if options.study:
         found += ["model=null", "factory=null", "weights=null", _assign("study", options.study)]
     if options.model:
-        names = ("factory", "model") if is_reference(options.model) else ("model", "factory")
+        names = ("factory", "model") if MODELS.is_reference(options.model) else ("model", "factory")
         inner = "function" if names[0] == "factory" else "name"
         found += [_assign(names[0], {inner: options.model}), f"{names[1]}=null"]
     if options.weights:

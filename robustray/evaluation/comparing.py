@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from robustray.errors import CorruptObjectError, UserError
-from robustray.evaluation.record import network_name
+from robustray.evaluation.record import network_name, published_text
 from robustray.files import write_atomically
 from robustray.reports import render
 from robustray.reports.html import Picture
@@ -137,6 +137,7 @@ def _judgement(store: ObjectStore, id_: str, result: Mapping[str, Any], label: s
         findings=result["audit"],
         curve=curve,
         columns=[(c["name"], c["accuracy"]) for c in result.get("columns", ())],
+        published=published_text(result),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from robustray.manifest import (
 )
 from robustray.models import create_model
 from robustray.models.architectures.layers import Standardize
+from robustray.models.libraries.library import Library, TakesLogits, logits_of
 from robustray.models.weights.files import check_recorded, constants_of
 from robustray.registry import MODELS
 from robustray.store import canonical_json, sha256_bytes
@@ -62,6 +64,8 @@ class _WithSurrogate(Standardized):
 def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:
     """Return how a manifest's network is built, as plain data; a user's code by its digest.
 
+    Where its outputs are objects with logits, these count, and ``outputs`` says so.
+
     Raises
     ------
     UserError
@@ -69,7 +73,8 @@ def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:
     """
     if manifest.model is not None:
         network = describe_model(manifest.model, manifest.preprocessing, facts, manifest.surrogate)
-        if manifest.weights is None:  # told after what is wrong with the network itself
+        if manifest.weights is None and not is_published(manifest.model):
+            # told after what is wrong with the network itself
             raise ManifestError("are missing: name a file with --weights, or weights: FILE",
                                 path="weights")  # fmt: skip
         return network
@@ -81,9 +86,16 @@ def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:
         "preprocessing": _plain(manifest.preprocessing),
     }
     built = build_network(network)
+    network |= _describe_outputs(built, facts)
     network["code_sha256"] = _code_digest(factory.function, built)
     network |= _standardisation(inner_network(built))
     return network | {"surrogate": _describe_surrogate(manifest.surrogate, built)}
+
+
+def is_published(model: ModelConfig) -> bool:
+    """Tell whether a network is another library's, whose published weights are meant."""
+    library = MODELS.library(model.name)
+    return library is not None and bool(model.options().get("trained", True))
 
 
 def describe_model(
@@ -108,12 +120,40 @@ def describe_model(
     brought = MODELS.is_brought(model.name)
     if brought:
         network["code_sha256"] = MODELS.code_digest(model.name)
+    if library := MODELS.library(model.name):
+        network |= _describe_library(library, model, facts.num_classes)
     # Users' code may load weights.
     on_meta = not brought and (surrogate is None or surrogate.function is None)
     with torch.device("meta") if on_meta else torch.random.fork_rng(devices=[]):
         built = build_network(network)
+        network |= _describe_outputs(built, facts) if brought else {}
         network |= _standardisation(inner_network(built))
         return network | {"surrogate": _describe_surrogate(surrogate, built)}
+
+
+def _describe_library(library: Library, model: ModelConfig, num_classes: int) -> dict[str, Any]:
+    """Return a library's versions, how it prepares images, and what it publishes of a network."""
+    name, options = MODELS.within(model.name), {**model.options(), "num_classes": num_classes}
+    with below("model"):
+        facts, published = library.input(name, options), None
+        if is_published(model):
+            published = library.published(name, options)
+    described: dict[str, Any] = {"library": library.versions(), "input": facts.document()}
+    return described | ({"published": asdict(published)} if published else {})
+
+
+def _describe_outputs(built: nn.Module, facts: DataFacts) -> dict[str, str]:
+    """Return that the outputs are objects whose logits count; nothing for all other networks.
+
+    One that can't be asked here is told of by `try_network`.
+    """
+    source = torch.Generator().manual_seed(0)
+    with suppress(Exception), judging(built), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        # Without hooks, by which networks of libraries take the logits themselves.
+        answer = built.forward(torch.rand(2, *facts.image_shape, generator=source))
+        if logits_of(answer) is not answer:
+            return {"outputs": "logits"}
+    return {}
 
 
 def _standardisation(network: nn.Module) -> dict[str, Any]:
@@ -159,17 +199,22 @@ def build_network(network: Mapping[str, Any]) -> nn.Module:
         built = _call(network["factory"], network["arguments"], "factory")
     else:
         config = ModelConfig.model_validate(network["model"])
+        options = config.options()
+        if MODELS.library(config.name):  # its weights come from a file, like all others
+            options["trained"] = False
         try:
             built = create_model(
                 config.name,
                 num_classes=network["num_classes"],
                 in_channels=network["in_channels"],
-                **config.options(),
+                **options,
             )
         except (ValueError, TypeError) as error:
             raise ManifestError(str(error), path="model") from error
     if "standardisation" in network:
         check_recorded(network["standardisation"], constants_of(built), "another robustray's plan")
+    if network.get("outputs") == "logits":
+        built = TakesLogits(built)
     around = network["preprocessing"]
     if around is not None:
         wrapper = _WithSurrogate if callable(getattr(built, "surrogate", None)) else Standardized
@@ -260,7 +305,9 @@ def build_function(function: str, arguments: Mapping[str, Any]) -> nn.Module:
 def inner_network(model: nn.Module) -> nn.Module:
     """Return the network that weights are loaded into, within surrogates and preprocessing."""
     model = model.model if isinstance(model, Attackable) else model  # type: ignore[assignment]
-    return model.network if isinstance(model, Standardized) else model
+    for wrapper in (Standardized, TakesLogits):
+        model = model.network if isinstance(model, wrapper) else model
+    return model
 
 
 def state_digest(model: nn.Module) -> str:

@@ -176,12 +176,32 @@ def summary_text(result: Mapping[str, Any]) -> str:
         )
     lines += _row_lines(result)
     lines.append(_verdict_line(result))
+    if words := published_text(result):
+        lines.append(words)
+    if result["subject"]["network"].get("outputs") == "logits":
+        lines.append("note: the network returns objects; their logits were judged")
     for finding in result["audit"]:
         if finding["severity"] in ("warning", "error"):
             lines.append(f"{finding['severity']}: {finding['check']}: {finding['message']}")
         elif finding["severity"] == "info" and finding["check"] in CHECKS:
             lines.append(f"note: {finding['check']}: {finding['message']}")
     return "\n".join(lines)
+
+
+def published_text(result: Mapping[str, Any]) -> str:
+    """Return what a library publishes of a network, in a line; "" where it is none of one's."""
+    found = result["subject"]["network"].get("published")
+    if not found:
+        return ""
+    numbers = [f"{what} {100 * found[what]:.2f} %" for what in ("clean", "robust") if found[what]]
+    about = [found["data"]]
+    if found["norm"] is not None:
+        about += [found["norm"], f"eps = {eps_text(found['eps'])}"]
+    threat = result["threat"]
+    same = found["data"] == result["data"]["name"] and found["norm"] == threat["norm"]
+    same = same and abs((found["eps"] or 0) - threat["eps"]) < 1e-9
+    other = "" if same else "; not what was judged here"
+    return f"published: {', '.join(numbers)} ({', '.join(about)}; {found['source']}{other})"
 
 
 def _row_lines(result: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from robustray.data import DataFacts
-from robustray.errors import CorruptObjectError, ManifestError, UserError
+from robustray.errors import CorruptObjectError, ManifestError, UserError, below
 from robustray.evaluation.networks import (
     build_network,
     describe_network,
@@ -22,9 +22,10 @@ from robustray.evaluation.networks import (
     try_network,
 )
 from robustray.evaluation.task import Subject
-from robustray.manifest import Evaluation, WeightsConfig
+from robustray.manifest import Evaluation, ModelConfig, WeightsConfig
 from robustray.models import WeightsError, load_weights
 from robustray.models.weights.tensor_bundle import index_of
+from robustray.registry import MODELS
 from robustray.store import NotFoundError, ObjectStore, holds, open_store, sha256_file
 
 
@@ -43,23 +44,40 @@ def find_subject(
         of their classes.
     """
     network = describe_network(manifest, facts)
-    if manifest.weights is None:
+    weights = manifest.weights
+    if weights is None and manifest.model is not None:
+        weights = published_weights(manifest.model, facts)
+    if weights is None:
         model = build_network(network)
         _try(model, facts, manifest)
         return Subject(network, state_digest(model))
-    with local_copy(manifest.weights, store) as path:
+    with local_copy(weights, store) as path:
         digest = sha256_file(path)
-        wanted = manifest.weights.sha256
-        if wanted not in (None, digest):
+        if weights.sha256 not in (None, digest):
             raise ManifestError(
-                f"the SHA-256 of {manifest.weights.uri} is {digest}, not {wanted}",
+                f"the SHA-256 of {weights.uri} is {digest}, not {weights.sha256}",
                 path="weights.sha256",
             )
-        _try(_load(network, path, manifest.weights.format), facts, manifest)
+        _try(_load(network, path, weights.format), facts, manifest)
         key = f"weights/{digest}"
         if keep and not holds(store, key, digest):
             store.put_file(key, path)
-    return Subject(network, digest, manifest.weights.format, key)
+    return Subject(network, digest, weights.format, key)
+
+
+def published_weights(model: ModelConfig, facts: DataFacts) -> WeightsConfig:
+    """Return the weights that another library publishes of its network, as a local file.
+
+    Raises
+    ------
+    ManifestError
+        If they can't be had; says what to do instead.
+    """
+    with below("model"):
+        library = MODELS.library(model.name)
+        options = {**model.options(), "num_classes": facts.num_classes}
+        found = library.fetch(MODELS.within(model.name), options)
+    return WeightsConfig(uri=str(found.path), format=found.format)
 
 
 def load_subject(subject: Subject, store: ObjectStore) -> nn.Module:

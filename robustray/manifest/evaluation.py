@@ -26,6 +26,7 @@ from robustray.manifest.fields import (
 )
 from robustray.manifest.job import DataConfig, Manifest
 from robustray.manifest.network import ModelConfig
+from robustray.registry import MODELS
 
 
 class WeightsConfig(Section):
@@ -274,7 +275,7 @@ class Evaluation(Manifest):
     def spell_out(cls, document: dict[str, Any]) -> dict[str, Any]:
         full = dict(document)
         model = full.get("model")
-        if isinstance(model, str) and ":" in model:
+        if isinstance(model, str) and ":" in model and MODELS.library_of(model) is None:
             full |= {"model": None, "factory": model}
         elif isinstance(model, str):
             full["model"] = {"name": model}

@@ -1,4 +1,5 @@
 from .counting import Profile, profile
+from .declared import InputFacts, declared_input
 from .registry import (
     Entry,
     ModelError,
@@ -13,6 +14,7 @@ from .weights.files import LoadReport, WeightsError, load_weights, save_weights
 __all__ = [
     "Conversion",
     "Entry",
+    "InputFacts",
     "LoadReport",
     "ModelError",
     "Paper",
@@ -20,6 +22,7 @@ __all__ = [
     "WeightsError",
     "convert_weights",
     "create_model",
+    "declared_input",
     "find_model",
     "list_models",
     "load_weights",

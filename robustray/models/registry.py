@@ -76,8 +76,20 @@ def register(**record: Any) -> Callable[[_Build], _Build]:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Return the names of all models that match a shell pattern ("rrn_*"), sorted."""
-    return [name for name in MODELS.names() if fnmatchcase(name, pattern)]
+    """Return the names of all models that match a shell pattern ("rrn_*"), sorted.
+
+    Those of another library are listed only for patterns that begin with its prefix ("timm:vit*").
+
+    Raises
+    ------
+    ManifestError
+        If that library is not installed (a ``ValueError``).
+    """
+    names, library = MODELS.names(), MODELS.library(pattern)
+    if library is not None:
+        prefix = pattern.partition(":")[0]
+        names = sorted(f"{prefix}:{name}" for name in library.names())
+    return [name for name in names if fnmatchcase(name, pattern)]
 
 
 def find_model(name: str) -> Entry:
@@ -86,7 +98,8 @@ def find_model(name: str) -> Entry:
     Parameters
     ----------
     name : str
-        One of `list_models`, or ``package.module:function`` for a network of one's own.
+        One of `list_models`, ``package.module:function`` for a network of one's own, or a name of
+        another library behind its prefix ("timm:resnet50").
 
     Raises
     ------
@@ -105,7 +118,7 @@ def create_model(
     Parameters
     ----------
     name : str
-        One of `list_models`, or ``package.module:function`` for a network of one's own.
+        As in `find_model`.
     num_classes, in_channels : int
         Number of logits, and channels of the image; when not given, the entry's own defaults,
         which are 10 and 3 for classifiers of photographs.

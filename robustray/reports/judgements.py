@@ -39,6 +39,8 @@ class Judgement:
         eps, accuracy and the ends of its interval; may be empty.
     columns : list of (str, float)
         Of an independent suite: each column with the robust accuracy under it alone.
+    published : str
+        What a library publishes of the network, in words.
     """
 
     label: str
@@ -52,6 +54,7 @@ class Judgement:
     findings: Sequence[Mapping[str, Any]] = ()
     curve: Sequence[tuple[float, float, float, float]] = field(default_factory=list)
     columns: Sequence[tuple[str, float]] = ()
+    published: str = ""
 
     @property
     def alarms(self) -> list[Mapping[str, Any]]:
@@ -75,7 +78,8 @@ def table_text(rows: Sequence[Judgement]) -> str:
     for row in rows:
         for finding in row.alarms:
             seen.setdefault(finding["check"], f"{finding['severity']}: {finding['message']}")
-    return "\n".join([*text, "", *(f"{check}: {words}" for check, words in seen.items())])
+    said = [*_published(rows), *(f"{check}: {words}" for check, words in seen.items())]
+    return "\n".join([*text, "", *said])
 
 
 def table_csv(rows: Sequence[Judgement]) -> bytes:
@@ -164,6 +168,7 @@ def page(title: str, rows: Sequence[Judgement], pictures: Sequence[Picture]) -> 
     words = (
         f"<p>{rows[0].images} images, the same for all. A robust accuracy is an upper bound.</p>"
     )
+    words += "".join(f"<p>{escape(text)}</p>" for text in _published(rows))
     parts = [
         f"<h1>{escape(title)}</h1>{words}",
         section("Judgements", table),
@@ -181,6 +186,10 @@ _HEADS = (
     "Evaluation", "Suite", "Gradients", "Batches", "Clean %", "Robust %", "95 %", "Zero grad. %",
     "NaN grad. %", "Findings",
 )  # fmt: skip
+
+
+def _published(rows: Sequence[Judgement]) -> list[str]:
+    return list(dict.fromkeys(row.published for row in rows if row.published))
 
 
 def _words(row: Judgement) -> tuple[str, ...]:

@@ -314,3 +314,21 @@ def test_a_probe_compares_alignment_with_accuracy_over_a_study(tmp_path):
     assert table["alpha"].between(-1, 1).all()
     assert {"clean", "fgsm"} <= set(table.columns)
     assert (outcome.folder / "probe-fgsm.png").exists()
+
+
+@pytest.mark.slow
+def test_images_of_imagenet_are_projected_on_what_biggan_draws(tmp_path):
+    imagenet(tmp_path)
+    torch.manual_seed(0)
+    torch.save(create_model("biggan_deep_256").state_dict(), tmp_path / "biggan.bin")
+    judged = {
+        "name": "projected", "stage": "evaluation", "training": None,
+        "data": {"name": "imagenet", "preprocessing": "Crop288"},
+        "delta_x": {
+            "source": "projected", "generator": f"{tmp_path}/biggan.bin",
+            "projection": {"initial_steps": 1, "steps": 0},
+        },
+        "model": THIN, "weights": f"{tmp_path}/thin.safetensors", "evaluation": {},
+    }  # fmt: skip
+    _, outcome = run(tmp_path, judged)
+    assert -1 <= outcome.result["metrics"]["cosine_similarity_gradient_vs_correctfn"] <= 1

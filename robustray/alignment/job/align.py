@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save as save_safetensors
@@ -35,6 +35,7 @@ from robustray.alignment.splits import StudySplit, load_study
 from robustray.data import data_root
 from robustray.errors import ManifestError
 from robustray.models import create_model
+from robustray.models.architectures.biggan import BigGanDeep
 from robustray.models.architectures.conditional_networks import ConditionalGenerator
 from robustray.models.architectures.residual_generators import SphereGenerator, UNetGenerator
 from robustray.random import derive_seed
@@ -45,6 +46,8 @@ from robustray.training.state import TrainingState, copied_weights
 
 # Of published classifiers: one logit for two classes; images in [-1, 1], points anywhere.
 _STUDY_NETWORKS = ("gd_spheres_mlp", "gd_resnet18")  # the others of the catalogue take [0, 1]
+_LARGE_AT_A_TIME = 5  # images of ImageNet that are projected together, as published
+_Network = TypeVar("_Network", bound=nn.Module)
 _BINARY = ("spheres", "squares", "mnist35", "folder")
 
 
@@ -104,12 +107,18 @@ class _Stage:
         unit = model is not None and model.name not in _STUDY_NETWORKS
         return (UnitImages(inner) if unit else inner), inner
 
-    def conditional(self) -> ConditionalGenerator:
+    def conditional(self) -> ConditionalGenerator | BigGanDeep:
         """Build the conditional generator that ``delta_x`` names, with its weights."""
         wanted, store = self.manifest.delta_x.generator, self.context.store
         assert wanted is not None
         generator = build_conditional(self.split("validation", 1), made_of(store, wanted))
-        load_made(store, wanted, GENERATOR, generator, "delta_x.generator")
+        return self.with_generators_weights(generator)
+
+    def with_generators_weights(self, generator: _Network) -> _Network:
+        """Give a generator the weights that ``delta_x`` names."""
+        wanted = self.manifest.delta_x.generator
+        assert wanted is not None
+        load_made(self.context.store, wanted, GENERATOR, generator, "delta_x.generator")
         return generator.to(self.device).eval()
 
     def source(
@@ -128,6 +137,8 @@ class _Stage:
             return Nearest(known or self.train())
         if wanted.source == "projected":
             generator = self.conditional()
+            if isinstance(generator, BigGanDeep):  # of too many classes to project on all
+                return Projected(generator, wanted.projection, compute_shape=_LARGE_AT_A_TIME)
             splits = [split for split in (known, judged) if split is not None]
             there = known_projections(
                 generator, splits, wanted.projection, self.context.store, self.context.scratch
@@ -135,10 +146,7 @@ class _Stage:
             return Projected(generator, wanted.projection, there)
         assert wanted.generator is not None
         made = made_of(self.context.store, wanted.generator)
-        residual = build_generator(self.manifest.data, made)
-        store = self.context.store
-        load_made(store, wanted.generator, GENERATOR, residual, "delta_x.generator")
-        return Direct(residual.to(self.device).eval())
+        return Direct(self.with_generators_weights(build_generator(self.manifest.data, made)))
 
     def commit(
         self, epoch: int, metrics: dict[str, float], copy: Callable[[], TrainingState]
@@ -232,6 +240,7 @@ def _project(stage: _Stage) -> Product:
     manifest, data = stage.manifest, stage.manifest.data
     wanted, generator = manifest.projections, stage.conditional()
     assert wanted is not None
+    assert isinstance(generator, ConditionalGenerator), "the manifest was checked for that"
     metrics, made = {}, {}
     for role in wanted.splits:
         limit = data.train_limit if role == "train" else data.first if role == data.split else None
@@ -294,11 +303,16 @@ def build_generator(data: AlignmentData, made: Mapping[str, Any]) -> nn.Module:
     """Build a residual generator for a data set."""
     if data.name == "spheres":
         return SphereGenerator()
-    return UNetGenerator(int(made.get("downsamplings", 4)))
+    published = 2 if data.name == "mnist35" else 4  # 28 pixels can be halved twice
+    return UNetGenerator(int(made.get("downsamplings", published)))
 
 
-def build_conditional(split: StudySplit, made: Mapping[str, Any]) -> ConditionalGenerator:
-    """Build a class-conditional generator for a data set."""
+def build_conditional(
+    split: StudySplit, made: Mapping[str, Any]
+) -> ConditionalGenerator | BigGanDeep:
+    """Build a class-conditional generator for a data set: the study's, or of ImageNet BigGAN's."""
+    if split.name == "imagenet":
+        return BigGanDeep(split.num_classes, image_size=split.image_shape[-1])
     return ConditionalGenerator(
         split.num_classes,
         split.image_shape[0],

@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustray.errors import ModelError
-from robustray.models.architectures.layers import PostActBlock, Standardize, published_constants
+from robustray.models.architectures.layers import (
+    PostActBlock,
+    Standardize,
+    named_constants,
+    published_constants,
+)
 
 _CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 _CIFAR100 = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
@@ -115,6 +120,8 @@ class CifarResNet(_StagedResNet):
     pre_process : bool
         Standardise with the constants of the composites' code: those of CIFAR-100 for 100 classes,
         else those of CIFAR-10. They differ a little from the ones of the wide networks.
+    constants : str, optional
+        A key of ``CONSTANTS``: standardise with these instead.
     """
 
     def __init__(
@@ -126,15 +133,112 @@ class CifarResNet(_StagedResNet):
         num_classes: int = 10,
         in_channels: int = 3,
         pre_process: bool = False,
+        constants: str | None = None,
     ) -> None:
         if len(depths) != 4 or min(depths) < 1 or width < 1:
             raise ModelError("depths are four numbers of blocks, and width is at least 1")
+        if pre_process and constants is not None:
+            raise ModelError("pre_process and constants: give one of them")
         standardize = None
-        if pre_process:
+        if constants is not None:
+            standardize = Standardize(*named_constants(constants, in_channels))
+        elif pre_process:
             chosen = published_constants(num_classes, _CIFAR10, _CIFAR100, in_channels)
             standardize = Standardize(*chosen)
         make = PostActBlock if block == "postact" else PreActBlock
         super().__init__(make, depths, width, "linear", standardize, num_classes, in_channels)
+
+
+class PlainPreActBlock(nn.Module):
+    """norm - ReLU - conv - norm - ReLU - conv, plus a skip of the block's input.
+
+    Where stride or channels change, the skip is a 1x1 convolution: of the input, or of what the
+    first ReLU puts out (``activated``).
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, activated: bool) -> None:
+        super().__init__()
+        self.activated = activated
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.shortcut = None
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return (B, outputs, H / stride, W / stride)."""
+        a, skip = F.relu(self.bn1(x_BCHW)), x_BCHW
+        if self.shortcut is not None:
+            skip = self.shortcut(a if self.activated else x_BCHW)
+        return self.conv2(F.relu(self.bn2(self.conv1(a)))) + skip
+
+
+class PlainPreActResNet(nn.Module):
+    """Pre-activation ResNet whose first convolution no norm follows.
+
+    The two published forms are those of Wong et al., "Fast is better than free" (2020), whose
+    files have no last norm, and of Rice et al., "Overfitting in adversarially robust deep
+    learning" (2020), whose files have one.
+
+    Parameters
+    ----------
+    depths : tuple of 4 int
+        Blocks in each stage; later stages begin with stride 2.
+    width : int
+        Channels of the first stage; each later one has twice as many.
+    num_classes, in_channels : int
+        Logits, and channels of the images.
+    last_norm : bool
+        Normalise and rectify before pooling; the state dict then has ``bn``.
+    activated_skips : bool, optional
+        Whether convolutions on the skip see what the block's first ReLU puts out, instead of its
+        input. By default they do where there is a last norm: so are the published networks.
+    constants : str, optional
+        A key of ``CONSTANTS``: standardise the input with these. Without, it is not.
+    """
+
+    def __init__(
+        self,
+        depths: tuple[int, ...] = (2, 2, 2, 2),
+        width: int = 64,
+        *,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        last_norm: bool = False,
+        activated_skips: bool | None = None,
+        constants: str | None = None,
+    ) -> None:
+        super().__init__()
+        if len(depths) != 4 or min(depths) < 1 or width < 1:
+            raise ModelError("depths are four numbers of blocks, and width is at least 1")
+        activated = last_norm if activated_skips is None else activated_skips
+        self.pre_process = None
+        if constants is not None:
+            self.pre_process = Standardize(*named_constants(constants, in_channels))
+        self.conv1 = nn.Conv2d(in_channels, width, 3, 1, 1, bias=False)
+        channels = width
+        for stage, depth in enumerate(depths):
+            blocks = []
+            for number in range(depth):
+                stride = 2 if stage and number == 0 else 1
+                blocks.append(PlainPreActBlock(channels, width << stage, stride, activated))
+                channels = width << stage
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.bn = nn.BatchNorm2d(channels) if last_norm else None
+        self.linear = nn.Linear(channels, num_classes)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return logits (B, num_classes) of images in [0, 1]."""
+        if self.pre_process is not None:
+            x_BCHW = self.pre_process(x_BCHW)
+        x = self.conv1(x_BCHW)
+        for stage in range(1, 5):
+            x = self.get_submodule(f"layer{stage}")(x)
+        if self.bn is not None:
+            x = F.relu(self.bn(x))
+        return self.linear(x.mean((2, 3)))
 
 
 class CohenResNet(_StagedResNet):

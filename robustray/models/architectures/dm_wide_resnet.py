@@ -12,15 +12,12 @@ from torch.nn import functional as F
 
 from robustray.errors import ModelError
 from robustray.models.architectures.layers import (
-    CIFAR10_MEAN,
-    CIFAR10_STD,
+    CONSTANTS,
     Standardize,
     activation,
+    named_constants,
     published_constants,
 )
-
-_CIFAR10 = CIFAR10_MEAN, CIFAR10_STD
-_CIFAR100 = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 
 
 class DmBlock(nn.Module):
@@ -60,21 +57,33 @@ class DmWideResNet(nn.Module):
     num_classes, in_channels : int
         Logits, and channels of the images. With 100 classes the input is standardised with
         CIFAR-100's constants, else with CIFAR-10's; other channel numbers are not standardised.
+    constants : str, optional
+        A key of ``CONSTANTS``, instead of those that the number of classes stands for.
 
     Raises
     ------
     ModelError
-        For an impossible depth (a ``ValueError``).
+        For an impossible depth, and unknown constants (a ``ValueError``).
     """
 
     def __init__(
-        self, depth: int, width: int, act: str, *, num_classes: int = 10, in_channels: int = 3
+        self,
+        depth: int,
+        width: int,
+        act: str,
+        *,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        constants: str | None = None,
     ) -> None:
         super().__init__()
         count = _blocks(depth)
         self.pre_process = None
-        if in_channels == 3:
-            self.pre_process = Standardize(*published_constants(num_classes, _CIFAR10, _CIFAR100))
+        if constants is not None:
+            self.pre_process = Standardize(*named_constants(constants, in_channels))
+        elif in_channels == 3:
+            sets = CONSTANTS["cifar10"], CONSTANTS["cifar100"]
+            self.pre_process = Standardize(*published_constants(num_classes, *sets))
         self.width = width
         self.init_conv = nn.Conv2d(in_channels, 16, 3, 1, 1, bias=False)
         channels, groups = 16, []
@@ -151,14 +160,28 @@ class TradesWideResNet(nn.Module):
     depth, width : int
         6 n + 4, and the widening factor.
     num_classes, in_channels : int
-        Logits, and channels of the images, which are not standardised.
+        Logits, and channels of the images.
+    sub_block : bool
+        Whether there is the unused ``sub_block1``, as in the files of some.
+    constants : str, optional
+        A key of ``CONSTANTS``: standardise the input with these. Without, it is not.
     """
 
     def __init__(
-        self, depth: int, width: int, *, num_classes: int = 10, in_channels: int = 3
+        self,
+        depth: int,
+        width: int,
+        *,
+        num_classes: int = 10,
+        in_channels: int = 3,
+        sub_block: bool = True,
+        constants: str | None = None,
     ) -> None:
         super().__init__()
         count = _blocks(depth)
+        self.pre_process = None
+        if constants is not None:
+            self.pre_process = Standardize(*named_constants(constants, in_channels))
         self.width = width
         w = (16, 16 * width, 32 * width, 64 * width)
 
@@ -168,7 +191,8 @@ class TradesWideResNet(nn.Module):
 
         self.conv1 = nn.Conv2d(in_channels, w[0], 3, 1, 1, bias=False)
         self.block1 = group(w[0], w[1], 1)
-        self.sub_block1 = group(w[0], w[1], 1)
+        if sub_block:
+            self.sub_block1 = group(w[0], w[1], 1)
         self.block2 = group(w[1], w[2], 2)
         self.block3 = group(w[2], w[3], 2)
         self.bn1 = nn.BatchNorm2d(w[3])
@@ -180,6 +204,8 @@ class TradesWideResNet(nn.Module):
 
     def forward_features(self, x_BCHW: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return the logits, and what the first two groups put out."""
+        if self.pre_process is not None:
+            x_BCHW = self.pre_process(x_BCHW)
         first = self.block1(self.conv1(x_BCHW))
         second = self.block2(first)
         x = F.relu(self.bn1(self.block3(second))).mean((2, 3))

@@ -28,6 +28,48 @@ CIFAR10_STD = (0.2471, 0.2435, 0.2616)
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 
+# Mean and deviation by which published networks standardise their input: values of one data set
+# differ with how they were rounded, and by one for whom the deviation is that of images' means.
+CONSTANTS: dict[str, Constants] = {
+    "cifar10": (CIFAR10_MEAN, CIFAR10_STD),
+    "cifar10-exact": (
+        (0.4913997551666284, 0.48215855929893703, 0.4465309133731618),
+        (0.24703225141799082, 0.24348516474564, 0.26158783926049628),
+    ),
+    "cifar10-rounded": ((0.491, 0.482, 0.447), (0.247, 0.243, 0.262)),
+    "cifar10-cohen": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "cifar100-exact": (
+        (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
+        (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
+    ),
+    "cifar100-rounded": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+def named_constants(name: str, in_channels: int) -> Constants:
+    """Return mean and deviation by their name.
+
+    Parameters
+    ----------
+    name : str
+        A key of ``CONSTANTS``.
+    in_channels : int
+        Channels of the images.
+
+    Raises
+    ------
+    ModelError
+        For another name, and for images of other than 3 channels (a ``ValueError``).
+    """
+    if name not in CONSTANTS:
+        raise choice_error("set of constants", name, CONSTANTS)
+    if in_channels != 3:
+        raise ModelError(f"constants: {name} has those of 3 channels, not {in_channels}")
+    return CONSTANTS[name]
+
 
 def published_constants(
     num_classes: int, cifar10: Constants, cifar100: Constants, in_channels: int = 3

@@ -1,5 +1,5 @@
 """The networks that have a name: every module registers its own when it is imported."""
 
-from robustray.models.catalogue import generators, quantised, resnets, smoothing, wide
+from robustray.models.catalogue import biggan, generators, quantised, resnets, smoothing, wide
 
-__all__ = ["generators", "quantised", "resnets", "smoothing", "wide"]
+__all__ = ["biggan", "generators", "quantised", "resnets", "smoothing", "wide"]

@@ -14,6 +14,7 @@ from robustray.models.architectures.cifar_resnet import (
     CifarResNet,
     CohenResNet,
     MixingNetwork,
+    PlainPreActResNet,
 )
 from robustray.models.architectures.composite import PUBLISHED, Composite, Constants
 from robustray.models.architectures.dm_wide_resnet import DmWideResNet, TradesWideResNet
@@ -30,8 +31,23 @@ from robustray.models.registry import (
 )
 
 
+class _WithConstants(Sizes, total=False):
+    constants: str
+
+
+class _Trades(_WithConstants, total=False):
+    sub_block: bool
+
+
 class _Small(WithPreProcess, total=False):
     width: Channels
+    constants: str
+
+
+class _PlainPreAct(_WithConstants, total=False):
+    width: Channels
+    last_norm: bool
+    activated_skips: bool
 
 
 @register(paper=BIT)
@@ -79,20 +95,24 @@ def bit_resnet(
 
 
 @register(paper=UNCOVERING)
-def dm_wrn_70_16(*, activations: str = "SiLU", **options: Unpack[Sizes]) -> DmWideResNet:
+def dm_wrn_70_16(*, activations: str = "SiLU", **options: Unpack[_WithConstants]) -> DmWideResNet:
     """DeepMind's WRN-70-16: the robust base of the published composites."""
     return DmWideResNet(70, 16, activations, **options)
 
 
 @register(paper=UNCOVERING)
-def dm_wrn_28_10(*, activations: str = "SiLU", **options: Unpack[Sizes]) -> DmWideResNet:
+def dm_wrn_28_10(*, activations: str = "SiLU", **options: Unpack[_WithConstants]) -> DmWideResNet:
     """DeepMind's WRN-28-10."""
     return DmWideResNet(28, 10, activations, **options)
 
 
 @register(paper=UNCOVERING)
 def dm_wrn(
-    *, depth: Depth = 28, width: Channels = 10, activations: str = "SiLU", **options: Unpack[Sizes]
+    *,
+    depth: Depth = 28,
+    width: Channels = 10,
+    activations: str = "SiLU",
+    **options: Unpack[_WithConstants],
 ) -> DmWideResNet:
     """DeepMind's wide residual network of any size: depth 6 n + 4."""
     return DmWideResNet(depth, width, activations, **options)
@@ -100,7 +120,7 @@ def dm_wrn(
 
 @register(paper=TRADES)
 def trades_wrn(
-    *, depth: Depth = 34, width: Channels = 10, **options: Unpack[Sizes]
+    *, depth: Depth = 34, width: Channels = 10, **options: Unpack[_Trades]
 ) -> TradesWideResNet:
     """Wide residual network of the TRADES code, of any size: depth 6 n + 4."""
     return TradesWideResNet(depth, width, **options)
@@ -119,7 +139,7 @@ def smoothing_resnet110(**options: Unpack[Sizes]) -> CohenResNet:
 
 
 @register(paper=TRADES)
-def trades_wrn_34_10(**options: Unpack[Sizes]) -> TradesWideResNet:
+def trades_wrn_34_10(**options: Unpack[_Trades]) -> TradesWideResNet:
     """WRN-34-10 of the TRADES code, with its unused copy of the first group."""
     return TradesWideResNet(34, 10, **options)
 
@@ -136,6 +156,14 @@ def cifar_preact_resnet18(
 ) -> CifarResNet:
     """Pre-activation ResNet-18 for 32-pixel images, without a last normalisation."""
     return CifarResNet("preact", depths, **options)
+
+
+@register(paper=RESNETS)
+def plain_preact_resnet18(
+    *, depths: Depths = (2, 2, 2, 2), **options: Unpack[_PlainPreAct]
+) -> PlainPreActResNet:
+    """Pre-activation ResNet-18 as published for fast and early-stopped adversarial training."""
+    return PlainPreActResNet(depths, **options)
 
 
 _BIT_SIZE = 128  # pixels that BiT networks get for 32-pixel images

@@ -16,6 +16,7 @@ from robustray.errors import ModelError
 from robustray.models.architectures.quantised import QuantisedNetwork, frozen_copy
 from robustray.models.registry import create_model
 from robustray.models.weights.files import LoadReport, load_weights, save_weights, select_weights
+from robustray.registry import MODELS
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Conversion:
             lines.append(f"set to 0   {len(report.filled)} counters that the file lacks")
         if report.ignored:
             lines.append(f"ignored    {', '.join(report.ignored[:6])}")
+        if report.assumed:
+            lines.append(f"assumed    {'; '.join(report.assumed)}: the file does not tell")
         if report.dropped:
             lines.append(f"left out   objects of {', '.join(report.dropped)}")
         return "\n".join([*lines, f"wrote      {self.output}, sha256 {self.sha256}"])
@@ -73,7 +76,8 @@ def convert_weights(
     path, output : str or Path
         The file as published, and the safetensors file to write (replaced if there is one).
     model : str or nn.Module
-        Name in the catalogue; or a network of one's own, which is left as it was.
+        Name in the catalogue or of another library; or a network of one's own, which is left as
+        it was.
     format : str
         As in `robustray.models.load_weights`.
     sha256 : str, optional
@@ -98,8 +102,12 @@ def convert_weights(
         If the file is not there, or the other can't be written.
     """
     if isinstance(model, str):
-        with torch.device("meta"):
-            network = create_model(model, **(options or {}))
+        given = dict(options or {})
+        brought = MODELS.is_brought(model)  # may not be possible without numbers
+        if MODELS.library(model):
+            given["trained"] = False
+        with torch.random.fork_rng(devices=[]) if brought else torch.device("meta"):
+            network = create_model(model, **given)
     else:
         if options:
             raise ModelError("options are those of a model of the catalogue")

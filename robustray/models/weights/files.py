@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from robustray.errors import WeightsError
-from robustray.models.architectures.layers import Standardize, StandardizesInput
+from robustray.models.architectures.layers import ACTIVATIONS, Standardize, StandardizesInput
 from robustray.models.weights.matching import NORMALISATION, LoadReport, constant_role, find_weights
 from robustray.models.weights.reading import read_file, refuse_folder
 from robustray.models.weights.tensor_bundle import files_of, index_of
@@ -83,7 +83,12 @@ def check_recorded(recorded: object, here: Recorded, what: str) -> None:
     )
 
 
-def check_constants(model: nn.Module, constants: Mapping[str, Tensor], path: Path) -> None:
+def check_constants(
+    model: nn.Module,
+    constants: Mapping[str, Tensor],
+    path: Path,
+    kept: Mapping[str, Tensor] | None = None,
+) -> None:
     """Refuse a file that holds the constants of another standardisation than the model's.
 
     Parameters
@@ -94,6 +99,8 @@ def check_constants(model: nn.Module, constants: Mapping[str, Tensor], path: Pat
         Constants in the file, by name.
     path : Path
         The file, for the message.
+    kept : mapping of str to Tensor, optional
+        Constants in the model's own state dict, which are part of its code: mu and sigma.
 
     Raises
     ------
@@ -104,6 +111,9 @@ def check_constants(model: nn.Module, constants: Mapping[str, Tensor], path: Pat
         return
     layer = getattr(model, "pre_process", None)
     own = layer.standardisation if isinstance(layer, Standardize) else None
+    if kept:
+        found = (kept[name].flatten().tolist() for name in NORMALISATION)
+        own = tuple(tuple(values) for values in found)  # type: ignore[assignment]
     here = own or ((0.0,), (1.0,))
     roles = {constant_role(name) for name in constants}
     wanted: dict[str, tuple[float, ...]] = dict(zip(NORMALISATION, here, strict=True))
@@ -230,16 +240,38 @@ def select_weights(
     """Return a file's tensors under a model's names, without loading them.
 
     Parameters and errors are those of `load_weights`; the model may be on the meta device, and
-    ``drop_objects`` is that of `robustray.models.weights.reading.read_file`.
+    ``drop_objects`` is that of `robustray.models.weights.reading.read_file`. Constants that a
+    model ``keeps_constants`` of are compared with those of the file, if it has them, and kept.
     """
     path = Path(path)
     refuse_folder(path)
     digest = _digest(path, sha256)
     content = read_file(path, drop_objects=drop_objects)
-    fit = find_weights(content.values, content.container, model.state_dict(), format, path)
-    check_constants(model, fit.constants, path)
+    expected = model.state_dict()
+    kept = {name: expected.pop(name) for name in getattr(model, "keeps_constants", ())}
+    fit = find_weights(content.values, content.container, expected, format, path)
+    check_constants(model, fit.constants, path, kept)
     check_recorded(read_metadata(content.metadata), constants_of(model), str(path))
-    return replace(fit.report, sha256=digest, dropped=content.dropped), dict(fit.tensors)
+    tensors = {**fit.tensors, **kept}
+    known = bool(fit.constants) or _METADATA in content.metadata
+    report = replace(
+        fit.report, sha256=digest, dropped=content.dropped, assumed=_assumed(model, known)
+    )
+    return report, tensors
+
+
+def _assumed(model: nn.Module, known: bool) -> tuple[str, ...]:
+    """Return what a network's logits depend on that no tensor of a file tells.
+
+    ``known`` are the constants of its standardisation, where the file has them.
+    """
+    kinds = tuple(ACTIVATIONS[name] for name in ACTIVATIONS)
+    found = {type(part).__name__ for part in model.modules() if type(part) in kinds}
+    words = [f"activations {', '.join(sorted(found))}"] if found else []
+    constants = constants_of(model)
+    if not known and constants:
+        words.append(f"input standardised with {_told(constants)}")
+    return tuple(words)
 
 
 def _digest(path: Path, expected: str | None) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from robustray.data.arrays import PickledArray
 from robustray.errors import choice_error
+from robustray.models.weights.direction_names import from_unet
 from robustray.models.weights.quantised_names import from_tensorflow
 
 _UNIT = re.compile(r"block(\d)/unit(\d\d)/([abc])/(.+)")
@@ -93,13 +94,21 @@ _NAME_LENGTH = 1000
 
 # Of data-parallel wrappers; of a network behind a normalising layer that has no tensors; and of
 # RobustWRN, in its own code and in RobustBench's, whose tail norm is bn1 and whose projections are
-# bare convolutions.
+# bare convolutions; and of the gradient direction study's generators and critics.
 _SYNONYMS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"^module\."), ""),
     (re.compile(r"^[01]\."), ""),
     (re.compile(r"^module\."), ""),
     (re.compile(r"^bn1\."), "norm1."),
     (re.compile(r"\.convShortcut\."), ".shortcut.0."),
+    (re.compile(r"^model\.(?=\d)"), "net."),
+    (re.compile(r"^blocks\.(\d+)\.0\."), r"blocks.\1."),
+    (re.compile(r"\.u0$"), ".u"),
+    (re.compile(r"^output_layer\.0\.stored_"), "bn.running_"),
+    (re.compile(r"^output_layer\.0\.gain$"), "bn.weight"),
+    (re.compile(r"^output_layer\.0\.bias$"), "bn.bias"),
+    (re.compile(r"^output_layer\.2\."), "out."),
+    (re.compile(r"\.stored_(mean|var)$"), r".norm.running_\1"),
 )
 
 
@@ -114,12 +123,15 @@ class Flat:
     homes : mapping of str to str
         For each name that of the mapping which holds the tensor, with a dot at its end; "" is the
         file's own mapping.
+    names : mapping of str to str
+        What a name is called where all names of the file tell it; most stay as they are.
     label : str
         What the kind of file is called as a format.
     """
 
     tensors: Mapping[str, Tensor]
     homes: Mapping[str, str]
+    names: Mapping[str, str]
     label: str
 
 
@@ -159,7 +171,7 @@ def flatten(values: Mapping[str, Any], kind: Kind) -> Flat:
     for home, name, tensor in _walk(values):
         if len(home) + len(name) <= _NAME_LENGTH:
             tensors[home + name], homes[home + name] = tensor, home
-    return Flat(tensors, homes, label)
+    return Flat(tensors, homes, {name: name for name in tensors} | from_unet(tensors), label)
 
 
 def _walk(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Tensor]]:
@@ -192,7 +204,7 @@ def places(flat: Flat, expected: Mapping[str, Tensor]) -> list[NetworkPlace]:
     """
     votes: Counter[str] = Counter()
     for name, tensor in flat.tensors.items():
-        for prefix, inner in _splits(name, flat.homes[name]):
+        for prefix, inner in _splits(flat.names[name], flat.homes[name]):
             own = _renamed(inner, expected)
             if own in expected:
                 votes[prefix] += 2 if expected[own].shape == tensor.shape else 1

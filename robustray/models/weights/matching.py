@@ -28,6 +28,7 @@ _CONSTANTS = {"mu": "mu", "mean": "mu", "means": "mu", "sigma": "sigma", "std": 
               "sds": "sigma", "stds": "sigma"}  # fmt: skip
 _CHANNELS = 4
 _COUNTER = "num_batches_tracked"
+_LOGGED = ".sv0"  # the largest singular value that BigGAN's spectral norm saw last
 _SHOWN = 6
 
 
@@ -59,7 +60,10 @@ class LoadReport:
     filled : tuple of str
         Counters of batches that the file lacks; they carry nothing in evaluation, and are 0.
     ignored : tuple of str
-        Names in the file of counters that the model does not have.
+        Names in the file of counters, and of other numbers that no output depends on, which the
+        model does not have.
+    assumed : tuple of str
+        What decides the logits, and is no part of any such file: the model's own is used.
     """
 
     matched: tuple[str, ...]
@@ -73,6 +77,7 @@ class LoadReport:
     dropped: tuple[str, ...] = ()
     filled: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     @property
     def problems(self) -> int:
@@ -162,9 +167,9 @@ def find_weights(
 def _fit(place: NetworkPlace, flat: Flat, expected: Mapping[str, Tensor]) -> Fit:
     source: dict[str, str] = {}
     twice, beside = [], []
-    for full in flat.tensors:
-        if full.startswith(place.prefix):
-            name = our_name(full[len(place.prefix) :], expected)
+    for full, inner in flat.names.items():
+        if inner.startswith(place.prefix):
+            name = our_name(inner[len(place.prefix) :], expected)
             if source.setdefault(name, full) != full:
                 twice.append(full)
         elif flat.homes[full] == place.home:
@@ -246,8 +251,9 @@ def _is_counter(name: str, tensor: Tensor) -> bool:
 
 
 def _says_nothing(name: str, tensor: Tensor) -> bool:
-    """Tell counters: single whole numbers that no output depends on."""
-    return tensor.numel() == 1 and (name.endswith(_COUNTER) or not tensor.is_floating_point())
+    """Tell single numbers that no output depends on: counters, and what was only logged."""
+    logged = name.endswith((_COUNTER, _LOGGED))
+    return tensor.numel() == 1 and (logged or not tensor.is_floating_point())
 
 
 def _difference(a: Fit, b: Fit) -> str | None:

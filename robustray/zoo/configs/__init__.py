@@ -1,0 +1,1 @@
+"""Configuration files of the published systems, read as manifests of ours."""

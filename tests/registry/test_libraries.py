@@ -1,0 +1,361 @@
+"""Networks of other libraries: names, identities, weights, inputs and outputs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+
+from robustray.cli import main
+from robustray.data import describe
+from robustray.errors import ManifestError, UserError
+from robustray.evaluation.networks import build_network, describe_network
+from robustray.evaluation.record import published_text
+from robustray.evaluation.subjects import find_subject, load_subject
+from robustray.manifest import build_manifest, pin_code, validate
+from robustray.models import (
+    create_model,
+    declared_input,
+    find_model,
+    list_models,
+    load_weights,
+    save_weights,
+)
+from robustray.registry import MODELS
+from robustray.store import open_store
+from robustray.sweeps import Study, make_plan
+from robustray.sweeps.trial import TrialJob, attempt_trial
+from tests.helpers import toy_library
+from tests.helpers.libraries import needs_hub, needs_timm, torchvision_works
+from tests.helpers.study_runs import STUDY
+
+TOY = "toy:small"
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Registers the toy library."""
+    libraries = {**MODELS.libraries, "toy": "tests.helpers.toy_library"}
+    monkeypatch.setattr(MODELS, "libraries", libraries)
+    monkeypatch.setattr(toy_library.Toy, "files", {})
+    return toy_library.LIBRARY
+
+
+def sweep(model: dict, grid: dict | None = None):
+    document = yaml.safe_load(STUDY)
+    document["data"] |= {"train_limit": 100, "validation": 40, "test_limit": 20}
+    document["recipe"] |= {"epochs": 1}
+    return validate(document | {"model": model, "grid": grid})
+
+
+def evaluation(model, **changes) -> Any:
+    document = {"kind": "Evaluation", "model": model, "data": {"name": "digits", "first": 8}}
+    return build_manifest(document | changes)
+
+
+def facts_of(manifest):
+    return describe(manifest.data.config(), None, ("test",))
+
+
+def test_a_prefix_is_no_module_and_options_are_arguments(toy):
+    assert MODELS.knows(TOY)
+    assert MODELS.is_brought(TOY)
+    assert not MODELS.is_reference(TOY)
+    assert MODELS.is_reference("nets:toy")
+    assert list_models("toy:*") == [TOY]
+    assert not any(name.startswith("toy:") for name in list_models())
+    network = create_model(TOY, num_classes=3, in_channels=1, trained=False, width=2)
+    assert network(torch.rand(2, 1, 8, 8)).shape == (2, 3)
+    assert evaluation(TOY).model.name == TOY  # and no function of a user's
+    assert evaluation({"name": TOY, "arguments": {"width": 2}}).model.options() == {"width": 2}
+    with pytest.raises(ManifestError, match=r"model\.width: unknown key"):
+        evaluation({"name": TOY, "width": 2})
+
+
+def test_another_version_is_another_study(toy, monkeypatch):
+    model = {"name": TOY, "arguments": {"trained": False}}
+    study = Study.from_manifest(sweep(model))
+    assert set(study.manifest.code) == {TOY}
+    monkeypatch.setattr(toy_library.Toy, "version", "2")
+    assert Study.from_manifest(sweep(model)).id != study.id
+    with pytest.raises(ManifestError, match="differs from the code with which"):
+        pin_code(study.manifest)
+
+
+def test_a_grid_varies_arguments_of_the_library(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = {"name": TOY, "arguments": {"trained": False}}
+    study = Study.from_manifest(sweep(model, {"arguments": {"width": [2, 3]}}))
+    assert [trial.name for trial in study.trials] == ["width2", "width3"]
+    assert make_plan(study).costs["width3"].profile.parameters == 3 * 10 + 10 * 4
+    trial = study.trials[0]
+    job = TrialJob(study.trial_prefix(trial.name), study.manifest, "store", None, trial)
+    assert attempt_trial(job, lambda report: None)["outcome"] == "finished"
+
+
+def test_the_input_is_standardised_within_and_the_state_dict_keeps_its_names(toy):
+    network = create_model(TOY, trained=False)
+    assert set(network.state_dict()) == {"conv.weight", "conv.bias", "fc.weight", "fc.bias"}
+    x = torch.rand(2, 1, 8, 8)
+    plain = toy_library.Small(10, 1, 4)
+    plain.load_state_dict(network.state_dict())
+    assert torch.equal(network(x), plain((x - 0.5) / 0.25).logits)
+    assert declared_input(TOY).size == (8, 8)
+    assert declared_input("rrn_a1") is None
+
+
+def test_an_evaluation_knows_library_input_and_published_numbers(toy, tmp_path):
+    torch.manual_seed(3)
+    network = create_model(TOY, trained=False)
+    save_weights(network, tmp_path / "published.safetensors")
+    toy.files["small"] = tmp_path / "published.safetensors"
+    store, manifest = open_store(str(tmp_path / "store")), evaluation(TOY)
+    subject = find_subject(manifest, facts_of(manifest), store)
+    found = subject.network
+    assert found["library"] == {"toy": "1"}
+    assert found["input"]["resize"] == 9
+    assert found["code_sha256"] == MODELS.code_digest(TOY)
+    assert found["outputs"] == "logits"
+    assert found["standardisation"] == {"pre_process": [[0.5], [0.25]]}
+    toy.files.clear()  # a worker takes the weights from the store
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(load_subject(subject, store)(x), network.eval()(x))
+    result = {
+        "subject": {"network": json.loads(json.dumps(found))},
+        "data": {"name": "digits"},
+        "threat": {"norm": "linf", "eps": 0.1},
+    }
+    words = "published: clean 90.00 %, robust 50.00 % (digits, linf, eps = 0.1; toy 1)"
+    assert published_text(result) == words
+    result["threat"]["norm"] = "l2"
+    assert "not what was judged here" in published_text(result)
+
+
+def test_a_file_takes_the_place_of_published_weights(toy, tmp_path):
+    network = create_model(TOY, trained=False)
+    save_weights(network, tmp_path / "own.safetensors")
+    manifest = evaluation(TOY, weights=str(tmp_path / "own.safetensors"))
+    store = open_store(str(tmp_path / "store"))
+    assert find_subject(manifest, facts_of(manifest), store).weights_key
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, r"toy:small can't be downloaded: no network; .* \(weights: FILE\)"),
+        ({"trained": False}, r"weights: are missing"),
+        ({"widht": 3}, r"unknown key; did you mean 'width'"),
+    ],
+)
+def test_without_weights_there_is_one_message(toy, tmp_path, arguments, words):
+    manifest = evaluation({"name": TOY, "arguments": arguments})
+    with pytest.raises(ManifestError, match=words):
+        find_subject(manifest, facts_of(manifest), open_store(str(tmp_path)))
+
+
+def test_weights_that_do_not_fit_are_refused_as_they_are(toy, tmp_path):
+    save_weights(create_model(TOY, trained=False, width=8), tmp_path / "w.safetensors")
+    toy.files["small"] = tmp_path / "w.safetensors"
+    with pytest.raises(ManifestError, match=r"trained: false [^!]*3 mismatched"):
+        create_model(TOY)
+
+
+def test_objects_with_logits_of_a_users_network_are_unwrapped_too(tmp_path, monkeypatch):
+    (tmp_path / "answering.py").write_text(
+        "from tests.helpers.toy_library import Small\ndef make():\n    return Small(10, 1, 2)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    manifest = build_manifest(
+        {"kind": "Evaluation", "factory": "answering:make", "data": {"name": "digits", "first": 8}}
+    )
+    network = describe_network(manifest, facts_of(manifest))
+    assert network["outputs"] == "logits"
+    assert build_network(network)(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "command"),
+    [
+        ("timm:resnet18", "timm", r"pip install 'robustray\[timm\]'"),
+        ("torchvision:resnet18", "torchvision.models", "pip install torchvision"),
+        ("robustbench:Standard", "robustbench", "pip install --no-deps robustbench"),
+    ],
+)
+def test_a_missing_library_is_told_with_the_command(name, module, command, monkeypatch):
+    from robustray.models.libraries import robustbench
+
+    robustbench._records.cache_clear()
+    for loaded in [loaded for loaded in sys.modules if loaded.startswith(f"{module}.")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ManifestError, match=command):
+        create_model(name)
+
+
+@needs_timm
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("timm:resnet19", {}, "unknown network of timm 'resnet19'; did you mean"),
+        ("timm:resnet18.nothing", {}, r"Allowed: resnet18, resnet18\.a1_in1k"),
+        ("timm:resnet18", {"in_channels": 1}, "are for 3 channels, and these images have 1"),
+        ("timm:resnet18", {"trained": False, "widht": 2}, "unexpected keyword argument 'widht'"),
+    ],
+)
+def test_what_timm_has_not_is_told(name, options, words):
+    with pytest.raises(UserError, match=words):
+        create_model(name, **options)
+
+
+@needs_timm
+def test_timms_networks_are_timms_behind_their_constants():
+    import timm  # pyright: ignore[reportMissingImports]
+
+    facts = declared_input("timm:resnet50.a1_in1k")
+    assert (facts.size, facts.resize, facts.crop_pct) == ((224, 224), 235, 0.95)
+    assert facts.interpolation == "bicubic"
+    assert declared_input("timm:vit_tiny_patch16_224", {"img_size": 32}).size == (32, 32)
+    torch.manual_seed(0)
+    ours = create_model("timm:resnet10t", num_classes=7, trained=False).eval()
+    theirs = timm.create_model("resnet10t", num_classes=7).eval()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.rand(2, 3, 32, 32)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (facts.mean, facts.std))
+    assert torch.equal(ours(x), theirs((x - mean) / std))
+    grey = create_model("timm:resnet10t", num_classes=3, in_channels=1, trained=False)
+    assert grey(torch.rand(2, 1, 32, 32)).shape == (2, 3)
+
+
+@needs_timm
+def test_a_grid_varies_timms_arguments():
+    arguments = {"trained": False, "stem_width": 8}
+    grid = {"arguments": {"channels": [[8, 8, 8, 8], [8, 16, 8, 8]], "drop_path_rate": [0, 0.1]}}
+    study = Study.from_manifest(sweep({"name": "timm:resnet10t", "arguments": arguments}, grid))
+    costs = make_plan(study).costs
+    assert len(costs) == 4
+    assert len({cost.profile.parameters for cost in costs.values()}) == 2
+
+
+@pytest.mark.skipif(not torchvision_works(), reason="needs torchvision")
+def test_torchvisions_networks_are_torchvisions_behind_their_constants(tmp_path, monkeypatch):
+    from torchvision.models import resnet18
+
+    name = "torchvision:resnet18"
+    facts = declared_input(name)
+    assert (facts.size, facts.resize, facts.interpolation) == ((224, 224), 256, "bilinear")
+    torch.manual_seed(0)
+    theirs = resnet18(num_classes=1000).eval()
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    file = folder / "resnet18-f37072fd.pth"  # as torchvision calls it: the digest's first digits
+    torch.save(theirs.state_dict(), file)
+    with pytest.raises(ManifestError, match=r"has SHA-256 [0-9a-f]{64}, not f37072fd\.\.\."):
+        create_model(name)
+    ours = create_model(name, trained=False).eval()
+    assert not load_weights(ours, file).problems
+    x = torch.rand(1, 3, 64, 64)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (facts.mean, facts.std))
+    assert torch.equal(ours(x), theirs((x - mean) / std))
+    with pytest.raises(UserError, match="takes images of 3 channels, and these have 1"):
+        create_model(name, in_channels=1, trained=False)
+    with pytest.raises(UserError, match="Allowed: IMAGENET1K_V1"):
+        create_model(name, published="IMAGENET1K_V9")
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Lays files of a commit into the hub's cache; nothing is downloaded."""
+    from huggingface_hub import constants  # pyright: ignore[reportMissingImports]
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    def put(repository: str, files: dict[str, object]) -> Path:
+        folder = tmp_path / f"models--{repository.replace('/', '--')}" / "snapshots" / COMMIT
+        folder.mkdir(parents=True)
+        for name, content in files.items():
+            if name.endswith(".safetensors"):
+                save_file(content, folder / name)
+            else:
+                (folder / name).write_text(json.dumps(content))
+        return folder
+
+    return put
+
+
+VIT = {
+    "model_type": "vit", "architectures": ["ViTForImageClassification"], "hidden_size": 16,
+    "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16, "image_size": 32,
+    "patch_size": 16, "id2label": {"0": "a", "1": "b", "2": "c"},
+}  # fmt: skip
+PROCESSOR = {
+    "do_resize": True, "size": {"height": 32, "width": 32}, "resample": 3, "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+}  # fmt: skip
+
+
+@needs_hub
+def test_a_transformer_of_a_hub_gives_its_logits(hub):
+    from transformers import (  # pyright: ignore[reportMissingImports]
+        ViTConfig,
+        ViTForImageClassification,
+    )
+
+    torch.manual_seed(0)
+    theirs = ViTForImageClassification(ViTConfig(**VIT)).eval()
+    files = {"config.json": VIT, "preprocessor_config.json": PROCESSOR}
+    hub("someone/vit", files | {"model.safetensors": dict(theirs.state_dict())})
+    ours = create_model("hf:someone/vit", num_classes=3, commit=COMMIT).eval()
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(ours(x), theirs((x - 0.5) / 0.5).logits)
+    facts = declared_input("hf:someone/vit", {"commit": COMMIT})
+    assert (facts.size, facts.resize, facts.interpolation) == ((32, 32), (32, 32), "bicubic")
+    with pytest.raises(ManifestError, match="trained: false"):
+        create_model("hf:someone/vit", num_classes=10, commit=COMMIT)
+
+
+@needs_hub
+def test_a_network_of_timm_on_a_hub_is_built_by_timm(hub):
+    settings = {"input_size": [3, 64, 64], "mean": [0.4] * 3, "std": [0.2] * 3, "crop_pct": 0.9}
+    config = {"architecture": "resnet10t", "num_classes": 5, "pretrained_cfg": settings}
+    network: Any = create_model("timm:resnet10t", num_classes=5, trained=False)
+    hub("timm/tiny", {"config.json": config, "model.safetensors": dict(network.state_dict())})
+    ours: Any = create_model("hf:timm/tiny", num_classes=5, commit=COMMIT)
+    assert ours.pre_process.standardisation == ((0.4,) * 3, (0.2,) * 3)
+    assert torch.equal(ours.fc.weight, network.fc.weight)
+
+
+@needs_hub
+@pytest.mark.parametrize(
+    ("options", "config", "words"),
+    [
+        ({}, VIT, r"arguments\.commit: is missing"),
+        ({"commit": "main"}, VIT, "needs the commit that is meant, 40 hexadecimal digits"),
+        ({"commit": COMMIT}, VIT | {"auto_map": {"AutoModel": "x.Y"}}, "which is never run"),
+        ({"commit": COMMIT}, {"model_type": "nothing"}, "transformers has no such model"),
+        ({"commit": COMMIT[::-1]}, VIT, r"can't be downloaded: config\.json: .*weights: FILE"),
+        ({"commit": COMMIT}, VIT, r"can't be downloaded: model\.safetensors"),
+    ],
+)
+def test_a_hubs_repository_is_refused_with_one_message(hub, options, config, words):
+    hub("someone/vit", {"config.json": config, "preprocessor_config.json": PROCESSOR})
+    with pytest.raises(UserError, match=words):
+        create_model("hf:someone/vit", **options)
+
+
+@needs_timm
+def test_the_command_line_lists_a_librarys_networks(capsys):
+    assert main(["models", "timm:resnet18"]) == 0
+    said = capsys.readouterr().out
+    assert "input      resized to 235 (bicubic), the middle 224 x 224 cut out" in said
+    assert find_model("timm:resnet18").name == "timm:resnet18"
