@@ -19,7 +19,7 @@ def read_manifest(options: argparse.Namespace) -> Manifest:
     """Return the manifest that the command line names."""
     path = options.manifest or options.default_manifest
     if path is None:
-        raise UserError("name a manifest: --manifest FILE (see manifests/)")
+        raise UserError("name a manifest: --manifest FILE (robustray manifests lists some)")
     return pin_code(load_manifest(path, options.set))
 
 
