@@ -19,6 +19,7 @@ from robustray.evaluation.comparing import read_result
 from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
 from robustray.evaluation.outputs import describe_result
 from robustray.evaluation.plan import EvaluationPlan, describe_plan, make_plan, prepare
+from robustray.evaluation.record import metrics_of
 from robustray.evaluation.study import describe_study, evaluate_study
 from robustray.evaluation.task import Task
 from robustray.evaluation.units.store import UnitStore
@@ -34,8 +35,8 @@ from robustray.runtime.session import check_store, find_workers
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import ObjectStore
 from robustray.sweeps import load_study
-from robustray.sweeps.commands import report
-from robustray.tracking import default_tracking_uri, ui_command
+from robustray.sweeps.commands import ended_study, report
+from robustray.tracking import ui_command
 from robustray.user_code import import_from, is_reference
 
 
@@ -187,7 +188,7 @@ class EvaluationCommands(Commands[Evaluation]):
     def run(self, manifest: Evaluation, request: Request) -> Ended:
         if manifest.study is not None:
             return _run_study(manifest, request)
-        uri, say = default_tracking_uri(), request.say
+        uri, say = request.tracking, request.say
         done = run_evaluation(
             manifest,
             request.store,
@@ -207,7 +208,16 @@ class EvaluationCommands(Commands[Evaluation]):
             say(f"failed: {reason}")
         if done.failed:
             say("the result is PARTIAL; the same command tries again what failed")
-        return Ended(not done.failed, done.interrupted)
+        numbers = {} if done.result["partial"] else metrics_of(done.result)
+        return Ended(
+            not done.failed,
+            done.interrupted,
+            done.id,
+            done.folder,
+            {f"{done.id} {number}": reason for number, reason in enumerate(done.failed, 1)},
+            {"name": [manifest.name], **{name: [value] for name, value in numbers.items()}},
+            "robust_accuracy" if numbers else None,
+        )
 
     @override
     def report(self, manifest: Evaluation, request: Request) -> None:
@@ -239,7 +249,7 @@ def audit(manifest: Evaluation, store: ObjectStore, *, yes: bool, as_json: bool,
 
 
 def _run_study(manifest: Evaluation, request: Request) -> Ended:
-    uri, say = default_tracking_uri(), request.say
+    uri, say = request.tracking, request.say
     done = evaluate_study(
         manifest,
         request.store,
@@ -255,7 +265,7 @@ def _run_study(manifest: Evaluation, request: Request) -> Ended:
     _say_tracking(done.untracked, uri, say)
     for name, reason in sorted(done.failed.items()):
         say(f"failed: {name}: {reason}")
-    return Ended(not done.failed, done.interrupted)
+    return ended_study(done.published, done.failed, interrupted=done.interrupted)
 
 
 def _say_tracking(untracked: list[str], uri: str, say: Say) -> None:
