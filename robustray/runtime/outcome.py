@@ -18,6 +18,7 @@ from robustray.manifest import (
     dump_manifest,
     load_manifest,
     pin_code,
+    study_id,
 )
 from robustray.manifest.packaged import resolve_path
 from robustray.runtime.commands import Ended, Request
@@ -154,7 +155,9 @@ def run(
         ended = perform(wanted, request)
     done = "finished" if ended.whole else "failed"
     status = "interrupted" if ended.interrupted else done
-    return Outcome(ended.id, wanted.kind, status, dict(ended.failed), ended.folder, ended)
+    return Outcome(
+        ended.id or study_id(wanted), wanted.kind, status, dict(ended.failed), ended.folder, ended
+    )
 
 
 def perform(manifest: Manifest, request: Request) -> Ended:
