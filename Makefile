@@ -22,7 +22,7 @@ PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.run
-	$(BIN)/python jobs/sweep_width.py --manifest manifests/quickstart.yaml
+	$(BIN)/robustray quickstart
 
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"

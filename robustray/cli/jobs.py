@@ -14,7 +14,8 @@ from typing import Any
 from robustray.cli.shared import EXIT_OK, make_request, read_manifest, run_manifest, say
 from robustray.errors import UserError
 from robustray.kinds import find_kind
-from robustray.manifest import study_id
+from robustray.manifest import load_manifest, pin_code, study_id
+from robustray.manifest.packaged import QUICKSTART, find_packaged
 from robustray.registry import KINDS
 from robustray.runtime.commands import Request, Trouble
 
@@ -34,10 +35,18 @@ def add_jobs(commands: Any, common: argparse.ArgumentParser) -> None:
     plan.set_defaults(command=_plan)
 
     run = commands.add_parser("run", parents=[common], help="run a study, or continue it")
-    run.add_argument("--dry-run", action="store_true", help="print manifest and plan, and stop")
+    run_help = "print manifest and plan, and stop"
+    run.add_argument("--dry-run", action="store_true", help=run_help)
     _add_large(run)
     run.add_argument("--yes", action="store_true", help="use CPUs where no GPU is")
     run.set_defaults(command=_run)
+
+    quickstart = commands.add_parser(
+        "quickstart", help="train and attack eight small networks, on any machine: about 2 minutes"
+    )
+    quickstart.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    quickstart.add_argument("--dry-run", action="store_true", help=run_help)
+    quickstart.set_defaults(command=_quickstart, yes=False)
 
 
 def add_reports(commands: Any, common: argparse.ArgumentParser) -> None:
@@ -96,6 +105,11 @@ def _plan(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     return run_manifest(read_manifest(options), options)
+
+
+def _quickstart(options: argparse.Namespace) -> int:
+    manifest = load_manifest(find_packaged(QUICKSTART), options.set)
+    return run_manifest(pin_code(manifest), options)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from robustray import __version__
 from robustray.cli.cluster import add_cluster
 from robustray.cli.configs import add_configs
 from robustray.cli.jobs import add_evaluations, add_jobs, add_reports
+from robustray.cli.manifests import add_manifests, settle_manifest
 from robustray.cli.models import add_models
 from robustray.cli.shared import EXIT_INTERRUPTED, EXIT_OK
 from robustray.cli.zoo import add_zoo
@@ -42,6 +43,7 @@ def main(
     """
     options = _parser(default_manifest).parse_args(arguments)
     try:
+        settle_manifest(options)
         return options.command(options)
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
@@ -87,7 +89,9 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"robustray {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--manifest", metavar="FILE", help="a YAML manifest (see manifests/)")
+    common.add_argument(
+        "--manifest", metavar="FILE", help="a YAML manifest (see robustray manifests)"
+    )
     common.add_argument(
         "--set",
         action="append",
@@ -96,11 +100,14 @@ def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
         help="override a field of the manifest, such as recipe.epochs=2; may be repeated",
     )
     common.set_defaults(default_manifest=default_manifest)
-    add_jobs(commands, common)
-    add_evaluations(commands, common)
+    named = argparse.ArgumentParser(add_help=False, parents=[common])
+    named.add_argument("named", nargs="?", metavar="MANIFEST", help="the same as --manifest FILE")
+    add_jobs(commands, named)
+    add_evaluations(commands, named)
+    add_manifests(commands)
     add_models(commands)
     add_zoo(commands)
     add_configs(commands)
     add_cluster(commands, common)
-    add_reports(commands, common)
+    add_reports(commands, named)
     return parser

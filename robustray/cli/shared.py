@@ -10,6 +10,7 @@ from robustray.errors import UserError
 from robustray.kinds import find_kind
 from robustray.manifest import Manifest, dump_manifest, load_manifest, pin_code
 from robustray.runtime.commands import Request
+from robustray.runtime.outcome import perform
 from robustray.store import open_store
 
 EXIT_OK, EXIT_FAILED, EXIT_INTERRUPTED = 0, 1, 130
@@ -19,7 +20,7 @@ def read_manifest(options: argparse.Namespace) -> Manifest:
     """Return the manifest that the command line names."""
     path = options.manifest or options.default_manifest
     if path is None:
-        raise UserError("name a manifest: --manifest FILE (see manifests/)")
+        raise UserError("name a manifest: --manifest FILE (robustray manifests lists some)")
     return pin_code(load_manifest(path, options.set))
 
 
@@ -31,19 +32,15 @@ def make_request(*, patient: bool = False) -> Request:
 
 def run_manifest(manifest: Manifest, options: argparse.Namespace) -> int:
     """Run a manifest of any kind; with ``--dry-run`` print it and its plan."""
-    commands = find_kind(manifest.kind).commands
     large = getattr(options, "large", False)
     if options.dry_run:
         lines = [dump_manifest(manifest)]
         request = replace(make_request(), say=lines.append, in_full=True, large=large)
-        commands.plan(manifest, request)
+        find_kind(manifest.kind).commands.plan(manifest, request)
         say("\n".join(lines))  # all of it or, before an error, nothing
         return EXIT_OK
-    from robustray.cluster import doctor
-
-    doctor.preflight(manifest.needed_data(), say)
     request = replace(make_request(patient=True), assume_yes=options.yes, large=large)
-    ended = commands.run(manifest, request)
+    ended = perform(manifest, request)
     if ended.interrupted:
         say("stopped; run the same command again to continue")
         return EXIT_INTERRUPTED

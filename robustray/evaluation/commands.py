@@ -18,6 +18,7 @@ from robustray.evaluation.comparing import read_result
 from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
 from robustray.evaluation.outputs import describe_result
 from robustray.evaluation.plan import EvaluationPlan, describe_plan, make_plan, prepare
+from robustray.evaluation.record import metrics_of
 from robustray.evaluation.study import describe_study, evaluate_study
 from robustray.evaluation.units.store import UnitStore
 from robustray.evaluation.units.worker import Worker
@@ -32,8 +33,7 @@ from robustray.runtime.session import check_store, find_workers
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import ObjectStore
 from robustray.sweeps import load_study
-from robustray.sweeps.commands import report, say_tracking, show_report
-from robustray.tracking import default_tracking_uri
+from robustray.sweeps.commands import ended_study, report, say_tracking, show_report
 from robustray.user_code import import_from
 
 
@@ -185,7 +185,7 @@ class EvaluationCommands(Commands[Evaluation]):
     def run(self, manifest: Evaluation, request: Request) -> Ended:
         if manifest.study is not None:
             return _run_study(manifest, request)
-        uri, say = default_tracking_uri(), request.say
+        uri, say = request.tracking, request.say
         done = run_evaluation(
             manifest,
             request.store,
@@ -204,7 +204,16 @@ class EvaluationCommands(Commands[Evaluation]):
             say(f"failed: {reason}")
         if done.failed:
             say("the result is PARTIAL; the same command tries again what failed")
-        return Ended(not done.failed, done.interrupted)
+        numbers = {} if done.result["partial"] else metrics_of(done.result)
+        return Ended(
+            not done.failed,
+            done.interrupted,
+            done.id,
+            done.folder,
+            {f"{done.id} {number}": reason for number, reason in enumerate(done.failed, 1)},
+            {"name": [manifest.name], **{name: [value] for name, value in numbers.items()}},
+            "robust_accuracy" if numbers else None,
+        )
 
     @override
     def report(self, manifest: Evaluation, request: Request) -> None:
@@ -236,7 +245,7 @@ def audit(manifest: Evaluation, store: ObjectStore, *, yes: bool, as_json: bool,
 
 
 def _run_study(manifest: Evaluation, request: Request) -> Ended:
-    uri, say = default_tracking_uri(), request.say
+    uri, say = request.tracking, request.say
     done = evaluate_study(
         manifest,
         request.store,
@@ -250,7 +259,7 @@ def _run_study(manifest: Evaluation, request: Request) -> Ended:
     say_tracking(done.untracked, uri, say)
     for name, reason in sorted(done.failed.items()):
         say(f"failed: {name}: {reason}")
-    return Ended(not done.failed, done.interrupted)
+    return ended_study(done.published, done.failed, interrupted=done.interrupted)
 
 
 def _assign(field: str, value: object) -> str:

@@ -1,7 +1,7 @@
 from .curves import curves_figure
 from .figures import scale_figure
 from .frontier import Correlation, efficient, inefficient, kendall
-from .report import write_provenance, write_report, write_table
+from .report import columns, write_provenance, write_report, write_table
 from .rows import Counts, GridKind, Status, StudyReport, TrialRow
 from .style import render, text_table
 
@@ -12,6 +12,7 @@ __all__ = [
     "Status",
     "StudyReport",
     "TrialRow",
+    "columns",
     "curves_figure",
     "efficient",
     "inefficient",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar
 
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Manifest
 from robustray.store import ObjectStore
+from robustray.tracking import default_tracking_uri
 
 M = TypeVar("M", bound=Manifest)
 Say = Callable[[str], None]
@@ -37,6 +39,8 @@ class Request:
         Leave nothing out of a list.
     large : bool
         Do what is larger than anybody wants by mistake.
+    tracking_uri : str, optional
+        MLflow; by default what the environment says.
     """
 
     store: ObjectStore
@@ -46,13 +50,43 @@ class Request:
     measure: bool = False
     in_full: bool = False
     large: bool = False
+    tracking_uri: str | None = None
+
+    @property
+    def tracking(self) -> str:
+        """Where MLflow is."""
+        return self.tracking_uri or default_tracking_uri()
 
 
-class Ended(NamedTuple):
-    """How a run ended: whether all of it is done, and whether it was stopped by hand."""
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended, and what came of it so far.
+
+    Attributes
+    ----------
+    whole, interrupted : bool
+        Whether all of it is done, and whether it was stopped by hand.
+    id : str
+        The job's id: its name and hash.
+    folder : Path, optional
+        Where the files for people are.
+    failed : mapping of str to str
+        Why parts of it were given up, by their names.
+    columns : mapping of str to sequence
+        A table with a row for each trial, or one row for the job: values by column.
+    judged_by : str, optional
+        The column by which rows are compared; more is better.
+    """
 
     whole: bool
     interrupted: bool
+    id: str = ""
+    folder: Path | None = None
+    failed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType[str, str]({}))
+    columns: Mapping[str, Sequence[Any]] = field(
+        default_factory=lambda: MappingProxyType[str, Sequence[Any]]({})
+    )
+    judged_by: str | None = None
 
 
 class Commands(ABC, Generic[M]):

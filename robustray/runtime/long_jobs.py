@@ -18,7 +18,7 @@ from robustray.runtime.file_jobs import Product, read_result, write_files
 from robustray.runtime.job import Context
 from robustray.runtime.job_driver import prefix_of, run_job
 from robustray.store import CheckpointStore, ObjectStore
-from robustray.tracking import default_tracking_uri, ui_command
+from robustray.tracking import ui_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class LongJob(Commands[M]):
     @override
     def run(self, manifest: M, request: Request) -> Ended:
         self.look(manifest, request.store)
-        uri, say = default_tracking_uri(), request.say
+        uri, say = request.tracking, request.say
         done = run_job(
             manifest,
             self.folder,
@@ -80,7 +80,15 @@ class LongJob(Commands[M]):
         if done.untracked:
             say("MLflow       the run is not there yet; nothing is lost: run the command again")
         say(f"MLflow UI    {ui_command(uri)}")
-        return Ended(done.result is not None, done.interrupted)
+        metrics = done.result["metrics"] if done.result is not None else {}
+        return Ended(
+            done.result is not None,
+            done.interrupted,
+            done.id,
+            done.folder,
+            {manifest.name: done.failure} if done.failure else {},
+            {"name": [manifest.name], **{name: [value] for name, value in metrics.items()}},
+        )
 
     @override
     def status(self, manifest: M, request: Request) -> None:

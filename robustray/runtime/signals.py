@@ -77,6 +77,24 @@ def stopping_politely(stop: Stop) -> Generator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def keeping_handlers() -> Generator[None]:
+    """Put back what SIGINT and SIGTERM did before a block, whatever replaced it there.
+
+    Ray replaces one of them as it starts, and leaves it so. Only a main thread can do this.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # else it is no handler of Python's
+                signal.signal(number, handler)
+
+
 # A process is known by where its number counts (the boot of its kernel, its namespaces) and by
 # when it started. Names of hosts say nothing: containers share them, and so do numbers of
 # processes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from typing_extensions import override
 
@@ -13,7 +13,7 @@ from robustray.errors import (
     UserError,
 )
 from robustray.manifest import Sweep, study_id
-from robustray.reports import text_table
+from robustray.reports import columns, text_table
 from robustray.runtime.commands import Commands, Ended, Request, Say, Trouble
 from robustray.store import ObjectStore
 from robustray.sweeps.agreement import publish_comparison
@@ -29,10 +29,10 @@ from robustray.sweeps.records import (
     read_trials,
     stopped_trials,
 )
-from robustray.sweeps.report import Published, publish
+from robustray.sweeps.report import Published, publish, read_rows
 from robustray.sweeps.study import run_study
 from robustray.sweeps.throughput import measure_here
-from robustray.tracking import default_tracking_uri, ui_command
+from robustray.tracking import ui_command
 
 # Trials of a study that is started without --large.
 _LARGE = 10_000
@@ -57,7 +57,7 @@ class SweepCommands(Commands[Sweep]):
     @override
     def run(self, manifest: Sweep, request: Request) -> Ended:
         _check_size(manifest, request)
-        uri, say = default_tracking_uri(), request.say
+        uri, say = request.tracking, request.say
         outcome = run_study(
             manifest,
             request.store,
@@ -72,7 +72,17 @@ class SweepCommands(Commands[Sweep]):
         say_tracking(outcome.untracked, uri, say)
         for name, reason in () if outcome.interrupted else sorted(outcome.failed.items()):
             say(f"failed: {name}: {reason}")
-        return Ended(not outcome.failed, outcome.interrupted)
+        if outcome.published is None:
+            study = Study.from_manifest(manifest)
+            rows = read_rows(make_plan(study), read_trials(request.store, study), outcome.failed)
+            return Ended(
+                not outcome.failed,
+                outcome.interrupted,
+                study.id,
+                failed=outcome.failed,
+                columns=columns(rows),
+            )
+        return ended_study(outcome.published, outcome.failed, interrupted=outcome.interrupted)
 
     @override
     def status(self, manifest: Sweep, request: Request) -> None:
@@ -94,6 +104,20 @@ class SweepCommands(Commands[Sweep]):
 
 
 SWEEP = SweepCommands()
+
+
+def ended_study(published: Published, failed: Mapping[str, str], *, interrupted: bool) -> Ended:
+    """Return how a run ended whose result is a study's report."""
+    report = published.report
+    return Ended(
+        not failed,
+        interrupted,
+        report.study_id,
+        published.folder,
+        failed,
+        columns(report.rows),
+        report.headline,
+    )
 
 
 def chosen_study(store: ObjectStore, name: str | None) -> Study:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from robustray.attacks.checks.plausibility import CHECKS, check_accuracy
 from robustray.data import describe
 from robustray.manifest import Grid, Recipe, Sweep, manifest_hash
-from robustray.reports import GridKind, StudyReport, write_report
+from robustray.reports import GridKind, StudyReport, TrialRow, write_report
 from robustray.store import ObjectStore
 from robustray.sweeps.plan import Plan, describe_search
 from robustray.sweeps.records import TrialState, read_trials
@@ -73,10 +73,7 @@ def _assemble(
         study_id=study.id,
         grid=grid_kind(manifest.grid),
         data_label=describe(manifest.data).label,
-        rows=[
-            trial_row(state, plan.costs[state.trial.name].profile, state.trial.name in failures)
-            for state in states
-        ],
+        rows=read_rows(plan, states, failures),
         manifest_hash=manifest_hash(manifest),
         threat=f"{threat.norm}, eps = {pixels(threat.eps)}",
         attacks=_attacks(manifest, states),
@@ -96,6 +93,16 @@ def _assemble(
             *_doubts(states),
         ],
     )
+
+
+def read_rows(
+    plan: Plan, states: list[TrialState], failures: Collection[str] = ()
+) -> list[TrialRow]:
+    """Return the rows of a study's table."""
+    return [
+        trial_row(state, plan.costs[state.trial.name].profile, state.trial.name in failures)
+        for state in states
+    ]
 
 
 def grid_kind(grid: Grid | None) -> GridKind:

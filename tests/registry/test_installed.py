@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -105,21 +105,64 @@ resources: {gpus: 0}
 
 @pytest.mark.slow
 @pytest.mark.without_ray
-def test_a_wheel_beside_ours_is_all_that_is_needed(tmp_path):
-    """Two processes of Ray train and judge; the wheel is built and installed as a user does it."""
+def test_two_wheels_are_all_that_is_needed(tmp_path):
+    """Ours and a plugin's, built and installed as a user does it; Ray's workers train and judge.
+
+    Nothing is imported from the checkout, and the folder holds no manifest of ours.
+    """
     site = tmp_path / "site"
+    sources = [shutil.copytree(PLUGIN, tmp_path / "plugin"), copy_sources(tmp_path / "ours")]
     build = ["--no-build-isolation", "--no-deps", "--no-index", "--target", str(site)]
-    copied = shutil.copytree(PLUGIN, tmp_path / "source")
-    command = [sys.executable, "-m", "pip", "install", *build, str(copied)]
+    command = [sys.executable, "-m", "pip", "install", *build, *map(str, sources)]
     subprocess.run(command, check=True, capture_output=True)
-    paths = os.pathsep.join([str(site), str(REPOSITORY)])
-    place = Place(tmp_path, MANIFEST, PYTHONPATH=paths)
-    assert place.run() == 0, place.log
-    assert b"width4" in place.table()
-    job = str(REPOSITORY / "jobs/evaluate.py")
-    changes = ["--set", "suite=fgsm", "--set", "resources.gpus=0"]
-    command = [sys.executable, job, "--study", "toy", *changes]
-    run = subprocess.run(
-        command, cwd=tmp_path, env=place.environment, capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
+    for source in sources:
+        shutil.rmtree(source)
+    (folder := tmp_path / "work").mkdir()
+    place = Place(folder, MANIFEST, PYTHONPATH=str(site))
+    assert_complete(site)
+
+    def robustray(*words: str) -> str:
+        command = [sys.executable, str(site / "bin/robustray"), *words]
+        run = subprocess.run(
+            command, cwd=folder, env=place.environment, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+        return run.stdout + run.stderr
+
+    assert "cifar10" in robustray("zoo", "list") or "wrn" in robustray("zoo", "list")
+    listed = robustray("manifests").splitlines()
+    assert len(listed) == len(list((REPOSITORY / "manifests").rglob("*.yaml")))
+    planned = robustray("run", "manifests/training/mart.yaml", "--dry-run")
+    assert "manifests/training/mart.yaml is not in this folder" in planned
+    assert "trades" in robustray("quickstart", "--dry-run")
+    small = ["recipe.epochs=1", "grid.widths.each_stage=[0.25]", "data.train_limit=300"]
+    said = robustray("quickstart", *(word for one in small for word in ("--set", one)))
+    assert "d1-1-1_w0.25-0.25-0.25" in said
+    assert "report.html" in said
+    robustray("run", "small.yaml")
+    (table,) = (folder / "runs/reports").glob("toy-*/table.csv")
+    assert "width4" in table.read_text()
+    robustray("evaluate", "--study", "toy", "--set", "suite=fgsm", "--set", "resources.gpus=0")
+    (copied,) = robustray("manifests", "copy", "manifests/training/mart.yaml", ".").splitlines()
+    assert "kind: Sweep" in (folder / copied).read_text()
+
+
+def copy_sources(folder: Path) -> Path:
+    """Copy what a wheel is built from: building in the checkout would leave files there."""
+    for name in ("robustray", "manifests"):
+        unwanted = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / name, folder / name, symlinks=True, ignore=unwanted)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(REPOSITORY / name, folder / name)
+    return folder
+
+
+def assert_complete(site: Path) -> None:
+    """Check that the installed package has every file of ours, and each manifest once."""
+    for there, here in (
+        (site / "robustray/packaged_manifests", REPOSITORY / "manifests"),
+        (site / "robustray", REPOSITORY / "robustray"),
+    ):
+        for path in here.rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                assert (there / path.relative_to(here)).read_bytes() == path.read_bytes()
