@@ -20,7 +20,7 @@ from robustray.manifest.fields import (
     Steps,
     StepsOrZero,
 )
-from robustray.manifest.recipe import Momentum
+from robustray.manifest.descent import Momentum
 
 
 class Reference(Section):

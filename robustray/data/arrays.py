@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from robustray.data.pickles import Builder, Function, PickleError
+from robustray.errors import MachineError, UserError
 
 UNPACKED_LIMIT = 256 << 20
 UNPACKED_RATIO = 8
@@ -75,19 +77,56 @@ def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
     OSError
         If it can't be read.
     """
+    with open_npz(path, names) as (archive, members):
+        return {name: _read_array(archive, member) for name, member in members.items()}
+
+
+@contextmanager
+def open_npz(
+    path: Path, names: Collection[str] | None = None
+) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """Open an ``.npz`` file, and give it with the members of the arrays that are wanted.
+
+    Raises
+    ------
+    ArrayError, OSError
+        As `read_npz`, whatever goes wrong within the ``with`` block.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             check_unpacked(archive, path)
             members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
             wanted = members if names is None else [n for n in names if n in members]
-            return {name: _read_array(archive, members[name]) for name in wanted}
-    except (ArrayError, OSError):
+            yield archive, {name: members[name] for name in wanted}
+    except (UserError, MachineError, ArrayError, OSError):
         raise
     except Exception as error:  # damaged bytes lead both libraries into errors of any kind
         raise ArrayError(str(error) or type(error).__name__) from error
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    head = read_head(archive, member)
+    content = read_member(archive, member)
+    return np.ndarray(head.shape, head.dtype, content, head.start, order=head.order)
+
+
+class Head(NamedTuple):
+    """What a member says of its array, and where the array starts in the member's bytes."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    order: Literal["C", "F"]
+    start: int
+
+
+def read_head(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Head:
+    """Read the head of an array of numbers.
+
+    Raises
+    ------
+    ArrayError
+        If it holds other things, or another number of bytes than it says.
+    """
     with archive.open(member) as file:
         shape, fortran, dtype = _read_header(file)
         start = file.tell()
@@ -99,9 +138,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
             f"{member.filename!r} says {count} elements of {dtype} and has "
             f"{member.file_size - start} bytes"
         )
-    content = read_member(archive, member)
-    order = "F" if fortran else "C"
-    return np.ndarray(shape, dtype, content, start, order=order)
+    return Head(shape, dtype, "F" if fortran else "C", start)
 
 
 def _read_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype]:

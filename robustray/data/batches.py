@@ -62,7 +62,8 @@ class MixedImages:
         drawn = torch.randint(len(extra), (self.steps, extras), generator=source)
         places = torch.rand(self.steps, batch_size, generator=source).argsort(dim=1, stable=True)
         self._labelled_rows = rows.view(self.steps, -1).to(device)
-        self._extra_rows, self._places = drawn.to(device), places.to(device)
+        self._extra_rows = drawn.to(extra.y_N.device)  # mapped images are chosen on the CPU
+        self._places = places.to(device)
 
     def take(self, step: int) -> Split:
         """Return the images of a step (from 0)."""

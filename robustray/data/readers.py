@@ -13,14 +13,17 @@ import math
 import mmap
 import struct
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from robustray.data.arrays import ArrayBuilder, ArrayError, PickledArray, read_npz
+from robustray.data.arrays import ArrayBuilder, ArrayError, PickledArray
 from robustray.data.dataset import Split, smallest_hashes
+from robustray.data.file_facts import FileFacts
+from robustray.data.mapped import MappedArrays, MappedSplit, digest_chunks, share_tensor
 from robustray.data.pickles import Buffer, PickleError, read_pickle
 from robustray.errors import DataError
 from robustray.manifest.job import ExtraData
@@ -170,6 +173,11 @@ def read_extra(
     first : int
         The position of the first image; official ones come before.
 
+    Returns
+    -------
+    Split
+        Of an ``.npz`` a `MappedSplit`: images stay in the file, which processes share.
+
     Raises
     ------
     DataError
@@ -178,15 +186,48 @@ def read_extra(
     path = root / config.file
     if not path.is_file():
         raise DataError(f"data.extra: {path} is missing; put it there or set ROBUSTRAY_DATA")
-    if config.sha256 and (found := _sha256(path)) != config.sha256:
-        raise DataError(f"data.extra: {path} has sha256 {found}, not {config.sha256}")
-    x_NHWC, y_N = (column[: config.limit] for column in _columns(path))
-    _check(path, x_NHWC, y_N, image_shape, num_classes)
-    if config.limit and len(y_N) < config.limit:
-        raise DataError(f"data.extra.limit is {config.limit}, but {path} has {len(y_N)} images")
+    if path.suffix == ".npz":
+        return _map_npz(path, config, image_shape, num_classes, first)
+    if config.sha256:
+        _compare(path, config.sha256, _sha256(path))
+    x_NHWC, y_N = _columns(path, _read_pickle(path), config.limit)
+    _check(path, x_NHWC, y_N, config.limit, image_shape, num_classes)
     x_NCHW = np.ascontiguousarray(x_NHWC.transpose(0, 3, 1, 2))
     index_N = torch.arange(first, first + len(y_N))
     return Split(torch.from_numpy(x_NCHW), torch.from_numpy(y_N.astype(np.int64)), index_N)
+
+
+def _map_npz(
+    path: Path, config: ExtraData, image_shape: tuple[int, int, int], num_classes: int, first: int
+) -> MappedSplit:
+    """Map the arrays of an ``.npz`` file; long checks are made once while it stays the same."""
+    try:
+        if config.sha256:
+            _compare(path, config.sha256, FileFacts(path).know("sha256", lambda: _sha256(path)))
+        mapped = MappedArrays(path, _KEYS[".npz"])
+    except ArrayError as error:
+        raise DataError(f"data.extra: {path} is not an npz of plain arrays: {error}") from error
+    except OSError as error:
+        raise DataError(f"data.extra: {path} can't be read: {error.strerror}") from error
+    x_NHWC, labels_N = _columns(path, mapped.arrays, config.limit)
+    _check(path, x_NHWC, labels_N, config.limit, image_shape, num_classes)
+    y_N = share_tensor(np.require(labels_N, np.int64, ["C", "A"]))
+    index_N = torch.arange(first, first + len(y_N))
+
+    def digest() -> str:
+        mapped.advise(in_order=True)
+        return digest_chunks(x_NHWC, y_N, index_N)
+
+    digest_key = f"digest of {len(y_N)} from {first}"
+    known = mapped.facts.know(digest_key, digest)
+    mapped.advise(in_order=False)
+    x_NCHW = share_tensor(x_NHWC).permute(0, 3, 1, 2)
+    return MappedSplit(x_NCHW, y_N, index_N, known_digest=known)
+
+
+def _compare(path: Path, wanted: str, found: str) -> None:
+    if found != wanted:
+        raise DataError(f"data.extra: {path} has sha256 {found}, not {wanted}")
 
 
 def _sha256(path: Path) -> str:
@@ -194,34 +235,27 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _columns(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the file holds under the keys of images and labels, unchecked."""
+def _columns(
+    path: Path, record: Mapping[str, Any], limit: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what lies under the keys of images and labels, the first ones, unchecked."""
     names = _KEYS[path.suffix]
-    try:
-        record = _read_npz(path, names) if path.suffix == ".npz" else _read_pickle(path)
-    except OSError as error:
-        raise DataError(f"data.extra: {path} can't be read: {error.strerror}") from error
     missing = [name for name in names if name not in record]
     if missing:
         raise DataError(f"data.extra: {path} has no {' and no '.join(missing)}")
     try:
-        x, y = (np.asarray(record[name]) for name in names)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        x, y = (np.asarray(record[name])[:limit] for name in names)
+    except (ValueError, TypeError, OverflowError, RecursionError, IndexError) as error:
         raise DataError(f"data.extra: {path} holds lists that are no arrays: {error}") from error
     return x, y
-
-
-def _read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    try:
-        return read_npz(path, names)
-    except ArrayError as error:
-        raise DataError(f"data.extra: {path} is not an npz of plain arrays: {error}") from error
 
 
 def _read_pickle(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             record = unpickle_arrays(data)
+    except OSError as error:
+        raise DataError(f"data.extra: {path} can't be read: {error.strerror}") from error
     except (DataError, ValueError) as error:  # an empty file can't be mapped
         advice = f"write it as npz with {' and '.join(_KEYS['.npz'])}"
         raise DataError(f"data.extra: {path}: {error}. Nothing was run; {advice}") from error
@@ -229,7 +263,12 @@ def _read_pickle(path: Path) -> dict[str, Any]:
 
 
 def _check(
-    path: Path, x: np.ndarray, y: np.ndarray, image_shape: tuple[int, int, int], num_classes: int
+    path: Path,
+    x: np.ndarray,
+    y: np.ndarray,
+    limit: int | None,
+    image_shape: tuple[int, int, int],
+    num_classes: int,
 ) -> None:
     channels, height, width = image_shape
     wanted = (height, width, channels)
@@ -244,3 +283,5 @@ def _check(
         raise DataError(
             f"data.extra: labels of {path} are in [{y.min()}, {y.max()}], not [0, {num_classes})"
         )
+    if limit and len(y) < limit:
+        raise DataError(f"data.extra.limit is {limit}, but {path} has {len(y)} images")

@@ -1,3 +1,4 @@
+from .descent import DecayGroup, Ema, Optimizer, Schedule
 from .evaluation import (
     Composition,
     Curve,
@@ -27,13 +28,10 @@ from .recipe import (
     Augmentation,
     Awp,
     BatchNormConfig,
-    DecayGroup,
-    Ema,
+    Guard,
     InnerAttack,
     Mixture,
-    Optimizer,
     Recipe,
-    Schedule,
     Selection,
     ThreatConfig,
 )
@@ -56,6 +54,7 @@ __all__ = [
     "FolderData",
     "Grid",
     "GridSetting",
+    "Guard",
     "InnerAttack",
     "JudgedData",
     "JudgedThreat",

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from robustray.manifest.descent import Ema, Optimizer, Schedule, Share
 from robustray.manifest.fields import (
     UNIT,
     Argument,
@@ -21,7 +22,6 @@ from robustray.manifest.fields import (
     Natural,
     Number,
     ObjectiveName,
-    OptimizerName,
     Pixels,
     PixelsOrZero,
     PositiveNumber,
@@ -31,9 +31,6 @@ from robustray.manifest.fields import (
     check_lengths,
 )
 from robustray.registry import OBJECTIVES, SUITES
-
-Momentum = Annotated[Number, Field(ge=0, lt=1)]
-Share = Annotated[Number, Field(gt=0, lt=1)]
 
 
 class ThreatConfig(Section):
@@ -78,86 +75,6 @@ class InnerAttack(Section):
         if self.tenth_after is not None and self.tenth_after >= self.steps:
             raise ValueError(f"tenth_after: there are no steps after {self.tenth_after}")
         return self
-
-
-class DecayGroup(Section):
-    """Parameters with a weight decay of their own.
-
-    Those whose name in the state dict contains one of ``names``.
-    """
-
-    names: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
-    weight_decay: Annotated[Number, Field(ge=0)]
-
-
-class Optimizer(Section):
-    """SGD, or a user's; weight decay falls on every parameter, norms and biases included.
-
-    ``groups`` make exceptions: a parameter belongs to the first group that names it. A user's
-    function takes ``arguments`` of its own.
-    """
-
-    name: OptimizerName = Field(default="sgd", validate_default=False)
-    arguments: dict[str, Argument] | None = None
-    lr: PositiveNumber = 0.1
-    momentum: Momentum = 0.9
-    nesterov: bool = False
-    weight_decay: Annotated[Number, Field(ge=0)] = 2e-4
-    groups: tuple[DecayGroup, ...] = ()
-
-    @model_validator(mode="after")
-    def _nesterov_has_momentum(self) -> Self:
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov: needs a momentum above 0")
-        return self
-
-
-class Schedule(Section):
-    """The learning rate over E epochs, set at the start of each epoch e = 0..E-1, or each step.
-
-    ``step`` multiplies by ``gamma`` at each milestone (a fraction of E: from the first epoch
-    e >= milestone * E); ``cosine`` is lr/2 * (1 + cos(pi * (e - lag) / E)); ``constant`` leaves
-    it. ``one_cycle`` rises along a cosine from lr / divisors[0] to lr in the share ``rise`` of
-    all E, and falls along another to lr / divisors[1]; meanwhile the optimiser's momentum goes
-    from momentum[0] to momentum[1] and back (null: it stays at ``optimizer.momentum``).
-
-    E is ``over``, by default the recipe's epochs; a longer one stops in the middle. ``per: step``
-    sets the rate at each step: e is then a fraction. For the first ``warmup_epochs`` the rate of
-    each step is multiplied by a ramp that ends at 1.
-    """
-
-    name: Literal["step", "cosine", "constant", "one_cycle"] = "step"
-    milestones: tuple[Annotated[Number, Field(gt=0, le=1)], ...] = (0.75, 0.9)
-    gamma: PositiveNumber = 0.1
-    lag: Literal[0, 1] = 0
-    rise: Share = 0.025
-    divisors: tuple[PositiveNumber, PositiveNumber] = (25.0, 25e4)
-    momentum: tuple[Momentum, Momentum] | None = (0.95, 0.85)
-    over: Epochs | None = None
-    per: Literal["epoch", "step"] = "epoch"
-    warmup_epochs: Annotated[Number, Field(ge=0)] = 0.0
-
-    @model_validator(mode="after")
-    def _nothing_is_ignored(self) -> Self:
-        if self.name == "one_cycle":
-            self.refuse("one_cycle rises by itself", "warmup_epochs")
-        else:
-            self.refuse(f"only for one_cycle, not {self.name}", "rise", "divisors", "momentum")
-        if self.name != "cosine":
-            self.refuse(f"only for cosine, not {self.name}", "lag")
-        return self
-
-
-class Ema(Section):
-    """Exponential moving average of the weights, evaluated in place of the raw ones.
-
-    During the first ``warmup_epochs`` the average is a copy. The decay of the n-th step after
-    them is min(decay, (1 + n) / (10 + n)), or with ``ramp: false`` always ``decay``.
-    """
-
-    decay: Share = 0.995
-    ramp: bool = True
-    warmup_epochs: StepsOrZero = 0
 
 
 class Awp(Section):
@@ -260,6 +177,31 @@ class Selection(Section):
         return "fgsm" if self.attack == "clean" else self.attack
 
 
+class Guard(Section):
+    """Watching for catastrophic overfitting, which single-step training is prone to.
+
+    The network learns to fool the single step (Wong, Rice and Kolter, arXiv:2001.03994, section 5):
+    within an epoch it withstands FGSM better than ever, and several steps no longer at all. After
+    every ``every`` epochs the network in training meets FGSM, and PGD with ``steps`` steps of
+    eps / 4 from a random start, on the first ``images`` training images. It is told to overfit
+    where its PGD accuracy is more than ``drop`` below the best of earlier checks, and its FGSM
+    accuracy has lost less than half as much since. ``warn`` says so and trains on; ``stop`` ends
+    the training there, and the best checkpoint of the epochs so far is selected.
+    """
+
+    steps: Steps = 10
+    images: Natural = 512
+    every: Epochs = 1
+    drop: Share = 0.2
+    action: Literal["warn", "stop"] = "warn"
+
+    @model_validator(mode="after")
+    def _stronger_than_fgsm(self) -> Self:
+        if self.steps < 2:
+            raise ValueError("steps: a single one is what training overfits to; take 10")
+        return self
+
+
 class Recipe(Section):
     """How a model is trained. The defaults are the scaling study's baseline recipe.
 
@@ -286,6 +228,7 @@ class Recipe(Section):
     ema: Ema | None = None
     augmentation: Augmentation = Augmentation()
     selection: Selection = Selection()
+    guard: Guard | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
     compile: bool = False
@@ -354,7 +297,7 @@ class Recipe(Section):
         schedule, over = self.schedule, self.schedule.over or self.epochs
         if over < self.epochs:
             raise ValueError(f"schedule.over: {over} ends before the {self.epochs} epochs")
-        cycled = schedule.name == "one_cycle" and schedule.momentum is not None
+        cycled = schedule.has_cycle and schedule.momentum is not None
         if cycled and not self.optimizer.momentum:
             raise ValueError("schedule.momentum: null where optimizer.momentum is 0")
         for name in ("schedule", "ema", "awp"):
@@ -364,6 +307,21 @@ class Recipe(Section):
                     f"{name}.warmup_epochs: {part.warmup_epochs:g} of {self.epochs} epochs leave "
                     "none after it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _guard_has_something_to_watch(self) -> Self:
+        guard = self.guard
+        if guard is None:
+            return self
+        if (facts := self._facts) and facts.ascent is None:
+            raise ValueError(f"guard: {self.objective} training has no inner attack to overfit to")
+        if guard.action == "stop" and self.selection.start:
+            raise ValueError(
+                "guard.action: stop needs a checkpoint to go back to; set selection.start: 0"
+            )
+        if guard.every > self.epochs:
+            raise ValueError(f"guard.every: {guard.every} of {self.epochs} epochs is never")
         return self
 
     @property

@@ -105,7 +105,7 @@ def _check_recipe(manifest: Sweep) -> None:
     """Refuse here what would fail in each worker."""
     recipe, tested = manifest.recipe, manifest.evaluation.threat or manifest.recipe.threat
     loss_of(recipe)
-    check_optimizer(recipe.optimizer)
+    check_optimizer(recipe.optimizer, recipe.schedule)
     suites = [("recipe.selection.attack", recipe.selection.suite, recipe.threat)]
     suites += [("evaluation.attacks", suite, tested) for suite in manifest.evaluation.attacks]
     for path, suite, wanted in suites:

@@ -16,8 +16,8 @@ from .objectives import (
     sat,
     trades,
 )
-from .optimizer import learning_rate, momentum
 from .precision import CompileError
+from .schedule import learning_rate, momentum
 from .selection import accuracies
 from .state import TrainingState
 from .step import DivergedError, Trainer

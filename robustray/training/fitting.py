@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from robustray.data import Dataset, EpochBatches
 from robustray.errors import MachineError
 from robustray.manifest.recipe import Recipe
 from robustray.models.weights.files import check_recorded, constants_of
+from robustray.training.guard import Watch, look
 from robustray.training.loop import run_epochs
 from robustray.training.precision import set_layout
 from robustray.training.selection import Best, is_validated, validate
@@ -45,6 +46,8 @@ class EpochReport:
         Whether this epoch is the best so far.
     best_epoch, best_accuracy
         The best validated epoch so far and its robust accuracy in [0, 1], or None.
+    warning : str or None
+        What the recipe's guard noticed in this epoch, for a person.
     """
 
     epoch: int
@@ -53,6 +56,7 @@ class EpochReport:
     is_best: bool
     best_epoch: int | None
     best_accuracy: float | None
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ class FitResult:
     Attributes
     ----------
     epochs : int
-        Epochs done in all, those before a resumption included.
+        Epochs done in all, those before a resumption included; fewer than the recipe's where its
+        guard ended the training.
     best_epoch, best_accuracy
         The selected epoch, from 1, and its robust accuracy on the validation images.
     best_weights : dict of str to Tensor, or None
@@ -71,6 +76,8 @@ class FitResult:
         The last epoch's; empty if the state resumed from was already complete.
     history : list of EpochReport
         The epochs of this call.
+    overfitted : int or None
+        The first epoch in which the recipe's guard noticed catastrophic overfitting.
     """
 
     epochs: int
@@ -79,6 +86,7 @@ class FitResult:
     best_weights: dict[str, Tensor] | None
     metrics: dict[str, float]
     history: list[EpochReport] = field(repr=False)
+    overfitted: int | None = None
 
 
 class PreemptedError(MachineError):
@@ -182,7 +190,13 @@ def fit(
             if on_epoch is not None:
                 on_epoch(report, copy)
 
-        run_epochs(run, recipe.epochs, resumed=resumed, on_epoch=tell)
+        run_epochs(
+            run,
+            run.last_epoch(resume),
+            resumed=resumed,
+            on_epoch=tell,
+            go_on=lambda: not run.watch.ends(recipe.guard),
+        )
     return run.result()
 
 
@@ -205,6 +219,13 @@ class _Fit:
         self.history: list[EpochReport] = []
         self.train_seconds = 0.0
         self.partial: dict[str, Any] | None = None
+        self.watch = Watch()
+
+    def last_epoch(self, resume: TrainingState | None) -> int:
+        """Return how many epochs there are: no more than before where the guard has ended it."""
+        recipe = self.trainer.recipe
+        ended = resume is not None and Watch.of(resume.info.get("guard")).ends(recipe.guard)
+        return resume.info["epoch"] if resume is not None and ended else recipe.epochs
 
     def begin(self, done: int, state: TrainingState | None) -> None:
         """Go on where ``state`` was taken, if all workers do."""
@@ -215,6 +236,7 @@ class _Fit:
             restore(self.trainer, state)
             self.partial = state.info.get("partial")
             self.best = Best(state.info["best_epoch"], state.info["best_accuracy"])
+            self.watch = Watch.of(state.info.get("guard"))
         self.done = done
         self._check_agreement()
 
@@ -275,9 +297,12 @@ class _Fit:
             started = time.perf_counter()
             self._validate()
             timing["validation_seconds"] = time.perf_counter() - started
+        warning = self._look()
         best = self.best
         is_best = best.epoch == self.done
-        report = EpochReport(self.done, self.metrics, timing, is_best, best.epoch, best.accuracy)
+        report = EpochReport(
+            self.done, self.metrics, timing, is_best, best.epoch, best.accuracy, warning
+        )
         self.history.append(report)
         return report
 
@@ -289,6 +314,8 @@ class _Fit:
             "best_epoch": self.best.epoch,
             "best_accuracy": self.best.accuracy,
         }
+        if self.trainer.recipe.guard:
+            progress["guard"] = asdict(self.watch)
         return capture(self.trainer, {**self.identity, **progress})
 
     def result(self) -> FitResult:
@@ -299,7 +326,20 @@ class _Fit:
             best_weights=self.best_weights,
             metrics=self.history[-1].metrics if self.history else {},
             history=self.history,
+            overfitted=self.watch.overfitted,
         )
+
+    def _look(self) -> str | None:
+        """Look for catastrophic overfitting if it is time; return what to say of it."""
+        guard = self.trainer.recipe.guard
+        if guard is None or self.done % guard.every:
+            return None
+        found = look(self.trainer, self.data.train, guard)
+        self.watch, warning = self.watch.see(self.done, found, guard)
+        overfits = float(warning is not None)
+        looked = {"guard_fgsm": found.fgsm, "guard_pgd": found.pgd, "guard_overfitting": overfits}
+        self.metrics = {**self.metrics, **looked}
+        return warning
 
     def _validate(self) -> None:
         found = validate(self.trainer, self.data.validation)

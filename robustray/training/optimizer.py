@@ -1,32 +1,146 @@
-"""The optimiser of a recipe: groups of weight decay, its state as plain tensors, its schedule.
-
-Learning rate and momentum are known from the number of epoch and step alone.
-"""
+"""The optimiser of a recipe: groups of weight decay and of layers, its state as plain tensors."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from inspect import signature
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from robustray.errors import ManifestError, below
 from robustray.manifest.explaining import check_options
-from robustray.manifest.recipe import Optimizer, Recipe, Schedule
+from robustray.manifest.descent import Momentum, Optimizer, Schedule
+from robustray.manifest.fields import Number, PositiveNumber
 from robustray.registry import OPTIMIZERS
+from robustray.training.layers import SCALE, layer_scales
 from robustray.user_code import call
+
+
+NotNegative = Annotated[Number, Field(ge=0)]
+Betas = tuple[Momentum, Momentum]
+Groups = list[dict[str, Any]]
+
+# PyTorch's own, under their names in small letters. What stands in a signature may stand in a
+# recipe's ``optimizer.arguments``; all work on several tensors at a time.
 
 
 @OPTIMIZERS.register("sgd")
 def make_sgd(
-    groups: list[dict[str, Any]], lr: float, momentum: float, nesterov: bool, weight_decay: float
+    groups: Groups, lr: float, momentum: float, nesterov: bool, weight_decay: float
 ) -> torch.optim.SGD:
-    """Return stochastic gradient descent, several tensors at a time."""
+    """Return stochastic gradient descent."""
     return torch.optim.SGD(
         groups, lr, momentum, weight_decay=weight_decay, nesterov=nesterov, foreach=True
+    )
+
+
+@OPTIMIZERS.register("adam")
+def make_adam(
+    groups: Groups,
+    lr: float,
+    weight_decay: float,
+    *,
+    betas: Betas = (0.9, 0.999),
+    eps: NotNegative = 1e-8,
+    amsgrad: bool = False,
+) -> torch.optim.Adam:
+    """Return Adam (Kingma and Ba, 2015); weight decay is part of the gradient."""
+    return torch.optim.Adam(groups, lr, betas, eps, weight_decay, amsgrad, foreach=True)
+
+
+@OPTIMIZERS.register("adamw")
+def make_adamw(
+    groups: Groups,
+    lr: float,
+    weight_decay: float,
+    *,
+    betas: Betas = (0.9, 0.999),
+    eps: NotNegative = 1e-8,
+    amsgrad: bool = False,
+) -> torch.optim.AdamW:
+    """Return Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+    return torch.optim.AdamW(groups, lr, betas, eps, weight_decay, amsgrad, foreach=True)
+
+
+@OPTIMIZERS.register("adamax")
+def make_adamax(
+    groups: Groups,
+    lr: float,
+    weight_decay: float,
+    *,
+    betas: Betas = (0.9, 0.999),
+    eps: NotNegative = 1e-8,
+) -> torch.optim.Adamax:
+    """Return Adam with the infinity norm (Kingma and Ba, 2015, section 7)."""
+    return torch.optim.Adamax(groups, lr, betas, eps, weight_decay, foreach=True)
+
+
+@OPTIMIZERS.register("nadam")
+def make_nadam(
+    groups: Groups,
+    lr: float,
+    weight_decay: float,
+    *,
+    betas: Betas = (0.9, 0.999),
+    eps: NotNegative = 1e-8,
+    momentum_decay: NotNegative = 0.004,
+    decoupled_weight_decay: bool = False,
+) -> torch.optim.NAdam:
+    """Return Adam with Nesterov's momentum (Dozat, 2016)."""
+    return torch.optim.NAdam(
+        groups, lr, betas, eps, weight_decay, momentum_decay, decoupled_weight_decay, foreach=True
+    )
+
+
+@OPTIMIZERS.register("radam")
+def make_radam(
+    groups: Groups,
+    lr: float,
+    weight_decay: float,
+    *,
+    betas: Betas = (0.9, 0.999),
+    eps: NotNegative = 1e-8,
+    decoupled_weight_decay: bool = False,
+) -> torch.optim.RAdam:
+    """Return rectified Adam (Liu et al., 2020), which needs no warm-up."""
+    return torch.optim.RAdam(
+        groups, lr, betas, eps, weight_decay, decoupled_weight_decay, foreach=True
+    )
+
+
+@OPTIMIZERS.register("rmsprop")
+def make_rmsprop(
+    groups: Groups,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+    *,
+    alpha: Momentum = 0.99,
+    eps: NotNegative = 1e-8,
+    centered: bool = False,
+) -> torch.optim.RMSprop:
+    """Return RMSprop (Hinton's lecture 6e, 2012), with the recipe's momentum."""
+    return torch.optim.RMSprop(
+        groups, lr, alpha, eps, weight_decay, momentum, centered, foreach=True
+    )
+
+
+@OPTIMIZERS.register("adagrad")
+def make_adagrad(
+    groups: Groups,
+    lr: float,
+    weight_decay: float,
+    *,
+    lr_decay: NotNegative = 0.0,
+    initial_accumulator_value: NotNegative = 0.0,
+    eps: PositiveNumber = 1e-10,
+) -> torch.optim.Adagrad:
+    """Return AdaGrad (Duchi, Hazan and Singer, 2011)."""
+    return torch.optim.Adagrad(
+        groups, lr, lr_decay, weight_decay, initial_accumulator_value, eps, foreach=True
     )
 
 
@@ -43,15 +157,24 @@ def build_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimi
         If a group names no parameter of the model, or the function does not take what is set.
     """
     check_optimizer(settings)
-    make, given = OPTIMIZERS.find(settings.name), settings.arguments or {}
-    taken = signature(make).parameters
+    make, taken = OPTIMIZERS.find(settings.name), _taken(settings)
+    given = settings.arguments or {}
+    read = OPTIMIZERS.options(settings.name).model_validate(given)
+    given = {name: getattr(read, name) for name in given}
     with below("recipe.optimizer"):
         offered = {name: getattr(settings, name) for name in OPTIMIZERS.supplied if name in taken}
         return call(settings.name, make, offered | given | {"groups": _groups(model, settings)})
 
 
-def check_optimizer(settings: Optimizer) -> None:
+def check_optimizer(settings: Optimizer, schedule: Schedule | None = None) -> None:
     """Refuse what the function of an optimiser does not take; makes none.
+
+    Parameters
+    ----------
+    settings : Optimizer
+        Of a recipe.
+    schedule : Schedule, optional
+        Of the same recipe: it moves no momentum where there is none.
 
     Raises
     ------
@@ -59,11 +182,29 @@ def check_optimizer(settings: Optimizer) -> None:
         Names the field of the recipe.
     """
     with below("recipe.optimizer"):
-        taken = signature(OPTIMIZERS.find(settings.name)).parameters
+        taken = _taken(settings)
         check_options(OPTIMIZERS.options(settings.name), settings.arguments or {}, "arguments")
         for name in settings.changed("lr", "momentum", "nesterov", "weight_decay"):
             if name not in taken:
-                raise ManifestError(f"{settings.name} does not take it", path=name)
+                reason = ""
+                if name in ("momentum", "nesterov") and not OPTIMIZERS.is_brought(settings.name):
+                    reason = f"; of what is built in, {_with_momentum(name)} does"
+                raise ManifestError(f"{settings.name} does not take it{reason}", path=name)
+    if schedule and schedule.has_cycle and schedule.momentum and "momentum" not in taken:
+        raise ManifestError(
+            f"{settings.name} has no momentum that the schedule could move; set it to null",
+            path="recipe.schedule.momentum",
+        )
+
+
+def _taken(settings: Optimizer) -> Mapping[str, Any]:
+    """Return the parameters of the function of an optimiser."""
+    return signature(OPTIMIZERS.find(settings.name)).parameters
+
+
+def _with_momentum(name: str) -> str:
+    found = [n for n in OPTIMIZERS.names() if not OPTIMIZERS.is_brought(n)]
+    return " or ".join(n for n in found if name in signature(OPTIMIZERS.find(n)).parameters)
 
 
 def count_state(settings: Optimizer) -> float:
@@ -74,8 +215,9 @@ def count_state(settings: Optimizer) -> float:
     UserError
         If the optimiser can't be made.
     """
+    plain = settings.model_copy(update={"groups": (), "layer_decay": None})
     probe = nn.ParameterList([torch.zeros(8, 8), torch.zeros(8)])  # draws no random numbers
-    optimizer = build_optimizer(probe, settings.model_copy(update={"groups": ()}))
+    optimizer = build_optimizer(probe, plain)
     for parameter in probe.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
@@ -84,21 +226,28 @@ def count_state(settings: Optimizer) -> float:
     return numbers / sum(parameter.numel() for parameter in probe.parameters())
 
 
-def _groups(model: nn.Module, settings: Optimizer) -> list[dict[str, Any]]:
-    """Split the parameters: those of no group first, then each group of the settings."""
-    members: list[list[nn.Parameter]] = [[] for _ in range(1 + len(settings.groups))]
+def _groups(model: nn.Module, settings: Optimizer) -> Groups:
+    """Split the parameters: those of no group first, then each group of the settings.
+
+    With a layer-wise decay each of these is split again, by the share of the learning rate.
+    """
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    scales = layer_scales(names, settings.layer_decay)
+    members: dict[tuple[int, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            members[_group_of(name, settings)].append(parameter)
-    for group, found in zip(settings.groups, members[1:], strict=True):
-        if not found:
-            names = ", ".join(group.names)
-            raise ManifestError(f"the model has no parameter named *{names}*", path="groups")
+            place = _group_of(name, settings), scales.get(name, 1.0)
+            members.setdefault(place, []).append(parameter)
+    found = {number for number, _ in members}
+    for number, group in enumerate(settings.groups, start=1):
+        if number not in found:
+            parts = ", ".join(group.names)
+            raise ManifestError(f"the model has no parameter named *{parts}*", path="groups")
     decays = [settings.weight_decay, *(group.weight_decay for group in settings.groups)]
     return [
-        {"params": found, "weight_decay": decay}
-        for found, decay in zip(members, decays, strict=True)
-        if found
+        {"params": members[number, scale], "weight_decay": decays[number]}
+        | ({SCALE: scale} if scales else {})
+        for number, scale in sorted(members)
     ]
 
 
@@ -153,112 +302,18 @@ def restore_optimizer_state(
             if key.rpartition("/")[0] == name
         }
         if entries:
-            # A step that is captured or fused is counted where the parameter is.
+            # What is captured or fused counts steps where the parameter is, else on the CPU, and
+            # so are other single numbers of a parameter (NAdam's product of momenta).
             group = optimizer.param_groups[0]
             counted = parameter.device if group.get("capturable") or group.get("fused") else "cpu"
+            single = {entry for entry, tensor in entries.items() if not tensor.dim()}
+            if not parameter.dim():
+                single &= {"step", "mu_product"}
             optimizer.state[parameter] = {
                 entry: torch.empty_like(parameter).copy_(tensor)  # in the parameter's layout
-                if tensor.shape == parameter.shape and entry != "step"
-                else tensor.to(counted if entry == "step" else parameter.device).clone()
+                if tensor.shape == parameter.shape and entry not in single
+                else tensor.to(counted if entry in single else parameter.device).clone()
                 for entry, tensor in entries.items()
             }
     if left:
         raise ValueError(f"the optimiser's state is of other parameters: {', '.join(sorted(left))}")
-
-
-# 0.07 * 100 is 7.000000000000001 in binary: a milestone of 7 % must still mean epoch 7.
-_ROUNDING = 1e-9
-
-
-def learning_rate(recipe: Recipe, epoch: int, step: int = 0, steps: int = 1) -> float:
-    """Return the learning rate of a step.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        ``optimizer.lr`` is the base rate; E is ``schedule.over``, else ``epochs``.
-    epoch : int
-        From 0 to E - 1.
-    step, steps : int
-        Which step of the epoch, from 0, and how many it has. They matter only where the
-        schedule is set per step, or warms up.
-
-    Returns
-    -------
-    float
-        With e = epoch (per step: epoch + step / steps), ``step``:
-        lr * gamma ** (number of milestones m with e >= m * E); ``cosine``:
-        lr / 2 * (1 + cos(pi * (e - lag) / E)); ``constant``: lr; times
-        min(1, (epoch * steps + step + 1) / (warmup_epochs * steps)). ``one_cycle``: see
-        ``cycle_position``.
-    """
-    base, schedule = recipe.optimizer.lr, recipe.schedule
-    length = schedule.over or recipe.epochs
-    if schedule.name == "one_cycle":
-        first, last = (base / divisor for divisor in schedule.divisors)
-        rising, share = _cycle(recipe, epoch, step, steps)
-        return _cosine(first, base, share) if rising else _cosine(base, last, share)
-    warmup = schedule.warmup_epochs * steps
-    ramp = min(1.0, (epoch * steps + step + 1) / warmup) if warmup else 1.0
-    return base * ramp * _factor(schedule, _moment(schedule, epoch, step, steps), length)
-
-
-def momentum(recipe: Recipe, epoch: int, step: int = 0, steps: int = 1) -> float:
-    """Return the momentum of a step: the optimiser's own, unless a one-cycle schedule moves it.
-
-    Then it goes from ``schedule.momentum[0]`` to ``[1]`` while the rate rises, and back while it
-    falls, along the same cosines. Parameters as in ``learning_rate``.
-    """
-    ends = recipe.schedule.momentum
-    if recipe.schedule.name != "one_cycle" or ends is None:
-        return recipe.optimizer.momentum
-    rising, share = _cycle(recipe, epoch, step, steps)
-    before, after = ends if rising else (ends[1], ends[0])
-    return _cosine(before, after, share)
-
-
-def cycle_position(position: int, total: int, rise: float) -> tuple[bool, float]:
-    """Return whether a one-cycle schedule rises, and how much of that phase is over, in [0, 1].
-
-    Smith and Topin, "Super-convergence: very fast training of neural networks using large
-    learning rates" (2018), in two phases as PyTorch's OneCycleLR has them: the peak lies at
-    position rise * total - 1, the end at total - 1. Where that would be before the start, the
-    schedule only falls.
-
-    Parameters
-    ----------
-    position, total : int
-        The epoch or step, from 0, and their number.
-    rise : float
-        Share of the rise, in (0, 1).
-    """
-    peak = rise * total - 1
-    if peak > 0 and position <= peak:
-        return True, position / peak
-    return False, (position - peak) / (total - 1 - peak)
-
-
-def _cycle(recipe: Recipe, epoch: int, step: int, steps: int) -> tuple[bool, float]:
-    schedule = recipe.schedule
-    length = schedule.over or recipe.epochs
-    if schedule.per == "step":
-        return cycle_position(epoch * steps + step, length * steps, schedule.rise)
-    return cycle_position(epoch, length, schedule.rise)
-
-
-def _moment(schedule: Schedule, epoch: int, step: int, steps: int) -> float:
-    return epoch + step / steps if schedule.per == "step" else epoch
-
-
-def _factor(schedule: Schedule, moment: float, length: int) -> float:
-    if schedule.name == "cosine":
-        return (1 + math.cos(math.pi * (moment - schedule.lag) / length)) / 2
-    if schedule.name == "step":
-        passed = sum(moment + _ROUNDING >= m * length for m in schedule.milestones)
-        return schedule.gamma**passed
-    return 1.0
-
-
-def _cosine(start: float, end: float, share: float) -> float:
-    """Go from start to end along half a cosine."""
-    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))

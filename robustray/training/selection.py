@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from robustray.attacks import ThreatModel, evaluate
+from robustray.attacks import Suite, ThreatModel, evaluate
 from robustray.data import Split
 from robustray.manifest.recipe import Recipe
 from robustray.random import derive_seed
@@ -21,7 +21,7 @@ def accuracies(
     split: Split,
     threat: ThreatModel,
     *,
-    suite: str,
+    suite: str | Suite,
     seed: int,
     batch_size: int,
     world: World = ALONE,

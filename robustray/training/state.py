@@ -34,7 +34,7 @@ class TrainingState:
         the averaged model. Contiguous CPU tensors, copies.
     info : dict
         JSON-able: ``epoch`` (epochs done), ``best_epoch``, ``best_accuracy``, ``seed``,
-        ``data`` (digest), ``recipe``, ``ema_updates``, and ``standardisation`` of a network that
+        ``data`` (digest), ``recipe``, ``ema_updates``, ``guard`` (what it has seen), and ``standardisation`` of a network that
         has any (`robustray.models.weights.files.constants_of`).
     """
 

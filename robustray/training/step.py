@@ -23,8 +23,9 @@ from robustray.training.inner import (
     uphill_of,
 )
 from robustray.training.objectives import Ascent, Forward, Outcome, ascent_of, loss_of
-from robustray.training.optimizer import build_optimizer, learning_rate, momentum
+from robustray.training.optimizer import build_optimizer
 from robustray.training.precision import Precision, compile_errors, compiled
+from robustray.training.schedule import set_rates
 from robustray.training.world import ALONE, BatchPart, World
 
 Share = tuple[Tensor, Tensor, Tensor | None]
@@ -202,13 +203,11 @@ class Trainer:
             "train_loss": loss / self.images,
             "train_accuracy": correct / self.images,
             "grad_norm": norm / self._steps,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self._rate,
         }
 
     def _set_rates(self, epoch: int, step: int) -> None:
-        place = (self.recipe, epoch, step, self._epoch_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"], group["momentum"] = learning_rate(*place), momentum(*place)
+        self._rate = set_rates(self.optimizer, self.recipe, epoch, step, self._epoch_steps)
 
     def _share(self, x_BCHW: Tensor, y_B: Tensor, part: BatchPart, epoch: int, step: int) -> Share:
         """Return images, classes and adversarial images of a part of the batch."""

@@ -134,4 +134,6 @@ def test_a_data_set_with_extra_images(tmp_path):
     assert load_dataset(config, tmp_path, ("test",)).digest == (
         load_dataset(plain, tmp_path, ("test",)).digest
     )
-    assert data.to("meta").extra.x_NCHW.device.type == "meta"
+    moved = data.to("meta").extra
+    assert moved.select(slice(0, 2)).x_NCHW.device.type == "meta"
+    assert len(moved) == 15

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from robustray.errors import UserError
-from robustray.manifest.recipe import DecayGroup, Optimizer, Schedule
+from robustray.manifest.descent import DecayGroup, Optimizer, Schedule
 from robustray.models import create_model
 from robustray.training import Trainer, momentum
 from robustray.training.optimizer import build_optimizer
