@@ -222,7 +222,7 @@ MODELS: Registry[Any] = Registry(
     "model", "models", "robustray.models.catalogue", supplied=("num_classes", "in_channels")
 )
 DATASETS: Registry[Any] = Registry(
-    "data set", "datasets", "robustray.data.sources", supplied=("split", "root")
+    "data set", "datasets", "robustray.data.sources", supplied=("split", "root", "download")
 )
 OBJECTIVES: Registry[Any] = Registry(
     "objective",

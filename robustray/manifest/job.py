@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -21,6 +21,9 @@ from robustray.manifest.fields import (
 from robustray.registry import DATASETS
 
 
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
+
+
 class ExtraData(Section):
     """Pseudo-labelled images beside the official ones; the recipe's ``mixture`` uses them.
 
@@ -35,11 +38,42 @@ class ExtraData(Section):
     limit: Natural | None = None
 
 
+class Transform(Section):
+    """How images are resized and cut: to squares, whatever they were.
+
+    The shorter side becomes ``resize`` pixels, by ``interpolation``; then the central square of
+    ``crop`` pixels (default: ``resize``) is cut out. Without ``resize`` it is cut out as it is.
+    """
+
+    resize: Pixels | None = None
+    crop: Pixels | None = None
+    interpolation: Interpolation = "bilinear"
+
+    @model_validator(mode="after")
+    def _says_a_size(self) -> Self:
+        if self.resize is None:
+            if self.crop is None:
+                raise ValueError("give resize, or crop, or both")
+            self.refuse("nothing is resized", "interpolation")
+        elif self.crop is not None and self.crop > self.resize:
+            raise ValueError(f"crop: {self.crop} is larger than resize: {self.resize}")
+        return self
+
+    @property
+    def side(self) -> int:
+        """Height and width of what comes out."""
+        side = self.crop or self.resize
+        assert side is not None
+        return side
+
+
 class DataConfig(Section):
     """The data set, its held-out validation part, and labelled subsets of it.
 
-    ``name`` is that of an official set, ``folder`` for a folder of images, or that of a function
-    of a user's (``package.module:function``); ``arguments`` are those of the function.
+    ``name`` is that of an official set, ``folder`` for a folder of images, ``npz`` for files of
+    arrays, or that of a function of a user's (``package.module:function``); ``arguments`` are those
+    of the function. ``transform`` resizes and cuts every image, or is ``model``: as the network
+    declares its input. Images are then read, or changed, as batches need them.
     ``parts`` names official files of the training set ("data_batch_1"); ``train_limit`` and
     ``test_limit`` take the first images only. Each of them changes the label that stands beside
     every number ("cifar10[data_batch_1][:4000]").
@@ -53,6 +87,7 @@ class DataConfig(Section):
     test_limit: Natural | None = None
     extra: ExtraData | None = None
     download: bool = False
+    transform: Transform | Literal["model"] | None = None
 
     @model_validator(mode="after")
     def _options_of_the_set(self) -> Self:
