@@ -1,4 +1,4 @@
-"""Images and classes in files of arrays: ``.npz``, or two ``.npy``; what is not compressed is mapped."""
+"""Images and classes in files of arrays, ``.npz`` or ``.npy``; those not compressed are mapped."""
 
 from __future__ import annotations
 
@@ -117,6 +117,6 @@ def _by_pixel(path: Path, x: np.ndarray) -> np.ndarray:
         if last != first or (last and x.shape[3] == 3 and x.shape[1] == 1):
             return x if last else x.transpose(0, 2, 3, 1)
     raise DataError(
-        f"{path}: images are {x.dtype} {x.shape}, not uint8 (N, H, W, C), (N, C, H, W) or (N, H, W) "
-        "with 1 or 3 channels"
+        f"{path}: images are {x.dtype} {x.shape}, not uint8 (N, H, W, C), (N, C, H, W) or "
+        "(N, H, W) with 1 or 3 channels"
     )

@@ -43,7 +43,8 @@ def find_source(
         Of the function. ``function(split, **arguments)`` returns the images of "train" or "test",
         and for each a class from 0 or a class's name; it may return the names of all classes
         third, and None for a split that is not there. Images are uint8 (N, H, W, C), also mapped
-        from a file (``numpy.memmap``), or `ImageFiles`. It also gets ``root`` and ``download`` if it takes them.
+        from a file (``numpy.memmap``), or `ImageFiles`. It also gets ``root`` and ``download`` if
+        it takes them.
     root : Path
         The folder of data files.
     download : bool

@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-
 from robustray.data.downloads import Archive, fetch_archive
 from robustray.data.image_files import ImageFiles, list_files
 from robustray.errors import DataError

@@ -123,9 +123,8 @@ class Pixels:
             image = self.source.open(row)
         else:
             channels = self.source[row]
-            image = Image.fromarray(
-                np.ascontiguousarray(channels[0] if len(channels) == 1 else np.moveaxis(channels, 0, 2))
-            )
+            whole = channels[0] if len(channels) == 1 else np.moveaxis(channels, 0, 2)
+            image = Image.fromarray(np.ascontiguousarray(whole))
         if self.transform is not None:
             image = transform_image(image, self.transform)
         pixels = np.asarray(image)
@@ -146,23 +145,32 @@ def image_shape_of(
     channels, height, width = image_shape
     if transform is None:
         return channels, height, width
-    return channels, transform.side, transform.side
+    return channels, *transform.size
 
 
 def transform_image(image: Image.Image, transform: Transform) -> Image.Image:
-    """Resize an image's shorter side and cut out its central square.
+    """Resize an image and cut out its centre.
 
     As networks of 224 pixels were published: the longer side is rounded down, the square's place
     to the nearest pixel; what lies outside a smaller image is black.
     """
-    width, height = image.size
-    if transform.resize is not None and min(width, height) != transform.resize:
-        short, long = sorted((width, height))
-        longer = int(transform.resize * long / short)
-        wanted = (transform.resize, longer) if width <= height else (longer, transform.resize)
+    wanted = _resized(image.size, transform.resize)
+    if wanted != image.size:
         image = image.resize(wanted, Image.Resampling[transform.interpolation.upper()])
-    left, top = (_first(side, transform.side) for side in image.size)
-    return image.crop((left, top, left + transform.side, top + transform.side))
+    height, width = transform.size
+    left, top = _first(image.width, width), _first(image.height, height)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _resized(size: tuple[int, int], resize: int | tuple[int, int] | None) -> tuple[int, int]:
+    """Return width and height of an image of a width and height after it was resized."""
+    if resize is None:
+        return size
+    if isinstance(resize, tuple):
+        return resize[1], resize[0]
+    width, height = size
+    longer = int(resize * max(size) / min(size))
+    return (resize, longer) if width <= height else (longer, resize)
 
 
 def _first(side: int, wanted: int) -> int:

@@ -137,9 +137,7 @@ def _cifar100() -> Source:
 _Md5s = tuple[str, str | None]  # of the gzipped file, and of its content
 
 
-def _idx_part(
-    name: str, folder: str, prefix: str, size: int, images: _Md5s, labels: _Md5s
-) -> Part:
+def _idx_part(name: str, folder: str, prefix: str, size: int, images: _Md5s, labels: _Md5s) -> Part:
     """Return a pair of gzipped idx files, images and labels."""
     files = (
         OfficialFile(f"{folder}/raw/{prefix}-images-idx3-ubyte.gz", *images),
@@ -162,7 +160,7 @@ def _mnist() -> Source:
     return Source("mnist", (1, 28, 28), tuple("0123456789"), (train,), (test,))
 
 
-_GARMENTS = "T-shirt/top Trouser Pullover Dress Coat Sandal Shirt Sneaker Bag".split()
+_GARMENTS = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
 
 
 def _fashion_mnist() -> Source:
@@ -176,7 +174,7 @@ def _fashion_mnist() -> Source:
         ("bef4ecab320f06d8554ea6380940ec79", None),
         ("bb300cfdad3c16e7a12a480ee83cd310", None),
     )  # fmt: skip
-    return Source("fashion-mnist", (1, 28, 28), (*_GARMENTS, "Ankle boot"), (train,), (test,))
+    return Source("fashion-mnist", (1, 28, 28), tuple(_GARMENTS.split(",")), (train,), (test,))
 
 
 def _svhn() -> Source:
