@@ -297,7 +297,7 @@ MODELS: Registry[Any] = Registry(
     },
 )
 DATASETS: Registry[Any] = Registry(
-    "data set", "datasets", "robustray.data.sources", supplied=("split", "root")
+    "data set", "datasets", "robustray.data.sources", supplied=("split", "root", "download")
 )
 OBJECTIVES: Registry[Any] = Registry(
     "objective",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from robustray.manifest.descent import Momentum
 from robustray.manifest.fields import (
     BatchSize,
     Channels,
@@ -20,7 +21,6 @@ from robustray.manifest.fields import (
     Steps,
     StepsOrZero,
 )
-from robustray.manifest.descent import Momentum
 
 
 class Reference(Section):

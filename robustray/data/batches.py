@@ -10,6 +10,7 @@ from torch import Tensor
 
 from robustray.data.augmentation import EpochPlan, PatchPlan
 from robustray.data.dataset import Split
+from robustray.data.pixels import read_ahead
 from robustray.errors import DataError
 from robustray.manifest.recipe import Augmentation, Mixture
 from robustray.random import generator
@@ -28,13 +29,15 @@ class MixedImages:
     Parameters
     ----------
     labelled, extra : Split
-        Where images are taken from, on the device where they are wanted.
+        Where images are taken from.
     mixture : Mixture
         Proportion, and length of the epoch.
     batch_size : int
         Images in every batch.
     seed, epoch : int
         The trial's seed, and which epoch, from 0.
+    device : torch.device or str
+        Where they are wanted.
 
     Raises
     ------
@@ -51,17 +54,18 @@ class MixedImages:
         *,
         seed: int,
         epoch: int,
+        device: torch.device | str = "cpu",
     ) -> None:
         if extra is None or not len(extra):
             raise DataError("recipe.mixture needs a data set with extra images (data.extra)")
         self._labelled, self._extra = labelled, extra
         self.steps = -(-(mixture.epoch_images or len(labelled)) // batch_size)
         extras = mixture.extra_images(batch_size)
-        source, device = generator(seed, "mixture", epoch), labelled.x_NCHW.device
+        source, self._device = generator(seed, "mixture", epoch), device
         rows = _passes(len(labelled), self.steps * (batch_size - extras), source)
         drawn = torch.randint(len(extra), (self.steps, extras), generator=source)
         places = torch.rand(self.steps, batch_size, generator=source).argsort(dim=1, stable=True)
-        self._labelled_rows = rows.view(self.steps, -1).to(device)
+        self._labelled_rows = rows.view(self.steps, -1).to(labelled.y_N.device)
         self._extra_rows = drawn.to(extra.y_N.device)  # mapped images are chosen on the CPU
         self._places = places.to(device)
 
@@ -71,6 +75,7 @@ class MixedImages:
             self._labelled.select(self._labelled_rows[step]),
             self._extra.select(self._extra_rows[step]),
         )
+        parts = tuple(part.load().to(self._device) for part in parts)
         columns = zip(*((part.x_NCHW, part.y_N, part.index_N) for part in parts), strict=True)
         return Split(*(torch.cat(column) for column in columns)).select(self._places[step])
 
@@ -105,7 +110,8 @@ class EpochBatches:
     Parameters
     ----------
     split : Split
-        The images; moved to ``device`` if they aren't there (do it once, with ``split.to``).
+        The images; moved to ``device`` if they aren't there (do it once, with ``split.to``). Those
+        in files are read in threads while the batches before are worked on.
     batch_size : int
         Images in a batch.
     augmentation : Augmentation or None
@@ -154,7 +160,7 @@ class EpochBatches:
         if mixture is not None:
             extra = extra and extra.to(device)
             self._mixed = MixedImages(
-                self._split, extra, mixture, batch_size, seed=seed, epoch=epoch
+                self._split, extra, mixture, batch_size, seed=seed, epoch=epoch, device=device
             )
         count = self._mixed.steps * batch_size if self._mixed else len(split)
         self.steps = steps_per_epoch(count, batch_size, drop_last=drop_last)
@@ -163,7 +169,10 @@ class EpochBatches:
         self._start, self._batch_size = start, batch_size
         self._augmentation, self._num_classes = augmentation or _PLAIN, num_classes
         keys = {"seed": seed, "epoch": epoch}
-        self._plan = EpochPlan.draw(count, self._augmentation, **keys).to(device)
+        self._in_memory = split.is_in_memory and (extra is None or extra.is_in_memory)
+        plan = EpochPlan.draw(count, self._augmentation, **keys)
+        self._order_N = plan.order_N.to(self._split.y_N.device)
+        self._plan, self._device = plan.to(device), device
         size = split.image_shape[1:]
         self._patches = PatchPlan.draw(count, size, self._augmentation, **keys).to(device)
 
@@ -171,15 +180,21 @@ class EpochBatches:
         return self.steps - self._start
 
     def __iter__(self) -> Iterator[Batch]:
-        for step in range(self._start, self.steps):
-            yield self._batch(step)
+        steps = range(self._start, self.steps)
+        taken = map(self._take, steps) if self._in_memory else read_ahead(self._take, steps)
+        for step, images in zip(steps, taken, strict=True):
+            yield self._batch(step, images.to(self._device))
 
-    def _batch(self, step: int) -> Batch:
-        rows = slice(step * self._batch_size, (step + 1) * self._batch_size)
+    def _rows(self, step: int) -> slice:
+        return slice(step * self._batch_size, (step + 1) * self._batch_size)
+
+    def _take(self, step: int) -> Split:
         if self._mixed:
-            images = self._mixed.take(step)
-        else:
-            images = self._split.select(self._plan.order_N[rows])
+            return self._mixed.take(step)
+        return self._split.select(self._order_N[self._rows(step)]).load()
+
+    def _batch(self, step: int, images: Split) -> Batch:
+        rows = self._rows(step)
         x_BCHW = self._plan.augment(images.x_NCHW, rows, self._augmentation)
         x_BCHW = self._patches.paint(x_BCHW, rows)
         x_BCHW, y_B = self._patches.mix(x_BCHW, images.y_N, rows, self._num_classes)
@@ -200,7 +215,7 @@ def eval_batches(
     """
     _check(split, batch_size)
     for first in range(0, len(split), batch_size):
-        batch = split.select(slice(first, first + batch_size)).to(device)
+        batch = split.select(slice(first, first + batch_size)).load().to(device)
         yield Batch(_scale(batch.x_NCHW), batch.y_N, batch.index_N)
 
 

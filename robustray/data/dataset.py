@@ -1,4 +1,8 @@
-"""What a data set is: three splits of uint8 images, and a digest that says exactly which."""
+"""What a data set is: three splits of uint8 images, and a digest that says exactly which.
+
+The images of a split lie in memory, on the CPU or a device, or they stay in files
+(`robustray.data.pixels`) and are read when a batch asks for them.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from robustray.data.pixels import Pixels
 from robustray.random import ExampleRandom
 
 ROLES = ("train", "validation", "test")
@@ -22,8 +27,8 @@ class Split:
 
     Parameters
     ----------
-    x_NCHW : Tensor
-        Pixels, uint8.
+    pixels : Tensor or Pixels
+        Images uint8 (N, C, H, W), in memory or still in files.
     y_N : Tensor
         Classes, int64 from 0.
     index_N : Tensor
@@ -36,42 +41,72 @@ class Split:
         If types or lengths do not fit.
     """
 
-    x_NCHW: Tensor
+    pixels: Tensor | Pixels
     y_N: Tensor
     index_N: Tensor
 
     def __post_init__(self) -> None:
-        if self.x_NCHW.dtype != torch.uint8 or self.x_NCHW.dim() != 4:
+        x = self.pixels
+        if isinstance(x, Tensor) and (x.dtype != torch.uint8 or x.dim() != 4):
             raise ValueError("x_NCHW must be a uint8 tensor (N, C, H, W)")
         for name, tensor in (("y_N", self.y_N), ("index_N", self.index_N)):
-            if tensor.dtype != torch.int64 or tensor.shape != self.x_NCHW.shape[:1]:
-                raise ValueError(f"{name} must be an int64 tensor ({len(self.x_NCHW)},)")
+            if tensor.dtype != torch.int64 or tensor.shape != (len(x),):
+                raise ValueError(f"{name} must be an int64 tensor ({len(x)},)")
 
     def __len__(self) -> int:
-        return len(self.x_NCHW)
+        return len(self.pixels)
+
+    @property
+    def x_NCHW(self) -> Tensor:  # noqa: N802
+        """The images, uint8 (N, C, H, W); those in files are read anew each time."""
+        return self.pixels if isinstance(self.pixels, Tensor) else self.pixels.read()
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the images need not be read any more."""
+        return isinstance(self.pixels, Tensor)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width."""
-        _, channels, height, width = self.x_NCHW.shape
+        _, channels, height, width = self.pixels.shape
         return channels, height, width
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 over shape, pixels, classes and positions, hexadecimal."""
-        digest = hashlib.sha256(json.dumps(list(self.x_NCHW.shape)).encode())
-        for tensor in (self.x_NCHW, self.y_N, self.index_N):
-            digest.update(tensor.cpu().contiguous().view(-1).numpy().tobytes())
+        """SHA-256 over shape, pixels, classes and positions, hexadecimal.
+
+        Of images in files it is over the files' content in place of pixels, and over the transform.
+        """
+        if isinstance(self.pixels, Tensor):
+            digest = hashlib.sha256(json.dumps(list(self.pixels.shape)).encode())
+            digest.update(_bytes(self.pixels))
+        else:
+            digest = self.pixels.begin_digest()
+        digest.update(_bytes(self.y_N))
+        digest.update(_bytes(self.index_N))
         return digest.hexdigest()
 
     def to(self, device: torch.device | str) -> Split:
-        """Return the split on ``device`` (itself if it is there)."""
-        tensors = [tensor.to(device) for tensor in (self.x_NCHW, self.y_N, self.index_N)]
-        return self if tensors[0] is self.x_NCHW else Split(*tensors)
+        """Return the split on ``device`` (itself if it is there, or its images are in files)."""
+        if not isinstance(self.pixels, Tensor):
+            return self
+        tensors = [tensor.to(device) for tensor in (self.pixels, self.y_N, self.index_N)]
+        return self if tensors[0] is self.pixels else Split(*tensors)
 
     def select(self, rows: Tensor | slice) -> Split:
-        """Return the images at the given rows of this split."""
-        return Split(self.x_NCHW[rows], self.y_N[rows], self.index_N[rows])
+        """Return the images at the given rows of this split; what is in files stays there."""
+        x = self.pixels
+        chosen = x[rows] if isinstance(x, Tensor) else x.select(rows)
+        return Split(chosen, self.y_N[rows], self.index_N[rows])
+
+    def load(self) -> Split:
+        """Return the split with its images in memory (itself if they are)."""
+        return self if self.is_in_memory else Split(self.x_NCHW, self.y_N, self.index_N)
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.cpu().contiguous().view(-1).numpy().tobytes()
 
 
 @dataclass(frozen=True, eq=False)

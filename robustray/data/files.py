@@ -5,23 +5,16 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
-import importlib
 import lzma
-import socket
-import sys
 import tarfile
-import tempfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
 
-import torch
-
+from robustray.data.downloads import alone, download
 from robustray.data.sources import OfficialFile, Part
-from robustray.errors import DataError, MachineError
+from robustray.errors import DataError
 
 _AT_ONCE = 16 << 20
 _CHUNK = 1 << 20
@@ -89,71 +82,7 @@ def _decompressed(path: Path) -> IO[bytes]:
     return path.open("rb")
 
 
-_CLASSES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "mnist": "MNIST"}
-_FAILURES = (OSError, RuntimeError, EOFError, HTTPException, tarfile.TarError, zlib.error)
-_TIMEOUT_SECONDS = 60.0
-_SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
-_libraries: list[torch.library.Library] = []
-
-
-def download(name: str, root: Path) -> None:
-    """Download a data set's official files into ``root``.
-
-    They are unpacked in a folder beside and moved in when complete, so no reader sees half a file.
-
-    Raises
-    ------
-    MachineError
-        If the download failed.
-    """
-    dataset = getattr(torchvision_datasets(), _CLASSES[name])
-    try:
-        with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as folder, _timeout():
-            dataset(folder, download=True)
-            for path in sorted(Path(folder).glob("*/**/*")):
-                target = root / path.relative_to(folder)
-                if path.is_file():
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    path.replace(target)
-    except _FAILURES as error:
-        raise MachineError(f"downloading {name} to {root} failed: {error}") from error
-
-
-def torchvision_datasets() -> Any:
-    """Import ``torchvision.datasets``, also beside a torch that its binaries were not built for.
-
-    torchvision's CUDA wheel can't load its operators into a CPU torch, and then stops at the first
-    one it describes. Its data sets need none of them: declaring them is enough.
-    """
-    try:
-        return importlib.import_module("torchvision.datasets")
-    except RuntimeError as error:
-        if "torchvision::nms does not exist" not in str(error):
-            raise
-    for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[module]
-    library = torch.library.Library("torchvision", "DEF")
-    for schema in _SCHEMAS:
-        library.define(schema)
-    _libraries.append(library)  # the operators live as long as this object
-    return importlib.import_module("torchvision.datasets")
-
-
-@contextmanager
-def _timeout() -> Iterator[None]:
-    """Keep a silent server from holding a job for ever (torchvision sets no time-out)."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-_LARGEST = 512 << 20
+_LARGEST = 2 << 30  # the largest one is SVHN's extra part, of 1.3 GB
 _MEMBERS = 100
 
 
@@ -188,7 +117,7 @@ def read_part(name: str, part: Part, root: Path, *, fetch: bool) -> list[bytes]:
         try:
             return [_read(name, file, root) for file in part.files]
         except DataError:
-            download(name, root)
+            download(name, part.name, root)
         return [_read(name, file, root) for file in part.files]
 
 
@@ -246,21 +175,3 @@ def _from_archive(path: Path, name: str) -> bytes:
     except Exception as error:  # damaged archives lead the decompressors into many kinds
         raise DataError(f"{path} is damaged: {error or type(error).__name__}") from error
     raise DataError(f"{path} is damaged: it holds no {name}")
-
-
-@contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """Hold the lock of those who bring files into a data root, which is made if need be."""
-    import fcntl  # only on Unix, and only downloads need it
-
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".download.lock").open("w")
-    except OSError as error:
-        raise DataError(
-            f"can't bring data to {root}: {error.strerror}; set ROBUSTRAY_DATA to a folder that "
-            "can be written"
-        ) from error
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

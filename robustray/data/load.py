@@ -13,10 +13,13 @@ import torch
 
 from robustray.data.dataset import ROLES, Dataset, Split, digest_of, smallest_hashes
 from robustray.data.files import read_part
+from robustray.data.functions import find_source
+from robustray.data.image_files import ImageFiles
+from robustray.data.pixels import Pixels, image_shape_of
 from robustray.data.readers import Arrays, read_extra
-from robustray.data.sources import Part, Source, find_source
+from robustray.data.sources import Part, Source
 from robustray.errors import DataError
-from robustray.manifest.job import DataConfig
+from robustray.manifest.job import DataConfig, Transform
 from robustray.registry import DATASETS
 
 
@@ -63,9 +66,11 @@ def describe(
     if config.validation >= train and set(splits) != {"test"}:
         message = f"data.validation of {config.validation} leaves none of {train} training images"
         raise DataError(f"{message} of {config.name} to train on")
+    if "test" in splits and not test:
+        raise DataError(f"the data set {config.name} has no images to test on")
     return DataFacts(
         label=_label(config, source, parts),
-        image_shape=source.image_shape,
+        image_shape=image_shape_of(source.image_shape, _transform(config)),
         num_classes=len(source.class_names),
         class_names=source.class_names,
         train=max(0, train - config.validation),
@@ -95,7 +100,8 @@ def load_dataset(
     Returns
     -------
     Dataset
-        uint8 tensors on the CPU.
+        uint8 tensors on the CPU; with a transform, or mapped from a file of arrays, images that
+        are read when they are wanted (`Split.load`).
 
     Raises
     ------
@@ -111,20 +117,20 @@ def load_dataset(
     found: dict[str, Split] = {}
     if "train" in splits or "validation" in splits:
         parts = _training_parts(source, config)
-        whole = _read(source, parts, folder, facts.train + facts.validation, config.download)
+        whole = _read(source, parts, folder, facts.train + facts.validation, config)
         held_N = smallest_hashes(whole.index_N, config.validation, "validation")
         found |= {"train": whole.select(~held_N), "validation": whole.select(held_N)}
     if "test" in splits:
-        found["test"] = _read(source, source.test, folder, facts.test, config.download)
+        found["test"] = _read(source, source.test, folder, facts.test, config)
     wanted = {role: split for role, split in found.items() if role in splits}
     extra = None
     if config.extra and "train" in splits:
         classes, first = len(source.class_names), sum(part.size for part in source.train)
-        extra = read_extra(config.extra, folder, source.image_shape, classes, first)
+        extra = read_extra(config.extra, folder, facts.image_shape, classes, first)
     return Dataset(
         name=config.name,
         label=facts.label,
-        **{role: wanted.get(role, _empty(source)) for role in ROLES},
+        **{role: wanted.get(role, _empty(facts)) for role in ROLES},
         num_classes=facts.num_classes,
         digest=digest_of(wanted | ({"extra": extra} if extra else {}), facts.num_classes),
         class_names=facts.class_names,
@@ -181,13 +187,20 @@ def data_root(root: Path | None = None) -> Path:
 
 
 def _source(config: DataConfig, root: Path | None) -> Source:
-    return find_source(config.name, config.arguments, data_root(root))
+    root = data_root(root)
+    return find_source(config.name, config.arguments, root, download=config.download)
+
+
+def _transform(config: DataConfig) -> Transform | None:
+    if config.transform == "model":
+        raise DataError("data.transform: model needs a manifest that names one model")
+    return config.transform
 
 
 def _training_parts(source: Source, config: DataConfig) -> tuple[Part, ...]:
     """Return the parts that are wanted, in official order whatever order they are named in."""
     if config.parts is None:
-        return source.train
+        return tuple(part for part in source.train if not part.optional)
     allowed = [part.name for part in source.train]
     if not set(config.parts) <= set(allowed) or len(set(config.parts)) < len(config.parts):
         message = f"data.parts of {config.name} must be different ones of {', '.join(allowed)}"
@@ -206,7 +219,7 @@ def _label(config: DataConfig, source: Source, parts: tuple[Part, ...]) -> str:
     label = config.name
     if config.arguments:
         label += f"({', '.join(f'{name}={value}' for name, value in config.arguments.items())})"
-    if parts != source.train:
+    if parts != _training_parts(source, config.model_copy(update={"parts": None})):
         label += f"[{','.join(part.name for part in parts)}]"
     if config.train_limit is not None:
         label += f"[:{config.train_limit}]"
@@ -214,23 +227,43 @@ def _label(config: DataConfig, source: Source, parts: tuple[Part, ...]) -> str:
         label += f" validation={config.validation}"
     if config.test_limit is not None:
         label += f" test[:{config.test_limit}]"
+    if transform := _transform(config):
+        changed = transform.model_dump(exclude_defaults=True)
+        label += "".join(f" {name}={value}" for name, value in changed.items())
     if config.extra is not None:
         limit = f"[:{config.extra.limit}]" if config.extra.limit else ""
         label += f" + {Path(config.extra.file).stem}{limit}"
     return label
 
 
-def _read(source: Source, parts: tuple[Part, ...], root: Path, count: int, fetch: bool) -> Split:
+def _read(
+    source: Source, parts: tuple[Part, ...], root: Path, count: int, config: DataConfig
+) -> Split:
     """Read the first ``count`` images of some parts, and no file that holds none of them."""
     arrays: list[Arrays] = []
     missing = count
     for part in _first_parts(parts, count):
-        blobs = read_part(source.name, part, root, fetch=fetch)
+        blobs = read_part(source.name, part, root, fetch=config.download)
         whole = _checked(source, part, part.read(blobs))
         arrays.append(Arrays(*(column[:missing] for column in whole)))
         missing -= part.size
-    columns = zip(*arrays, strict=True)
-    return Split(*(torch.from_numpy(np.concatenate(column)) for column in columns))
+    images, *rest = zip(*arrays, strict=True)
+    pixels = _pixels(list(images), _transform(config))
+    return Split(pixels, *(torch.from_numpy(np.concatenate(column)) for column in rest))
+
+
+def _pixels(
+    images: list[np.ndarray | ImageFiles], transform: Transform | None
+) -> torch.Tensor | Pixels:
+    """Return images as tensor, or as they are where they are transformed or mapped."""
+    first = images[0]
+    if isinstance(first, ImageFiles):
+        found = Pixels(first, transform)
+        return found.read() if transform is None else found
+    if isinstance(first, np.memmap):
+        return Pixels(first, transform)
+    together = np.concatenate([one for one in images if isinstance(one, np.ndarray)])
+    return torch.from_numpy(together) if transform is None else Pixels(together, transform)
 
 
 def _first_parts(parts: tuple[Part, ...], count: int) -> tuple[Part, ...]:
@@ -241,11 +274,12 @@ def _first_parts(parts: tuple[Part, ...], count: int) -> tuple[Part, ...]:
 
 def _checked(source: Source, part: Part, arrays: Arrays) -> Arrays:
     """Move positions to where the part begins; verified files must hold what they should."""
-    assert arrays.x_NCHW.shape == (part.size, *source.image_shape)
+    if isinstance(arrays.x_NCHW, np.ndarray):
+        assert arrays.x_NCHW.shape == (part.size, *source.image_shape)
     assert set(np.unique(arrays.y_N)) <= set(range(len(source.class_names)))
     return arrays._replace(index_N=arrays.index_N + part.first)
 
 
-def _empty(source: Source) -> Split:
+def _empty(facts: DataFacts) -> Split:
     none = torch.zeros(0, dtype=torch.int64)
-    return Split(torch.zeros(0, *source.image_shape, dtype=torch.uint8), none, none)
+    return Split(torch.zeros(0, *facts.image_shape, dtype=torch.uint8), none, none)

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -53,7 +53,18 @@ def read_colour(path: Path) -> Image.Image:
     DataError
         If the file is missing or no image.
     """
-    with _opened(path) as image:
+    return parse_colour(path, path)
+
+
+def parse_colour(source: Path | IO[bytes], path: Path) -> Image.Image:
+    """Read an image as RGB of 8 bits from bytes that come from a path.
+
+    Raises
+    ------
+    DataError
+        If they are no image; names the path.
+    """
+    with _opened(path, source) as image:
         return image.convert("RGB")
 
 
@@ -81,9 +92,9 @@ def equalise(pixels_HW: np.ndarray, bins: int = 256) -> np.ndarray:
     return np.interp(pixels_HW, centres, count.cumsum() / pixels_HW.size)
 
 
-def _opened(path: Path) -> Image.Image:
+def _opened(path: Path, source: Path | IO[bytes] | None = None) -> Image.Image:
     try:
-        image = Image.open(path)
+        image = Image.open(source or path)
         image.load()
     except FileNotFoundError:
         raise DataError(f"image {path} is missing") from None

@@ -23,6 +23,7 @@ import torch
 from robustray.data.arrays import ArrayBuilder, ArrayError, PickledArray
 from robustray.data.dataset import Split, smallest_hashes
 from robustray.data.file_facts import FileFacts
+from robustray.data.image_files import ImageFiles
 from robustray.data.mapped import MappedArrays, MappedSplit, digest_chunks, share_tensor
 from robustray.data.pickles import Buffer, PickleError, read_pickle
 from robustray.errors import DataError
@@ -37,9 +38,9 @@ _IDX_LIMIT = 256 << 20
 
 
 class Arrays(NamedTuple):
-    """Images uint8 (N, C, H, W), classes int64 (N,), positions int64 (N,) within the part."""
+    """Images uint8 (N, C, H, W) or their files, classes int64 (N,), positions within the part."""
 
-    x_NCHW: np.ndarray
+    x_NCHW: np.ndarray | ImageFiles
     y_N: np.ndarray
     index_N: np.ndarray
 
@@ -115,6 +116,55 @@ def _read_idx(blob: bytes) -> np.ndarray:
         more = "more than" if len(raw) > count else f"{len(raw)} of"
         raise DataError(f"an idx file of shape {shape} with {more} {count} bytes of data")
     return np.frombuffer(raw, np.uint8).reshape(shape)
+
+
+def read_svhn(blobs: list[bytes]) -> Arrays:
+    """Read SVHN's cropped digits, a MATLAB file: ``X`` (32, 32, 3, N), ``y`` (N, 1) in 1..10.
+
+    Class 10 is the digit 0.
+
+    Raises
+    ------
+    DataError
+        If it is no such file.
+    """
+    from scipy.io import loadmat  # takes a while to import, and only this set needs it
+
+    try:
+        record = loadmat(io.BytesIO(blobs[0]), variable_names=("X", "y"))
+    except Exception as error:  # damaged bytes lead scipy into errors of any kind
+        raise DataError(f"not a MATLAB file: {error}") from error
+    x, y = record.get("X"), record.get("y")
+    if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or x.shape[:3] != (32, 32, 3):
+        raise DataError("not a file of SVHN: no uint8 array X of 32 x 32 x 3 x N")
+    count = x.shape[3] if x.ndim == 4 else -1
+    if not isinstance(y, np.ndarray) or y.size != count or y.dtype.kind not in "iu":
+        raise DataError("not a file of SVHN: no array y of N classes")
+    y_N = y.reshape(-1).astype(np.int64)
+    _check_from_one(y_N, "SVHN")
+    return Arrays(x.transpose(3, 2, 0, 1), y_N % 10, np.arange(count))
+
+
+def read_stl10(blobs: list[bytes]) -> Arrays:
+    """Read STL-10's pair of binary files: images by channel and column, classes in 1..10.
+
+    Raises
+    ------
+    DataError
+        If lengths or classes do not fit.
+    """
+    x, y = (np.frombuffer(blob, np.uint8) for blob in blobs)
+    if len(x) != len(y) * 3 * 96 * 96:
+        raise DataError(f"not a pair of STL-10: {len(x)} bytes of images for {len(y)} classes")
+    y_N = y.astype(np.int64)
+    _check_from_one(y_N, "STL-10")
+    x_NCWH = x.reshape(-1, 3, 96, 96)
+    return Arrays(x_NCWH.transpose(0, 1, 3, 2), y_N - 1, np.arange(len(y)))
+
+
+def _check_from_one(y_N: np.ndarray, name: str) -> None:
+    if len(y_N) and not 1 <= y_N.min() <= y_N.max() <= 10:
+        raise DataError(f"{name} counts classes from 1 to 10; here are {y_N.min()}..{y_N.max()}")
 
 
 def read_digits(blobs: list[bytes], role: Literal["train", "test"]) -> Arrays:

@@ -1,32 +1,35 @@
 """The official data sets: their files with MD5 digests, sizes, classes and layouts.
 
-Beside them stand data sets that are functions: those of users, and a folder of images.
+Beside them stand data sets that are functions (`robustray.data.functions`): those of users, and of
+`robustray.data.image_sets`.
 
 CIFAR: Krizhevsky, "Learning multiple layers of features from tiny images" (2009). MNIST: LeCun,
-Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition" (1998). Digits:
-the 1797 optical digits in scikit-learn; Alpaydin and Kaynak, "Cascading classifiers" (1998).
-Folders are laid out as torchvision does it.
+Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition" (1998). Fashion:
+Xiao, Rasul, Vollgraf, "Fashion-MNIST" (2017). SVHN: Netzer, Wang, Coates, Bissacco, Wu, Ng,
+"Reading digits in natural images with unsupervised feature learning" (2011). STL-10: Coates, Ng,
+Lee, "An analysis of single-layer networks in unsupervised feature learning" (2011). Digits: the
+1797 optical digits in scikit-learn; Alpaydin and Kaynak, "Cascading classifiers" (1998). Folders
+are laid out as torchvision does it.
 """
 
 from __future__ import annotations
 
-import inspect
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-import numpy as np
-from PIL import Image
-
-from robustray.data.pictures import read_colour
-from robustray.data.readers import Arrays, read_cifar, read_digits, read_mnist
-from robustray.errors import DataError, below
-from robustray.manifest.explaining import check_options
+from robustray.data import array_files, image_sets
+from robustray.data.readers import (
+    Arrays,
+    read_cifar,
+    read_digits,
+    read_mnist,
+    read_stl10,
+    read_svhn,
+)
 from robustray.registry import DATASETS
-from robustray.user_code import call
+
+__all__ = ["OfficialFile", "Part", "Source", "array_files", "image_sets"]  # two are registered
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Part:
     """A piece of a training or test set that can be read alone.
 
     ``read`` turns the bytes of ``files`` into arrays; ``first`` is its first image's official
-    position and ``size`` its number of images.
+    position and ``size`` its number of images. An ``optional`` part is trained on only where
+    ``data.parts`` names it.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Part:
     first: int
     size: int
     read: Callable[[list[bytes]], Arrays]
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,28 +134,76 @@ def _cifar100() -> Source:
     )
 
 
-_Md5s = tuple[str, str]  # of the gzipped file, and of its content
+_Md5s = tuple[str, str | None]  # of the gzipped file, and of its content
+
+
+def _idx_part(name: str, folder: str, prefix: str, size: int, images: _Md5s, labels: _Md5s) -> Part:
+    """Return a pair of gzipped idx files, images and labels."""
+    files = (
+        OfficialFile(f"{folder}/raw/{prefix}-images-idx3-ubyte.gz", *images),
+        OfficialFile(f"{folder}/raw/{prefix}-labels-idx1-ubyte.gz", *labels),
+    )
+    return Part(name, files, 0, size, read_mnist)
 
 
 def _mnist() -> Source:
-    def part(name: str, prefix: str, size: int, images: _Md5s, labels: _Md5s) -> Part:
-        files = (
-            OfficialFile(f"MNIST/raw/{prefix}-images-idx3-ubyte.gz", *images),
-            OfficialFile(f"MNIST/raw/{prefix}-labels-idx1-ubyte.gz", *labels),
-        )
-        return Part(name, files, 0, size, read_mnist)
-
-    train = part(
-        "train", "train", 60_000,
+    train = _idx_part(
+        "train", "MNIST", "train", 60_000,
         ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "6bbc9ace898e44ae57da46a324031adb"),
         ("d53e105ee54ea40749a09fcbcd1e9432", "a25bea736e30d166cdddb491f175f624"),
     )  # fmt: skip
-    test = part(
-        "test", "t10k", 10_000,
+    test = _idx_part(
+        "test", "MNIST", "t10k", 10_000,
         ("9fb629c4189551a2d022fa330f9573f3", "2646ac647ad5339dbf082846283269ea"),
         ("ec29112dd5afa0611ce80d1b7f02629c", "27ae3e4e09519cfbb04c329615203637"),
     )  # fmt: skip
     return Source("mnist", (1, 28, 28), tuple("0123456789"), (train,), (test,))
+
+
+_GARMENTS = "T-shirt/top,Trouser,Pullover,Dress,Coat,Sandal,Shirt,Sneaker,Bag,Ankle boot"
+
+
+def _fashion_mnist() -> Source:
+    train = _idx_part(
+        "train", "FashionMNIST", "train", 60_000,
+        ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", None),
+        ("25c81989df183df01b3e8a0aad5dffbe", None),
+    )  # fmt: skip
+    test = _idx_part(
+        "test", "FashionMNIST", "t10k", 10_000,
+        ("bef4ecab320f06d8554ea6380940ec79", None),
+        ("bb300cfdad3c16e7a12a480ee83cd310", None),
+    )  # fmt: skip
+    return Source("fashion-mnist", (1, 28, 28), tuple(_GARMENTS.split(",")), (train,), (test,))
+
+
+def _svhn() -> Source:
+    def part(name: str, first: int, size: int, md5: str, *, optional: bool = False) -> Part:
+        files = (OfficialFile(f"{name}_32x32.mat", md5),)
+        return Part(name, files, first, size, read_svhn, optional)
+
+    train = (
+        part("train", 0, 73_257, "e26dedcc434d2e4c54c9b2d4a06d8373"),
+        part("extra", 73_257, 531_131, "a93ce644f1a588dc4d68dda5feec44a7", optional=True),
+    )
+    test = part("test", 0, 26_032, "eb5a983be6a315427106f1b164d9cef3")
+    return Source("svhn", (3, 32, 32), tuple("0123456789"), train, (test,))
+
+
+def _stl10() -> Source:
+    archive = ("stl10_binary.tar.gz", "91f7769df0f17e558f3565bffb0c7dfb")
+
+    def part(name: str, size: int, images: str, labels: str) -> Part:
+        md5s = {f"{name}_X.bin": images, f"{name}_y.bin": labels}
+        files = [OfficialFile(f"stl10_binary/{n}", md5, None, archive) for n, md5 in md5s.items()]
+        return Part(name, tuple(files), 0, size, read_stl10)
+
+    train = part("train", 5_000, "918c2871b30a85fa023e0c44e0bee87f",
+                 "5a34089d4802c674881badbb80307741")  # fmt: skip
+    test = part("test", 8_000, "7f263ba9f9e0b06b93213547f721ac82",
+                "36f9794fa4beb8a2c72628de14fa638e")  # fmt: skip
+    names = "airplane bird car cat deer dog horse monkey ship truck"
+    return Source("stl10", (3, 96, 96), tuple(names.split()), (train,), (test,))
 
 
 def _digits() -> Source:
@@ -159,126 +212,5 @@ def _digits() -> Source:
     return Source("digits", (1, 8, 8), tuple("0123456789"), (train,), (test,))
 
 
-for _source in (_cifar10, _cifar100, _mnist, _digits):
-    DATASETS.add(_source.__name__.removeprefix("_"), _source(), _source)
-
-
-_SPLITS = ("train", "test")
-
-
-def find_source(name: str, arguments: Mapping[str, Any] | None, root: Path) -> Source:
-    """Return the data set of a name; a function is called once in a process.
-
-    Parameters
-    ----------
-    name : str
-        Of ``robustray.registry.DATASETS``: an official set, a function's, or "folder".
-    arguments : mapping, optional
-        Of the function: ``function(split, **arguments)`` returns the images, uint8 (N, H, W, C),
-        and for each a class from 0 or a class's name, of "train" or "test". It also gets ``root``
-        if it takes that.
-    root : Path
-        The folder of data files.
-
-    Raises
-    ------
-    UserError
-        If there is none of this name, or the function fails or returns anything else.
-    """
-    found = DATASETS.find(name)
-    if isinstance(found, Source):
-        return found
-    return _called(name, json.dumps(arguments or {}), root.resolve())
-
-
-@lru_cache(maxsize=4)
-def _called(name: str, arguments: str, root: Path) -> Source:
-    function, given = DATASETS.find(name), json.loads(arguments)
-    with below("data"):
-        check_options(DATASETS.options(name), given, "arguments")
-        if "root" in inspect.signature(function).parameters:
-            given["root"] = root
-        read = {split: call(name, function, given | {"split": split}) for split in _SPLITS}
-    pairs = {split: _checked(f"{name} {split}", pair) for split, pair in read.items()}
-    shapes = {x.shape[1:] for x, _ in pairs.values()}
-    if len(shapes) > 1:
-        raise DataError(f"data set {name}: images of train and test differ: {sorted(shapes)}")
-    classes, numbers = _number([y for _, y in pairs.values()])
-    height, width, channels = shapes.pop()
-    parts = []
-    for (split, (x, _)), y_N in zip(pairs.items(), numbers, strict=True):
-        x_NCHW = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-        arrays = Arrays(x_NCHW, y_N, np.arange(len(y_N)))
-        parts.append((Part(split, (), 0, len(y_N), partial(_given, arrays)),))
-    return Source(name, (channels, height, width), classes, *parts)
-
-
-def _given(arrays: Arrays, blobs: list[bytes]) -> Arrays:
-    assert not blobs
-    return arrays
-
-
-def _checked(words: str, pair: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return images and labels as arrays, or tell what they are instead."""
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        raise DataError(f"{words}: a {type(pair).__name__}, not a pair of images and labels")
-    x, y = (np.asarray(part) for part in pair)
-    if x.dtype != np.uint8 or x.ndim != 4 or not x.size:
-        raise DataError(f"{words}: images are {x.dtype} {x.shape}, not uint8 (N, H, W, C)")
-    if y.shape != x.shape[:1] or y.dtype.kind not in "iuU" or (y.dtype.kind != "U" and y.min() < 0):
-        raise DataError(
-            f"{words}: labels are {y.dtype} {y.shape}, not for each of {len(x)} images a class "
-            "from 0 or its name"
-        )
-    return x, y
-
-
-def _number(labels: list[np.ndarray]) -> tuple[tuple[str, ...], list[np.ndarray]]:
-    """Return the names of all classes, and the labels as int64 from 0."""
-    if len({y.dtype.kind == "U" for y in labels}) > 1:
-        raise DataError("labels of train and test: some are names, and others are numbers")
-    if labels[0].dtype.kind == "U":
-        names = np.unique(np.concatenate(labels))
-        return tuple(map(str, names)), [np.searchsorted(names, y) for y in labels]
-    count = 1 + max(int(y.max()) for y in labels)
-    return tuple(map(str, range(count))), [y.astype(np.int64) for y in labels]
-
-
-@DATASETS.register("folder")
-def read_image_folder(
-    split: str, *, root: Path, path: str, size: int | None = None
-) -> tuple[np.ndarray, list[str]]:
-    """Read a folder of images in colour: ``path/train/<class>/*`` and ``path/test/<class>/*``.
-
-    Parameters
-    ----------
-    split : {"train", "test"}
-        Which part.
-    root : Path
-        The folder of data files.
-    path : str
-        The folder, below ``root``.
-    size : int, optional
-        Height and width that images are resized to; without it all must be of one size.
-
-    Raises
-    ------
-    DataError
-        If there are no images, one can't be read, or they are of different sizes.
-    """
-    folder = root / path / split
-    files = [file for file in sorted(folder.glob("*/*")) if not file.name.startswith(".")]
-    if not files:
-        raise DataError(
-            f"no images {folder}/CLASS/FILE; set ROBUSTRAY_DATA, or data.arguments.path"
-        )
-    pictures = [read_colour(file) for file in files]
-    if size is not None:
-        pictures = [one.resize((size, size), Image.Resampling.BILINEAR) for one in pictures]
-    for file, picture in zip(files, pictures, strict=True):
-        if picture.size != pictures[0].size:
-            raise DataError(
-                f"{file} is of {picture.size} pixels, and {files[0]} of {pictures[0].size}: give "
-                "data.arguments.size"
-            )
-    return np.stack([np.asarray(picture) for picture in pictures]), [f.parent.name for f in files]
+for _source in (_cifar10, _cifar100, _mnist, _fashion_mnist, _svhn, _stl10, _digits):
+    DATASETS.add(_source().name, _source(), _source)

@@ -207,7 +207,7 @@ def _exhibit(
     columns, names = merged.columns, images.class_names
     distance = float(columns["distance"][row])
     return Exhibit(
-        clean=images.split.x_NCHW[row].numpy().astype(np.float32) / 255,
+        clean=images.split.select(slice(row, row + 1)).x_NCHW[0].numpy().astype(np.float32) / 255,
         adversarial=adversarial,
         label=names[int(columns["label"][row])],
         prediction=names[int(columns["prediction"][row])],

@@ -51,10 +51,16 @@ def resolve_study(manifest: Evaluation, store: ObjectStore, data_root: str | Non
         raise ManifestError(
             f"the study's data set is {own.name}, not {data.name}", path="data.name"
         )
+    if data.transform not in (None, own.transform):
+        raise ManifestError(
+            "the study's networks were trained on other images; leave it out", path="data.transform"
+        )
     limit = own.test_limit if data.split == "test" else None
     data = data.model_copy(
         update={
             "name": own.name,
+            "arguments": own.arguments,
+            "transform": own.transform,
             "first": data.first or limit,
             "validation": own.validation,
             "parts": own.parts,
@@ -64,7 +70,7 @@ def resolve_study(manifest: Evaluation, store: ObjectStore, data_root: str | Non
     sweep = study.manifest.evaluation.threat or study.manifest.recipe.threat
     threat_config = manifest.threat or JudgedThreat(norm=sweep.norm, eps=sweep.eps)
     try:
-        check_lengths(manifest.lengths(threat_config), Extent.of(own.name))
+        check_lengths(manifest.lengths(threat_config), Extent.of(own.name, own.transform))
     except ValueError as error:
         raise ManifestError(str(error)) from error
     threat, engine = resolve_threat(threat_config), load_engine(manifest.engine)

@@ -12,7 +12,7 @@ from .evaluation import (
     WeightsConfig,
 )
 from .fields import Code
-from .job import DataConfig, ExtraData, FolderData, Manifest, Resources, Retries
+from .job import DataConfig, ExtraData, FolderData, Manifest, Resources, Retries, Transform
 from .loading import (
     ManifestError,
     build_manifest,
@@ -76,6 +76,7 @@ __all__ = [
     "SurrogateConfig",
     "Sweep",
     "ThreatConfig",
+    "Transform",
     "WeightsConfig",
     "build_manifest",
     "dump_manifest",

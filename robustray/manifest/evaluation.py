@@ -24,7 +24,7 @@ from robustray.manifest.fields import (
     check_lengths,
     read_option,
 )
-from robustray.manifest.job import DataConfig, Manifest
+from robustray.manifest.job import DataConfig, Manifest, Transform
 from robustray.manifest.network import ModelConfig
 from robustray.registry import MODELS
 
@@ -87,7 +87,8 @@ class Preprocessing(Section):
 class JudgedData(Section):
     """The images that are judged: the ``first`` ones of a split, or all of it.
 
-    ``validation`` and ``parts`` say, as in a sweep, what the splits "validation" and "train" are.
+    ``validation`` and ``parts`` say, as in a sweep, what the splits "validation" and "train" are,
+    and ``transform`` how images are resized and cut.
     ``name`` may be left out where a study is evaluated, and is "cifar10" elsewhere.
     """
 
@@ -98,6 +99,7 @@ class JudgedData(Section):
     validation: Natural = 1024
     parts: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     download: bool = False
+    transform: Transform | Literal["model"] | None = None
 
     def config(self) -> DataConfig:
         """Return the data set of which the images are a part; ``name`` is given."""
@@ -236,7 +238,7 @@ class Evaluation(Manifest):
     @model_validator(mode="after")
     def _lengths_fit_the_images(self) -> Self:
         if self.threat is not None:
-            check_lengths(self.lengths(self.threat), Extent.of(self.data.name))
+            check_lengths(self.lengths(self.threat), Extent.of(self.data.name, self.data.transform))
         return self
 
     def lengths(self, threat: JudgedThreat) -> tuple[Length, ...]:

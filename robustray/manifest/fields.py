@@ -189,11 +189,17 @@ class Extent:
     diameter: float | None = None
 
     @classmethod
-    def of(cls, data: str | None) -> Extent:
-        """Return that of a data set in [0, 1]; of one that a function makes nothing but the box."""
-        if data is None or DATASETS.is_brought(data):
+    def of(cls, data: str | None, transform: Any = None) -> Extent:
+        """Return that of a data set in [0, 1]; of one that a function makes nothing but the box.
+
+        A ``transform`` (`robustray.manifest.Transform`) says another height and width; "model" none
+        that is known yet.
+        """
+        if data is None or DATASETS.is_brought(data) or transform == "model":
             return cls()
         shape = getattr(DATASETS.find(data), "image_shape", None)
+        if shape and transform is not None:
+            shape = (shape[0], *transform.size)
         return cls(size=math.prod(shape) if shape else None)
 
     def longest(self, norm: str) -> float:

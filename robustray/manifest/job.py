@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from robustray.errors import ManifestError, below
 from robustray.manifest.explaining import check_options
 from robustray.manifest.fields import (
     Argument,
@@ -18,7 +20,10 @@ from robustray.manifest.fields import (
     Section,
     Workers,
 )
-from robustray.registry import DATASETS
+from robustray.registry import DATASETS, MODELS
+
+Side = Pixels | tuple[Pixels, Pixels]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 
 class ExtraData(Section):
@@ -35,11 +40,77 @@ class ExtraData(Section):
     limit: Natural | None = None
 
 
+class Transform(Section):
+    """How images are resized and cut: all to one size, whatever they were.
+
+    The shorter side becomes ``resize`` pixels, by ``interpolation`` (antialiased); then the central
+    square of ``crop`` pixels (default: ``resize``) is cut out. Height and width stand in place of
+    one number where they differ; images that are resized to a pair are stretched. Without
+    ``resize`` the centre is cut out as it is.
+    """
+
+    resize: Side | None = None
+    crop: Side | None = None
+    interpolation: Interpolation = "bilinear"
+
+    @model_validator(mode="after")
+    def _says_a_size(self) -> Self:
+        if self.resize is None:
+            if self.crop is None:
+                raise ValueError("give resize, or crop, or both")
+            self.refuse("nothing is resized", "interpolation")
+        elif any(cut > whole for cut, whole in zip(self.size, _pair(self.resize), strict=True)):
+            raise ValueError(f"crop: {self.crop} is larger than resize: {self.resize}")
+        return self
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of what comes out."""
+        side = self.crop or self.resize
+        assert side is not None
+        return _pair(side)
+
+
+def _pair(side: int | tuple[int, int]) -> tuple[int, int]:
+    return side if isinstance(side, tuple) else (side, side)
+
+
+def declared_transform(name: str, options: Mapping[str, Any]) -> Transform:
+    """Return how a network declares that its images are prepared.
+
+    Parameters
+    ----------
+    name : str
+        As in a manifest's ``model``: "timm:resnet50".
+    options : mapping
+        What it is built with.
+
+    Raises
+    ------
+    ManifestError
+        If it declares nothing.
+    """
+    library = getattr(MODELS, "library", lambda _: None)(name)
+    if library is None:
+        raise ManifestError(
+            f"{name} declares no input; give resize, or crop, or both", path="data.transform"
+        )
+    facts = library.input(name.partition(":")[2], dict(options))
+    height, width = facts.size
+    found = {"resize": facts.resize, "crop": height if height == width else (height, width)}
+    if facts.resize is not None:
+        found["interpolation"] = facts.interpolation
+    with below("data.transform"):
+        return Transform.model_validate(found)
+
+
 class DataConfig(Section):
     """The data set, its held-out validation part, and labelled subsets of it.
 
-    ``name`` is that of an official set, ``folder`` for a folder of images, or that of a function
-    of a user's (``package.module:function``); ``arguments`` are those of the function.
+    ``name`` is that of an official set, ``folder`` for a folder of images, ``npz`` for files of
+    arrays, or that of a function of a user's (``package.module:function``); ``arguments`` are those
+    of the function. ``transform`` resizes and cuts every image, or is ``model``: as the network
+    declares its input. Images are then read, or changed, as batches need them.
     ``parts`` names official files of the training set ("data_batch_1"); ``train_limit`` and
     ``test_limit`` take the first images only. Each of them changes the label that stands beside
     every number ("cifar10[data_batch_1][:4000]").
@@ -53,6 +124,7 @@ class DataConfig(Section):
     test_limit: Natural | None = None
     extra: ExtraData | None = None
     download: bool = False
+    transform: Transform | Literal["model"] | None = None
 
     @model_validator(mode="after")
     def _options_of_the_set(self) -> Self:
@@ -159,3 +231,30 @@ class Manifest(Section):
         """Return the data set whose files a run needs, as far as the manifest names one."""
         data = getattr(self, "data", None)
         return data if isinstance(data, DataConfig) else None
+
+    def named_models(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        """Return names and options of the networks that take the data set's images."""
+        model: Any = getattr(self, "model", None)
+        return [] if model is None else [(model.name, model.options())]
+
+    def settled(self) -> Self:
+        """Return the manifest with what ``data.transform: model`` stands for in its place.
+
+        Raises
+        ------
+        ManifestError
+            If no network, or not each one alike, declares how its images are prepared.
+        """
+        data: Any = getattr(self, "data", None)
+        if getattr(data, "transform", None) != "model":
+            return self
+        found = [declared_transform(name, options) for name, options in self.named_models()]
+        if not found:
+            raise ManifestError(
+                "no network is named here that declares its input; give resize, or crop, or both",
+                path="data.transform",
+            )
+        if different := [one for one in found if one != found[0]]:
+            words = " and ".join(str(one) for one in (found[0], different[0]))
+            raise ManifestError(f"the networks declare {words}", path="data.transform")
+        return self.model_copy(update={"data": data.model_copy(update={"transform": found[0]})})

@@ -87,9 +87,11 @@ def validate(document: dict[str, Any], file: str = "") -> Manifest:
     """
     model = _find_model(document, file)
     try:
-        return model.model_validate(document)
+        return model.model_validate(document).settled()
     except ValidationError as error:
         raise explain(error, model, file) from error
+    except ManifestError as error:
+        raise ManifestError(error.message, file, error.path, error.value) from error
 
 
 def manifest_hash(manifest: Manifest) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
+from typing_extensions import override
 
 from robustray.manifest.fields import (
     MOST_BLOCKS,
@@ -213,11 +215,24 @@ class Sweep(Manifest):
 
     @model_validator(mode="after")
     def _lengths_fit_the_images(self) -> Self:
-        extent = Extent.of(self.data.name)
+        extent = Extent.of(self.data.name, self.data.transform)
         check_lengths(self.recipe.lengths(), extent, "recipe.")
         if self.evaluation.threat is not None:
             check_lengths(self.evaluation.threat.lengths("evaluation.threat.eps"), extent)
         return self
+
+    @override
+    def named_models(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
+        grid, own = self.grid, (self.model.name, self.model.options())
+        if grid is not None and grid.settings:
+            names = dict.fromkeys(setting.name for setting in grid.settings)
+            return [(name, {}) if name else own for name in names]
+        if grid is None or not grid.arguments:
+            return [own]
+        rows = [
+            dict(zip(grid.arguments, row, strict=True)) for row in product(*grid.arguments.values())
+        ]
+        return [(own[0], self.model.with_options(row).options()) for row in rows]
 
     @model_validator(mode="after")
     def _shareable(self) -> Self:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from robustray.data import ROLES, Dataset, load_dataset, needed_forms
-from robustray.data.files import alone
+from robustray.data.downloads import alone
 from robustray.errors import CorruptObjectError, DataError, MachineError
 from robustray.manifest import DataConfig
 from robustray.store.digests import sha256_file

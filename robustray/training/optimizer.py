@@ -11,13 +11,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from robustray.errors import ManifestError, below
-from robustray.manifest.explaining import check_options
 from robustray.manifest.descent import Momentum, Optimizer, Schedule
+from robustray.manifest.explaining import check_options
 from robustray.manifest.fields import Number, PositiveNumber
 from robustray.registry import OPTIMIZERS
 from robustray.training.layers import SCALE, layer_scales
 from robustray.user_code import call
-
 
 NotNegative = Annotated[Number, Field(ge=0)]
 Betas = tuple[Momentum, Momentum]

@@ -15,6 +15,8 @@ from robustray.random import derive_seed
 from robustray.training.step import Trainer
 from robustray.training.world import ALONE, World
 
+_READ = 1024  # images in files that are read together, at least
+
 
 def accuracies(
     model: nn.Module,
@@ -36,7 +38,7 @@ def accuracies(
     model : nn.Module
         The same on each worker.
     split : Split
-        All images, on the model's device.
+        All images, on the model's device; those in files are read some at a time.
     threat, suite, seed, batch_size
         As in ``robustray.attacks.evaluate``.
     world : World
@@ -48,17 +50,21 @@ def accuracies(
         In [0, 1].
     """
     mine = split.select(slice(world.rank, None, world.size))
-    correct = torch.zeros(2, dtype=torch.float64, device=split.y_N.device)
-    if len(mine):
+    first = next(model.parameters(), split.y_N)
+    device = split.y_N.device if split.is_in_memory else first.device
+    correct = torch.zeros(2, dtype=torch.float64, device=device)
+    together = len(mine) if split.is_in_memory else -(-_READ // batch_size) * batch_size
+    for start in range(0, len(mine), together or 1):
+        some = mine.select(slice(start, start + together)).load().to(device)
         found = evaluate(
             model,
-            mine.x_NCHW,
-            mine.y_N,
+            some.x_NCHW,
+            some.y_N,
             threat,
             suite=suite,
             seed=seed,
             batch_size=batch_size,
-            index=mine.index_N,
+            index=some.index_N,
             check=False,
         )
         correct += torch.stack((found.clean_correct.sum(), found.robust.sum()))

@@ -8,7 +8,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from robustray.data import load_dataset
-from robustray.data.files import torchvision_datasets
+from robustray.data.downloads import torchvision_datasets
 from robustray.errors import DataError, MachineError
 from robustray.manifest.job import DataConfig
 

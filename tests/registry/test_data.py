@@ -106,7 +106,7 @@ def test_a_folder_of_images_is_a_data_set(pictures):
 def test_images_of_a_folder_have_one_size(pictures):
     Image.fromarray(np.zeros((5, 6, 3), np.uint8)).save(pictures / "photos/test/dark/9.png")
     with pytest.raises(UserError, match=r"9\.png is of \(6, 5\) .*data\.arguments\.size"):
-        describe(config(name="folder", arguments={"path": "photos"}), pictures)
+        load_dataset(config(name="folder", arguments={"path": "photos"}), pictures)
     with pytest.raises(UserError, match="no images"):
         describe(config(name="folder", arguments={"path": "nothing"}), pictures)
 
