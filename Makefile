@@ -58,12 +58,11 @@ k8s-secret:
 compose-secret:
 	$(PYTHON) scripts/make_secrets.py compose
 
-# torch comes first, so that nothing else chooses its build; torchvision's wheel must not bring one.
+# torch and its torchvision come first, so that nothing else chooses their build.
 $(VENV)/.run: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) (a few minutes)"
-	$(PIP) --constraint constraints.txt torch
-	$(PIP) --constraint constraints.txt --no-deps torchvision
+	$(PIP) --constraint constraints.txt torch torchvision
 	$(PIP) --constraint constraints.txt --editable .
 	$(COMPILE)
 	touch $@

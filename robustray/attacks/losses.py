@@ -36,14 +36,23 @@ def margin(logits_BK: Tensor, y_B: Tensor) -> Tensor:
     return other_BK.max(dim=1).values - _at(logits_BK, y_B)
 
 
-def cw_margin(logits_BK: Tensor, y_B: Tensor) -> Tensor:
-    """Return -max(z_y - max_{j != y} z_j, 0), at most 0.
+def cw_margin(logits_BK: Tensor, y_B: Tensor, confidence: float = 0.0) -> Tensor:
+    """Return -max(z_y - max_{j != y} z_j + confidence, 0), at most 0.
 
-    Carlini and Wagner, "Towards evaluating the robustness of neural networks" (2017), their f_6
-    with confidence 0. Once an example is misclassified its loss is 0 and its gradient exactly 0,
-    so that a signed step leaves it where it is.
+    Carlini and Wagner, "Towards evaluating the robustness of neural networks" (2017), their f_6.
+    Once an example is misclassified by more than the confidence its loss is 0 and its gradient
+    exactly 0, so that a signed step leaves it where it is. At the boundary itself it is still
+    pushed on, whatever torch takes for the gradient of a clamp there (it changed in 2.14).
+
+    Parameters
+    ----------
+    logits_BK, y_B : Tensor
+        As in `margin`.
+    confidence : float
+        By how much another class must lead, in units of the logits.
     """
-    return margin(logits_BK, y_B).clamp(max=0)
+    lead_B = margin(logits_BK, y_B) - confidence
+    return torch.where(lead_B > 0, 0.0, lead_B)
 
 
 def dlr(logits_BK: Tensor, y_B: Tensor) -> Tensor:

@@ -144,12 +144,12 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 @cache
 def package_versions() -> dict[str, str]:
-    """Return the installed versions of what results depend on."""
+    """Return the installed versions of what results depend on; of torch with the build (+cu130)."""
     versions: dict[str, str] = {}
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             versions[package] = version(package)
-    return versions
+    return versions | {"torch": str(torch.__version__)}  # the package's metadata may lack the build
 
 
 def device_name(device: torch.device) -> str:

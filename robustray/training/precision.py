@@ -90,7 +90,7 @@ def overruns(model: nn.Module) -> bool:
 
     It does for the gradient of the weights of a 1 x 1 convolution with a stride and fewer channels
     than a vector register has, on processors with AVX2 and no more: the end of the process (seen
-    with 3.12, which torch 2.13 brings), or wrong gradients (reported in oneDNN issue 6035).
+    with 3.12, which torch 2.13 and 2.14 bring), or wrong gradients (reported in oneDNN issue 6035).
     """
     return any(
         isinstance(module, nn.Conv2d)

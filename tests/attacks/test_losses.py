@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -51,6 +52,14 @@ def test_cw_margin_stops_exactly_at_misclassification():
 def test_cw_margin_pushes_on_at_a_tie():
     tie = torch.tensor([[1.0, 1.0, 0.0]])
     assert gradient(cw_margin, tie, torch.tensor([0])).tolist() == [[-1, 1, 0]]
+
+
+def test_cw_margin_pushes_on_until_another_class_leads_by_the_confidence():
+    leading = torch.tensor([[1.0, 1.5, 0.0], [1.0, 2.0, 0.0], [1.0, 2.5, 0.0]])
+    loss = partial(cw_margin, confidence=1.0)
+    assert loss(leading, torch.zeros(3, dtype=torch.int64)).tolist() == [-0.5, 0, 0]
+    grad = gradient(loss, leading, torch.zeros(3, dtype=torch.int64))
+    assert grad.tolist() == [[-1, 1, 0], [-1, 1, 0], [0, 0, 0]]
 
 
 def test_dlr_is_its_formula():

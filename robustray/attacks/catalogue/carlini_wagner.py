@@ -26,7 +26,7 @@ from robustray.attacks.engine.network import (
     is_correct,
     predict_logits,
 )
-from robustray.attacks.losses import margin
+from robustray.attacks.losses import cw_margin, margin
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import AttackResult, Passes
 from robustray.attacks.steps.projections import norm_per_example, per_example
@@ -222,7 +222,7 @@ class _Search:
         """Judge points; note new nearest ones; return the loss and its gradient."""
 
         def margins(logits_BK: Tensor) -> Tensor:
-            return (-margin(logits_BK, self._y) + self._attack.confidence).clamp(min=0)
+            return -cw_margin(logits_BK, self._y, self._attack.confidence)
 
         passed = input_gradient(self.network, point, margins)
         self.passes_B += active_B

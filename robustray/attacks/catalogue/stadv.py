@@ -29,7 +29,7 @@ from robustray.attacks.engine.network import (
     predict_logits,
     watched_path,
 )
-from robustray.attacks.losses import margin
+from robustray.attacks.losses import cw_margin
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import AttackResult, Passes
 from robustray.attacks.steps.projections import per_example
@@ -115,7 +115,7 @@ class StAdv(BatchAttack):
                 rough_B = roughness(flow)
                 with explained():
                     logits_BK = path(bent)
-                loss_B = (-margin(logits_BK, y)).clamp(min=0) + self.smoothness * rough_B
+                loss_B = -cw_margin(logits_BK, y) + self.smoothness * rough_B
             with torch.no_grad():
                 unbent_B = loss_B.detach() if step == 0 else unbent_B
                 better_B = ~is_correct(logits_BK, y) & (rough_B < least_B) & (loss_B < unbent_B)
