@@ -4,7 +4,7 @@
     OMP_NUM_THREADS=1 python benchmarks/reach.py --only robustbench --write docs/results_reach.md
 
 All records of RobustBench's CIFAR-10 networks are grouped by the class of their architecture, each
-built on the meta device; of each class the smallest network is judged. ten networks of timm and
+built on the meta device; of each class the smallest network is judged. Ten networks of timm and
 five of torchvision follow. Weights are random, as files of weights can't be had everywhere, so
 labels are the network's own answers: an attack then has something to break, and nothing is learnt
 about robustness. Images are the first 8 of CIFAR-10's test set, resized to what the network
@@ -21,7 +21,6 @@ import os
 import platform
 import resource
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
@@ -86,7 +85,6 @@ class Row:
     parameters: int = 0
     size: int = 0
     robust: int | None = None
-    seconds: float = 0.0
     memory: float = 0.0
     words: str = ""
 
@@ -128,7 +126,6 @@ def _unbuilt(record: Record, error: Exception) -> str:
 
 def judge(case: Case, images: Tensor) -> Row:
     """Build a network, and let one attack try the images."""
-    begun = time.monotonic()
     classes = 10 if case.name.startswith("robustbench:") else 1000
     facts = declared_input(case.name, {**case.options, "num_classes": classes})
     assert facts is not None
@@ -145,7 +142,6 @@ def judge(case: Case, images: Tensor) -> Row:
         parameters=size,
         size=facts.size[0],
         robust=int(result.robust.sum()),
-        seconds=time.monotonic() - begun,
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     )
 
@@ -180,13 +176,13 @@ def judge_apart(case: Case, images: Tensor, limit: float) -> Row:
 
 def table(cases: Sequence[Case], rows: Sequence[Row]) -> str:
     """Return the table in Markdown."""
-    heads = ("network", "class", "more of it", "parameters", "pixels", "judged", "seconds", "GiB")
+    heads = ("network", "class", "more of it", "parameters", "pixels", "judged", "GiB")
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
     for case, row in zip(cases, rows, strict=True):
         judged = row.words or f"yes: {COUNT - row.robust} of {COUNT} broken"  # type: ignore[operator]
-        numbers = ("", "", judged, "", "") if row.words else (
+        numbers = ("", "", judged, "") if row.words else (
             f"{row.parameters / 1e6:.1f} M", f"{row.size}", judged,
-            f"{row.seconds:.1f}", f"{row.memory:.1f}",
+            f"{row.memory:.1f}",
         )  # fmt: skip
         more = f"{case.others}" if case.name.startswith("robustbench:") else ""
         lines.append(f"| `{case.name}` | {case.family} | {more} | {' | '.join(numbers)} |")

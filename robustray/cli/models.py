@@ -118,13 +118,13 @@ def _describe_models(pattern: str) -> str:
     names, costs = list_models(pattern), known_costs()
     if not names:
         raise choice_error("model", pattern, list_models())
-    lines = []
+    lines, width = [], max(24, *map(len, names))
     for name in names:
         row = costs.get(name)
         cost = (
             f"{row.recorded.parameters / 1e6:.1f}M  {row.recorded.macs / 1e9:.2f}G" if row else ""
         )
-        lines.append(f"{name:<24} {cost:>15}  {find_model(name).summary}")
+        lines.append(f"{name:<{width}} {cost:>15}  {find_model(name).summary}")
     if len(names) == 1:
         entry = find_model(names[0])
         lines.append(f"options    {', '.join(('num_classes', 'in_channels', *entry.options))}")
