@@ -12,11 +12,12 @@ import numpy as np
 import torch
 
 from robustray.data.dataset import ROLES, Dataset, Split, digest_of, smallest_hashes
+from robustray.data.extra import read_extra
 from robustray.data.files import read_part
+from robustray.data.formats.image_files import ImageFiles
 from robustray.data.functions import find_source
-from robustray.data.image_files import ImageFiles
 from robustray.data.pixels import Pixels, image_shape_of
-from robustray.data.readers import Arrays, read_extra
+from robustray.data.readers import Arrays
 from robustray.data.sources import Part, Source
 from robustray.errors import DataError
 from robustray.manifest.job import DataConfig, Transform
