@@ -83,7 +83,7 @@ class Split:
             return self.pixels.digest([_flat(self.y_N), _flat(self.index_N)])
         digest = hashlib.sha256(json.dumps(list(self.pixels.shape)).encode())
         for tensor in (self.pixels, self.y_N, self.index_N):
-            digest.update(_flat(tensor))
+            digest.update(_flat(tensor).data)
         return digest.hexdigest()
 
     def to(self, device: torch.device | str) -> Split:

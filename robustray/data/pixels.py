@@ -113,7 +113,7 @@ class Pixels:
         assert filename is not None
         key = hashlib.sha256(json.dumps([_place(mapped), self._facts()]).encode())
         for column in columns if self._rows is None else (self._rows, *columns):
-            key.update(np.ascontiguousarray(column))
+            key.update(np.ascontiguousarray(column).data)
 
         def read_through() -> str:
             advise(mapped, in_order=True)
@@ -129,13 +129,13 @@ class Pixels:
         else:
             digest = hashlib.sha256(json.dumps(self._facts(), sort_keys=True).encode())
         if isinstance(self.source, ImageFiles):
-            digest.update(np.ascontiguousarray(self.source.contents(self._all_rows())))
+            digest.update(np.ascontiguousarray(self.source.contents(self._all_rows())).data)
         else:
             step = max(1, _AT_ONCE // max(1, int(np.prod(self.source.shape[1:]))))
             for start in range(0, len(self), step):
-                digest.update(self._copy(self.source, start, start + step))
+                digest.update(self._copy(self.source, start, start + step).data)
         for column in columns:
-            digest.update(np.ascontiguousarray(column))
+            digest.update(np.ascontiguousarray(column).data)
         return digest.hexdigest()
 
     def _facts(self) -> dict[str, Any]:

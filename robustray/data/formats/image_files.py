@@ -123,7 +123,7 @@ class ImageFiles:
         """Return digests from where they were kept, or from the bytes; keep them."""
         if len(rows) < _KEPT_FROM:
             return self._hash(rows)
-        names = hashlib.sha256(b"\n".join(os.fsencode(self.names[row]) for row in rows))
+        names = hashlib.sha256(b"\n".join(os.fsencode(self.names[int(row)]) for row in rows))
         facts = Facts(
             self.folder, f"{self.folder.name}-{names.hexdigest()[:12]}", lambda: self._stamp(rows)
         )
