@@ -21,7 +21,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from robustray.data.pictures import cached
+from robustray.data.formats.pictures import cached
 from robustray.random import ExampleRandom
 
 _SEEDS = {"train": 7, "validation": 8, "test": 9}

@@ -1,15 +1,19 @@
-"""Images and classes in files of arrays, ``.npz`` or ``.npy``; those not compressed are mapped."""
+"""Images and classes in files of arrays, ``.npz`` or ``.npy``, which are mapped into memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from robustray.data.arrays import ArrayError, map_npy, map_npz
+from robustray.data.formats.arrays import ArrayError, list_npz
+from robustray.data.formats.mapped import map_npy, map_npz
 from robustray.errors import DataError
 from robustray.registry import DATASETS
+
+T = TypeVar("T")
 
 # Under which names such files are seen to hold images and classes, in this order.
 _IMAGES = ("images", "image", "x", "X", "data", "arr_0")
@@ -68,11 +72,13 @@ def read_array_files(
     if path.suffix == ".npy":
         if beside is None:
             raise DataError(f"data.arguments.{split}_labels: name the file of {path}'s classes")
-        x, y = _open(path)["arr_0"], _open(root / beside)["arr_0"]
+        x, y = (_ask(one, map_npy) for one in (path, root / beside))
     else:
-        arrays = _open(path)
-        x = arrays[_choose(path, arrays, images, (f"x_{split}", *_IMAGES), "images")]
-        y = arrays[_choose(path, arrays, labels, (f"y_{split}", *_LABELS), "labels")]
+        there = _ask(path, list_npz)
+        of_x = _choose(path, there, images, (f"x_{split}", *_IMAGES), "images")
+        of_y = _choose(path, there, labels, (f"y_{split}", *_LABELS), "labels")
+        found = _ask(path, lambda path: map_npz(path, (of_x, of_y)))
+        x, y = found[of_x], found[of_y]
     x, y = _by_pixel(path, x), np.asarray(y)
     if y.dtype.kind not in "iu" or y.size != len(x):
         raise DataError(f"{path}: its labels are {y.dtype} {y.shape}, not {len(x)} whole numbers")
@@ -80,9 +86,9 @@ def read_array_files(
     return found if num_classes is None else (*found, np.arange(num_classes).astype(str))
 
 
-def _open(path: Path) -> dict[str, np.ndarray]:
+def _ask(path: Path, ask: Callable[[Path], T]) -> T:
     try:
-        return {"arr_0": map_npy(path)} if path.suffix == ".npy" else map_npz(path)
+        return ask(path)
     except FileNotFoundError:
         raise DataError(f"{path} is missing; put it there or set ROBUSTRAY_DATA") from None
     except OSError as error:
@@ -93,16 +99,16 @@ def _open(path: Path) -> dict[str, np.ndarray]:
 
 def _choose(
     path: Path,
-    arrays: dict[str, np.ndarray],
+    there: Sequence[str],
     wanted: str | None,
     usual: Sequence[str],
     what: str,
 ) -> str:
     """Return the name of an array: the one that is wanted, else the first usual one."""
-    found = [name for name in ([wanted] if wanted else usual) if name in arrays]
+    found = [name for name in ([wanted] if wanted else usual) if name in there]
     if not found:
         raise DataError(
-            f"{path} has no array {wanted or ' or '.join(usual)}, but {', '.join(sorted(arrays))}; "
+            f"{path} has no array {wanted or ' or '.join(usual)}, but {', '.join(sorted(there))}; "
             f"name it in data.arguments.{what}"
         )
     return found[0]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -78,13 +79,11 @@ class Split:
 
         Of images in files it is over the files' content in place of pixels, and over the transform.
         """
-        if isinstance(self.pixels, Tensor):
-            digest = hashlib.sha256(json.dumps(list(self.pixels.shape)).encode())
-            digest.update(_bytes(self.pixels))
-        else:
-            digest = self.pixels.begin_digest()
-        digest.update(_bytes(self.y_N))
-        digest.update(_bytes(self.index_N))
+        if isinstance(self.pixels, Pixels):
+            return self.pixels.digest([_flat(self.y_N), _flat(self.index_N)])
+        digest = hashlib.sha256(json.dumps(list(self.pixels.shape)).encode())
+        for tensor in (self.pixels, self.y_N, self.index_N):
+            digest.update(_flat(tensor).data)
         return digest.hexdigest()
 
     def to(self, device: torch.device | str) -> Split:
@@ -105,8 +104,8 @@ class Split:
         return self if self.is_in_memory else Split(self.x_NCHW, self.y_N, self.index_N)
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.cpu().contiguous().view(-1).numpy().tobytes()
+def _flat(tensor: Tensor) -> np.ndarray:
+    return tensor.cpu().contiguous().view(-1).numpy()
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustray.data.pictures import cached, equalise, largest_square, read_colour, read_grey, resize
+from robustray.data.formats.pictures import (
+    cached,
+    equalise,
+    largest_square,
+    read_colour,
+    read_grey,
+    resize,
+)
 from robustray.errors import DataError
 from robustray.manifest.job import FolderData
 

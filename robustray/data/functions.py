@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from robustray.data.image_files import ImageFiles
+from robustray.data.formats.image_files import ImageFiles
 from robustray.data.readers import Arrays
 from robustray.data.sources import Part, Source
 from robustray.errors import DataError, below

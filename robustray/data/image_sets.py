@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from robustray.data.downloads import Archive, fetch_archive
-from robustray.data.image_files import ImageFiles, list_files
+from robustray.data.formats.image_files import ImageFiles, list_files
 from robustray.errors import DataError
 from robustray.registry import DATASETS
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,15 +13,18 @@ import numpy as np
 import torch
 
 from robustray.data.dataset import ROLES, Dataset, Split, digest_of, smallest_hashes
+from robustray.data.extra import read_extra
 from robustray.data.files import read_part
+from robustray.data.formats.image_files import ImageFiles
 from robustray.data.functions import find_source
-from robustray.data.image_files import ImageFiles
 from robustray.data.pixels import Pixels, image_shape_of
-from robustray.data.readers import Arrays, read_extra
+from robustray.data.readers import Arrays
 from robustray.data.sources import Part, Source
 from robustray.errors import DataError
 from robustray.manifest.job import DataConfig, Transform
 from robustray.registry import DATASETS
+
+_DECODED = 4 << 30  # bytes of images in files that are decoded at once and kept in memory
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,8 @@ def load_dataset(
     Returns
     -------
     Dataset
-        uint8 tensors on the CPU; with a transform, or mapped from a file of arrays, images that
-        are read when they are wanted (`Split.load`).
+        uint8 tensors on the CPU. With a transform, mapped from a file of arrays, or in files and of
+        more than 4 GiB, images are read when they are wanted (`Split.load`).
 
     Raises
     ------
@@ -240,26 +244,29 @@ def _read(
     source: Source, parts: tuple[Part, ...], root: Path, count: int, config: DataConfig
 ) -> Split:
     """Read the first ``count`` images of some parts, and no file that holds none of them."""
-    arrays: list[Arrays] = []
+    found: list[Arrays] = []
     missing = count
     for part in _first_parts(parts, count):
         blobs = read_part(source.name, part, root, fetch=config.download)
-        whole = _checked(source, part, part.read(blobs))
-        arrays.append(Arrays(*(column[:missing] for column in whole)))
+        x, y_N, index_N = _checked(source, part, part.read(blobs))
+        found.append(Arrays(x[:missing], y_N[:missing], index_N[:missing]))
         missing -= part.size
-    images, *rest = zip(*arrays, strict=True)
-    pixels = _pixels(list(images), _transform(config))
-    return Split(pixels, *(torch.from_numpy(np.concatenate(column)) for column in rest))
+    return Split(
+        _pixels([arrays.x_NCHW for arrays in found], _transform(config)),
+        torch.from_numpy(np.concatenate([arrays.y_N for arrays in found])),
+        torch.from_numpy(np.concatenate([arrays.index_N for arrays in found])),
+    )
 
 
 def _pixels(
     images: list[np.ndarray | ImageFiles], transform: Transform | None
 ) -> torch.Tensor | Pixels:
-    """Return images as tensor, or as they are where they are transformed or mapped."""
+    """Return images as a tensor, or where they are: transformed, mapped, or in too many files."""
     first = images[0]
     if isinstance(first, ImageFiles):
         found = Pixels(first, transform)
-        return found.read() if transform is None else found
+        fits = transform is None and math.prod(found.shape) <= _DECODED
+        return found.read() if fits else found
     if isinstance(first, np.memmap):
         return Pixels(first, transform)
     together = np.concatenate([one for one in images if isinstance(one, np.ndarray)])

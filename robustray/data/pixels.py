@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+import mmap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,18 +15,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustray.data.image_files import ImageFiles, each
+from robustray.data.formats.file_facts import Facts
+from robustray.data.formats.image_files import ImageFiles, each
+from robustray.data.formats.mapped import advise
 from robustray.errors import DataError
 from robustray.manifest.job import Transform
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_AT_ONCE = 256  # rows of a mapped array that are read together
+_AT_ONCE = 16 << 20  # bytes of an array that are hashed together
 
 
 class Pixels:
-    """Images of one shape that lie in files, or in an array that may be mapped from one.
+    """Images of one shape that lie in files, in an array that is mapped from one, or in an array.
 
     What is read depends on the rows alone, never on threads or on what was read before.
 
@@ -35,7 +39,7 @@ class Pixels:
     transform : Transform, optional
         How they are resized and cut; without one all of them must have one size.
     rows : ndarray, optional
-        Which of them, int64; default: all.
+        Which of them, int64; default: all (and then no memory is taken to say so).
 
     Raises
     ------
@@ -49,8 +53,7 @@ class Pixels:
         transform: Transform | None = None,
         rows: np.ndarray | None = None,
     ) -> None:
-        self.source, self.transform = source, transform
-        self.rows = np.arange(len(source)) if rows is None else rows
+        self.source, self.transform, self._rows = source, transform, rows
         if transform and isinstance(source, ImageFiles) and source.size is not None:
             raise DataError("data.arguments.size and data.transform: give one of them")
         if transform and source.shape[1] not in (1, 3):
@@ -61,17 +64,23 @@ class Pixels:
         self._image_shape = image_shape_of(source.shape[1:], transform)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.source if self._rows is None else self._rows)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Images, channels, height and width."""
-        return len(self.rows), *self._image_shape
+        return len(self), *self._image_shape
 
     def select(self, rows: Tensor | slice) -> Pixels:
         """Return the images at the given rows of these; nothing is read."""
-        chosen = rows if isinstance(rows, slice) else rows.cpu().numpy()
-        return Pixels(self.source, self.transform, self.rows[chosen])
+        if isinstance(rows, slice):
+            chosen = np.arange(*rows.indices(len(self)))
+        else:
+            chosen = rows.cpu().numpy()
+        if chosen.dtype == np.bool_:
+            chosen = np.flatnonzero(chosen)
+        chosen = chosen if self._rows is None else self._rows[chosen]
+        return Pixels(self.source, self.transform, chosen)
 
     def read(self) -> Tensor:
         """Read the images: uint8 (N, C, H, W), on the CPU.
@@ -82,40 +91,67 @@ class Pixels:
             If a file can't be read, has changed, or is of another size than the others.
         """
         if not isinstance(self.source, ImageFiles) and self.transform is None:
-            return torch.from_numpy(np.ascontiguousarray(self.source[self.rows]))
-        whole = np.empty(self.shape, np.uint8)
+            return torch.from_numpy(self._copy(self.source, 0, len(self)))
+        whole, rows = np.empty(self.shape, np.uint8), self._all_rows()
 
         def put(number: int) -> None:
-            whole[number] = self._prepare(int(self.rows[number]))
+            whole[number] = self._prepare(int(rows[number]))
 
-        for _ in each(put, range(len(self.rows))):
+        for _ in each(put, range(len(rows))):
             pass
         return torch.from_numpy(whole)
 
-    def begin_digest(self) -> Any:
-        """Return a SHA-256 object that has taken in shape and content.
+    def digest(self, columns: Sequence[np.ndarray]) -> str:
+        """Return the SHA-256, hexadecimal, of shape, content, and what belongs to the images.
 
-        Of arrays that are not transformed it is that of the pixels; else that of the files' or
-        images' own bytes, and of the transform.
+        The content of arrays that are not transformed is that of the pixels; else it is the files'
+        or images' own, and the transform. That of a mapped file is kept beside the file.
         """
+        if not isinstance(self.source, np.memmap):
+            return self._digest(columns)
+        mapped, filename = self.source, self.source.filename
+        assert filename is not None
+        key = hashlib.sha256(json.dumps([_place(mapped), self._facts()]).encode())
+        for column in columns if self._rows is None else (self._rows, *columns):
+            key.update(np.ascontiguousarray(column).data)
+
+        def read_through() -> str:
+            advise(mapped, in_order=True)
+            return self._digest(columns)
+
+        found = Facts(Path(filename)).know(f"digest {key.hexdigest()[:32]}", read_through)
+        advise(mapped, in_order=False)
+        return found
+
+    def _digest(self, columns: Sequence[np.ndarray]) -> str:
         if self.transform is None and not isinstance(self.source, ImageFiles):
             digest = hashlib.sha256(json.dumps(list(self.shape)).encode())
-            self._take_in(digest, self.source)
-            return digest
-        changed = self.transform and self.transform.model_dump(mode="json", exclude_defaults=True)
-        size = getattr(self.source, "size", None)
-        facts = {"shape": list(self.shape), "transform": changed, "size": size}
-        digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-        if isinstance(self.source, ImageFiles):
-            digest.update(np.ascontiguousarray(self.source.contents(self.rows)))
         else:
-            digest.update(json.dumps(list(self.source.shape[1:])).encode())
-            self._take_in(digest, self.source)
-        return digest
+            digest = hashlib.sha256(json.dumps(self._facts(), sort_keys=True).encode())
+        if isinstance(self.source, ImageFiles):
+            digest.update(np.ascontiguousarray(self.source.contents(self._all_rows())).data)
+        else:
+            step = max(1, _AT_ONCE // max(1, int(np.prod(self.source.shape[1:]))))
+            for start in range(0, len(self), step):
+                digest.update(self._copy(self.source, start, start + step).data)
+        for column in columns:
+            digest.update(np.ascontiguousarray(column).data)
+        return digest.hexdigest()
 
-    def _take_in(self, digest: Any, array: np.ndarray) -> None:
-        for start in range(0, len(self.rows), _AT_ONCE):
-            digest.update(np.ascontiguousarray(array[self.rows[start : start + _AT_ONCE]]))
+    def _facts(self) -> dict[str, Any]:
+        """Return what is done with the images."""
+        changed = self.transform and self.transform.model_dump(mode="json", exclude_defaults=True)
+        size = getattr(self.source, "size", None) if isinstance(self.source, ImageFiles) else None
+        own = None if isinstance(self.source, ImageFiles) else list(self.source.shape[1:])
+        return {"shape": list(self.shape), "transform": changed, "size": size, "own": own}
+
+    def _all_rows(self) -> np.ndarray:
+        return np.arange(len(self)) if self._rows is None else self._rows
+
+    def _copy(self, array: np.ndarray, start: int, stop: int) -> np.ndarray:
+        """Return the images of some of the rows, one after the other in memory."""
+        rows = slice(start, stop) if self._rows is None else self._rows[start:stop]
+        return np.array(array[rows], order="C", subok=False)
 
     def _prepare(self, row: int) -> np.ndarray:
         """Return one image, uint8 (C, H, W)."""
@@ -136,6 +172,13 @@ class Pixels:
                 f"{(width, height)}: give data.transform, or data.arguments.size of a folder"
             )
         return ready
+
+
+def _place(mapped: np.memmap) -> list[Any]:
+    """Return where in its file an array is mapped from, and how it lies there."""
+    whole: Any = mapped._mmap  # pyright: ignore[reportAttributeAccessIssue]  # NumPy tells no other way
+    first = mapped.ctypes.data - np.frombuffer(whole, np.uint8).ctypes.data
+    return [mapped.offset - mapped.offset % mmap.ALLOCATIONGRANULARITY + first, *mapped.strides]
 
 
 def image_shape_of(

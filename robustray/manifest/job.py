@@ -90,12 +90,12 @@ def declared_transform(name: str, options: Mapping[str, Any]) -> Transform:
     ManifestError
         If it declares nothing.
     """
-    library = getattr(MODELS, "library", lambda _: None)(name)
+    library = MODELS.library(name)
     if library is None:
         raise ManifestError(
             f"{name} declares no input; give resize, or crop, or both", path="data.transform"
         )
-    facts = library.input(name.partition(":")[2], dict(options))
+    facts = library.input(MODELS.within(name), options)
     height, width = facts.size
     found = {"resize": facts.resize, "crop": height if height == width else (height, width)}
     if facts.resize is not None:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from robustray.alignment.splits import load_study
 from robustray.data.folder import preprocess, read_imagenet
-from robustray.data.pictures import equalise, read_grey
+from robustray.data.formats.pictures import equalise, read_grey
 from robustray.errors import DataError
 from robustray.manifest.job import FolderData
 

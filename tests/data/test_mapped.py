@@ -12,9 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustray.data import EpochBatches, Split, readers
-from robustray.data.file_facts import FileFacts
-from robustray.data.readers import read_extra
+from robustray.data import EpochBatches, Split, extra
+from robustray.data.extra import read_extra
+from robustray.data.formats import mapped
+from robustray.data.formats.file_facts import Facts
+from robustray.data.pixels import Pixels
 from robustray.errors import DataError
 from robustray.manifest.job import ExtraData
 from robustray.manifest.recipe import Augmentation, Mixture
@@ -38,7 +40,9 @@ def read(folder, **options):
 
 
 def same(one, other):
-    return all(torch.equal(getattr(one, n), getattr(other, n)) for n in ("x_NCHW", "y_N", "index_N"))
+    return all(
+        torch.equal(getattr(one, n), getattr(other, n)) for n in ("x_NCHW", "y_N", "index_N")
+    )
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64, ">i8"])
@@ -66,7 +70,7 @@ def test_arrays_in_fortran_order(tmp_path):
 def test_images_lie_in_a_mapping_of_the_file(tmp_path, save, file):
     SAVE[save](tmp_path / "a.npz", image=images()[0], label=images()[1])
     split = read(tmp_path)
-    address = split.x_NCHW.data_ptr()
+    address = split.pixels.source.ctypes.data
     for line in Path("/proc/self/maps").read_text().splitlines():
         start, end = (int(part, 16) for part in line.split()[0].split("-"))
         if start <= address < end:
@@ -84,9 +88,9 @@ def test_any_rows(rows, first, tmp_path_factory):
     x, y = images()
     if not (folder / "a.npz").exists():
         np.savez(folder / "a.npz", image=x, label=y)
-    mapped, copied = read(folder), in_memory(x, y)
+    whole, copied = read(folder), in_memory(x, y)
     for chosen in (torch.tensor(rows, dtype=torch.int64), slice(first, None, 2)):
-        assert same(mapped.select(chosen), copied.select(chosen))
+        assert same(whole.select(chosen), copied.select(chosen))
 
 
 def test_an_epoch_is_the_same_bit_for_bit(tmp_path):
@@ -101,30 +105,31 @@ def test_an_epoch_is_the_same_bit_for_bit(tmp_path):
             Augmentation(crop_padding=1),
             seed=1,
             epoch=2,
-            extra=extra,
+            extra=more,
             mixture=Mixture(extra=0.5),
         )
-        for extra in (read(tmp_path), in_memory(x, y))
+        for more in (read(tmp_path), in_memory(x, y))
     ]
-    for mapped, copied in zip(*epochs, strict=True):
-        assert all(torch.equal(a, b) for a, b in zip(mapped, copied, strict=True))
-        assert mapped.x_BCHW.stride() == copied.x_BCHW.stride()
+    for one, copied in zip(*epochs, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, copied, strict=True))
+        assert one.x_BCHW.stride() == copied.x_BCHW.stride()
 
 
 def test_what_was_verified_is_not_verified_again_until_the_file_changes(tmp_path, monkeypatch):
     x, y = images()
     np.savez(tmp_path / "a.npz", image=x, label=y)
-    digest = readers._sha256(tmp_path / "a.npz")
+    digest = extra._sha256(tmp_path / "a.npz")
     calls = []
-    for name in ("_sha256", "digest_chunks"):
-        real = getattr(readers, name)
+    for place, name in ((extra, "_sha256"), (mapped, "_check"), (Pixels, "_digest")):
+        real = getattr(place, name)
         monkeypatch.setattr(
-            readers, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1]
+            place, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1]
         )
     first = read(tmp_path, sha256=digest)
-    assert calls == ["_sha256", "digest_chunks"]
+    assert first.digest == in_memory(x, y).digest
+    assert calls == ["_sha256", "_check", "_check", "_digest"]
     assert read(tmp_path, sha256=digest).digest == first.digest
-    assert len(calls) == 2, "another process would not hash it either"
+    assert len(calls) == 4, "another process would not hash it either"
     with pytest.raises(DataError, match=f"has sha256 {digest}, not {'1' * 64}"):
         read(tmp_path, sha256="1" * 64)
     np.savez(tmp_path / "a.npz", image=255 - x, label=y)
@@ -204,7 +209,7 @@ def test_without_a_folder_beside_it_facts_and_copies_are_temporary(tmp_path, mon
 def test_no_room_to_unpack_is_said_before_anything_is_written(tmp_path, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", image=images()[0], label=images()[1])
     usage = type("Usage", (), {"free": 10})
-    monkeypatch.setattr("robustray.data.mapped.shutil.disk_usage", lambda _: usage)
+    monkeypatch.setattr("robustray.data.formats.mapped.shutil.disk_usage", lambda _: usage)
     with pytest.raises(DataError, match=r"unpacking image takes \d+ bytes.*room for 10"):
         read(tmp_path)
 
@@ -212,7 +217,7 @@ def test_no_room_to_unpack_is_said_before_anything_is_written(tmp_path, monkeypa
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
     path = tmp_path / "growing"
     path.write_bytes(b"a")
-    facts = FileFacts(path)
+    facts = Facts(path)
     with pytest.raises(DataError, match="changed while it was read"):
         facts.know("size", lambda: path.write_bytes(b"ab"))
     assert facts.know("size", lambda: 2) == 2
@@ -222,7 +227,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path):
 def test_facts_that_a_stranger_wrote_are_not_believed(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"a")
-    facts = FileFacts(path)
+    facts = Facts(path)
     assert facts.know("fact", lambda: 1) == 1
     os.chown(tmp_path / ".robustray/file.json", 12345, -1)
     assert facts.know("fact", lambda: 2) == 2
@@ -233,7 +238,7 @@ def _ask(path, found):
         found.put("worked")
         return 7
 
-    found.put(FileFacts(path).know("fact", find))
+    found.put(Facts(path).know("fact", find))
 
 
 def test_of_several_processes_one_does_the_work(tmp_path):
@@ -253,8 +258,7 @@ def test_of_several_processes_one_does_the_work(tmp_path):
 def test_a_split_is_handed_to_another_device_without_its_images(tmp_path):
     np.savez(tmp_path / "a.npz", image=images()[0], label=images()[1])
     split = read(tmp_path)
-    moved = split.to("meta")
-    assert moved.x_NCHW.data_ptr() == split.x_NCHW.data_ptr()
-    assert moved.select(torch.tensor([1, 2])).x_NCHW.device.type == "meta"
-    assert moved.to("meta") is moved
-    assert moved.digest == split.digest
+    assert split.to("meta") is split
+    chosen = split.select(torch.tensor([1, 2]))
+    assert not chosen.is_in_memory
+    assert chosen.load().to("meta").x_NCHW.device.type == "meta"

@@ -22,8 +22,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robustray.data import pickles
-from robustray.data.readers import read_cifar, read_extra, read_mnist
+from robustray.data.formats import pickles
+from robustray.data.extra import read_extra
+from robustray.data.readers import read_cifar, read_mnist
 from robustray.errors import DataError
 from robustray.manifest.job import ExtraData
 from robustray.models import WeightsError, load_weights

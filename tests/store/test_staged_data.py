@@ -159,6 +159,6 @@ def test_the_command_stages_sets_by_name_and_refuses_others(
     assert main(["data", "push", "mnist"]) == 0
     assert capsys.readouterr().out.count("staged ") == 4
     assert main(["data", "push", "imagenet"]) == 2
-    assert "cifar10, cifar100, mnist" in capsys.readouterr().err
+    assert "cifar10, cifar100, fashion-mnist, mnist, stl10, svhn" in capsys.readouterr().err
     assert main(["data", "push"]) == 2
     assert "--manifest" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from robustray.data.arrays import PickledArray
+from robustray.data.formats.arrays import PickledArray
 from robustray.errors import choice_error
 from robustray.models.weights.direction_names import from_unet
 from robustray.models.weights.quantised_names import from_tensorflow

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from robustray.data.arrays import ArrayError, read_npz
+from robustray.data.formats.arrays import ArrayError, read_npz
 from robustray.errors import WeightsError
 from robustray.models.weights.layouts import Kind
 from robustray.models.weights.tensor_bundle import index_of, read_bundle

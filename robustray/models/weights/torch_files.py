@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustray.data.arrays import ArrayBuilder, check_unpacked, read_member
-from robustray.data.pickles import Buffer, Function, PickleError, read_pickle
+from robustray.data.formats.arrays import ArrayBuilder, check_unpacked, read_member
+from robustray.data.formats.pickles import Buffer, Function, PickleError, read_pickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _EXPANDED = 1 << 28

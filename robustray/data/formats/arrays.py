@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from robustray.data.pickles import Builder, Function, PickleError
+from robustray.data.formats.pickles import Builder, Function, PickleError
 from robustray.errors import MachineError, UserError
 
 UNPACKED_LIMIT = 256 << 20
@@ -81,6 +81,18 @@ def read_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.n
         return {name: _read_array(archive, member) for name, member in members.items()}
 
 
+def list_npz(path: Path) -> list[str]:
+    """Return the names of the arrays in an ``.npz`` file.
+
+    Raises
+    ------
+    ArrayError, OSError
+        As `read_npz`.
+    """
+    with open_npz(path) as (_, members):
+        return list(members)
+
+
 @contextmanager
 def open_npz(
     path: Path, names: Collection[str] | None = None
@@ -104,95 +116,6 @@ def open_npz(
         raise ArrayError(str(error) or type(error).__name__) from error
 
 
-def map_npz(path: Path, names: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """Map arrays of numbers in an ``.npz`` file; those that are compressed are read.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    names : collection of str, optional
-        The arrays that are wanted; those that are not there are left out. Default: all.
-
-    Returns
-    -------
-    dict of str to ndarray
-        Read-only ``numpy.memmap`` where ``numpy.savez`` wrote the file; checksums of the archive
-        are not compared then.
-
-    Raises
-    ------
-    ArrayError
-        As `read_npz`.
-    OSError
-        If it can't be read.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
-            wanted = members if names is None else [n for n in names if n in members]
-            stored = {n for n in wanted if members[n].compress_type == zipfile.ZIP_STORED}
-    except OSError:
-        raise
-    except Exception as error:  # damaged bytes lead zipfile into errors of any kind
-        raise ArrayError(str(error) or type(error).__name__) from error
-    found = read_npz(path, [name for name in wanted if name not in stored])
-    with path.open("rb") as file:
-        for name in stored:
-            start = _find_content(file, members[name])
-            found[name] = map_npy(path, start, members[name].file_size)
-    return {name: found[name] for name in wanted}
-
-
-def map_npy(path: Path, start: int = 0, size: int | None = None) -> np.ndarray:
-    """Map an array of numbers in an ``.npy`` file, or in a stretch of another file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    start, size : int, optional
-        Where the array's own file begins in it, and its bytes; default: it is the whole file.
-
-    Raises
-    ------
-    ArrayError
-        If it is damaged or holds other things.
-    OSError
-        If it can't be read.
-    """
-    with path.open("rb") as file:
-        file.seek(start)
-        try:
-            shape, fortran, dtype = _read_header(file)
-        except ValueError as error:
-            raise ArrayError(str(error)) from error
-        offset = file.tell()
-    end = path.stat().st_size if size is None else start + size
-    count = _count(shape)
-    if dtype.hasobject:
-        raise ArrayError("it holds objects, which are pickles")
-    if count * dtype.itemsize != end - offset or end > path.stat().st_size:
-        raise ArrayError(f"it says {count} elements of {dtype} and has {end - offset} bytes")
-    order = "F" if fortran else "C"
-    if count == 0:
-        return np.zeros(shape, dtype, order)
-    return np.memmap(path, dtype, "r", offset, shape, order)
-
-
-_LOCAL_HEAD = 30  # bytes of a member's own head, before its name
-
-
-def _find_content(file: Any, member: zipfile.ZipInfo) -> int:
-    """Return where the bytes of a stored member begin."""
-    file.seek(member.header_offset)
-    head = file.read(_LOCAL_HEAD)
-    if len(head) < _LOCAL_HEAD or head[:4] != b"PK\x03\x04" or member.flag_bits & 1:
-        raise ArrayError(f"{member.filename!r} has no readable head")
-    name, extra = (int.from_bytes(head[at : at + 2], "little") for at in (26, 28))
-    return member.header_offset + _LOCAL_HEAD + name + extra
-
-
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     head = read_head(archive, member)
     content = read_member(archive, member)
@@ -209,24 +132,26 @@ class Head(NamedTuple):
 
 
 def read_head(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Head:
-    """Read the head of an array of numbers.
+    """Read the head of an array of numbers; see `parse_head`."""
+    with archive.open(member) as file:
+        return parse_head(file, member.filename, member.file_size)
+
+
+def parse_head(file: Any, name: str, size: int) -> Head:
+    """Read the head of an array of numbers from the beginning of a file of ``size`` bytes.
 
     Raises
     ------
     ArrayError
-        If it holds other things, or another number of bytes than it says.
+        If it holds other things, or another number of bytes than it says. NumPy raises
+        ValueError, for damage of other kinds.
     """
-    with archive.open(member) as file:
-        shape, fortran, dtype = _read_header(file)
-        start = file.tell()
-    count = _count(shape)
+    shape, fortran, dtype = _read_header(file)
+    start, count = file.tell(), _count(shape)
     if dtype.hasobject:
-        raise ArrayError(f"{member.filename!r} holds objects, which are pickles")
-    if count * dtype.itemsize != member.file_size - start:
-        raise ArrayError(
-            f"{member.filename!r} says {count} elements of {dtype} and has "
-            f"{member.file_size - start} bytes"
-        )
+        raise ArrayError(f"{name!r} holds objects, which are pickles")
+    if count * dtype.itemsize != size - start:
+        raise ArrayError(f"{name!r} says {count} elements of {dtype} and has {size - start} bytes")
     return Head(shape, dtype, "F" if fortran else "C", start)
 
 

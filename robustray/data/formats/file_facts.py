@@ -1,9 +1,9 @@
-"""What was found out about a large file, kept beside it for as long as the file stays the same.
+"""What was found out about large files, kept beside them for as long as they stay the same.
 
 Hashing 150 GB takes minutes, and each worker of a node would do it again. So the first one that
 reads a file keeps what it found (``.robustray/<file>.json`` beside it, or in the folder of
-temporary files where that can't be written), with the file's size, inode and times. Whatever writes
-to the file changes these, and then all is found out anew.
+temporary files where that can't be written), with a stamp: the file's size, inode and times.
+Whatever writes to the file changes these, and then all is found out anew.
 """
 
 from __future__ import annotations
@@ -13,28 +13,32 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from robustray.errors import DataError
 
-Stamp = list[int]
+Stamp = Any  # of JSON
 
 
-def stamp_of(path: Path) -> Stamp:
+def stamp_of(path: Path) -> list[int]:
     """Return size, inode, and times of the last changes of content and of the inode, in ns."""
     found = path.stat()
     return [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
 
 
-class FileFacts:
-    """Facts about one file that take long to find out.
+class Facts:
+    """Facts about one file, or many, that take long to find out.
 
     Parameters
     ----------
     path : Path
-        The file.
+        The file, or the folder of the files.
+    name : str, optional
+        Under which facts are kept; default: the file's.
+    stamp : callable, optional
+        Returns what changes when the files do, as JSON; default: `stamp_of` the file.
 
     Attributes
     ----------
@@ -42,8 +46,11 @@ class FileFacts:
         Where facts are kept, and copies may be; None if there is no place for them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, name: str | None = None, stamp: Callable[[], Stamp] | None = None
+    ) -> None:
         self.path, self.folder = path, _folder_for(path)
+        self._name, self._stamp = name or path.name, stamp or (lambda: stamp_of(path))
 
     def know(self, fact: str, find: Callable[[], Any]) -> Any:
         """Return a fact (of JSON), from what is kept or by finding it out.
@@ -61,9 +68,9 @@ class FileFacts:
         with self._alone():
             kept = self._read()
             if fact not in kept:
-                before = stamp_of(self.path)
+                before = self._stamp()
                 kept[fact] = find()
-                if stamp_of(self.path) != before:
+                if self._stamp() != before:
                     raise DataError(f"{self.path} changed while it was read; wait until it's whole")
                 self._write(before, kept)
         return kept[fact]
@@ -73,18 +80,18 @@ class FileFacts:
         with self._alone():
             kept = self._read()
             kept.pop(fact, None)
-            self._write(stamp_of(self.path), kept)
+            self._write(self._stamp(), kept)
 
     def _read(self) -> dict[str, Any]:
         """Return what is kept, if whoever could have written it could change the file as well."""
         if self.folder is None:
             return {}
         try:
-            record = self.folder / f"{self.path.name}.json"
+            record = self.folder / f"{self._name}.json"
             if record.stat().st_uid not in {0, os.getuid(), self.path.stat().st_uid}:
                 return {}
             content = json.loads(record.read_text())
-            same = content["stamp"] == stamp_of(self.path)
+            same = content["stamp"] == self._stamp()
             return dict(content["facts"]) if same else {}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
@@ -93,7 +100,7 @@ class FileFacts:
         if self.folder is None:
             return
         try:
-            with replacing(self.folder / f"{self.path.name}.json") as draft:
+            with replacing(self.folder / f"{self._name}.json") as draft:
                 draft.write_text(json.dumps({"stamp": stamp, "facts": facts}, indent=1))
         except OSError:  # what can't be kept is found out again
             return
@@ -105,11 +112,9 @@ class FileFacts:
         if self.folder is None:
             yield
             return
-        with (self.folder / f"{self.path.name}.lock").open("w") as lock:
-            try:
+        with (self.folder / f"{self._name}.lock").open("w") as lock:
+            with suppress(OSError):  # without locks, on some network folders, two do the same work
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            except OSError:  # some network folders have no locks; then two may do the same work
-                pass
             yield
 
 
@@ -128,7 +133,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _folder_for(path: Path) -> Path | None:
-    beside = path.parent / ".robustray"
+    beside = path.parent if path.parent.name == ".robustray" else path.parent / ".robustray"
     if _is_ours(beside):
         return beside
     place = hashlib.sha256(str(path.resolve().parent).encode()).hexdigest()[:16]

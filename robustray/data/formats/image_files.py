@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from robustray.data.pictures import cached, parse_colour
+from robustray.data.formats.file_facts import Facts, stamp_of
+from robustray.data.formats.pictures import parse_colour
 from robustray.errors import DataError
 
 T = TypeVar("T")
@@ -42,8 +44,7 @@ class ImageFiles:
     """A list of image files, which are read in colour when they are wanted.
 
     The content of a file is known by its SHA-256. That is taken from its bytes once; where there
-    are many files it is remembered with their sizes and times of change, in the folder
-    ``.robustray`` beside them or, if that can't be written, in ``~/.cache/robustray``. Whatever is
+    are many files it is kept beside their folder (`robustray.data.formats.file_facts`). Whatever is
     decoded later is compared with it.
 
     Parameters
@@ -122,29 +123,29 @@ class ImageFiles:
         """Return digests from where they were kept, or from the bytes; keep them."""
         if len(rows) < _KEPT_FROM:
             return self._hash(rows)
-        listed = hashlib.sha256()
-        for line in each(self._state, rows):
-            listed.update(line)
-        parameters = {"files": listed.hexdigest(), "count": len(rows)}
-        place = _keeping_place(self.folder)
-
-        def make() -> dict[str, torch.Tensor]:
-            return {"sha256": torch.from_numpy(self._hash(rows))}
-
-        return cached(place, "contents", parameters, make)["sha256"].numpy()
+        names = hashlib.sha256(b"\n".join(os.fsencode(self.names[int(row)]) for row in rows))
+        facts = Facts(
+            self.folder, f"{self.folder.name}-{names.hexdigest()[:12]}", lambda: self._stamp(rows)
+        )
+        kept = facts.know("contents", lambda: self._hash(rows).tobytes().hex())
+        return np.frombuffer(bytes.fromhex(kept), np.uint8).reshape(-1, 32)
 
     def _hash(self, rows: np.ndarray) -> np.ndarray:
         digests = each(lambda row: hashlib.sha256(self._bytes(row)).digest(), rows)
         return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32)
 
-    def _state(self, row: int) -> bytes:
-        """Return a line that changes with a file: its name, size, and time of change."""
+    def _stamp(self, rows: np.ndarray) -> str:
+        """Return what changes with any of the files: a digest of their stamps."""
+        stamps = hashlib.sha256()
+        for stamp in each(self._stamp_of, rows):
+            stamps.update(json.dumps(stamp).encode())
+        return stamps.hexdigest()
+
+    def _stamp_of(self, row: int) -> list[int]:
         try:
-            facts = self.path(row).stat()
+            return stamp_of(self.path(row))
         except OSError as error:
             raise DataError(f"image {self.path(row)} is missing: {error.strerror}") from error
-        name = os.fsencode(self.names[row])
-        return b"%s %d %d\n" % (name, facts.st_size, facts.st_mtime_ns)
 
     def _bytes(self, row: int) -> bytes:
         try:
@@ -166,15 +167,3 @@ def each(work: Callable[[int], R], rows: Iterable[int]) -> Iterable[R]:
 @cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(1, torch.get_num_threads()), thread_name_prefix="images")
-
-
-def _keeping_place(folder: Path) -> Path | None:
-    """Return a folder that can be written, for what is known of files; None: there is none."""
-    for place in (folder / ".robustray", Path.home() / ".cache" / "robustray"):
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError:
-            continue
-        if os.access(place, os.W_OK):
-            return place
-    return None
