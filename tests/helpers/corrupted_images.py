@@ -65,3 +65,18 @@ def write_set(
 def write_clean(root: Path, wrong: Sequence[int], count: int = COUNT) -> None:
     """Write the images without corruption; `CLEAN` names them."""
     np.savez(root / "clean.npz", images=images(wrong, count, seed=99), labels=labels(count))
+
+
+class Fragile(Reader):
+    """Fails on some images: those whose second pixel is bright."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits, or fail."""
+        if len(x) > 2 and (x[:, :, 0, 1] > 0.97).any():
+            raise RuntimeError("a pixel is too bright")
+        return super().forward(x)
+
+
+def fragile() -> nn.Module:
+    """Return a network that fails on some images."""
+    return Fragile(0)

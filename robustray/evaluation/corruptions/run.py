@@ -199,9 +199,10 @@ class _Run:
     def _keep(self, item: Work, conclusion: Conclusion) -> None:
         name = item.task.name
         network, cell = self._network[name], self._cell[name]
-        document = cell_document(cell, self._sha256[name], conclusion.merged)
-        self._done[network][cell] = document
-        self._say(f"{name}: {100 * document['accuracy']:.2f} %")
+        done = self._done[network]
+        done[cell] = cell_document(cell, self._sha256[name], conclusion.merged)
+        if len(done) == len(self._plan.prepared.cells):
+            self._say(f"{network}: all of {len(done)} corruptions and severities are done")
 
     def _give_up(self, item: Work, reason: str) -> None:
         name = self._network[item.task.name]
