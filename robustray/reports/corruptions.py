@@ -164,7 +164,7 @@ def page(title: str, result: Mapping[str, Any]) -> str:
         for name, network in result["networks"].items()
     ]
     parts = [
-        f"<h1>{escape(title)}</h1>{facts_html(facts)}",
+        f"<h1>Accuracy under corruptions</h1><p>{escape(title)}</p>{facts_html(facts)}",
         section("Networks", table, f'<p class="soft">{escape(_meaning(result))}</p>'),
         section("Figures", *map(figure_html, pictures)),
         section("Accuracy in percent, by corruption and severity", *tables),
@@ -177,13 +177,14 @@ def _heat_table(result: Mapping[str, Any], network: Mapping[str, Any]) -> str:
     severities = result["severities"]
     order = sorted(range(len(severities)), key=lambda place: severities[place])
     has_ce = result["baseline"] is not None
-    heads = ["Corruption", *(str(severities[k]) for k in order), "Mean"] + ["CE %"] * has_ce
-    lines = [f"<tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>"]
+    heads = [*(str(severities[k]) for k in order), "Mean"] + ["CE %"] * has_ce
+    head = "".join(f'<th class="n">{word}</th>' for word in heads)
+    lines = [f"<tr><th>Corruption</th>{head}</tr>"]
     if network["clean"]:
-        cells = [_heat(network["clean"]["accuracy"]), f"<td colspan={len(heads) - 2}></td>"]
+        cells = [_heat(network["clean"]["accuracy"]), f"<td colspan={len(heads) - 1}></td>"]
         lines.append(f"<tr><td>none</td>{''.join(cells)}</tr>")
     for family, names in _families(result["corruptions"]):
-        lines.append(f'<tr><th colspan={len(heads)} class="soft">{escape(family)}</th></tr>')
+        lines.append(f'<tr><th colspan={len(heads) + 1} class="soft">{escape(family)}</th></tr>')
         for name in names:
             found = network["corruptions"][name]
             cells = [_heat(found["severities"][k]["accuracy"]) for k in order]

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from robustray.errors import DataError, ManifestError
 from robustray.evaluation.corruptions.commands import CORRUPTIONS
-from robustray.evaluation.corruptions.record import result_document, result_files
 from robustray.evaluation.corruptions.run import run_corruptions
 from robustray.evaluation.corruptions.scores import ALEXNET_ERRORS, Errors, score
 from robustray.manifest import build_manifest
@@ -63,17 +62,14 @@ def build(**changes):
 
 def test_mce_by_the_published_errors_of_alexnet():
     """With an error of one half everywhere: half the mean of 1 / E, worked out by hand."""
-    assert sum(ALEXNET_ERRORS.by_corruption.values()) / 15 == pytest.approx(0.786868, abs=1e-6)
+    assert sum(ALEXNET_ERRORS.by_corruption.values()) / 15 == pytest.approx(0.788993, abs=1e-6)
     found = score(Errors(dict.fromkeys(BENCHMARK, 0.5), 0.25), BENCHMARK, ALEXNET_ERRORS)
     assert found.mean_accuracy == 0.5
     assert found.ce["gaussian_noise"] == pytest.approx(0.5 / 0.886428)
     assert found.ce["jpeg_compression"] == pytest.approx(0.824402, abs=1e-6)
-    assert found.mce == pytest.approx(MCE_OF_A_HALF, abs=1e-5)
+    assert found.mce == pytest.approx(0.646726, abs=1e-6)
     assert found.relative_ce["fog"] == pytest.approx(0.25 / (0.819324 - 0.435))
     assert score(ALEXNET_ERRORS, BENCHMARK, ALEXNET_ERRORS).mce == pytest.approx(1)
-
-
-MCE_OF_A_HALF = 0.646455
 
 
 def test_without_a_baseline_mce_is_the_mean_error():
@@ -232,9 +228,7 @@ def test_csv_page_and_mlflow_show_the_same(whole):
     assert metrics["mce"] == pytest.approx(1)
     assert metrics["ce.snow"] == pytest.approx(0.5)
     points = [(step, value) for step, value, _ in history(uri, runs["first"], "accuracy.fog")]
-    assert [tuple(sorted(point)) for point in points] == [
-        tuple(sorted((k, v))) for k, v in [(1, 0.9), (2, 0.8), (3, 0.7), (4, 0.6), (5, 0.5)]
-    ]
+    assert points == [(k, pytest.approx(1 - k / 10)) for k in range(1, 6)]
 
 
 @ray
@@ -270,8 +264,9 @@ def test_a_network_that_fails_does_not_stop_the_others(root, tmp_path):
         "good": {"factory": READER},
         "bad": {"factory": "tests.helpers.corrupted_images:fragile"},
     }
-    done, said = run(tmp_path, root, networks=networks, baseline=None, corruptions=["fog"])
+    done, said = run(tmp_path, root, networks=networks, baseline="bad", corruptions=["fog"])
     assert list(done.result["networks"]) == ["good"]
+    assert done.result["networks"]["good"]["mce"] is None  # nothing to compare with
     assert (list(done.failed), done.whole) == (["bad"], False)
     assert "a pixel is too bright" in done.failed["bad"]
     assert (done.folder / "partial.corruptions.html").exists()
@@ -353,11 +348,3 @@ def test_a_killed_driver_and_the_same_command_again(root, whole, tmp_path):
     assert place.run() == 0, place.log
     assert place.canonical() == canonical(whole[1])
     assert all(path.stat().st_mtime_ns == when for path, when in times.items())
-
-
-def test_a_page_shows_what_is_complete_of_a_partial_result(whole):
-    """Of a baseline that is not complete there is no mCE."""
-    result = dict(whole[1].result)
-    assert result_document.__doc__
-    files = result_files({**result, "baseline": None}, "PARTIAL: 1 of 2 networks")
-    assert b"mCE % (unnormalised)" in files["corruptions.html"]
