@@ -76,6 +76,11 @@ def _load(source: Any) -> Any:
 for _name, _manifest, _tasks in (
     ("Sweep", "robustray.manifest:Sweep", "robustray.sweeps.commands:SWEEP"),
     ("Evaluation", "robustray.manifest:Evaluation", "robustray.evaluation.commands:EVALUATION"),
+    (
+        "Corruptions",
+        "robustray.manifest.corruptions:Corruptions",
+        "robustray.evaluation.corruptions.commands:CORRUPTIONS",
+    ),
     ("Mixing", "robustray.smoothing.manifest:Mixing", "robustray.smoothing.job.commands:MIXING"),
     (
         "Alignment",

@@ -61,7 +61,7 @@ def download(name: str, part: str, root: Path) -> None:
 
 @dataclass(frozen=True)
 class Archive:
-    """A zip archive, with its MD5 and address, that publishes a folder of images."""
+    """An archive, with its MD5 and address, that publishes a folder of images."""
 
     name: str
     md5: str

@@ -162,10 +162,10 @@ def needed_files(
 
 
 def needed_forms(
-    config: DataConfig, splits: Collection[str] = ROLES
+    config: DataConfig, splits: Collection[str] = ROLES, root: Path | None = None
 ) -> tuple[tuple[tuple[str, str | None], ...], ...]:
     """Return `needed_files`, each with what may lie there in its place: unpacked, or an archive."""
-    facts, source = describe(config, None, splits), _source(config, None)
+    facts, source = describe(config, root, splits), _source(config, root)
     parts: list[Part] = []
     if "train" in splits or "validation" in splits:
         parts += _first_parts(_training_parts(source, config), facts.train + facts.validation)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from robustray.data import array_files, image_sets
+from robustray.data import array_files, corruptions, image_sets
 from robustray.data.readers import (
     Arrays,
     read_cifar,
@@ -29,7 +29,8 @@ from robustray.data.readers import (
 )
 from robustray.registry import DATASETS
 
-__all__ = ["OfficialFile", "Part", "Source", "array_files", "image_sets"]  # two are registered
+# Three of them register data sets.
+__all__ = ["OfficialFile", "Part", "Source", "array_files", "corruptions", "image_sets"]
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ Import from the modules: workers import some of them only, without Ray Tune, MLf
 ==============  ===================================================================
 evaluation      `run_evaluation`, `plan_evaluation`: one network
 study           `evaluate_study`: every selected checkpoint of a sweep
+corruptions/    networks on corrupted images, by corruption and severity: a kind of its own
 audit/          the checks of a model, as functions and as units
 task            what is computed, and its key
 units/          how it is computed, its place in the store, and what runs the attacks: our

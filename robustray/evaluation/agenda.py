@@ -78,19 +78,21 @@ _AUDIT_PASSES = 150.0
 class Work:
     """One task with what goes with it.
 
-    ``macs`` weigh its passes against those of other tasks; ``audited``: whether an audit comes
-    before its attacks.
+    ``images`` are those that an audit would look at; ``macs`` weigh its passes against those of
+    other tasks; ``audited``: whether an audit comes before its attacks.
     """
 
     task: Task
-    images: Split
+    images: Split | None
     macs: int | None = None
     audited: bool = True
 
     @cached_property
     def audit_key(self) -> str | None:
         """Where its audit is kept."""
-        return audit_key(self.task, self.images) if self.audited else None
+        if self.images is None or not self.audited:
+            return None
+        return audit_key(self.task, self.images)
 
 
 @dataclass

@@ -21,6 +21,7 @@ from robustray.evaluation.units.merge import Merged, MergeError, merge
 from robustray.evaluation.units.store import LoadedUnit, UnitStore
 from robustray.evaluation.units.worker import Order, Worker
 from robustray.manifest import Evaluation, Resources
+from robustray.manifest.corruptions import Corruptions
 from robustray.runtime import attempts
 from robustray.runtime.failures import Failure, Reply, UnitError, make_error
 from robustray.runtime.pool import Listener, Pool, make_place, pool_size
@@ -87,7 +88,7 @@ class Driver(Listener):
         self._failed: dict[tuple[str, int], int] = Counter()
         self.attempt = attempts.register(self._store, prefix, torch.device("cpu"))
 
-    def run(self, manifest: Evaluation, data_root: str | None) -> bool:
+    def run(self, manifest: Evaluation | Corruptions, data_root: str | None) -> bool:
         """Complete every task, but for units that fail again and again: see ``failures``.
 
         A unit that fails by itself is given up, and with it the later attacks on its images; all
@@ -96,7 +97,7 @@ class Driver(Listener):
 
         Parameters
         ----------
-        manifest : Evaluation
+        manifest : Evaluation or Corruptions
             Says how many units and images a worker is given at once, at most.
         data_root : str or None
             Folder of the data sets.
@@ -120,7 +121,7 @@ class Driver(Listener):
         attempts.conclude(*place, outcome, None)
         return whole
 
-    def _complete(self, manifest: Evaluation, data_root: str | None) -> bool:
+    def _complete(self, manifest: Evaluation | Corruptions, data_root: str | None) -> bool:
         resources = self._session.resources
         place = make_place(self._store, data_root, resources, manifest.batch_size)
         for _ in range(_ROUNDS):

@@ -212,7 +212,8 @@ class _Run:
         plan, sessions = self._plan, attempts.list_attempts(self._store, self._plan.prefix)
         files = result_files(plan, self._done, self._units)
         result = main_result(plan, self._done[""].merged, self._done[""].findings)
-        provenance = provenance_document(list(self._done.values()), self._units, sessions)
+        computed = (unit for task in plan.tasks for unit in task.units())
+        provenance = provenance_document(computed, self._units, sessions)
         record = {"evaluation": plan.id, "result": result, "provenance": provenance}
         files["record.json"] = canonical_json(record)
         folder = report_root / plan.id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from robustray.evaluation.record import (
     write_csv,
     write_parquet,
 )
-from robustray.evaluation.task import SAMPLES, Task
+from robustray.evaluation.task import SAMPLES, Task, Unit
 from robustray.evaluation.units.merge import Merged
 from robustray.evaluation.units.store import LoadedUnit, UnitStore
 from robustray.manifest import dump_manifest
@@ -76,10 +76,10 @@ def main_result(
 
 
 def provenance_document(
-    conclusions: Sequence[Conclusion], units: UnitStore, sessions: Sequence[Attempt]
+    computed: Iterable[Unit], units: UnitStore, sessions: Sequence[Attempt]
 ) -> dict[str, Any]:
     """Return when, where and how often things were computed; no part of the canonical result."""
-    there = {loaded.unit.prefix: loaded.unit for c in conclusions for loaded in c.units}
+    there = {unit.prefix: unit for unit in computed}
     found = [units.provenance(unit) for unit in there.values()]
     known = [entry for entry in found if entry is not None]
     environments = [entry["environment"] for entry in known]

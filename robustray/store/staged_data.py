@@ -84,7 +84,7 @@ def fetch_data(
     Processes that share the folder wait for one fetch. What is neither here nor staged is left to
     `load_dataset`, which knows what to advise.
     """
-    lacking = [forms for forms in needed_forms(config, splits) if _here(forms, root) is None]
+    lacking = [forms for forms in needed_forms(config, splits, root) if _here(forms, root) is None]
     staged = dict.fromkeys(found for forms in lacking if (found := _staged(forms, store)))
     if not staged:
         return

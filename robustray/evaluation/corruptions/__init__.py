@@ -1,0 +1,1 @@
+"""Accuracy of networks on corrupted images, by corruption and severity: the kind Corruptions."""

@@ -1,0 +1,127 @@
+"""What the command line does with manifests of kind Corruptions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from typing_extensions import override
+
+from robustray.errors import CorruptObjectError, UserError
+from robustray.evaluation.agenda import expected_on_gpu
+from robustray.evaluation.corruptions.plan import (
+    CorruptionsPlan,
+    describe_plan,
+    make_plan,
+    make_work,
+    prepare_corruptions,
+)
+from robustray.evaluation.corruptions.record import metrics_of, whole_files
+from robustray.evaluation.corruptions.run import run_corruptions
+from robustray.evaluation.units.store import UnitStore
+from robustray.files import write_atomically
+from robustray.manifest.corruptions import Corruptions
+from robustray.reports.corruptions import table_text
+from robustray.runtime.commands import Commands, Ended, Request, Trouble
+from robustray.store import find_sealed
+from robustray.sweeps.commands import say_tracking
+
+
+class CorruptionsCommands(Commands[Corruptions]):
+    """The commands of kind Corruptions."""
+
+    @override
+    def plan(self, manifest: Corruptions, request: Request) -> None:
+        request.say(describe_plan(_plan(manifest, request)))
+
+    @override
+    def run(self, manifest: Corruptions, request: Request) -> Ended:
+        uri, say = request.tracking, request.say
+        done = run_corruptions(
+            manifest,
+            request.store,
+            uri,
+            request.report_root,
+            assume_yes=request.assume_yes,
+            say=say,
+        )
+        networks = done.result["networks"]
+        if networks:
+            say(f"\n{table_text(done.result)}")
+        units = f"{done.computed} units in this run" if done.computed else "nothing was left to do"
+        say(f"\ncomputed     {units}")
+        if done.folder is not None:
+            say(f"record       {done.folder}")
+        say_tracking(done.untracked, uri, say)
+        for name, reason in sorted(done.failed.items()):
+            say(f"failed: {name}: {reason}")
+        if not done.whole:
+            say("the result is PARTIAL; the same command goes on with what is left")
+        rows = {name: metrics_of(network) for name, network in networks.items()}
+        names = dict.fromkeys(metric for row in rows.values() for metric in row)
+        columns: dict[str, list[Any]] = {"name": list(rows)}
+        columns |= {metric: [row.get(metric) for row in rows.values()] for metric in names}
+        columns["status"] = ["finished"] * len(rows)
+        return Ended(
+            done.whole,
+            done.interrupted,
+            done.id,
+            done.folder,
+            done.failed,
+            columns,
+            "mean_accuracy" if rows else None,
+        )
+
+    @override
+    def status(self, manifest: Corruptions, request: Request) -> None:
+        request.say(describe_status(_plan(manifest, request), request))
+
+    @override
+    def report(self, manifest: Corruptions, request: Request) -> None:
+        plan = _plan(manifest, request)
+        result = find_sealed(request.store, f"{plan.prefix}/result.json")
+        if result is None:
+            raise UserError(f"{plan.id} is not finished: run its manifest")
+        folder = request.report_root / plan.id
+        for name, content in whole_files(result, plan.id).items():
+            write_atomically(folder / name, content)
+        request.say(table_text(result))
+        request.say(f"\nrecord       {folder}")
+
+    @override
+    def overview(self, request: Request) -> Iterator[str | Trouble]:
+        keys = [entry.key for entry in request.store.list("corruptions/")]
+        for job in sorted({key.split("/")[1] for key in keys}):
+            try:
+                done = find_sealed(request.store, f"corruptions/{job}/result.json")
+            except CorruptObjectError as error:
+                yield CorruptObjectError(f"{error}. Run it again: it is made again")
+            else:
+                yield f"corruptions {job}: {'finished' if done else 'not finished'}"
+
+
+CORRUPTIONS = CorruptionsCommands()
+
+
+def describe_status(plan: CorruptionsPlan, request: Request) -> str:
+    """Return a line for each network: how many of its units are committed."""
+    store = request.store
+    units, totals, done = UnitStore(store), {}, {}
+    there = {
+        name: units.committed(judged.subject.digest)
+        for name, judged in plan.prepared.networks.items()
+    }
+    for found in make_work(plan, store, None, dry=True):
+        for name, item in found.work.items():
+            prefixes = [unit.prefix for unit in item.task.units()]
+            totals[name] = totals.get(name, 0) + len(prefixes)
+            done[name] = done.get(name, 0) + sum(one in there[name] for one in prefixes)
+    finished = find_sealed(store, f"{plan.prefix}/result.json") is not None
+    lines = [f"{plan.id}: {'finished' if finished else 'not finished'}"]
+    lines += [f"  {name:<24} {done[name]} of {total} units" for name, total in totals.items()]
+    return "\n".join(lines)
+
+
+def _plan(manifest: Corruptions, request: Request) -> CorruptionsPlan:
+    prepared = prepare_corruptions(manifest, request.store, None, dry=True)
+    return make_plan(prepared, on_gpu=expected_on_gpu(manifest.resources))
