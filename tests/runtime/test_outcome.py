@@ -20,6 +20,7 @@ from robustray.cli import main
 from robustray.errors import ManifestError, UserError
 from robustray.manifest import build_manifest
 from robustray.store import LocalStore
+from tests.helpers.evaluation_tasks import save_weights
 from tests.helpers.study_runs import STUDY, fresh_database
 from tests.helpers.user_packages import PLUGIN
 
@@ -107,7 +108,8 @@ def test_a_study_and_its_evaluation_come_back_as_tables(folder):
     assert outcome.page == folder / "pages" / outcome.id / "report.html"
     assert repr(outcome) == f"<Sweep {outcome.id}: finished, 2 trials>"
     assert any("d1-1-1_w0.25" in line for line in lines)
-    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["kept", "pages"]
+    folders = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    assert folders == ["kept", "mlflow-artifacts", "pages"]  # nothing lies where nobody said
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mine.db")
     assert len(mlflow.search_runs(experiment_names=["small"])) == 3
 
@@ -128,7 +130,9 @@ def test_a_study_and_its_evaluation_come_back_as_tables(folder):
         **kept(folder, store=LocalStore(folder / "kept")),
     )
     assert judged.id == outcome.id
-    assert set(judged.trials) - set(trials) == {"fgsm:fgsm"} or "fgsm" in judged.trials
+    print(set(judged.trials) - set(trials), judged.trials, judged)
+    print(judged._repr_html_())
+    assert False
     assert ray.is_initialized()
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
 
@@ -140,6 +144,7 @@ def test_an_evaluation_of_one_network_is_one_row(folder):
         {
             "kind": "Evaluation", "name": "one", "data": {"name": "digits", "first": 20},
             "factory": "tests.helpers.evaluation_tasks:small_net",
+            "weights": str(save_weights(folder / "weights")),
             "threat": {"norm": "linf", "eps": 0.1}, "suite": ["fgsm"],
             "resources": {"gpus": 0}, "audit": False,
         }
