@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
@@ -104,19 +104,19 @@ class EvaluationResult:
 
     clean_accuracy: float
     robust_accuracy: float
-    clean_correct: Tensor
-    robust: Tensor
-    broken_by: list[str | None]
-    x_adv: Tensor
-    forwards: Tensor
-    backwards: Tensor
-    flawed: Tensor
+    clean_correct: Tensor = field(repr=False)
+    robust: Tensor = field(repr=False)
+    broken_by: list[str | None] = field(repr=False)
+    x_adv: Tensor = field(repr=False)
+    forwards: Tensor = field(repr=False)
+    backwards: Tensor = field(repr=False)
+    flawed: Tensor = field(repr=False)
     threat: ThreatModel
     suite: str
     seed: int
     compute_shape: int
     mode: str
-    robust_under: Mapping[str, Tensor]
+    robust_under: Mapping[str, Tensor] = field(repr=False)
     findings: tuple[Finding, ...]
 
     @property

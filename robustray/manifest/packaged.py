@@ -1,7 +1,7 @@
 """The manifests that come with robustray, and how a path finds them.
 
-``robustray/packaged_manifests`` is ``manifests/`` of the repository: a link in a checkout, and so
-in an editable installation; a folder in a wheel.
+``robustray/packaged`` has links to ``manifests/`` and ``jobs/`` of the repository in a checkout, and
+so in an editable installation. A wheel holds the files themselves there.
 """
 
 from __future__ import annotations
@@ -17,18 +17,12 @@ QUICKSTART = "manifests/quickstart.yaml"
 
 _SENTENCE = re.compile(r"\.\s+(?=[A-Z])")  # its end; "et al. (2020)" is none
 TOP = "manifests"
-_FOLDERS = (
-    Path(__file__).resolve().parents[1] / "packaged_manifests",
-    Path(__file__).resolve().parents[2] / TOP,  # a checkout on a system without links
-)
+_FOLDER = Path(__file__).resolve().parents[1] / "packaged" / TOP
 
 
 def list_packaged() -> dict[str, Path]:
     """Return the files of the manifests that come with robustray, by names as in `QUICKSTART`."""
-    folder = next((one for one in _FOLDERS if one.is_dir()), None)
-    if folder is None:
-        return {}
-    folder = folder.resolve()
+    folder = _FOLDER.resolve()  # rglob follows no links
     found = {PurePath(TOP, path.relative_to(folder)): path for path in folder.rglob("*.yaml")}
     return {name.as_posix(): found[name] for name in sorted(found, key=_order)}
 

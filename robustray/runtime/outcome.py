@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ from robustray.store import ObjectStore, open_store
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_SHOWN_ROWS = 20
+_UNSHOWN = ["weights_sha256", "seed"]  # for records, not for the eye
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,8 +84,28 @@ class Outcome:
         return next(iter(sorted(self.folder.glob("*.html"))), None) if self.folder else None
 
     def __repr__(self) -> str:
+        return f"<{self._headline}>"
+
+    @property
+    def _headline(self) -> str:
         rows = f", {len(self.trials)} trials" if len(self.trials) > 1 else ""
-        return f"<{self.kind} {self.id}: {self.status}{rows}>"
+        return f"{self.kind} {self.id}: {self.status}{rows}"
+
+    def _repr_html_(self) -> str:
+        """Show the outcome in a notebook: how it ended, the table, and where the report is."""
+        table = self.trials.drop(columns=_UNSHOWN, errors="ignore")
+        shown = table.to_html(
+            index=False, border=0, max_rows=_SHOWN_ROWS, na_rep="", float_format="{:.4g}".format
+        )
+        failed = "".join(f"<li>{escape(f'{k}: {v}')}</li>" for k, v in self.failed.items())
+        return "".join(
+            (
+                f"<p><b>{escape(self._headline)}</b></p>",
+                shown if len(table) else "",
+                f"<p>failed:</p><ul>{failed}</ul>" if failed else "",
+                f"<p>report: <code>{escape(str(self.page))}</code></p>" if self.page else "",
+            )
+        )
 
 
 def run(

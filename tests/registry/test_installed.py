@@ -149,7 +149,7 @@ def test_two_wheels_are_all_that_is_needed(tmp_path):
 
 def copy_sources(folder: Path) -> Path:
     """Copy what a wheel is built from: building in the checkout would leave files there."""
-    for name in ("robustray", "manifests"):
+    for name in ("robustray", "manifests", "jobs"):
         unwanted = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / name, folder / name, symlinks=True, ignore=unwanted)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -160,7 +160,8 @@ def copy_sources(folder: Path) -> Path:
 def assert_complete(site: Path) -> None:
     """Check that the installed package has every file of ours, and each manifest once."""
     for there, here in (
-        (site / "robustray/packaged_manifests", REPOSITORY / "manifests"),
+        (site / "robustray/packaged/manifests", REPOSITORY / "manifests"),
+        (site / "robustray/packaged/jobs", REPOSITORY / "jobs"),
         (site / "robustray", REPOSITORY / "robustray"),
     ):
         for path in here.rglob("*"):

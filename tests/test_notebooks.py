@@ -1,0 +1,72 @@
+"""The notebooks of the documentation, run from top to bottom as a reader would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+from tests.helpers.study_runs import REPOSITORY, fresh_database
+
+NOTEBOOKS = sorted((REPOSITORY / "docs/notebooks").glob("*.ipynb"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a notebook runs, with nothing set up but a database, which takes long to make."""
+    for name in ("ROBUSTRAY_STORE", "ROBUSTRAY_DATA", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    shutil.copyfile(fresh_database(), tmp_path / "mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    path = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path
+
+
+def execute(path: Path, folder: Path) -> dict[str, Any]:
+    """Run a notebook; return what its last cells show, by their source's first line."""
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(notebook, timeout=280, kernel_name="python3", resources=resources).execute()
+    return {
+        cell.source.splitlines()[-1]: output.data
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if "data" in output
+    }
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_kept_without_what_they_show(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(not cell.outputs and cell.execution_count is None for cell in code)
+    assert path.name in (REPOSITORY / "docs/python.md").read_text()
+
+
+def test_the_notebook_on_attacks(folder):
+    shown = execute(REPOSITORY / "docs/notebooks/attack.ipynb", folder)
+    assert "clean_accuracy=0.9" in shown["judged"]["text/plain"]
+    assert "tensor" not in shown["judged"]["text/plain"]
+    (table,) = (data["text/plain"] for line, data in shown.items() if line == ").T")
+    assert "cw-40" in table
+    assert any("image/png" in data for data in shown.values())
+    assert not any(folder.glob("runs"))
+
+
+@pytest.mark.timeout(300)
+def test_the_notebook_on_sweeps(folder):
+    shown = execute(REPOSITORY / "docs/notebooks/sweep.ipynb", folder)
+    assert "finished, 3 trials" in shown["outcome"]["text/plain"]
+    assert "<table" in shown["outcome"]["text/html"]
+    assert "d1-1-1_w0.25-0.25-0.5" in shown["outcome"]["text/html"]
+    assert "pgd-20" in shown["outcome.best"]["text/plain"]
+    assert len(list((folder / "runs/reports").glob("notebook-*/report.html"))) == 1
