@@ -68,7 +68,7 @@ class AttackSpec:
             For a budget that is out of range, or a threat model that the attack is not for.
         """
         attack = find_attack(self.attack).make(**self.options)
-        attack.check(threat)
+        attack.admit(threat)
         return attack
 
     def passes(self, classes: int = 10) -> Passes:
