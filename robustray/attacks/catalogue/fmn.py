@@ -1,7 +1,10 @@
 """FMN: the smallest perturbation, in a ball that shrinks while the point in it is misclassified.
 
 Pintor, Roli, Brendel and Biggio, "Fast minimum-norm adversarial attacks through adaptive norm
-constraints" (2021), algorithm 1, from the image itself.
+constraints" (2021), algorithm 1, from the image itself. There, before a misclassified point is
+known, the ball reaches to the linearised boundary. Where a network is linear around the image the
+next point then lies on the boundary, which it hardly ever crosses, and a box that cuts steps short
+holds it back too. So the ball also grows by a share with each step; ``growth=0`` is the paper's.
 """
 
 from __future__ import annotations
@@ -55,6 +58,9 @@ class Fmn(SlotAttack):
         not given it is 10 for linf and 1 for the others.
     gamma : float
         By which share the ball first shrinks and grows, in (0, 1); it falls to 0.001.
+    growth : float
+        By which share the ball grows at least as long as nothing is found, at least 0; 0 is the
+        published algorithm, which may stay on the boundary of piecewise linear networks.
 
     Returns
     -------
@@ -70,6 +76,7 @@ class Fmn(SlotAttack):
     n_iter: int = 100
     alpha: float | None = None
     gamma: float = 0.05
+    growth: float = 0.01
 
     norms = NORMS
     minimum_norm = True
@@ -81,6 +88,8 @@ class Fmn(SlotAttack):
             raise ValueError(f"alpha is a positive number, not {self.alpha!r}")
         if not (is_size(self.gamma) and self.gamma < 1):
             raise ValueError(f"gamma is in (0, 1), not {self.gamma!r}")
+        if self.growth != 0 and not is_size(self.growth):
+            raise ValueError(f"growth is at least 0, not {self.growth!r}")
 
     @override
     def passes(self, classes: int = 10) -> Passes:
@@ -103,7 +112,8 @@ class FmnSteps(NearestSteps[RadiusState]):
 
     @override
     def begin(self, examples: Examples, run_B: Tensor, logits_BK: Tensor) -> RadiusState:
-        radius_B = torch.ones_like(run_B, dtype=examples.x.dtype)  # that is for l0 alone
+        first = 1.0 if self.threat.norm == "l0" else 0.0
+        radius_B = torch.full_like(run_B, first, dtype=examples.x.dtype)
         return RadiusState(**self.fields(examples, run_B), radius_B=radius_B)
 
     @override
@@ -133,6 +143,9 @@ class FmnSteps(NearestSteps[RadiusState]):
         else:
             slope_B = norm_per_example(look.found.grad, DUAL[self.threat.norm])
             reaching_B = look.size_B + measure_to_plane(look.found, slope_B)
+            if self.attack.growth:
+                least_B = state.radius_B * (1 + self.attack.growth)
+                reaching_B = torch.maximum(reaching_B, least_B)
             larger_B = torch.where(state.distance_B.isfinite(), larger_B, reaching_B)
         smaller_B = torch.minimum(smaller_B, state.distance_B)
         return torch.where(look.fooled_B, smaller_B, larger_B)
