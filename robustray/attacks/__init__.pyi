@@ -17,6 +17,7 @@ from .catalogue.apgd_adaptive import mixture_loss
 from .catalogue.fab import MinimumNorm
 from .engine.network import input_gradient
 from .evaluation import autoattack, evaluate
+from .nearest import find_nearest
 from .registry import list_attacks, register_attack
 from .result import (
     AttackResult,
@@ -41,7 +42,10 @@ if not typing.TYPE_CHECKING:
     from .catalogue.apgd import apgd_ce, apgd_dlr, apgd_t
     from .catalogue.apgd_adaptive import apgd_mixture
     from .catalogue.carlini_wagner import carlini_wagner, cw_l2
+    from .catalogue.ddn import ddn
+    from .catalogue.deepfool import deepfool
     from .catalogue.fab import fab, fab_t, minimum_norms
+    from .catalogue.fmn import fmn
     from .catalogue.pgd import fgsm, pgd
     from .catalogue.square import square
     from .catalogue.stadv import stadv
@@ -69,10 +73,14 @@ __all__ = [
     "autoattack",
     "carlini_wagner",
     "cw_l2",
+    "ddn",
+    "deepfool",
     "evaluate",
     "fab",
     "fab_t",
     "fgsm",
+    "find_nearest",
+    "fmn",
     "independent_suite",
     "input_gradient",
     "list_attacks",
@@ -167,6 +175,30 @@ def cw_l2(
     lr: float = 0.01,
     confidence: float = 0.0,
 ) -> AttackResult: ...
+def ddn(
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    threat: ThreatModel,
+    *,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
+    n_iter: int = 100,
+    gamma: float = 0.05,
+    radius: float = 1.0,
+    levels: int = 0,
+) -> AttackResult: ...
+def deepfool(
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    threat: ThreatModel,
+    *,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
+    n_iter: int = 100,
+    overshoot: float = 0.02,
+) -> AttackResult: ...
 def fab(
     model: robustray.attacks.engine.network.Model,
     x: torch.Tensor,
@@ -199,6 +231,18 @@ def minimum_norms(
     n_iter: int = 100,
     n_targets: int = 9,
 ) -> MinimumNorm: ...
+def fmn(
+    model: robustray.attacks.engine.network.Model,
+    x: torch.Tensor,
+    y: torch.Tensor,
+    threat: ThreatModel,
+    *,
+    rng: robustray.random.ExampleRandom | None = None,
+    index: torch.Tensor | None = None,
+    n_iter: int = 100,
+    alpha: float | None = None,
+    gamma: float = 0.05,
+) -> AttackResult: ...
 def fgsm(
     model: robustray.attacks.engine.network.Model,
     x: torch.Tensor,

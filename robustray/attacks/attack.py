@@ -29,7 +29,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from inspect import Parameter, cleandoc, signature
-from typing import Any
+from typing import Any, ClassVar
 
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.network import Model
@@ -44,10 +44,28 @@ class Attack(ABC):
 
     Fields are the options, each with a default: a number, a word, true or false; None stands for a
     number that follows from the threat model. ``__post_init__`` refuses what is out of range.
+
+    ``norms`` are those that it is made for. ``minimum_norm`` says that ``x_adv`` is the nearest
+    misclassified point of its whole search, if that is within eps: then distances mean something.
     """
 
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+    minimum_norm: ClassVar[bool] = False
+
+    def admit(self, threat: ThreatModel) -> None:
+        """Refuse a threat model of another norm, or that `check` refuses.
+
+        Raises
+        ------
+        ValueError
+            Saying what the attack is made for.
+        """
+        if threat.norm not in self.norms:
+            raise ValueError(f"it is made for {', '.join(self.norms)}, not {threat.norm}")
+        self.check(threat)
+
     def check(self, threat: ThreatModel) -> None:
-        """Refuse a threat model that the attack is not made for.
+        """Refuse a threat model of one of its norms that the attack is not made for.
 
         Raises
         ------
@@ -75,7 +93,7 @@ class BatchAttack(Attack):
     def run(
         self, model: Model, examples: Examples, threat: ThreatModel, rng: ExampleRandom
     ) -> AttackResult:
-        """Attack a batch, under a threat model that `check` has let pass.
+        """Attack a batch, under a threat model that `admit` has let pass.
 
         Parameters
         ----------

@@ -19,7 +19,7 @@ from robustray.attacks.engine.network import Model
 from robustray.attacks.engine.run import attack_batch
 from robustray.attacks.engine.steppers import SlotAttack
 from robustray.attacks.result import AttackResult, Passes
-from robustray.attacks.threat import ThreatModel
+from robustray.attacks.threat import NORMS, ThreatModel
 from robustray.random import ExampleRandom
 from robustray.registry import ATTACKS
 from robustray.user_code import digest_code
@@ -58,6 +58,8 @@ class AttackEntry:
 @dataclass(frozen=True, kw_only=True)
 class FunctionAttack(BatchAttack):
     """A plain function as an attack. Nobody knows what it costs: it counts as one step."""
+
+    norms = NORMS
 
     function: AttackFunction
     options: Mapping[str, Any]
@@ -171,7 +173,7 @@ def _make_function(name: str, module: str) -> AttackFunction:
         index : Tensor, optional
             The examples' indices, int64 (B,); 0..B-1 when not given.
         """
-        attack.check(threat)
+        attack.admit(threat)
         rng = ExampleRandom(0, name) if rng is None else rng
         index = torch.arange(len(x), device=x.device) if index is None else index
         examples = Examples(x, y, index)

@@ -68,7 +68,7 @@ class AttackSpec:
             For a budget that is out of range, or a threat model that the attack is not for.
         """
         attack = find_attack(self.attack).make(**self.options)
-        attack.check(threat)
+        attack.admit(threat)
         return attack
 
     def passes(self, classes: int = 10) -> Passes:
@@ -156,16 +156,17 @@ class Suite:
         return described
 
 
-def register_suite(suite: Suite, l1: Suite | None = None) -> Suite:
-    """Make a suite known by its name, with another of the same name for l1 where that is given.
+def register_suite(suite: Suite, l1: Suite | None = None, **others: Suite) -> Suite:
+    """Make a suite known by its name, with others of the same name for l1, l2 or l0 where given.
 
     Raises
     ------
     ValueError
         If the name is taken.
     """
-    assert l1 is None or l1.name == suite.name
-    SUITES.add(suite.name, {"l1": l1 or suite, "": suite}, register_suite)
+    others = {"l1": l1 or suite, **others}
+    assert all(other.name == suite.name for other in others.values())
+    SUITES.add(suite.name, {**others, "": suite}, register_suite)
     return suite
 
 
@@ -188,7 +189,7 @@ def attack_suite(
         becomes a suite named "custom". A name in a list stands for the suite of that name, or for
         one attack with its default budget.
     norm : str
-        The threat model's norm: some suites have other budgets for l1.
+        The threat model's norm: some suites have other attacks or budgets for some norms.
     suite_mode : {"cascade", "independent"}, optional
         "cascade": each attack runs on what those before have left. "independent": each runs on
         all correctly classified images; a suite within a list stays a cascade, and is one column.

@@ -15,13 +15,14 @@ from robustray.attacks.steps.projections import (
     add_toward,
     norm_per_example,
     per_example,
+    project_l0,
     project_l1,
 )
 from robustray.manifest.fields import Extent, Length, check_length
 from robustray.random import ExampleRandom
 from robustray.words import suggest
 
-NORMS = ("linf", "l2", "l1")
+NORMS = ("linf", "l2", "l1", "l0")
 UNIT_BOX = (0.0, 1.0)
 
 # Rounded sums are off by parts in 1e7; l2 and l1 projections stay that much inside the ball.
@@ -35,10 +36,12 @@ class ThreatModel:
 
     Parameters
     ----------
-    norm : {"linf", "l2", "l1"}
-        The norm of the perturbation.
+    norm : {"linf", "l2", "l1", "l0"}
+        The norm of the perturbation. l0 counts values that differ, each channel of a pixel by
+        itself.
     eps : float
-        Its largest size, in the units of the box: such as 8/255 for linf in [0, 1].
+        Its largest size, in the units of the box: such as 8/255 for linf in [0, 1]. For l0 a whole
+        number.
     box : pair of float or None
         Least and largest value of a pixel: (0, 1), the convention of the house; another, such as
         (-1, 1); or None for points that have no box. l1 and FAB know (0, 1) only.
@@ -66,6 +69,8 @@ class ThreatModel:
         self.require_length("eps", self.eps)
         if self.norm == "l1":
             self.require_unit_box("l1")
+        if self.norm == "l0" and not self.eps.is_integer():
+            raise ValueError(f"threat model: eps counts values for l0, and is whole, not {self.eps}")
 
     @property
     def low(self) -> float:
@@ -141,6 +146,8 @@ class ThreatModel:
         eps = self.eps_in(x.dtype)
         if self.norm == "l2":
             return partial(_project_l2, x=x, eps=eps, low=self.low, high=self.high)
+        if self.norm == "l0":
+            return partial(_project_l0, x=x, eps=eps, low=self.low, high=self.high)
         return partial(_project_l1, x=x, eps=eps)
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
@@ -156,8 +163,8 @@ class ThreatModel:
         Returns
         -------
         Tensor
-            Points in the ball and the box; those that were inside are unchanged. For linf and l1
-            the nearest ones; for l2 first the nearest in the ball, then in the box. Rounding goes
+            Points in the ball and the box; those that were inside are unchanged. For linf, l1 and
+            l0 the nearest ones; for l2 first the nearest in the ball, then in the box. Rounding goes
             towards ``x``, so that no later comparison finds a point outside.
         """
         return self.projector(x)(x_adv)
@@ -190,7 +197,14 @@ class ThreatModel:
         clip : bool
             Also move the point into the pixel box. ``False`` may leave it, as the first point
             of some published evaluations does.
+
+        Raises
+        ------
+        ValueError
+            For l0, whose balls are no volumes to draw from.
         """
+        if self.norm == "l0":
+            raise ValueError("threat model: random starts are for linf, l2 and l1, not l0")
         shape = tuple(x.shape[1:])
         if self.norm == "linf":
             delta = rng.uniform(index_B, shape, *counters, device=x.device) * 2 - 1
@@ -235,6 +249,13 @@ def _project_l1(x_adv: Tensor, x: Tensor, eps: float) -> Tensor:
     radius_B = torch.full(x.shape[:1], eps * _RADIUS, dtype=x.dtype, device=x.device)
     nearest = add_toward(x, project_l1(x_adv - x, x, radius_B))
     return torch.where(outside, nearest, boxed)
+
+
+def _project_l0(x_adv: Tensor, x: Tensor, eps: float, low: float, high: float) -> Tensor:
+    boxed = x_adv.clamp(low, high)
+    count_B = torch.full(x.shape[:1], int(eps), device=x.device)
+    kept = project_l0(boxed - x, count_B)
+    return torch.where(kept == 0, x, boxed)
 
 
 def _check_positive(name: str, value: Any) -> float:

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from robustray.evaluation.distances import Distances, curves_of, find_distances, write_curves
 from robustray.evaluation.driver import Conclusion
 from robustray.evaluation.pictures import (
     CurvePoint,
     Exhibit,
+    distance_curves,
     example_sheet,
     robustness_curve,
 )
@@ -62,6 +64,8 @@ def result_files(
         files["examples.png"] = render(
             example_sheet(exhibits, _caption(plan.tasks[0], plan.images))
         )
+    if distances := find_distances(plan.tasks[0], main.merged):
+        files |= _distance_files(plan, distances)
     if plan.manifest.curve is not None:
         files |= _curve_files(plan, conclusions, result)
     return files
@@ -177,6 +181,14 @@ def describe_result(result: Mapping[str, Any], provenance: Mapping[str, Any] | N
     where = ", ".join(provenance["devices"])
     seconds = f"{provenance['wall_seconds']:.1f} s, {provenance['worker_seconds']:.1f} worker s"
     return f"{text}\n{seconds} on {where}"
+
+
+def _distance_files(plan: EvaluationPlan, distances: Distances) -> dict[str, bytes]:
+    """Return accuracy against distance as a table and as a picture."""
+    task = plan.tasks[0]
+    caption = f"{plan.images.label}, {task.count} images; up to eps = {eps_text(task.eps)}"
+    figure = distance_curves(curves_of(distances), task.norm, task.eps, caption=caption)
+    return {"distances.csv": write_curves(distances), "distances.png": render(figure)}
 
 
 def _curve_files(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from robustray.reports.style import EFFICIENT, draw_caption, plain, style
+from robustray.reports.style import EFFICIENT, STAGE_COLOURS, draw_caption, plain, style
 
 _CELL, _LEFT, _TOP, _BOTTOM, _GAP = 1.5, 1.15, 0.15, 0.45, 0.42  # inches
 
@@ -121,6 +121,47 @@ def robustness_curve(
         axes.set_ylim(-2, 102)
         axes.set_xlim(left=min(0.0, *eps) - 0.02 * max(eps))
         axes.grid(linestyle="--", linewidth=0.6, alpha=0.4)
+        draw_caption(figure, caption, partial=False)
+    return figure
+
+
+def distance_curves(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]], norm: str, eps: float, *, caption: str
+) -> Figure:
+    """Draw robust accuracy against the distance of minimal perturbations, as steps.
+
+    Parameters
+    ----------
+    curves : mapping of str to (array, array)
+        By what is said of them: distances, ascending from 0, and accuracies in [0, 1] from there on.
+    norm : str
+        The norm of the perturbation; linf is drawn in units of 1/255.
+    eps : float
+        How far was looked.
+    caption : str
+        One line below.
+    """
+    scale = 255 if norm == "linf" else 1
+    largest = max((float(distances[-1]) for distances, _ in curves.values()), default=0.0)
+    end = min(eps, largest * 1.05) or eps
+    with style():
+        figure = Figure(figsize=(7.2, 5.2))
+        axes = figure.add_axes((0.15, 0.24, 0.81, 0.7))
+        for number, (label, (distances, accuracy)) in enumerate(curves.items()):
+            axes.step(
+                scale * np.append(distances, end),
+                100 * np.append(accuracy, accuracy[-1]),
+                where="post",
+                label=plain(label),
+                color=STAGE_COLOURS[number % len(STAGE_COLOURS)],
+                linewidth=1.8,
+            )
+        axes.set_xlabel(f"distance ({norm}, in 1/255)" if scale == 255 else f"distance ({norm})")
+        axes.set_ylabel("% robust accuracy")
+        axes.set_ylim(-2, 102)
+        axes.set_xlim(0, scale * end)
+        axes.grid(linestyle="--", linewidth=0.6, alpha=0.4)
+        axes.legend(fontsize=10)
         draw_caption(figure, caption, partial=False)
     return figure
 

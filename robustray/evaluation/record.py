@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from robustray.attacks.checks.plausibility import CHECKS
 from robustray.evaluation.audit.verdict_findings import findings_after
+from robustray.evaluation.distances import describe_distances, distance_lines, find_distances
 from robustray.evaluation.suites import MODES
 from robustray.evaluation.task import Task
 from robustray.evaluation.units.merge import AttackSummary, Merged
@@ -42,6 +43,7 @@ def result_document(
         Of the audit before the attacks; those that follow from the verdicts are added.
     """
     rows, correct = len(merged.columns["label"]), int(merged.clean_correct.sum())
+    found = find_distances(task, merged)
     after = findings_after(task, merged, findings)
     again = {finding["check"] for finding in after}  # the audit has seen the first images only
     findings = [
@@ -74,6 +76,7 @@ def result_document(
         "bounds": _bounds(merged) if merged.partial else None,
         "attacks": [_attack_document(summary, merged) for summary in merged.attacks],
         **({"columns": _column_documents(task, merged)} if task.columns else {}),
+        **({"distances": describe_distances(found)} if found else {}),
         "forwards": _total(merged, "forwards"),
         "backwards": _total(merged, "backwards"),
         "audit": [*findings, *after],
@@ -95,6 +98,10 @@ def metrics_of(result: Mapping[str, Any]) -> dict[str, float]:
         numbers[f"after.{attack['label']}"] = attack["accuracy_after"]
     for column in result.get("columns", ()):
         numbers[f"under.{column['name']}"] = column["accuracy"]
+    for entry in result.get("distances", ()):
+        for name in ("median", "optimality"):
+            if entry[name] is not None:
+                numbers[f"distance.{name}.{entry['label']}"] = entry[name]
     return numbers
 
 
@@ -152,6 +159,8 @@ def model_info(result: Mapping[str, Any], name: str) -> dict[str, Any]:
 def eps_text(eps: float) -> str:
     """Write 8/255 as such, and other numbers plainly."""
     whole = round(eps * 255)
+    if float(eps).is_integer():
+        return f"{eps:g}"
     return f"{whole}/255" if whole and abs(whole / 255 - eps) < 1e-12 else f"{eps:g}"
 
 
@@ -175,6 +184,7 @@ def summary_text(result: Mapping[str, Any]) -> str:
             f"{attack['forwards']:>12,} {attack['backwards']:>12,}"
         )
     lines += _row_lines(result)
+    lines += distance_lines(result)
     lines.append(_verdict_line(result))
     if words := published_text(result):
         lines.append(words)
@@ -276,7 +286,7 @@ def _total(merged: Merged, name: str) -> int:
 
 
 def _arrow(name: str, column: np.ndarray) -> pa.Array:
-    if name == "distance":
+    if name.partition(".")[0] == "distance":
         return pa.array(column, pa.float32(), mask=np.isnan(column))
     if name == "prediction":
         return pa.array(column, pa.int64(), mask=column < 0)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from robustray.attacks.registry import find_attack
 from robustray.attacks.result import Column, attack_labels, mode_of
 from robustray.manifest import JudgedData
 from robustray.store import canonical_json, sha256_bytes
@@ -139,6 +140,15 @@ class Task:
     def labels(self) -> list[str]:
         """What tables call the clean pass (position 0) and each attack; all different."""
         return [CLEAN, *attack_labels(self.attack_names, self.columns)]
+
+    @cached_property
+    def measures_distances(self) -> bool:
+        """Whether each attack looks for the smallest perturbation of every correct image."""
+        return not self.attack_all and all(
+            self.begins(position)
+            and find_attack(attack["attack"]).make(**attack["options"]).minimum_norm
+            for position, attack in enumerate(self.attacks, start=1)
+        )
 
     def attack_name(self, position: int) -> str:
         """Return the attack's own name at a position of the chain; 0 is the clean pass."""

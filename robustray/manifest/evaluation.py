@@ -109,9 +109,12 @@ class JudgedData(Section):
 
 
 class JudgedThreat(Section):
-    """The perturbations that attacks may use: ``||x' - x|| <= eps`` within the pixel box [0, 1]."""
+    """The perturbations that attacks may use: ``||x' - x|| <= eps`` within the pixel box [0, 1].
 
-    norm: Literal["linf", "l2", "l1"] = "linf"
+    l0 counts the values that differ, each channel of a pixel by itself.
+    """
+
+    norm: Literal["linf", "l2", "l1", "l0"] = "linf"
     eps: PositiveNumber = 8 / 255
 
     @model_validator(mode="after")

@@ -203,7 +203,9 @@ class Extent:
         return cls(size=math.prod(shape) if shape else None)
 
     def longest(self, norm: str) -> float:
-        """Return the diameter in a norm ("linf", "l2", "l1"); infinite if it is not known."""
+        """Return the diameter in a norm ("linf", "l2", "l1", "l0"); infinite if not known."""
+        if norm == "l0":
+            return math.inf if self.size is None else float(self.size)
         if self.diameter is not None:
             return self.diameter
         width = self.high - self.low
@@ -246,6 +248,8 @@ def check_length(length: Length, extent: Extent = UNIT) -> None:
     told = f"wider than {box}"
     if norm != "linf":
         told = f"longer than the {norm} diameter of {box}, {longest:.4g} for {extent.size} numbers"
+    if norm == "l0":
+        raise ValueError(f"{path}: {value:g} values are more than an image has, {longest:g}")
     units = "8/255, not 8" if norm == "linf" else "128/255, not 128"
     raise ValueError(f"{path}: {value:g} is {told}; {name} is in those units ({units}, in [0, 1])")
 

@@ -77,6 +77,8 @@ class CwL2(BatchAttack):
     lr: float = 0.01
     confidence: float = 0.0
 
+    minimum_norm = True
+
     def __post_init__(self) -> None:
         if not are_counts(self.n_iter, self.search_steps):
             raise ValueError(

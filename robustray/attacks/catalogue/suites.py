@@ -94,6 +94,17 @@ def _register_published_table() -> None:
     register_suite(linf, l1)
 
 
+def _register_minimum_norm() -> None:
+    """Register all attacks that look for minimal distances, each on its own, for each norm."""
+
+    def make(*names: str) -> Suite:
+        return independent_suite("minimum-norm", [_make_cascade(name, name) for name in names])
+
+    register_suite(
+        make("fmn", "deepfool"), make("fmn"), l2=make("fmn", "ddn", "deepfool"), l0=make("fmn")
+    )
+
+
 def _make_cascade(name: str, *attacks: str | AttackSpec) -> Suite:
     specs = (AttackSpec(one) if isinstance(one, str) else one for one in attacks)
     return Suite(name, tuple(specs))
@@ -101,6 +112,7 @@ def _make_cascade(name: str, *attacks: str | AttackSpec) -> Suite:
 
 _register_autoattack()
 _register_smoothing()
+_register_minimum_norm()
 _register_study("fgsm", "fgsm")
 _register_study("pgd-10", "pgd", steps=10, loss="cross_entropy", start="study")
 _register_study("pgd-20", "pgd", steps=20, loss="cross_entropy", start="study")

@@ -257,6 +257,11 @@ class Network(Asked):
         return self._judge(x)
 
     @property
+    def searches_itself(self) -> bool:
+        """Whether logits of the search are those of the model itself."""
+        return self.search_logits is self._judge
+
+    @property
     def draws_random(self) -> bool:
         """Whether the model was seen to draw random numbers in a pass."""
         paths = (self._judge, self.search_path, self.search_logits, self.forward_with_gamma)

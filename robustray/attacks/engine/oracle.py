@@ -86,6 +86,17 @@ class Oracle:
         parts = [predict_logits(path, x[rows]) for rows in self.shapes.slices(len(x))]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
+    def confirm(self, x: Tensor, logits_BK: Tensor) -> tuple[Tensor, int]:
+        """Return the model's own logits (B, K) of points, and the forward passes that took.
+
+        Those that the search found are the same, and cost nothing, unless it searches in another
+        precision or memory layout.
+        """
+        if self.network.searches_itself:
+            return logits_BK, 0
+        parts = [predict_logits(self.network, x[rows]) for rows in self.shapes.slices(len(x))]
+        return torch.cat(parts), 1
+
     def _average(self, x: Tensor, loss: Callable[[Tensor, Rows], Tensor], rows: slice) -> Gradient:
         found = self._ask_once(x, loss, rows)
         if self.eot == 1:

@@ -104,7 +104,7 @@ class SlotAttack(Attack):
 
     @abstractmethod
     def stepper(self, threat: ThreatModel, noise: Noise, *, upstream: bool = False) -> Stepper[Any]:
-        """Return what makes the runs, under a threat model that `check` has let pass.
+        """Return what makes the runs, under a threat model that `admit` has let pass.
 
         Parameters
         ----------

@@ -18,17 +18,23 @@ from typing_extensions import override
 
 from robustray.attacks.engine.batches import Examples
 from robustray.attacks.engine.network import is_correct
-from robustray.attacks.engine.oracle import Gradient, Oracle, Rows
+from robustray.attacks.engine.oracle import Gradient, Oracle
 from robustray.attacks.engine.steppers import (
-    SlotState,
     Stepper,
     affects,
     begin_fields,
     find_target,
     select,
 )
-from robustray.attacks.losses import bounded
+from robustray.attacks.losses import bounded, lead
 from robustray.attacks.steps.hyperplane import step_sorted, step_to_hyperplane
+from robustray.attacks.steps.nearest import (
+    DUAL,
+    NearestState,
+    differentiate_lead,
+    find_nearest_plane,
+    measure_to_plane,
+)
 from robustray.attacks.steps.projections import norm_per_example
 
 if TYPE_CHECKING:
@@ -38,32 +44,16 @@ _START = 0  # the purpose of random numbers
 _ALPHA_MAX = 0.1  # the paper's: the largest weight of the step that starts at the image
 _OVERSHOOT = 1.05  # the paper's eta: how far beyond the hyperplane steps go
 _PULL = 0.9  # the paper's beta: the share of the perturbation kept after a misclassified point
-_DUAL = {"linf": "l1", "l2": "l2", "l1": "linf"}
 
 
 @dataclass(frozen=True)
-class FabState(SlotState):
-    """What FAB keeps of each run.
+class FabState(NearestState):
+    """What FAB keeps of each run; ``nearest`` only if it is wanted.
 
-    Attributes
-    ----------
-    point : Tensor
-        Where the next gradient is taken, shaped as the images.
-    target_B : Tensor
-        FAB-T: the class to reach, int64 (B,).
-    nearest : Tensor
-        The nearest misclassified point so far, if it is wanted; it may be outside eps.
-    distance_B : Tensor
-        How far the nearest misclassified point was from the image; infinite if there was none.
-    iteration_B : Tensor
-        Steps taken, int64 (B,).
+    ``target_B`` is FAB-T's class to reach, int64 (B,).
     """
 
-    point: Tensor
     target_B: Tensor
-    nearest: Tensor
-    distance_B: Tensor
-    iteration_B: Tensor
 
 
 @dataclass(frozen=True)
@@ -139,24 +129,16 @@ class FabSteps(Stepper[FabState]):
         if self.attack.n_targets:
             found = oracle.gradient(
                 state.point,
-                lambda logits, rows: _measure_lead(logits, state.y_B[rows], state.target_B[rows]),
+                lambda logits, rows: lead(logits, state.y_B[rows], state.target_B[rows]),
             )
             return found, found.flawed_B, 1
         label = self._differentiate_label(oracle, state) if self.upstream else None
-        nearest = self._differentiate_lead(oracle, state, 1, label)
-        ratio_B, flawed_B = self._estimate_distance(nearest), nearest.flawed_B.long()
+        nearest, flawed_B, others = find_nearest_plane(
+            lambda offset: self._differentiate_lead(oracle, state, offset, label),
+            self._estimate_distance,
+        )
         if label is not None:
             flawed_B = flawed_B + label.flawed_B
-        others = nearest.logits_BK.shape[1] - 1
-        for offset in range(2, others + 1):
-            found = self._differentiate_lead(oracle, state, offset, label)
-            closer_B = (found_ratio_B := self._estimate_distance(found)) < ratio_B
-            ratio_B = torch.where(closer_B, found_ratio_B, ratio_B)
-            flawed_B = flawed_B + found.flawed_B
-            nearest = nearest._replace(
-                grad=select(closer_B, found.grad, nearest.grad),
-                loss_B=torch.where(closer_B, found.loss_B, nearest.loss_B),
-            )
         return nearest, flawed_B, others + self.upstream
 
     def _differentiate_lead(
@@ -168,18 +150,14 @@ class FabSteps(Stepper[FabState]):
         rounds in its own way; else the gradient of the difference.
         """
 
-        def loss(logits_bK: Tensor, rows: Rows) -> Tensor:
-            y_b = state.y_B[rows]
-            other_b = (y_b + offset) % logits_bK.shape[1]
-            return (
-                _measure_lead(logits_bK, y_b, other_b)
-                if label is None
-                else _pick_logit(logits_bK, other_b)
-            )
-
-        found = oracle.gradient(state.point, loss)
         if label is None:
-            return found
+            return differentiate_lead(oracle, state.point, state.y_B, offset)
+        found = oracle.gradient(
+            state.point,
+            lambda logits, rows: _pick_logit(
+                logits, (state.y_B[rows] + offset) % logits.shape[1]
+            ),
+        )
         return found._replace(grad=found.grad - label.grad, loss_B=found.loss_B - label.loss_B)
 
     def _differentiate_label(self, oracle: Oracle, state: FabState) -> Gradient:
@@ -196,9 +174,7 @@ class FabSteps(Stepper[FabState]):
 
     def _estimate_distance(self, found: Gradient) -> Tensor:
         """Return how far the linearised boundary is, the pixel box aside."""
-        slope_B = self._measure(found.grad, _DUAL[self.threat.norm])
-        ratio_B = found.loss_B.abs() / (slope_B + 1e-12)
-        return ratio_B.nan_to_num(torch.inf)
+        return measure_to_plane(found, self._measure(found.grad, DUAL[self.threat.norm]))
 
     def _find_candidate(self, state: FabState, plane: Gradient) -> Tensor:
         """Mix the steps to the plane from the point and from the image, both overshooting."""
@@ -260,8 +236,3 @@ def _pick_logit(logits_BK: Tensor, class_B: Tensor) -> Tensor:
     """Return the logit of one class of each row."""
     return bounded(logits_BK).gather(1, class_B[:, None])[:, 0]
 
-
-def _measure_lead(logits_BK: Tensor, y_B: Tensor, other_B: Tensor) -> Tensor:
-    """Return z_other - z_y."""
-    pair_B2 = bounded(logits_BK).gather(1, torch.stack([other_B, y_B], dim=1))
-    return pair_B2[:, 0] - pair_B2[:, 1]

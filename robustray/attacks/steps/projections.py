@@ -43,6 +43,53 @@ def project_l1(delta: Tensor, x: Tensor, radius_B: Tensor) -> Tensor:
     return kept_BD.reshape(delta.shape).mul_(torch.sign(delta))
 
 
+def project_l1_ball(delta: Tensor, radius_B: Tensor) -> Tensor:
+    """Move perturbations to the nearest ones in the l1 ball, whatever pixels become of them.
+
+    Parameters
+    ----------
+    delta : Tensor
+        Perturbations (B, ...).
+    radius_B : Tensor
+        Radii of the balls (B,), at least 0.
+
+    Returns
+    -------
+    Tensor
+        Perturbations (B, ...), of l1 norm at most the radius, up to the rounding of sums; those
+        inside as they are.
+    """
+    size_BD = delta.abs().flatten(1)
+    outside_B = size_BD.sum(1) > radius_B
+    cut_B = _find_least_cut(size_BD, size_BD, radius_B)
+    kept_BD = (size_BD - cut_B[:, None]).clamp_(min=0)
+    projected = kept_BD.reshape(delta.shape).mul_(torch.sign(delta))
+    return torch.where(per_example(outside_B, delta), projected, delta)
+
+
+def project_l0(delta: Tensor, count_B: Tensor) -> Tensor:
+    """Keep the largest values of each perturbation, and set the others to 0.
+
+    Parameters
+    ----------
+    delta : Tensor
+        Perturbations (B, ...).
+    count_B : Tensor
+        How many values to keep, int64 (B,). Of equal ones the first are kept.
+
+    Returns
+    -------
+    Tensor
+        Perturbations (B, ...), of l0 norm at most the count.
+    """
+    flat_BD = delta.flatten(1)
+    order_BD = flat_BD.abs().argsort(dim=1, descending=True, stable=True)
+    rank_D = torch.arange(flat_BD.shape[1], device=delta.device)
+    kept_BD = (rank_D < count_B[:, None]).to(delta.dtype)
+    mask_BD = torch.zeros_like(flat_BD).scatter(1, order_BD, kept_BD)
+    return (flat_BD * mask_BD).reshape(delta.shape)
+
+
 def _find_least_cut(size_BD: Tensor, room_BD: Tensor, radius_B: Tensor) -> Tensor:
     """Return the least t >= 0 with sum(min(max(size - t, 0), room)) <= radius: (B,).
 
@@ -152,8 +199,8 @@ def norm_per_example(delta: Tensor, norm: str) -> Tensor:
     ----------
     delta : Tensor
         Perturbations (B, ...).
-    norm : {"linf", "l2", "l1"}
-        Which norm.
+    norm : {"linf", "l2", "l1", "l0"}
+        Which norm; l0 counts the values that are not 0.
 
     Returns
     -------
@@ -161,6 +208,8 @@ def norm_per_example(delta: Tensor, norm: str) -> Tensor:
         Norms (B,), in the dtype of ``delta``.
     """
     flat = delta.flatten(1)
+    if norm == "l0":
+        return (flat != 0).sum(dim=1).to(delta.dtype)
     if norm == "linf":
         return flat.abs().amax(dim=1)
     return flat.abs().sum(dim=1) if norm == "l1" else torch.linalg.vector_norm(flat, dim=1)

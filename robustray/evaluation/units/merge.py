@@ -69,7 +69,7 @@ class Merged:
     columns : mapping of str to array
         "index", "label", "clean_prediction", "robust", "broken_by", "prediction", "distance",
         "forwards", "backwards" (in all), and for each attack "status.<label>", "forwards.<label>"
-        and "backwards.<label>". In a partial table "robust" is None where nothing is decided, and
+        and "backwards.<label>"; "distance.<label>" too where ``Task.measures_distances``. In a partial table "robust" is None where nothing is decided, and
         a status is "pending" where its unit is not committed.
     attacks : tuple of AttackSummary
         In the suite's order.
@@ -235,6 +235,8 @@ def _range_columns(task: Task, chain: Mapping[int, Verdicts]) -> dict[str, np.nd
         columns[f"status.{label}"] = chain[position].status if there else pending
         columns[f"forwards.{label}"] = chain[position].forwards if there else none
         columns[f"backwards.{label}"] = chain[position].backwards if there else none
+        if task.measures_distances:
+            columns[f"distance.{label}"] = _distances(chain.get(position), len(first))
     return columns
 
 
@@ -269,6 +271,13 @@ def _broken(task: Task, chain: Mapping[int, Verdicts]) -> dict[str, np.ndarray]:
         columns["distance"][broken] = verdicts.distance[broken]
         open_ &= ~broken
     return columns
+
+
+def _distances(verdicts: Verdicts | None, count: int) -> np.ndarray:
+    """Return how far the misclassified points of an attack are; NaN where it found none."""
+    if verdicts is None:
+        return np.full(count, np.nan, np.float32)
+    return np.where(verdicts.status == BROKEN, verdicts.distance, np.float32(np.nan))
 
 
 def _summaries(task: Task, parts: Sequence[Chain]) -> tuple[AttackSummary, ...]:
