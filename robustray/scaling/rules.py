@@ -4,7 +4,7 @@ The rules are those of S. Huang, Z. Lu, K. Deb and V. N. Boddeti, "Revisiting Re
 for Adversarial Robustness" (CVPR 2023, arXiv 2212.11005), section 4: the last stage gets the
 smallest part of either total, and depth gets 7 parts of 10. How the authors round is not printed;
 the split here reproduces all six settings that they publish. Costs are those of basic blocks on
-3 x 32 x 32 images with 10 classes.
+3 x 32 x 32 images with 10 classes; `robustray.scaling.scale` has the rule for any network.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 
 from robustray.errors import ModelError, UserError
 from robustray.models import Profile, create_model, profile
+from robustray.scaling.ratios import ROBUST_RESNET
+from robustray.scaling.search import choose
 
-DEPTH_RATIO = (2.0, 2.0, 1.0)
-WIDTH_RATIO = (2.0, 2.5, 1.0)
 DEPTH_SHARE = Fraction(7, 10)
 SHARE_TOLERANCE = Fraction(1, 40)
 RATIO_RANGE = (Fraction(3, 10), Fraction(19, 20))
@@ -107,23 +107,29 @@ def split(total_depth: int, total_width: int) -> Setting:
 def compound(target: float) -> Setting:
     """Return the setting of RobustScaling for a budget of multiply-accumulates.
 
-    Of the settings whose depth share is within 0.025 of 0.7 and whose cost is within 10 % of the
-    target, that is the one nearest to the share, then to the target.
+    As `robustray.scaling.scale` finds it, with the cost by formula.
 
     Raises
     ------
     ModelError
-        If there is none.
+        If there is none within 10 % of the target.
     """
-    return _nearest(target, DEPTH_SHARE, 0.1)
+    found = choose(
+        ROBUST_RESNET.path((1, 1, 1), Fraction(1)), ROBUST_RESNET.depth_share, target,
+        lambda at: basic_macs(at.depths, list(map(int, at.widths))), tolerance=0.1,
+    )  # fmt: skip
+    depths, widths = found.depths, found.widths
+    first, second, third = map(int, widths)
+    return Setting((depths[0], depths[1], depths[2]), (first, second, third))
 
 
 def ratio_settings(target: float, shares: Sequence[Fraction] = RATIO_SHARES) -> list[Setting]:
     """Return one setting for each depth share, all within 5 % of the target's cost.
 
-    Each is chosen as `compound` does, among settings with 0.3 <= r_D < 0.95.
+    Of the settings with 0.3 <= r_D < 0.95 and a depth share within 0.025 of the wanted one, each
+    is the one nearest to that share, then to the target.
     """
-    return [_nearest(target, share, 0.05) for share in shares]
+    return [_nearest(target, share) for share in shares]
 
 
 def candidates(target: float, share: Fraction, cost_tolerance: float) -> Iterator[Setting]:
@@ -150,11 +156,11 @@ def candidates(target: float, share: Fraction, cost_tolerance: float) -> Iterato
         width += 1
 
 
-def _nearest(target: float, share: Fraction, cost_tolerance: float) -> Setting:
-    found = list(candidates(target, share, cost_tolerance))
+def _nearest(target: float, share: Fraction) -> Setting:
+    found = list(candidates(target, share, 0.05))
     if not found:
         raise ModelError(
-            f"no network of three stages has {target:.4g} MACs (+-{cost_tolerance:.0%}) and a "
+            f"no network of three stages has {target:.4g} MACs (+-5%) and a "
             f"depth share of {float(share):g} (+-{float(SHARE_TOLERANCE):g})"
         )
     return min(found, key=lambda s: (abs(s.depth_share - share), abs(s.macs - target)))

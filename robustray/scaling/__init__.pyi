@@ -1,0 +1,4 @@
+from .networks import ScaledNetwork, scale
+from .ratios import RULES, Rule
+
+__all__ = ["RULES", "Rule", "ScaledNetwork", "scale"]

@@ -1,0 +1,317 @@
+"""RobustScaling for any network of stages: the depths and widths that a budget buys."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import torch
+from torch import nn
+
+from robustray.errors import ManifestError, ModelError
+from robustray.models import Entry, Profile, create_model, find_model, profile
+from robustray.registry import MODELS, options_of
+from robustray.scaling.ratios import Division, Rule, find_rule, is_whole, read_multiple
+from robustray.scaling.search import choose
+from robustray.user_code import call
+from robustray.words import stages as spell
+from robustray.words import suggest
+
+_STEM = 16  # channels of a first stage whose widening factor is 1
+_CLASSES = 10  # where neither the caller nor the factory says how many
+_MULTIPLE = 8  # of channels, if nothing else is wanted
+
+Factory = str | Callable[..., nn.Module]
+
+
+@dataclass(frozen=True)
+class ScaledNetwork:
+    """The network of a rule that has a budget.
+
+    Attributes
+    ----------
+    name : str
+        Its factory.
+    rule : Rule
+        For as many stages as it has.
+    target_macs : float
+        What was asked for.
+    input_shape : tuple of int
+        (C, H, W) of the image that was counted.
+    depths, widths : tuple
+        Of each stage, as the factory takes them.
+    factors : tuple of float
+        Widening factors: ``widths`` in units of 16 * 2**i channels.
+    arguments : dict
+        All that the factory is given, ``depths`` and ``widths`` among them.
+    profile : Profile
+        What `robustray.models.profile` counts.
+    builds : int
+        How many networks were built to find it.
+    """
+
+    name: str
+    rule: Rule
+    target_macs: float
+    input_shape: tuple[int, int, int]
+    depths: tuple[int, ...]
+    widths: tuple[float, ...]
+    factors: tuple[float, ...]
+    arguments: dict[str, Any]
+    profile: Profile
+    builds: int
+    _maker: _Maker = field(repr=False, compare=False)
+
+    @property
+    def off(self) -> float:
+        """Return the distance from the target, relative to it; below 0 if it costs less."""
+        return self.profile.macs / self.target_macs - 1
+
+    @property
+    def depth_share(self) -> float:
+        """Return r_D: blocks over blocks and widening factors together."""
+        return sum(self.depths) / (sum(self.depths) + sum(self.factors))
+
+    def build(self) -> nn.Module:
+        """Return the network, with initial weights, on torch's current default device."""
+        return self._maker.make(self.arguments)
+
+    def count_stages(self) -> tuple[Profile, ...]:
+        """Count each stage's blocks but the first one, by leaving them out.
+
+        What is left of ``profile`` are stem, first blocks, and head. Builds one network for each
+        stage that has more than one block.
+        """
+        return tuple(map(self._count_stage, range(len(self.depths))))
+
+    def _count_stage(self, stage: int) -> Profile:
+        depths = tuple(1 if i == stage else depth for i, depth in enumerate(self.depths))
+        without, whole = self.profile, self.profile
+        if depths != self.depths:
+            without = self._maker.count({**self.arguments, "depths": depths})
+        return Profile(
+            whole.parameters - without.parameters,
+            whole.macs - without.macs,
+            whole.conv_linear_macs - without.conv_linear_macs,
+        )
+
+
+def scale(
+    factory: Factory,
+    target_macs: float,
+    rule: str | Rule = "robust_resnet",
+    *,
+    input_shape: Sequence[int] = (3, 32, 32),
+    stages: int | None = None,
+    num_classes: int | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    widths: str | Sequence[int] | None = None,
+    multiple: float | Fraction | str | None = None,
+    tolerance: float = 0.1,
+) -> ScaledNetwork:
+    """Find the depths and widths that follow a scaling rule at a budget of multiply-accumulates.
+
+    Networks are built on the meta device and counted by `robustray.models.profile`; about ten are
+    enough. With the published rule, ``robust_resnet``, blocks are divided 2 : 2 : 1 over three
+    stages, widening factors 2 : 2.5 : 1, and 0.7 of both together is depth. `docs/scaling.md`
+    tells what of this is published and what is robustray's.
+
+    Parameters
+    ----------
+    factory : str or callable
+        ``factory(depths=..., widths=...)`` returns a network of as many stages; or its name, as
+        `robustray.models.create_model` takes it. If it has the parameters ``in_channels`` and
+        ``num_classes``, it gets these too.
+    target_macs : float
+        Multiply-accumulates for one image, above 0.
+    rule : str or Rule
+        "robust_resnet", "uniform", ``package.module:name``, or a `Rule` of one's own.
+    input_shape : sequence of int
+        (C, H, W) of one image.
+    stages : int, optional
+        2 to 6; default: as many as the rule has (3).
+    num_classes : int, optional
+        Default: the factory's own; 10 if it has none.
+    arguments : mapping, optional
+        Further arguments of the factory, such as ``{"block": "robust"}``.
+    widths : str or sequence of int, optional
+        What the factory takes for its ``widths``: "channels", or "factors" as `preact_resnet`
+        does, where a widening factor of 1 means 16 * 2**i channels in stage i = 0, 1, ...; or
+        what it takes for a widening factor of 1, for each stage. Default: "factors" for networks
+        that come with robustray, "channels" for others.
+    multiple : float, Fraction or str, optional
+        Widths are multiples of it. Default: 8 for channels, 1 for factors; of factors it may be a
+        fraction ("1/4").
+    tolerance : float
+        Greatest relative distance of the cost from the target, in (0, 1).
+
+    Returns
+    -------
+    ScaledNetwork
+        Of the networks that the rule gives, if any costs within 3 % of the target, the one whose
+        depth share is nearest to the rule's; otherwise the one nearest to the target. Each width
+        and depth is less than one step from its exact share, and none shrinks where the target
+        grows.
+
+    Raises
+    ------
+    UserError
+        If an argument is wrong, the factory can't be given depths and widths or fails, or no
+        network of the rule is within the tolerance; says what is allowed and which networks are
+        nearest (a ``ValueError``).
+
+    Examples
+    --------
+    >>> found = scale("preact_resnet", 5e9, arguments={"block": "robust"})
+    >>> found.depths, found.widths
+    ((14, 14, 7), (5, 7, 3))
+    """
+    shape, wanted = _shape(input_shape), find_rule(rule)
+    wanted = wanted.stretch(len(wanted.depths) if stages is None else stages)
+    if not isinstance(target_macs, int | float) or not 0 < target_macs < math.inf:
+        raise ModelError(f"target_macs: {target_macs!r} is not a number above 0")
+    if not 0 < tolerance < 1:
+        raise ModelError(f"tolerance: {tolerance!r} is not a share between 0 and 1")
+    maker = _Maker(factory, shape, num_classes, arguments or {})
+    units = _units(maker.takes if widths is None else widths, len(wanted.depths))
+    whole = any(unit > 1 for unit in units)
+    step = read_multiple((_MULTIPLE if whole else 1) if multiple is None else multiple, whole)
+    path = wanted.path(units, step)
+    chosen = choose(path, wanted.depth_share, target_macs, maker.macs, tolerance)
+    given = maker.arguments(chosen)
+    return ScaledNetwork(
+        name=maker.name,
+        rule=wanted,
+        target_macs=target_macs,
+        input_shape=shape,
+        depths=given["depths"],
+        widths=given["widths"],
+        factors=tuple(map(float, chosen.factors)),
+        arguments=given,
+        profile=maker.profiles[chosen],
+        builds=len(maker.profiles),
+        _maker=maker,
+    )
+
+
+def _shape(given: Sequence[int]) -> tuple[int, int, int]:
+    sizes = () if isinstance(given, str) else tuple(given)
+    if len(sizes) != 3 or not all(map(is_whole, sizes)):
+        raise ModelError(f"input_shape: {given!r} is not (C, H, W), three whole numbers above 0")
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _units(widths: str | Sequence[int], stages: int) -> tuple[int, ...]:
+    """Return what a factory takes for a widening factor of 1, for each stage."""
+    named = {"channels": tuple(_STEM * 2**i for i in range(stages)), "factors": (1,) * stages}
+    if isinstance(widths, str):
+        if widths not in named:
+            hint = suggest(widths, named) or "."
+            raise ModelError(f"widths: {widths!r} is neither 'channels' nor 'factors'{hint}")
+        return named[widths]
+    units = tuple(widths)
+    if len(units) != stages or not all(map(is_whole, units)):
+        raise ModelError(
+            f"widths: {widths!r} is not a whole number above 0 for each of {stages} stages"
+        )
+    return units
+
+
+class _Maker:
+    """Makes and counts the networks of a factory, each once."""
+
+    def __init__(
+        self,
+        factory: Factory,
+        shape: tuple[int, int, int],
+        num_classes: int | None,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        self.profiles: dict[Division, Profile] = {}
+        self._shape, self._fixed, self._on_meta = shape, dict(arguments), True
+        self._named = isinstance(factory, str)
+        if isinstance(factory, str):
+            entry = find_model(factory)
+        else:
+            entry = Entry(getattr(factory, "__name__", type(factory).__name__), factory)
+        self.name, self._function = entry.name, entry.build
+        own = getattr(entry.build, "__module__", None) or ""
+        is_own = not MODELS.is_brought(entry.name) if self._named else own.startswith("robustray.")
+        self.takes = "factors" if is_own else "channels"
+        self._complete(num_classes)
+
+    def _complete(self, num_classes: int | None) -> None:
+        """Check what the factory takes, and add the channels and classes that it wants."""
+        options = options_of(self._function)
+        known, is_open = options.model_fields, options.model_config.get("extra") == "allow"
+        missing = [name for name in ("depths", "widths") if name not in known]
+        if missing and not is_open:
+            raise ModelError(
+                f"{self.name} takes no {' and no '.join(missing)}, so it can't be scaled: a "
+                "factory has both parameters, one value for each stage in each. It takes: "
+                f"{', '.join(known) or 'nothing'}"
+            )
+        for name in ("depths", "widths"):
+            if name in self._fixed:
+                raise ModelError(f"arguments: {name} is what the rule finds; leave it out")
+        for name, value in {"num_classes": num_classes, "in_channels": self._shape[0]}.items():
+            if name in known or (is_open and value is not None):
+                wanted = name in known and known[name].is_required()
+                value = _CLASSES if value is None and wanted else value
+                if value is not None:
+                    self._fixed.setdefault(name, value)
+            elif name == "num_classes" and value is not None:
+                raise ModelError(f"{self.name} takes no num_classes; leave it out")
+
+    def arguments(self, at: Division) -> dict[str, Any]:
+        """Return all that the factory is given for a network."""
+        whole = all(width.denominator == 1 for width in at.widths)
+        widths = tuple(int(width) if whole else float(width) for width in at.widths)
+        return {**self._fixed, "depths": at.depths, "widths": widths}
+
+    def make(self, given: Mapping[str, Any]) -> nn.Module:
+        """Build one network."""
+        if self._named:
+            return create_model(self.name, **given)
+        built = call(self.name, self._function, given)
+        if not isinstance(built, nn.Module):
+            raise ModelError(f"{self.name} returns a {type(built).__name__}, not a torch.nn.Module")
+        return built
+
+    def macs(self, at: Division) -> int:
+        """Return the multiply-accumulates of a network."""
+        self.profiles[at] = self.count(self.arguments(at))
+        return self.profiles[at].macs
+
+    def count(self, given: Mapping[str, Any]) -> Profile:
+        """Count on the meta device; on the CPU what can't be built there."""
+        if self._on_meta:
+            try:
+                with torch.device("meta"):
+                    return profile(self.make(given), self._shape)
+            except Exception as error:  # a user's code
+                on_meta = error
+            try:
+                counted = self._count_on_cpu(given)
+            except (ModelError, ManifestError) as error:
+                raise self._at(error, given) from on_meta
+            self._on_meta = False
+            return counted
+        return self._count_on_cpu(given)
+
+    def _count_on_cpu(self, given: Mapping[str, Any]) -> Profile:
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            return profile(self.make(given), self._shape)
+
+    def _at(self, error: ModelError | ManifestError, given: Mapping[str, Any]) -> ModelError:
+        """Return an error that tells which network could not be made."""
+        depths, widths = spell(given["depths"]), spell(given["widths"])
+        return ModelError(
+            f"with depths {depths} and widths {widths}: {error}. If only multiples of some number "
+            "can be widths, say so (multiple)"
+        )
+
+
