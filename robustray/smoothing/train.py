@@ -23,7 +23,7 @@ from robustray.smoothing.training_data import (
     composite_loss,
     learning_rate,
 )
-from robustray.training.optimizer import optimizer_state, restore_optimizer_state
+from robustray.training.moments import optimizer_state, restore_optimizer_state
 from robustray.training.state import TrainingState
 
 

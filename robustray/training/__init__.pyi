@@ -4,7 +4,7 @@ from .cost import (
     evaluation_passes,
     recipe_passes,
 )
-from .fitting import EpochReport, FitResult, Interruption, PreemptedError, fit
+from .fitting import Interruption, PreemptedError, fit
 from .inner import maximise, start_point, uphill_of
 from .loop import EpochTraining, SelectedEpoch, run_epochs
 from .objectives import (
@@ -17,6 +17,7 @@ from .objectives import (
     trades,
 )
 from .precision import CompileError
+from .reports import EpochReport, FitResult
 from .schedule import learning_rate, momentum
 from .selection import accuracies
 from .state import TrainingState

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -21,72 +21,11 @@ from robustray.models.weights.files import check_recorded, constants_of
 from robustray.training.guard import Watch, look
 from robustray.training.loop import run_epochs
 from robustray.training.precision import set_layout
+from robustray.training.reports import EpochReport, FitResult
 from robustray.training.selection import Best, is_validated, validate
 from robustray.training.state import TrainingState, capture, restore, selected_weights
 from robustray.training.step import Trainer
 from robustray.training.world import ALONE, World
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What is known after an epoch.
-
-    Attributes
-    ----------
-    epoch : int
-        The epoch that has finished, from 1.
-    metrics : dict
-        ``train_loss``, ``train_accuracy`` (on adversarial images, except for natural training),
-        ``grad_norm`` (mean before clipping), ``learning_rate``; after a validation also
-        ``validation_clean`` and ``validation_<attack>``. The same in every repetition.
-    timing : dict
-        ``train_seconds``, ``images_per_second`` (training alone) and, after a validation,
-        ``validation_seconds``. Never the same twice.
-    is_best : bool
-        Whether this epoch is the best so far.
-    best_epoch, best_accuracy
-        The best validated epoch so far and its robust accuracy in [0, 1], or None.
-    warning : str or None
-        What the recipe's guard noticed in this epoch, for a person.
-    """
-
-    epoch: int
-    metrics: dict[str, float]
-    timing: dict[str, float]
-    is_best: bool
-    best_epoch: int | None
-    best_accuracy: float | None
-    warning: str | None = None
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What training came to.
-
-    Attributes
-    ----------
-    epochs : int
-        Epochs done in all, those before a resumption included; fewer than the recipe's where its
-        guard ended the training.
-    best_epoch, best_accuracy
-        The selected epoch, from 1, and its robust accuracy on the validation images.
-    best_weights : dict of str to Tensor, or None
-        The selected state dict on the CPU; None if it was reached before this call resumed.
-    metrics : dict
-        The last epoch's; empty if the state resumed from was already complete.
-    history : list of EpochReport
-        The epochs of this call.
-    overfitted : int or None
-        The first epoch in which the recipe's guard noticed catastrophic overfitting.
-    """
-
-    epochs: int
-    best_epoch: int | None
-    best_accuracy: float | None
-    best_weights: dict[str, Tensor] | None = field(repr=False)
-    metrics: dict[str, float]
-    history: list[EpochReport] = field(repr=False)
-    overfitted: int | None = None
 
 
 class PreemptedError(MachineError):
@@ -336,14 +275,13 @@ class _Fit:
             return None
         found = look(self.trainer, self.data.train, guard)
         self.watch, warning = self.watch.see(self.done, found, guard)
-        overfits = float(warning is not None)
-        looked = {"guard_fgsm": found.fgsm, "guard_pgd": found.pgd, "guard_overfitting": overfits}
-        self.metrics = {**self.metrics, **looked}
+        looked = {f"guard_{attack}": share for attack, share in found._asdict().items()}
+        self.metrics |= {**looked, "guard_overfits": float(self.watch.overfits)}
         return warning
 
     def _validate(self) -> None:
         found = validate(self.trainer, self.data.validation)
-        self.metrics = {**self.metrics, **found}
+        self.metrics |= found
         robust = found[f"validation_{self.trainer.recipe.selection.attack}"]
         self.best = self.best.challenge(self.done, robust)
         if self.best.epoch == self.done:

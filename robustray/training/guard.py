@@ -2,15 +2,15 @@
 
 Wong, Rice and Kolter, "Fast is better than free: revisiting adversarial training" (2020,
 arXiv:2001.03994), section 5.4, who stop where PGD accuracy on a batch of training images falls by
-more than 0.2 between two epochs. Here it is compared with the best check so far, so that a fall over
-several epochs counts too; and FGSM accuracy must not fall with it, so that a training that merely
-diverges, or has too large a step, is not called overfitting.
+more than 0.2 between two epochs. Here it is compared with the best check so far, so that a fall
+over several epochs counts too; and FGSM accuracy must not fall with it, so that a training that
+merely diverges, or has too large a step, is not called overfitting.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from robustray.attacks import AttackSpec, Suite, ThreatModel
@@ -36,12 +36,15 @@ class Watch:
     ----------
     pgd, fgsm : float or None
         The best accuracy under PGD, and that under FGSM at that time.
+    overfits : bool
+        Whether the network overfitted at the last look.
     overfitted : int or None
-        The first epoch in which the network overfitted.
+        The first epoch in which it did.
     """
 
     pgd: float | None = None
     fgsm: float | None = None
+    overfits: bool = False
     overfitted: int | None = None
 
     @classmethod
@@ -50,17 +53,19 @@ class Watch:
         return cls(**(kept or {}))
 
     def see(self, epoch: int, found: Look, guard: Guard) -> tuple[Watch, str | None]:
-        """Return what is known after a look, and what to say if the network overfits."""
+        """Return what is known after a look, and what to say where overfitting begins."""
         if self.pgd is None or self.fgsm is None or found.pgd >= self.pgd:
-            return Watch(found.pgd, found.fgsm, self.overfitted), None
+            return Watch(found.pgd, found.fgsm, overfitted=self.overfitted), None
         lost = self.pgd - found.pgd
         if lost <= guard.drop or self.fgsm - found.fgsm >= lost / 2:
-            return self, None
-        first = epoch if self.overfitted is None else self.overfitted
+            return replace(self, overfits=False), None
+        now = replace(self, overfits=True, overfitted=self.overfitted or epoch)
+        if self.overfits:
+            return now, None
         after = "training ends here" if guard.action == "stop" else "training goes on"
-        return Watch(self.pgd, self.fgsm, first), (
-            f"catastrophic overfitting in epoch {epoch}: PGD-{guard.steps} accuracy on training images "
-            f"fell from {self.pgd:.3f} to {found.pgd:.3f}, FGSM accuracy went from "
+        return now, (
+            f"catastrophic overfitting in epoch {epoch}: PGD-{guard.steps} accuracy on training "
+            f"images fell from {self.pgd:.3f} to {found.pgd:.3f}, FGSM accuracy went from "
             f"{self.fgsm:.3f} to {found.fgsm:.3f}; {after}"
         )
 

@@ -1,8 +1,8 @@
-"""The optimiser of a recipe: groups of weight decay and of layers, its state as plain tensors."""
+"""The optimiser of a recipe: by name, with groups of weight decay and of layers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from inspect import signature
 from typing import Annotated, Any
 
@@ -230,8 +230,8 @@ def _groups(model: nn.Module, settings: Optimizer) -> Groups:
 
     With a layer-wise decay each of these is split again, by the share of the learning rate.
     """
-    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    scales = layer_scales(names, settings.layer_decay)
+    names, decay = [name for name, _ in model.named_parameters()], settings.layer_decay
+    scales = {} if decay is None else layer_scales(names, decay)
     members: dict[tuple[int, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -256,63 +256,3 @@ def _group_of(name: str, settings: Optimizer) -> int:
         if any(part in name for part in group.names):
             return number
     return 0
-
-
-def optimizer_state(
-    named_parameters: Iterable[tuple[str, nn.Parameter]], optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    """Copy an optimiser's state to the CPU, "<parameter>/<entry>" to tensor; no pickle is needed.
-
-    Parameters
-    ----------
-    named_parameters : iterable
-        Names and parameters, as ``model.named_parameters()`` gives them.
-    optimizer : torch.optim.Optimizer
-        One whose state is tensors and numbers, such as SGD, Adam and AdamW.
-    """
-    copied: dict[str, Tensor] = {}
-    for name, parameter in named_parameters:
-        for entry, value in optimizer.state.get(parameter, {}).items():
-            if value is not None:
-                tensor = torch.as_tensor(value).detach()
-                copied[f"{name}/{entry}"] = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(
-                    tensor
-                )
-    return copied
-
-
-def restore_optimizer_state(
-    named_parameters: Iterable[tuple[str, nn.Parameter]],
-    optimizer: torch.optim.Optimizer,
-    state: Mapping[str, Tensor],
-) -> None:
-    """Put a copied state back, in place; steps are counted where the optimiser counts them.
-
-    Raises
-    ------
-    ValueError
-        If the state is of parameters that are not there.
-    """
-    left = dict(state)
-    for name, parameter in named_parameters:
-        entries = {
-            key.rpartition("/")[2]: left.pop(key)
-            for key in list(left)
-            if key.rpartition("/")[0] == name
-        }
-        if entries:
-            # What is captured or fused counts steps where the parameter is, else on the CPU, and
-            # so are other single numbers of a parameter (NAdam's product of momenta).
-            group = optimizer.param_groups[0]
-            counted = parameter.device if group.get("capturable") or group.get("fused") else "cpu"
-            single = {entry for entry, tensor in entries.items() if not tensor.dim()}
-            if not parameter.dim():
-                single &= {"step", "mu_product"}
-            optimizer.state[parameter] = {
-                entry: torch.empty_like(parameter).copy_(tensor)  # in the parameter's layout
-                if tensor.shape == parameter.shape and entry not in single
-                else tensor.to(counted if entry in single else parameter.device).clone()
-                for entry, tensor in entries.items()
-            }
-    if left:
-        raise ValueError(f"the optimiser's state is of other parameters: {', '.join(sorted(left))}")

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from robustray.training.optimizer import optimizer_state, restore_optimizer_state
+from robustray.training.moments import optimizer_state, restore_optimizer_state
 from robustray.training.step import Trainer
 
 # Momentum is kept by its parameter's name alone, as it was before there were other optimisers.
@@ -34,8 +34,9 @@ class TrainingState:
         the averaged model. Contiguous CPU tensors, copies.
     info : dict
         JSON-able: ``epoch`` (epochs done), ``best_epoch``, ``best_accuracy``, ``seed``,
-        ``data`` (digest), ``recipe``, ``ema_updates``, ``guard`` (what it has seen), and ``standardisation`` of a network that
-        has any (`robustray.models.weights.files.constants_of`).
+        ``data`` (digest), ``recipe``, ``ema_updates``, ``guard`` (what it has seen), and
+        ``standardisation`` of a network that has any
+        (`robustray.models.weights.files.constants_of`).
     """
 
     files: dict[str, dict[str, Tensor]]

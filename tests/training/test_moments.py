@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustray.training.optimizer import optimizer_state, restore_optimizer_state
+from robustray.training.moments import optimizer_state, restore_optimizer_state
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
