@@ -64,7 +64,7 @@ class FitResult:
     epochs: int
     best_epoch: int | None
     best_accuracy: float | None
-    best_weights: dict[str, Tensor] | None
+    best_weights: dict[str, Tensor] | None = field(repr=False)
     metrics: dict[str, float]
     history: list[EpochReport] = field(repr=False)
     overfitted: int | None = None
