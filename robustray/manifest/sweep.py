@@ -282,6 +282,8 @@ class Sweep(Manifest):
             raise ValueError(
                 f"search.grace_epochs is {grace} of {recipe.epochs} epochs: nothing would stop"
             )
+        if recipe.guard and recipe.guard.action == "stop":
+            raise ValueError("search stops trials by itself; set recipe.guard.action: warn")
         budget = self.search.budget_epochs
         if budget is not None and budget < recipe.epochs:
             raise ValueError(

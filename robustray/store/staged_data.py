@@ -115,6 +115,15 @@ def where_is(
     return place
 
 
+def find_missing(config: DataConfig, root: Path, store: ObjectStore | None) -> list[str]:
+    """Return the files of a data set that are neither in ``root`` nor staged; opens none."""
+    return [
+        forms[0][0]
+        for forms in needed_forms(config)
+        if _here(forms, root) is None and not (store and _staged(forms, store))
+    ]
+
+
 def _here(forms: Forms, root: Path) -> tuple[str, str | None] | None:
     """Return the form of a file that lies below a root, or None."""
     return next((form for form in forms if (root / form[0]).exists()), None)

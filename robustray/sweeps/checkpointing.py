@@ -65,7 +65,8 @@ def commit_epoch(context: Context, report: EpochReport, state: Callable[[], Trai
     """Commit an epoch with its journal segment, prune what needn't be kept, tell the driver."""
     if context.commits:
         _commit(context, report, state)
-    context.report({"epoch": report.epoch, **report.metrics})
+    warning = {"warning": report.warning} if report.warning else {}
+    context.report({"epoch": report.epoch, **report.metrics, **warning})
 
 
 def _commit(context: Context, report: EpochReport, state: Callable[[], TrainingState]) -> None:
@@ -76,6 +77,7 @@ def _commit(context: Context, report: EpochReport, state: Callable[[], TrainingS
         metrics=report.metrics,
         timing=report.timing,
         is_best=report.is_best,
+        **({"warning": report.warning} if report.warning else {}),
     )
     snapshot = state()
     info = {"training": snapshot.info, "journal": journal.segment()}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from typing_extensions import override
 
+from robustray.data import data_root
 from robustray.errors import (
     CorruptObjectError,
     ManifestError,
@@ -16,6 +18,7 @@ from robustray.manifest import Sweep, study_id
 from robustray.reports import columns, text_table
 from robustray.runtime.commands import Commands, Ended, Request, Say, Trouble
 from robustray.store import ObjectStore
+from robustray.store.staged_data import find_missing
 from robustray.sweeps.agreement import publish_comparison
 from robustray.sweeps.grid import Study
 from robustray.sweeps.mending import list_studies
@@ -44,15 +47,17 @@ class SweepCommands(Commands[Sweep]):
     @override
     def plan(self, manifest: Sweep, request: Request) -> None:
         _check_size(manifest, request)
-        study, store = Study.from_manifest(manifest), request.store
+        study, store, root = Study.from_manifest(manifest), request.store, data_root()
         if request.measure:
             measure_here(study, store, request.say)
         try:
-            plan = make_plan(study, store)
+            plan, missing = make_plan(study, store), find_missing(manifest.data, root, store)
         except StoreUnavailableError as error:
             request.say(f"warning: {error}; measured speeds are unknown")
-            plan = make_plan(study)
+            plan, missing = make_plan(study), find_missing(manifest.data, root, None)
         request.say(describe_plan(plan, None if request.in_full else 12))
+        for line in _missing_lines(manifest, missing, root):
+            request.say(line)
 
     @override
     def run(self, manifest: Sweep, request: Request) -> Ended:
@@ -210,6 +215,23 @@ def _trial_line(study: Study, state: TrialState) -> str:
     last = state.attempts[-1] if state.attempts else None
     ending = f", attempt {last.number} {last.outcome} {last.message}".rstrip() if last else ""
     return f"  {state.trial.name}: epoch {state.epochs} of {study.manifest.recipe.epochs}{ending}"
+
+
+def _missing_lines(manifest: Sweep, missing: list[str], root: Path) -> list[str]:
+    """Say which files a run on this machine would lack, and what to do about it."""
+    data, lines = manifest.data, []
+    if data.extra and data.extra.file in missing:
+        lines.append(
+            f"data.extra.file: {root / data.extra.file} is missing; put it there, or set "
+            "ROBUSTRAY_DATA to the folder that has it"
+        )
+    official = [name for name in missing if not (data.extra and name == data.extra.file)]
+    if official and not data.download:
+        lines.append(
+            f"data: {root} lacks {len(official)} files of {data.name}, such as {official[0]}; "
+            "set ROBUSTRAY_DATA, or --set data.download=true"
+        )
+    return lines
 
 
 def _check_size(manifest: Sweep, request: Request) -> None:

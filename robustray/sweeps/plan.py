@@ -18,6 +18,7 @@ from robustray.training import (
     checkpoint_bytes,
     epoch_images,
     evaluation_passes,
+    guard_passes,
     recipe_passes,
 )
 from robustray.training.objectives import loss_of
@@ -191,6 +192,7 @@ def _cost(study: Study, profile: Profile) -> TrialCost:
     validation = 1 + evaluation_passes(recipe.selection.suite)
     test = sum(1 + evaluation_passes(suite) for suite in manifest.evaluation.attacks)
     images = validated * validation * facts.validation + test * facts.test
+    images += guard_passes(recipe, facts.train)
     return TrialCost(
         profile,
         round(recipe_passes(recipe) * profile.macs * images_per_epoch * recipe.epochs),

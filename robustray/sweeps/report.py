@@ -16,6 +16,7 @@ from robustray.sweeps.records import TrialState, read_trials
 from robustray.sweeps.runs import trial_row
 from robustray.sweeps.throughput import precision_name
 from robustray.training import find_objective
+from robustray.training.optimizer import describe_optimizer
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,12 @@ def _doubts(states: list[TrialState]) -> list[str]:
             f"{bare} results carry no digest, as those of earlier versions; they are believed as "
             "they are."
         )
+    notes += [
+        f"Warning, {state.trial.name}: {event['warning']}."
+        for state in states
+        for event in state.events()
+        if "warning" in event
+    ]
     lost = [f"{state.trial.name} {step}" for state in states for step in state.damaged]
     if lost:
         notes.append(f"Curves lack epochs whose records are damaged: {', '.join(lost)}.")
@@ -186,17 +193,15 @@ def pixels(length: float) -> str:
 
 def _recipe(recipe: Recipe) -> dict[str, str]:
     """Sum a recipe up in a few lines; the manifest has all of it."""
-    inner, sgd, schedule = recipe.inner, recipe.optimizer, recipe.schedule
+    inner, schedule = recipe.inner, recipe.schedule
     objective = f"{recipe.objective}, beta {recipe.beta:g}"
     steps = f" at {', '.join(f'{m:g}' for m in schedule.milestones)} of the epochs"
-    name = "SGD" if sgd.name == "sgd" else sgd.name
     return {
         "objective": objective if find_objective(recipe.objective).weighted else recipe.objective,
         "inner attack": f"{inner.steps} steps of {pixels(inner.step_size)}, "
         f"eps = {pixels(recipe.threat.eps)}",
         "training": f"{recipe.epochs} epochs, batches of {recipe.batch_size}",
-        "optimiser": f"{name}, lr {sgd.lr:g}, momentum {sgd.momentum:g}, "
-        f"weight decay {sgd.weight_decay:g}",
+        "optimiser": describe_optimizer(recipe.optimizer),
         "schedule": f"{schedule.name} x {schedule.gamma:g}{steps}"
         if schedule.name == "step"
         else schedule.name,

@@ -181,6 +181,8 @@ class _Driver(TrialListener):
         epoch = report.get("epoch")
         if epoch is not None:
             self._progress.epoch(max(0, epoch - self._epochs.get(name, 0)))
+            if "warning" in report:
+                self._progress.say(f"{name}: {report['warning']}")
             if epoch > self._epochs.get(name, 0):
                 self._epochs[name] = epoch
                 self._queue.progress(name)

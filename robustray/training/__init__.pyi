@@ -2,6 +2,7 @@ from .cost import (
     checkpoint_bytes,
     epoch_images,
     evaluation_passes,
+    guard_passes,
     recipe_passes,
 )
 from .fitting import Interruption, PreemptedError, fit
@@ -46,6 +47,7 @@ __all__ = [
     "evaluation_passes",
     "find_objective",
     "fit",
+    "guard_passes",
     "learning_rate",
     "mart",
     "maximise",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from robustray.attacks import attack_suite
 from robustray.manifest.recipe import Recipe
+from robustray.training.guard import guard_attacks
 from robustray.training.objectives import ascent_of, find_objective
 from robustray.training.optimizer import count_state
 
@@ -59,6 +60,23 @@ def evaluation_passes(suite: str) -> float:
         For an unknown suite.
     """
     return sum(spec.passes().equivalents for spec in attack_suite(suite).attacks)
+
+
+def guard_passes(recipe: Recipe, labelled: int) -> float:
+    """Return the forward passes that all looks of a recipe's guard are worth.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Without a guard: 0.
+    labelled : int
+        Number of labelled training images.
+    """
+    guard = recipe.guard
+    if guard is None:
+        return 0.0
+    each = sum(1 + spec.passes().equivalents for spec in guard_attacks(guard, recipe.threat))
+    return each * min(guard.images, labelled) * (recipe.epochs // guard.every)
 
 
 def checkpoint_bytes(parameters: int, recipe: Recipe, *, buffers: int = 0) -> int:

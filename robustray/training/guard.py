@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from robustray.attacks import AttackSpec, Suite, ThreatModel
 from robustray.data import Split
-from robustray.manifest.recipe import Guard
+from robustray.manifest.recipe import Guard, ThreatConfig
 from robustray.random import derive_seed
 from robustray.training.selection import accuracies
 from robustray.training.step import Trainer
@@ -74,6 +74,12 @@ class Watch:
         return guard is not None and guard.action == "stop" and self.overfitted is not None
 
 
+def guard_attacks(guard: Guard, threat: ThreatConfig) -> tuple[AttackSpec, AttackSpec]:
+    """Return the two attacks that a guard compares: one step, and several."""
+    options = {"steps": guard.steps, "step_size": threat.eps / 4}
+    return AttackSpec("fgsm", "fgsm"), AttackSpec("pgd", "pgd", options)
+
+
 def look(trainer: Trainer, split: Split, guard: Guard) -> Look:
     """Attack the network in training, in evaluation mode, on the first images of a split.
 
@@ -82,8 +88,6 @@ def look(trainer: Trainer, split: Split, guard: Guard) -> Look:
     wanted = trainer.recipe.threat
     threat = ThreatModel(norm=wanted.norm, eps=wanted.eps)
     images = split.select(slice(0, guard.images)).to(trainer.precision.device)
-    options = {"steps": guard.steps, "step_size": threat.eps / 4}
-    attacks = AttackSpec("fgsm", "fgsm"), AttackSpec("pgd", "pgd", options)
     trainer.model.eval()
     fgsm, pgd = (
         accuracies(
@@ -95,6 +99,6 @@ def look(trainer: Trainer, split: Split, guard: Guard) -> Look:
             batch_size=trainer.recipe.batch_size,
             world=trainer.world,
         )[1]
-        for attack in attacks
+        for attack in guard_attacks(guard, wanted)
     )
     return Look(fgsm, pgd)

@@ -196,6 +196,22 @@ def check_optimizer(settings: Optimizer, schedule: Schedule | None = None) -> No
         )
 
 
+def describe_optimizer(settings: Optimizer) -> str:
+    """Return an optimiser in a few words, with the settings that it takes."""
+    taken = _taken(settings)
+    named = {"lr": "lr", "momentum": "momentum", "weight decay": "weight_decay"}
+    said = {words: getattr(settings, name) for words, name in named.items() if name in taken}
+    said |= settings.arguments or {}
+    if settings.layer_decay is not None:
+        said["layer decay"] = settings.layer_decay
+    name = "SGD" if settings.name == "sgd" else settings.name
+    return ", ".join([name, *(f"{words} {_plainly(value)}" for words, value in said.items())])
+
+
+def _plainly(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def _taken(settings: Optimizer) -> Mapping[str, Any]:
     """Return the parameters of the function of an optimiser."""
     return signature(OPTIMIZERS.find(settings.name)).parameters

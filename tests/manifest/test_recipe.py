@@ -37,9 +37,14 @@ TRADES = MANIFESTS / "training/bat_trades.yaml"
         ("optimizer.momentum=0; schedule.name=one_cycle", "null where optimizer.momentum is 0"),
         ("schedule.rise=0.3", "only for one_cycle and cyclic, not step"),
         ("schedule={name: cosine, divisors: [10, 100]}", "only for one_cycle, not cosine"),
-        ("schedule={name: constant, momentum: null}", "only for one_cycle and cyclic, not constant"),
+        (
+            "schedule={name: constant, momentum: null}",
+            "only for one_cycle and cyclic, not constant",
+        ),
         ("schedule={name: step, lag: 1}", "only for cosine, not step"),
         ("schedule={name: one_cycle, warmup_epochs: 2}", "rises by itself"),
+        ("schedule={name: cyclic}", "per: cyclic begins at a rate of 0"),
+        ("schedule={name: cyclic, per: step, divisors: [1, 2]}", "only for one_cycle, not cyclic"),
         ("schedule.over=99", "ends before the 100 epochs"),
         ("schedule.warmup_epochs=100", "leave none after it"),
         ("ema.warmup_epochs=100", "ema.warmup_epochs: 100 of 100"),
@@ -48,6 +53,11 @@ TRADES = MANIFESTS / "training/bat_trades.yaml"
         ("mixture.extra=1", "less than 1"),
         ("mixture.extra=0.001", "0 of 128 images are no mixture"),
         ("mixture.extra=0.5", "one needs the other"),
+        ("optimizer.layer_decay=1", "less than 1"),
+        ("guard.steps=1", "training overfits to; take 10"),
+        ("guard.every=101", "101 of 100 epochs is never"),
+        ("guard.action=stop", "set selection.start: 0"),
+        ("objective=natural; guard.drop=0.1", "natural training has no inner attack"),
     ],
 )
 def test_what_would_be_ignored_or_impossible_is_refused(override, words):
@@ -86,7 +96,7 @@ def test_published_recipes_describe_one_network_that_exists(path):
     assert manifest.recipe.objective in OBJECTIVES.names()
     study = Study.from_manifest(manifest)
     (found,) = profile_trials(study).values()
-    assert 1e7 < found.parameters < 6e7
+    assert (1e7 if manifest.data.name.startswith("cifar") else 1e4) < found.parameters < 3e8
     for name in (name for group in manifest.recipe.optimizer.groups for name in group.names):
         assert name in ("bn", "batchnorm")
 
@@ -103,6 +113,26 @@ def test_the_advanced_recipe_is_the_published_one():
     assert (recipe.batch_norm.first_momentum, recipe.batch_norm.momentum) == (1.0, 0.01)
     assert recipe.optimizer.nesterov
     assert recipe.ema.warmup_epochs == 10
+
+
+def test_wang_2023_has_the_published_mixtures():
+    small, large = (
+        load_as(Sweep, MANIFESTS / f"training/wang2023_wrn_{size}.yaml").recipe
+        for size in ("28_10", "70_16")
+    )
+    assert (small.mixture.extra_images(2048), large.mixture.extra_images(1024)) == (1638, 819)
+    for recipe in (small, large):
+        assert (recipe.beta, recipe.label_smoothing, recipe.ema.decay) == (5.0, 0.1, 0.995)
+        # As the published code counts: a fortieth of all epochs.
+        assert recipe.ema.warmup_epochs == recipe.schedule.rise * recipe.epochs
+
+
+def test_a_search_and_a_guard_do_not_both_stop():
+    quickstart = MANIFESTS / "quickstart.yaml"
+    search = ["search.grace_epochs=4", "recipe.selection.start=0"]
+    load_manifest(quickstart, [*search, "recipe.guard.action=warn"])
+    with pytest.raises(ManifestError, match=r"set recipe\.guard\.action: warn"):
+        load_manifest(quickstart, [*search, "recipe.guard.action=stop"])
 
 
 def test_mart_has_both_betas():

@@ -116,3 +116,51 @@ def test_per_step_and_warm_up() -> None:
     assert found == pytest.approx(ramp + [0.06] * 8)
     half = Recipe(epochs=4, schedule=Schedule(name="cosine", per="step"))
     assert learning_rate(half, 1, 1, 2) == pytest.approx(0.05 * (1 + math.cos(math.pi * 1.5 / 4)))
+
+
+CYCLE = Schedule(name="cyclic", per="step", rise=0.5, momentum=(0.9, 0.8))
+
+
+def test_cyclic_goes_up_and_down_in_straight_lines() -> None:
+    recipe = Recipe(epochs=2, schedule=CYCLE, optimizer=Optimizer(lr=0.2))
+    steps = [(epoch, step) for epoch in range(2) for step in range(4)]
+    found = [learning_rate(recipe, epoch, step, 4) for epoch, step in steps]
+    assert found == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2, 0.15, 0.1, 0.05])
+    paces = [momentum(recipe, epoch, step, 4) for epoch, step in steps]
+    assert paces == pytest.approx([0.9, 0.875, 0.85, 0.825, 0.8, 0.825, 0.85, 0.875])
+
+
+def test_cyclic_with_an_early_peak_and_without_momentum() -> None:
+    schedule = Schedule(name="cyclic", per="step", rise=0.2, momentum=None)
+    recipe = Recipe(epochs=10, schedule=schedule, optimizer=Optimizer(lr=0.8))
+    found = [learning_rate(recipe, epoch) for epoch in range(10)]
+    assert found == pytest.approx([0.0, 0.4, *(0.1 * left for left in range(8, 0, -1))])
+    assert momentum(recipe, 3) == 0.9
+
+
+def test_the_published_cyclic_schedule_is_the_librarys() -> None:
+    """Fast adversarial training steps PyTorch's CyclicLR after each batch."""
+    total = 30
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.CyclicLR(
+        optimizer, base_lr=0.0, max_lr=0.2, step_size_up=total // 2, step_size_down=total // 2
+    )
+    recipe = Recipe(epochs=3, schedule=CYCLE, optimizer=Optimizer(lr=0.2))
+    for position in range(total):
+        (group,) = optimizer.param_groups
+        epoch, step = divmod(position, 10)
+        assert learning_rate(recipe, epoch, step, 10) == pytest.approx(group["lr"], abs=1e-12)
+        assert momentum(recipe, epoch, step, 10) == pytest.approx(group["momentum"])
+        optimizer.step()
+        scheduler.step()
+
+
+def test_wang_2023_has_the_rates_of_its_schedule() -> None:
+    """One-cycle by the epoch over 2400: the peak is in epoch 60, the end is lr / 25 / 10000."""
+    recipe = Recipe(
+        epochs=2400, schedule=Schedule(name="one_cycle", rise=0.025), optimizer=Optimizer(lr=0.2)
+    )
+    assert learning_rate(recipe, 0) == pytest.approx(0.2 / 25)
+    assert learning_rate(recipe, 59) == pytest.approx(0.2)
+    assert learning_rate(recipe, 2399) == pytest.approx(0.2 / 25e4)
+    assert [momentum(recipe, epoch) for epoch in (0, 59, 2399)] == pytest.approx([0.95, 0.85, 0.95])
