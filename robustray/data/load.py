@@ -165,12 +165,14 @@ def needed_forms(
     config: DataConfig, splits: Collection[str] = ROLES, root: Path | None = None
 ) -> tuple[tuple[tuple[str, str | None], ...], ...]:
     """Return `needed_files`, each with what may lie there in its place: unpacked, or an archive."""
-    facts, source = describe(config, root, splits), _source(config, root)
+    source = _source(config, root)
     parts: list[Part] = []
-    if "train" in splits or "validation" in splits:
-        parts += _first_parts(_training_parts(source, config), facts.train + facts.validation)
-    if "test" in splits:
-        parts += _first_parts(source.test, facts.test)
+    if any(part.files for part in (*source.train, *source.test)):
+        facts = describe(config, root, splits)
+        if "train" in splits or "validation" in splits:
+            parts += _first_parts(_training_parts(source, config), facts.train + facts.validation)
+        if "test" in splits:
+            parts += _first_parts(source.test, facts.test)
     files: list[tuple[tuple[str, str | None], ...]] = []
     files += [file.forms for part in parts for file in part.files]
     if config.extra and "train" in splits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Self, cast
 
 from pydantic import Field, model_validator
@@ -130,8 +130,8 @@ class Corruptions(Manifest):
         if not isinstance(document, dict):
             return document
         full = cls.spell_out(cast(dict[str, Any], document))
-        data = full.get("data") or {}
-        name = data.get("name", _DATA) if isinstance(data, dict) else _DATA
+        data: Any = full.get("data")
+        name = cast(dict[str, Any], data).get("name", _DATA) if isinstance(data, dict) else _DATA
         if "clean" not in full and name in _CLEAN:
             full["clean"] = {"name": _CLEAN[name]}
         if "baseline" not in full and name == "imagenet-c":
@@ -188,11 +188,6 @@ class Corruptions(Manifest):
     @override
     def needed_data(self) -> DataConfig | None:
         return None if self.clean is None else self.clean.config()  # others can't be staged
-
-    @override
-    def named_models(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
-        models = (network.model for network in self.networks.values())
-        return [(model.name, model.options()) for model in models if model is not None]
 
     def cells(self) -> dict[tuple[str, int], JudgedData]:
         """Return what is judged: ("clean", 0) first, then ("fog", 3) and so on."""

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ from robustray.errors import DataError, ManifestError
 from robustray.evaluation.corruptions.commands import CORRUPTIONS
 from robustray.evaluation.corruptions.run import run_corruptions
 from robustray.evaluation.corruptions.scores import ALEXNET_ERRORS, Errors, score
-from robustray.manifest import build_manifest
+from robustray.manifest import build_manifest, dump_manifest
 from robustray.manifest.corruptions import BENCHMARK
 from robustray.runtime.commands import Request
 from robustray.store import LocalStore
@@ -49,7 +50,7 @@ MANIFEST = {
     "compute_shape": 16,
     "batch_size": 32,
     "shard_size": 16,
-    "resources": {"gpus": 0, "cpus": 1, "max_concurrent": 2},
+    "resources": {"gpus": 0, "cpus": 1, "max_concurrent": 1},
 }
 
 
@@ -109,6 +110,7 @@ def test_defaults_are_the_benchmark():
     assert (manifest.data.name, manifest.clean.name) == ("cifar10-c", "cifar10")
     assert (len(manifest.corruptions), manifest.severities) == (15, (1, 2, 3, 4, 5))
     assert (len(manifest.cells()), manifest.baseline) == (76, None)
+    assert build_manifest(yaml.safe_load(dump_manifest(manifest))) == manifest
     everything = manifest.model_copy(update={"corruptions": build(corruptions="all").corruptions})
     assert (len(everything.corruptions), everything.averaged()) == (19, BENCHMARK)
     imagenet = {"name": "imagenet-c"}
