@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,9 @@ NOTEBOOKS = sorted((REPOSITORY / "docs/notebooks").glob("*.ipynb"))
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where a notebook runs, with nothing set up but a database, which takes long to make."""
-    for name in ("ROBUSTRAY_STORE", "ROBUSTRAY_DATA", "RAY_ADDRESS"):
+    """Where a notebook runs, as on a laptop where nothing is set up."""
+    for name in ("ROBUSTRAY_STORE", "ROBUSTRAY_DATA", "MLFLOW_TRACKING_URI", "RAY_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    shutil.copyfile(fresh_database(), tmp_path / "mlflow.db")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     path = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -54,19 +53,26 @@ def test_notebooks_are_kept_without_what_they_show(path):
 
 def test_the_notebook_on_attacks(folder):
     shown = execute(REPOSITORY / "docs/notebooks/attack.ipynb", folder)
-    assert "clean_accuracy=0.9" in shown["judged"]["text/plain"]
-    assert "tensor" not in shown["judged"]["text/plain"]
+    judged = shown["judged"]["text/plain"]
+    clean, robust = map(float, re.findall(r"_accuracy=([\d.]+)", judged))
+    assert 0.6 < robust < clean < 1
+    assert len(judged) < 300  # no tensors
     (table,) = (data["text/plain"] for line, data in shown.items() if line == ").T")
     assert "cw-40" in table
     assert any("image/png" in data for data in shown.values())
     assert not any(folder.glob("runs"))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_notebook_on_sweeps(folder):
+    (folder / "runs").mkdir()  # a database takes long to make
+    shutil.copyfile(fresh_database(), folder / "runs/mlflow.db")
     shown = execute(REPOSITORY / "docs/notebooks/sweep.ipynb", folder)
     assert "finished, 3 trials" in shown["outcome"]["text/plain"]
     assert "<table" in shown["outcome"]["text/html"]
     assert "d1-1-1_w0.25-0.25-0.5" in shown["outcome"]["text/html"]
     assert "pgd-20" in shown["outcome.best"]["text/plain"]
+    (same,) = (data for line, data in shown.items() if line.startswith("again.id"))
+    assert same["text/plain"] == "(True, True)"
     assert len(list((folder / "runs/reports").glob("notebook-*/report.html"))) == 1
