@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from tests.helpers.interrupting_kind import COUNTING
 from tests.helpers.study_runs import REPOSITORY, fresh_database
 
 NOTEBOOKS = sorted((REPOSITORY / "docs/notebooks").glob("*.ipynb"))
@@ -28,9 +29,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def execute(path: Path, folder: Path) -> dict[str, Any]:
-    """Run a notebook; return what its last cells show, by their source's first line."""
-    notebook = nbformat.read(path, as_version=4)
+def put_database(folder: Path) -> None:
+    """Put an empty database where MLflow's is by default; to make one takes long."""
+    (folder / "runs").mkdir()
+    shutil.copyfile(fresh_database(), folder / "runs/mlflow.db")
+
+
+def execute(notebook: Any, folder: Path) -> dict[str, Any]:
+    """Run a notebook or a file; return what cells show, by the last lines of their code."""
+    if isinstance(notebook, Path):
+        notebook = nbformat.read(notebook, as_version=4)
     resources = {"metadata": {"path": str(folder)}}
     NotebookClient(notebook, timeout=280, kernel_name="python3", resources=resources).execute()
     return {
@@ -66,8 +74,7 @@ def test_the_notebook_on_attacks(folder):
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_notebook_on_sweeps(folder):
-    (folder / "runs").mkdir()  # a database takes long to make
-    shutil.copyfile(fresh_database(), folder / "runs/mlflow.db")
+    put_database(folder)
     shown = execute(REPOSITORY / "docs/notebooks/sweep.ipynb", folder)
     assert "finished, 3 trials" in shown["outcome"]["text/plain"]
     assert "<table" in shown["outcome"]["text/html"]
@@ -76,3 +83,24 @@ def test_the_notebook_on_sweeps(folder):
     (same,) = (data for line, data in shown.items() if line.startswith("again.id"))
     assert same["text/plain"] == "(True, True)"
     assert len(list((folder / "runs/reports").glob("notebook-*/report.html"))) == 1
+
+
+INTERRUPTED = """
+import os
+import robustray
+wanted = {"kind": "counts:KIND", "name": "x", "resources": {"gpus": 0}}
+first = robustray.run(wanted | {"interrupts": -os.getpgid(0)})
+first"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_kernel_that_is_interrupted_stops_in_order_and_goes_on(folder):
+    """As Jupyter does it: the signal goes to all processes of the kernel's group."""
+    (folder / "counts.py").write_text(COUNTING)
+    put_database(folder)
+    again = INTERRUPTED.replace("first", "second")
+    cells = [nbformat.v4.new_code_cell(code) for code in (INTERRUPTED, again)]
+    shown = execute(nbformat.v4.new_notebook(cells=cells), folder)
+    assert "interrupted" in shown["first"]["text/plain"]
+    assert "finished" in shown["second"]["text/plain"]
