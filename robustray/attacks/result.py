@@ -117,7 +117,7 @@ class EvaluationResult:
     compute_shape: int
     mode: str
     robust_under: Mapping[str, Tensor] = field(repr=False)
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...] = field(repr=False)
 
     @property
     def accuracy_under(self) -> dict[str, float]:

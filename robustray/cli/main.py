@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -56,12 +57,12 @@ def _has_no_reader(error: Exception) -> bool:
     """Tell whether whoever read our output has left, as ``head`` does; then print to nobody."""
     if not isinstance(error, BrokenPipeError):
         return False
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    asked = select.poll()
+    asked.register(sys.stdout, 0)  # that nobody reads a pipe is told unasked
+    if not any(event & select.POLLERR for _, event in asked.poll(0)):
+        return False  # it was the pipe to another process
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def _tell(error: Exception) -> int:

@@ -1,7 +1,7 @@
 """The manifests that come with robustray, and how a path finds them.
 
-``robustray/packaged`` has links to ``manifests/`` and ``jobs/`` of the repository in a checkout, and
-so in an editable installation. A wheel holds the files themselves there.
+In a checkout, and so in an editable installation, ``robustray/packaged`` has links to the
+repository's ``manifests/`` and ``jobs/``. A wheel holds the files themselves there.
 """
 
 from __future__ import annotations

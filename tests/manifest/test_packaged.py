@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,18 @@ def test_every_manifest_of_the_repository_comes_along_with_a_line_on_it(folder, 
     assert all(len(line.split()) > 3 for line in lines)
     (mart,) = (line for line in lines if line.startswith("manifests/training/mart.yaml "))
     assert "Wang et al. (ICLR 2020)" in mart
+
+
+def test_nobody_need_read_the_whole_list(folder):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "robustray.cli", "manifests"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    run = subprocess.run(
+        command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False, env=environment
+    )
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_a_name_stands_for_the_packaged_file_unless_there_is_one_here(folder, capsys):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -108,14 +109,16 @@ resources: {gpus: 0}
 def test_two_wheels_are_all_that_is_needed(tmp_path):
     """Ours and a plugin's, built and installed as a user does it; Ray's workers train and judge.
 
-    Nothing is imported from the checkout, and the folder holds no manifest of ours.
+    Ours is built from the packed sources. Nothing is imported from the checkout, and the folder
+    holds no manifest of ours.
     """
     site = tmp_path / "site"
-    sources = [shutil.copytree(PLUGIN, tmp_path / "plugin"), copy_sources(tmp_path / "ours")]
+    folders = [shutil.copytree(PLUGIN, tmp_path / "plugin"), copy_sources(tmp_path / "ours")]
+    sources = [folders[0], pack_sources(folders[1])]
     build = ["--no-build-isolation", "--no-deps", "--no-index", "--target", str(site)]
     command = [sys.executable, "-m", "pip", "install", *build, *map(str, sources)]
     subprocess.run(command, check=True, capture_output=True)
-    for source in sources:
+    for source in folders:
         shutil.rmtree(source)
     (folder := tmp_path / "work").mkdir()
     place = Place(folder, MANIFEST, PYTHONPATH=str(site))
@@ -132,6 +135,9 @@ def test_two_wheels_are_all_that_is_needed(tmp_path):
     assert "cifar10" in robustray("zoo", "list") or "wrn" in robustray("zoo", "list")
     listed = robustray("manifests").splitlines()
     assert len(listed) == len(list((REPOSITORY / "manifests").rglob("*.yaml")))
+    again = [sys.executable, "-m", "robustray.packaged.jobs.sweep_depth", "--dry-run"]
+    run = subprocess.run(again, cwd=folder, env=place.environment, capture_output=True, check=True)
+    assert b"name: depth_343" in run.stdout
     planned = robustray("run", "manifests/training/mart.yaml", "--dry-run")
     assert "manifests/training/mart.yaml is not in this folder" in planned
     assert "trades" in robustray("quickstart", "--dry-run")
@@ -155,6 +161,17 @@ def copy_sources(folder: Path) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(REPOSITORY / name, folder / name)
     return folder
+
+
+def pack_sources(folder: Path) -> Path:
+    """Build what is published as source, which has no links."""
+    code = "import setuptools.build_meta as backend, sys; backend.build_sdist(sys.argv[1])"
+    command = [sys.executable, "-c", code, str(folder.parent)]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    (packed,) = folder.parent.glob("robustray-*.tar.gz")
+    with tarfile.open(packed) as archive:
+        assert not any(member.islnk() or member.issym() for member in archive)
+    return packed
 
 
 def assert_complete(site: Path) -> None:
