@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from robustray.cli.scaling import add_target, plan_target
 from robustray.cli.shared import EXIT_OK, make_request, read_manifest, run_manifest, say
 from robustray.errors import UserError
 from robustray.kinds import find_kind
@@ -26,12 +27,7 @@ def add_jobs(commands: Any, common: argparse.ArgumentParser) -> None:
     _add_large(plan)
     plan.add_argument("--measure", action="store_true", help="measure this device's speed first")
     plan.add_argument("--all", action="store_true", help="list every trial")
-    plan.add_argument(
-        "--target-gmacs",
-        type=float,
-        metavar="G",
-        help="instead of a manifest: which network has G GMACs (RobustScaling)",
-    )
+    add_target(plan)
     plan.set_defaults(command=_plan)
 
     run = commands.add_parser("run", parents=[common], help="run a study, or continue it")
@@ -85,16 +81,9 @@ def _add_large(command: argparse.ArgumentParser) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    if options.target_gmacs is not None:
-        from robustray.scaling.rules import describe_target
-
-        if options.manifest or options.set or options.measure:
-            raise UserError(
-                "--target-gmacs takes no manifest: it plans a network; leave out --manifest, --set "
-                "and --measure"
-            )
-        print(describe_target(options.target_gmacs))
-        return EXIT_OK
+    planned = plan_target(options)
+    if planned is not None:
+        return planned
     manifest = read_manifest(options)
     request = replace(
         make_request(), measure=options.measure, in_full=options.all, large=options.large

@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
+from robustray.cli.shared import read_assignment
 from robustray.errors import ManifestError, UserError, choice_error
 from robustray.registry import MODELS
 
@@ -194,7 +193,7 @@ def _convert(options: argparse.Namespace) -> int:
     from robustray.models.weights.convert import convert_weights
     from robustray.zoo import known_as, records_of
 
-    given = dict(_assignment(text) for text in options.set)
+    given = dict(read_assignment(text) for text in options.set)
     model: Any = options.model
     sha256 = options.sha256
     if options.published is not None:
@@ -226,7 +225,7 @@ def _convert(options: argparse.Namespace) -> int:
 def _assemble(options: argparse.Namespace) -> int:
     from robustray.models.weights.assemble import assemble, published_files
 
-    given = dict(_assignment(text) for text in options.set)
+    given = dict(read_assignment(text) for text in options.set)
     accurate, robust, mixing = options.accurate, options.robust, options.mixing
     if options.folder is not None:
         if accurate or robust or mixing or not given.get("preset"):
@@ -255,7 +254,7 @@ def _freeze(options: argparse.Namespace) -> int:
         {"kind": "Evaluation", "factory": "weights:freeze", "data": data}
     )
     images = load_images(manifest.data, options.data_root)
-    given = dict(_assignment(text) for text in options.set)
+    given = dict(read_assignment(text) for text in options.set)
     try:
         freeze_weights(
             options.file,
@@ -268,14 +267,3 @@ def _freeze(options: argparse.Namespace) -> int:
         raise UserError(str(error)) from error
     print(f"calibrated on {len(images)} images (sha256 {images.digest}); wrote {options.output}")
     return 0
-
-
-def _assignment(text: str) -> tuple[str, Any]:
-    """Read OPTION=VALUE; the value is YAML."""
-    name, separator, value = text.partition("=")
-    try:
-        if separator and name.strip():
-            return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise UserError(f"--set: {value!r} is not valid YAML") from error
-    raise UserError(f"--set: {text!r} is not of the form option=value")

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from robustray.errors import UserError
 from robustray.kinds import find_kind
@@ -50,3 +53,20 @@ def run_manifest(manifest: Manifest, options: argparse.Namespace) -> int:
 def say(text: str) -> None:
     """Print a line at once."""
     print(text, flush=True)
+
+
+def read_assignment(text: str) -> tuple[str, Any]:
+    """Read OPTION=VALUE; the value is YAML.
+
+    Raises
+    ------
+    UserError
+        If it is not of that form.
+    """
+    name, separator, value = text.partition("=")
+    try:
+        if separator and name.strip():
+            return name.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set: {value!r} is not valid YAML") from error
+    raise UserError(f"--set: {text!r} is not of the form option=value")

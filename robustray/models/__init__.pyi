@@ -1,3 +1,4 @@
+from .architectures.robust_block import RobustResBlock
 from .counting import Profile, profile
 from .declared import InputFacts, declared_input
 from .registry import (
@@ -19,6 +20,7 @@ __all__ = [
     "ModelError",
     "Paper",
     "Profile",
+    "RobustResBlock",
     "WeightsError",
     "convert_weights",
     "create_model",

@@ -196,6 +196,28 @@ def _robust(blocks: tuple[str, ...], se: Any, **given: Any) -> RobustOptions | N
     return RobustOptions(**numbers, se=se or "residual")
 
 
+def check_robust_block(*, kernel_size: Any, se: Any, **numbers: Any) -> None:
+    """Refuse what no robust block can be built with.
+
+    Parameters
+    ----------
+    kernel_size, se : object
+        Has to be odd, and one of ``SE_POSITIONS``.
+    **numbers
+        Have to be whole numbers of at least 1.
+
+    Raises
+    ------
+    ModelError
+        For the first one that is wrong; says what is allowed (a ``ValueError``).
+    """
+    _odd("kernel_size", kernel_size)
+    for name, value in numbers.items():
+        _natural(name, value)
+    if se not in SE_POSITIONS:
+        raise choice_error("position of squeeze-and-excitation (se)", se, SE_POSITIONS)
+
+
 def resolve_config(
     *,
     depths: Sequence[int] | None = None,

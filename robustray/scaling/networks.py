@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-import torch
 from torch import nn
 
-from robustray.errors import ManifestError, ModelError
-from robustray.models import Entry, Profile, create_model, find_model, profile
-from robustray.registry import MODELS, options_of
+from robustray.errors import ModelError
+from robustray.models import Profile
+from robustray.scaling.factories import Factory, Maker
 from robustray.scaling.ratios import Division, Rule, find_rule, is_whole, read_multiple
 from robustray.scaling.search import choose
-from robustray.user_code import call
-from robustray.words import stages as spell
 from robustray.words import suggest
 
 _STEM = 16  # channels of a first stage whose widening factor is 1
-_CLASSES = 10  # where neither the caller nor the factory says how many
 _MULTIPLE = 8  # of channels, if nothing else is wanted
 
-Factory = str | Callable[..., nn.Module]
+Path = Callable[[], Iterator[Division]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class ScaledNetwork:
     profile : Profile
         What `robustray.models.profile` counts.
     builds : int
-        How many networks were built to find it.
+        How many networks were counted to find it, most of them of one or two blocks a stage.
     """
 
     name: str
@@ -63,7 +59,7 @@ class ScaledNetwork:
     arguments: dict[str, Any]
     profile: Profile
     builds: int
-    _maker: _Maker = field(repr=False, compare=False)
+    _maker: Maker = field(repr=False, compare=False)
 
     @property
     def off(self) -> float:
@@ -80,22 +76,17 @@ class ScaledNetwork:
         return self._maker.make(self.arguments)
 
     def count_stages(self) -> tuple[Profile, ...]:
-        """Count each stage's blocks but the first one, by leaving them out.
+        """Count each stage's blocks but the first one, with one block in the other stages.
 
-        What is left of ``profile`` are stem, first blocks, and head. Builds one network for each
-        stage that has more than one block.
+        What ``profile`` has beyond their sum are stem, first blocks, and head.
         """
-        return tuple(map(self._count_stage, range(len(self.depths))))
-
-    def _count_stage(self, stage: int) -> Profile:
-        depths = tuple(1 if i == stage else depth for i, depth in enumerate(self.depths))
-        without, whole = self.profile, self.profile
-        if depths != self.depths:
-            without = self._maker.count({**self.arguments, "depths": depths})
-        return Profile(
-            whole.parameters - without.parameters,
-            whole.macs - without.macs,
-            whole.conv_linear_macs - without.conv_linear_macs,
+        ones = (1,) * len(self.depths)
+        single = self._maker.count_with(ones, self.widths)
+        return tuple(
+            _subtract(
+                self._maker.count_with((*ones[:i], depth, *ones[i + 1 :]), self.widths), single
+            )
+            for i, depth in enumerate(self.depths)
         )
 
 
@@ -114,10 +105,11 @@ def scale(
 ) -> ScaledNetwork:
     """Find the depths and widths that follow a scaling rule at a budget of multiply-accumulates.
 
-    Networks are built on the meta device and counted by `robustray.models.profile`; about ten are
-    enough. With the published rule, ``robust_resnet``, blocks are divided 2 : 2 : 1 over three
-    stages, widening factors 2 : 2.5 : 1, and 0.7 of both together is depth. `docs/scaling.md`
-    tells what of this is published and what is robustray's.
+    Networks are built on the meta device and counted by `robustray.models.profile`: about twenty
+    small ones, of one or two blocks in each stage, and the one that is returned. With the
+    published rule, ``robust_resnet``, blocks are divided 2 : 2 : 1 over three stages, widening
+    factors 2 : 2.5 : 1, and 0.7 of both together is depth. `docs/scaling.md` tells what of this
+    is published and what is robustray's.
 
     Parameters
     ----------
@@ -175,12 +167,11 @@ def scale(
         raise ModelError(f"target_macs: {target_macs!r} is not a number above 0")
     if not 0 < tolerance < 1:
         raise ModelError(f"tolerance: {tolerance!r} is not a share between 0 and 1")
-    maker = _Maker(factory, shape, num_classes, arguments or {})
+    maker = Maker(factory, shape, num_classes, arguments or {})
     units = _units(maker.takes if widths is None else widths, len(wanted.depths))
     whole = any(unit > 1 for unit in units)
     step = read_multiple((_MULTIPLE if whole else 1) if multiple is None else multiple, whole)
-    path = wanted.path(units, step)
-    chosen = choose(path, wanted.depth_share, target_macs, maker.macs, tolerance)
+    chosen = _choose(wanted, lambda: wanted.path(units, step), maker, float(target_macs), tolerance)
     given = maker.arguments(chosen)
     return ScaledNetwork(
         name=maker.name,
@@ -191,10 +182,32 @@ def scale(
         widths=given["widths"],
         factors=tuple(map(float, chosen.factors)),
         arguments=given,
-        profile=maker.profiles[chosen],
-        builds=len(maker.profiles),
+        profile=maker.count(chosen),
+        builds=maker.builds,
         _maker=maker,
     )
+
+
+def _subtract(whole: Profile, part: Profile) -> Profile:
+    return Profile(
+        whole.parameters - part.parameters,
+        whole.macs - part.macs,
+        whole.conv_linear_macs - part.conv_linear_macs,
+    )
+
+
+def _choose(rule: Rule, path: Path, maker: Maker, target: float, tolerance: float) -> Division:
+    """Find the network of a rule, by extrapolated costs where those are right."""
+
+    def find(count: Callable[[Division], int]) -> Division:
+        return choose(path(), rule.depth_share, target, count, tolerance)
+
+    first = next(path(), None)
+    count = maker.choose_counting(first) if first else maker.extrapolate
+    chosen = find(count)
+    if count(chosen) == maker.count(chosen).macs:
+        return chosen
+    return find(lambda at: maker.count(at).macs)
 
 
 def _shape(given: Sequence[int]) -> tuple[int, int, int]:
@@ -218,100 +231,3 @@ def _units(widths: str | Sequence[int], stages: int) -> tuple[int, ...]:
             f"widths: {widths!r} is not a whole number above 0 for each of {stages} stages"
         )
     return units
-
-
-class _Maker:
-    """Makes and counts the networks of a factory, each once."""
-
-    def __init__(
-        self,
-        factory: Factory,
-        shape: tuple[int, int, int],
-        num_classes: int | None,
-        arguments: Mapping[str, Any],
-    ) -> None:
-        self.profiles: dict[Division, Profile] = {}
-        self._shape, self._fixed, self._on_meta = shape, dict(arguments), True
-        self._named = isinstance(factory, str)
-        if isinstance(factory, str):
-            entry = find_model(factory)
-        else:
-            entry = Entry(getattr(factory, "__name__", type(factory).__name__), factory)
-        self.name, self._function = entry.name, entry.build
-        own = getattr(entry.build, "__module__", None) or ""
-        is_own = not MODELS.is_brought(entry.name) if self._named else own.startswith("robustray.")
-        self.takes = "factors" if is_own else "channels"
-        self._complete(num_classes)
-
-    def _complete(self, num_classes: int | None) -> None:
-        """Check what the factory takes, and add the channels and classes that it wants."""
-        options = options_of(self._function)
-        known, is_open = options.model_fields, options.model_config.get("extra") == "allow"
-        missing = [name for name in ("depths", "widths") if name not in known]
-        if missing and not is_open:
-            raise ModelError(
-                f"{self.name} takes no {' and no '.join(missing)}, so it can't be scaled: a "
-                "factory has both parameters, one value for each stage in each. It takes: "
-                f"{', '.join(known) or 'nothing'}"
-            )
-        for name in ("depths", "widths"):
-            if name in self._fixed:
-                raise ModelError(f"arguments: {name} is what the rule finds; leave it out")
-        for name, value in {"num_classes": num_classes, "in_channels": self._shape[0]}.items():
-            if name in known or (is_open and value is not None):
-                wanted = name in known and known[name].is_required()
-                value = _CLASSES if value is None and wanted else value
-                if value is not None:
-                    self._fixed.setdefault(name, value)
-            elif name == "num_classes" and value is not None:
-                raise ModelError(f"{self.name} takes no num_classes; leave it out")
-
-    def arguments(self, at: Division) -> dict[str, Any]:
-        """Return all that the factory is given for a network."""
-        whole = all(width.denominator == 1 for width in at.widths)
-        widths = tuple(int(width) if whole else float(width) for width in at.widths)
-        return {**self._fixed, "depths": at.depths, "widths": widths}
-
-    def make(self, given: Mapping[str, Any]) -> nn.Module:
-        """Build one network."""
-        if self._named:
-            return create_model(self.name, **given)
-        built = call(self.name, self._function, given)
-        if not isinstance(built, nn.Module):
-            raise ModelError(f"{self.name} returns a {type(built).__name__}, not a torch.nn.Module")
-        return built
-
-    def macs(self, at: Division) -> int:
-        """Return the multiply-accumulates of a network."""
-        self.profiles[at] = self.count(self.arguments(at))
-        return self.profiles[at].macs
-
-    def count(self, given: Mapping[str, Any]) -> Profile:
-        """Count on the meta device; on the CPU what can't be built there."""
-        if self._on_meta:
-            try:
-                with torch.device("meta"):
-                    return profile(self.make(given), self._shape)
-            except Exception as error:  # a user's code
-                on_meta = error
-            try:
-                counted = self._count_on_cpu(given)
-            except (ModelError, ManifestError) as error:
-                raise self._at(error, given) from on_meta
-            self._on_meta = False
-            return counted
-        return self._count_on_cpu(given)
-
-    def _count_on_cpu(self, given: Mapping[str, Any]) -> Profile:
-        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
-            return profile(self.make(given), self._shape)
-
-    def _at(self, error: ModelError | ManifestError, given: Mapping[str, Any]) -> ModelError:
-        """Return an error that tells which network could not be made."""
-        depths, widths = spell(given["depths"]), spell(given["widths"])
-        return ModelError(
-            f"with depths {depths} and widths {widths}: {error}. If only multiples of some number "
-            "can be widths, say so (multiple)"
-        )
-
-

@@ -108,7 +108,9 @@ class Rule:
                 "only rules of 3 stages are stretched to other numbers"
             )
         fields = ("depths", "widths", "depth_rounding", "width_rounding")
-        return replace(self, **{field: _stretched(getattr(self, field), stages) for field in fields})
+        return replace(
+            self, **{field: _stretched(getattr(self, field), stages) for field in fields}
+        )
 
     def ideal(self, total_width: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return blocks and widening factors of every stage before they are rounded.
@@ -143,9 +145,7 @@ class Rule:
         roundings = (*(self.depth_rounding or nearest), *(self.width_rounding or nearest))
         arrivals = [
             _arrivals(place, slope, rounding)
-            for place, (slope, rounding) in enumerate(
-                zip((*depth, *steps), roundings, strict=True)
-            )
+            for place, (slope, rounding) in enumerate(zip((*depth, *steps), roundings, strict=True))
         ]
         counts, stages = [0] * len(arrivals), len(depth)
         for total, _, place in heapq.merge(*arrivals):

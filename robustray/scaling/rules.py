@@ -18,6 +18,7 @@ import torch
 
 from robustray.errors import ModelError, UserError
 from robustray.models import Profile, create_model, profile
+from robustray.scaling.planning import check_gmacs
 from robustray.scaling.ratios import ROBUST_RESNET
 from robustray.scaling.search import choose
 
@@ -187,8 +188,6 @@ def basic_macs(depths: Sequence[int], widths: Sequence[int]) -> int:
 
 _HEAD = f"{'':<22}{'depths':>12}{'widths':>12}{'r_D':>7}{'parameters':>14}{'GMACs':>9}{'off':>8}"
 
-_MOST_GMACS = 1000  # fifty times the largest published network
-
 
 def describe_target(gmacs: float) -> str:
     """Return the compound setting for a budget, what was published near it, and its neighbours.
@@ -203,10 +202,7 @@ def describe_target(gmacs: float) -> str:
     UserError
         If the rule has no network for the budget.
     """
-    if not 0 < gmacs <= _MOST_GMACS:
-        raise UserError(
-            f"--target-gmacs {gmacs:g}: a budget is a number above 0 and at most {_MOST_GMACS:,}"
-        )
+    check_gmacs(gmacs)
     try:
         chosen = compound(gmacs * 1e9)
     except ModelError as error:

@@ -63,16 +63,16 @@ def choose(
         near = sorted(within, key=lambda index: abs(costs.of(index) - target))
         _check(costs, near, target, tolerance, "the nearest networks of the rule")
         return costs.points[near[0]]
-    distances = {index: abs(float(costs.points[index].depth_share) - depth_share) for index in within}
+    distances = {
+        index: abs(float(costs.points[index].depth_share) - depth_share) for index in within
+    }
     best = [index for index in within if distances[index] == min(distances.values())]
     chosen = min(best, key=lambda index: abs(costs.of(index) - target))
     _check(costs, [chosen], target, tolerance, "costs do not grow along the rule")
     return costs.points[chosen]
 
 
-def _check(
-    costs: _Costs, indices: list[int], target: float, tolerance: float, words: str
-) -> None:
+def _check(costs: _Costs, indices: list[int], target: float, tolerance: float, words: str) -> None:
     """Refuse the first of some networks if its cost is too far from the target."""
     if abs(costs.of(indices[0]) - target) <= tolerance * target:
         return

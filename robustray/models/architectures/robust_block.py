@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustray.errors import ModelError
 from robustray.models.architectures.layers import activation, normalization
-from robustray.models.options import SE_POSITIONS
+from robustray.models.options import SE_POSITIONS, check_robust_block
 
 EXPANSION = 4
 _GATED_OUTPUT = ("residual", "standard")
@@ -89,6 +89,10 @@ def _gated_channels(se: str, inner: int, out_channels: int, projected: bool) -> 
 class RobustResBlock(nn.Module):
     """Pre-activation bottleneck with grouped, hierarchical convolutions and residual SE.
 
+    Of S. Huang, Z. Lu, K. Deb, V. N. Boddeti, "Revisiting Residual Networks for Adversarial
+    Robustness", CVPR 2023 (arXiv:2212.11005); for use in any network. It maps
+    (B, in_channels, H, W) to (B, 4 * channels, ceil(H / stride), ceil(W / stride)).
+
     With c = ``channels``, e = 4c and S = ``scales`` branches of width w (see `branch_width`)::
 
         skip = shortcut(act(bn1(x)))  where the stride or the width changes, else x
@@ -122,23 +126,37 @@ class RobustResBlock(nn.Module):
     in_channels : int
         Channels of the input.
     channels : int
-        Planes c; the output has 4c channels (``out_channels``).
+        Planes c; the output has 4c channels (``out_channels``). With the published options, use
+        multiples of 16, at least 16: branches have 4 * floor(c / 16) channels.
     stride : int
-        Stride of the spatial convolutions, the pool and the shortcut.
+        Stride of the spatial convolutions, the pool and the shortcut. Default 1.
     kernel_size : int
-        Odd size k of the spatial convolutions.
+        Odd size k of the spatial convolutions. Default 3.
     activation_name, normalization_name : str
-        See `robustray.models.architectures.layers`.
+        See `robustray.models.architectures.layers`. Default "ReLU" and "BatchNorm".
     scales, base_width, cardinality, se_reduction : int
         S, the branch width for 160 channels and one group, the groups of each spatial
-        convolution, and the reduction of the gate.
+        convolution, and the reduction of the gate. Default 8, 10, 4, 64, as in the published
+        networks.
     se : str
-        Where the gate is: "residual", "standard", "conv3x3", "identity", or "none".
+        Where the gate is: "residual" (default), "standard", "conv3x3", "identity", or "none".
+
+    Attributes
+    ----------
+    out_channels : int
+        Channels of the output, which the next block takes.
 
     Raises
     ------
     ModelError
-        If branches or gate would have no channels, or the normalization can't take them.
+        If a number is not whole or below 1, the kernel is even, a name is unknown, branches or
+        gate would have no channels, or the normalization can't take them (a ``ValueError``).
+
+    Examples
+    --------
+    >>> block = RobustResBlock(64, 32, stride=2)
+    >>> block(torch.rand(2, 64, 16, 16)).shape
+    torch.Size([2, 128, 8, 8])
     """
 
     def __init__(
@@ -157,6 +175,11 @@ class RobustResBlock(nn.Module):
         se: str = "residual",
     ) -> None:
         super().__init__()
+        check_robust_block(
+            kernel_size=kernel_size, se=se, in_channels=in_channels, channels=channels,
+            stride=stride, scales=scales, base_width=base_width, cardinality=cardinality,
+            se_reduction=se_reduction,
+        )  # fmt: skip
         self.scales, self.strided, self.se_position = scales, stride > 1, se
         self.out_channels = out_channels = EXPANSION * channels
         width = branch_width(channels, base_width, cardinality)
