@@ -38,7 +38,7 @@ def test_distances_on_linear_models_are_the_formula(name, norm, classes):
     y = model(x).argmax(1)
     formula_B = boundary_distances(model, x.double(), y, norm)
     options = {} if name == "deepfool" else {"gamma": 0.1}
-    found = find_nearest(model, x, y, norm, spec_of(name, 200, **options))
+    found = find_nearest(model, x, y, norm, spec_of(name, 120, **options))
     ratio_B = found.distance_B.double() / formula_B
     assert ratio_B.min() >= 1 - 1e-6
     if name == "deepfool":  # its overshoot
