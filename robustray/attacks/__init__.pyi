@@ -242,6 +242,7 @@ def fmn(
     n_iter: int = 100,
     alpha: float | None = None,
     gamma: float = 0.05,
+    growth: float = 0.01,
 ) -> AttackResult: ...
 def fgsm(
     model: robustray.attacks.engine.network.Model,

@@ -39,6 +39,8 @@ SMALL = {
     "fab-t": {"n_iter": 3, "n_targets": 2, "n_restarts": 2},
     "square": {"n_queries": 7, "n_restarts": 2},
     "stadv": {"n_iter": 4},
+    "fmn": {"n_iter": 4},
+    "deepfool": {"n_iter": 4},
 }
 
 
@@ -63,6 +65,8 @@ def test_stages_and_adam_are_counted_too():
     for spec, threat in (
         (AttackSpec("apgd-t", options={"n_iter": 5, "l1_stages": True}), ThreatModel("l1", 0.1)),
         (AttackSpec("cw-l2", options={"n_iter": 1, "search_steps": 2}), ThreatModel("l2", 0.1)),
+        (AttackSpec("ddn", options={"n_iter": 5, "radius": 0.1}), ThreatModel("l2", 0.1)),
+        (AttackSpec("fmn", options={"n_iter": 5}), ThreatModel("l0", 1)),
     ):
         found = evaluate(model, x, model(x).argmax(1), threat, [spec], compute_shape=8, check=False)
         expected = spec.passes(classes=4)

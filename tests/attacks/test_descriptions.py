@@ -16,7 +16,7 @@ def descriptions() -> dict[str, object]:
         "attacks": [AttackSpec(name).describe() for name in list_attacks()],
         "suites": {
             norm: [attack_suite(name, norm).describe() for name in list_suites()]
-            for norm in ("linf", "l2", "l1")
+            for norm in ("linf", "l2", "l1", "l0")
         },
     }
 

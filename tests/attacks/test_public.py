@@ -14,6 +14,7 @@ from robustray.attacks import (
     evaluate,
     list_attacks,
 )
+from robustray.attacks.registry import find_attack
 from robustray.random import ExampleRandom
 from tests.helpers.linear_networks import Linear, interior
 
@@ -28,10 +29,11 @@ def call(name, *arguments, **options):
     return attack(*arguments, **small, **options)
 
 
+EPS = {"linf": 0.01, "l2": 0.1, "l1": 1.0, "l0": 3}
 CASES = [
     (name, norm)
     for name in list_attacks()
-    for norm in ("linf", "l2", "l1")
+    for norm in find_attack(name).make().norms
     if name != "apgd-mixture" and (name != "cw-l2" or norm == "l2")
 ]
 
@@ -39,7 +41,7 @@ CASES = [
 @pytest.mark.parametrize(("name", "norm"), CASES)
 def test_each_attack_is_a_function_of_its_name(name, norm):
     model, x = Linear((3, 6, 6), 4), interior((3, 6, 6), 5)
-    y, threat = model(x).argmax(1), ThreatModel(norm, {"linf": 0.01, "l2": 0.1, "l1": 1.0}[norm])
+    y, threat = model(x).argmax(1), ThreatModel(norm, EPS[norm])
     found = call(name, model, x, y, threat)
     again = call(name, model, x, y, threat, rng=ExampleRandom(0, name), index=torch.arange(5))
     assert isinstance(found, AttackResult)
