@@ -19,7 +19,6 @@ from robustray.scaling.rules import (
     RATIO_SHARES,
     RATIO_TARGETS,
     STANDARD,
-    Setting,
     basic_macs,
     compound,
     ratio_settings,
