@@ -43,7 +43,7 @@ def test_a_target_is_planned_without_a_manifest(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--target-gmacs", "0.001"], "no network of three stages"),
+        (["--target-gmacs", "0.001"], "too few: the smallest network"),
         (["--target-gmacs", "-1"], "a number above 0"),
         (["--target-gmacs", "inf"], "at most 1,000"),
         (["--target-gmacs", "nan"], "at most 1,000"),

@@ -163,7 +163,8 @@ def scale(
     """
     shape, wanted = _shape(input_shape), find_rule(rule)
     wanted = wanted.stretch(len(wanted.depths) if stages is None else stages)
-    if not isinstance(target_macs, int | float) or not 0 < target_macs < math.inf:
+    is_number = isinstance(target_macs, int | float) and not isinstance(target_macs, bool)
+    if not is_number or not 0 < target_macs < math.inf:
         raise ModelError(f"target_macs: {target_macs!r} is not a number above 0")
     if not 0 < tolerance < 1:
         raise ModelError(f"tolerance: {tolerance!r} is not a share between 0 and 1")
