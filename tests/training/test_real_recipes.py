@@ -43,7 +43,10 @@ def shrunk(name: str) -> Recipe:
     recipe["schedule"] |= {"over": longer, "divisors": (1.0, 25e4)}
     if recipe["schedule"]["name"] != "one_cycle":
         del recipe["schedule"]["divisors"]
+    if recipe["schedule"]["name"] == "cyclic":
+        recipe["schedule"]["over"] = 2  # its first epochs out of many would hardly learn
     recipe["selection"] = {"start": 0.9, "attack": "pgd-10"}
+    recipe["guard"] = None
     recipe["ema"] = recipe["ema"] and recipe["ema"] | {"warmup_epochs": 1}
     recipe["awp"] = recipe["awp"] and recipe["awp"] | {"warmup_epochs": 0}
     if recipe["batch_norm"]["momentum"]:
