@@ -223,7 +223,7 @@ SMALL = "kind: Sweep\nname: a\ndata: {name: digits}\n"
         (SMALL + "grid: {widths: {each_stage: [1, 2], stages: 1000000000}}", "grid.widths.stages"),
         (SMALL + "a: " + "x" * LARGEST_FILE, "is larger than"),
         (SMALL + "a: 2001-99-99", "'2001-99-99' is no date"),
-        ("kind: [Sweep]", "kind: must be Alignment, Corruptions, Evaluation, Mixing, Sweep or package.module:"),
+        ("kind: [Sweep]", "kind: must be Alignment, Corruptions, Evaluation, Mixing, Sweep or"),
         ("kind: evaluation", "did you mean 'Evaluation'?"),
         ("name: a", "kind: is missing"),
     ],
