@@ -1,5 +1,8 @@
 """Running a manifest of any kind: for the command line, and for notebooks as `robustray.run`."""
 
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+# pyright: reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import copy
@@ -67,16 +70,23 @@ class Outcome:
         return pd.DataFrame({name: list(column) for name, column in self._ended.columns.items()})
 
     @property
-    def best(self) -> pd.Series[Any] | None:
+    def best(self) -> pd.Series | None:
         """The finished row that is best under the strongest attack; None while there is none."""
-        table, judge = self.trials, self._ended.judged_by
+        row = self._find_best()
+        return None if row is None else self.trials.iloc[row]
+
+    def _find_best(self) -> int | None:
+        columns, judge = self._ended.columns, self._ended.judged_by
         if judge is None:
-            return table.iloc[0] if self.status == "finished" and len(table) == 1 else None
-        if "status" in table:
-            table = table[table["status"] == "finished"]
-        if judge not in table or not table[judge].notna().any():
-            return None
-        return table.loc[table[judge].idxmax()]
+            return 0 if self.status == "finished" and len(self.trials) == 1 else None
+        scores = columns.get(judge, ())
+        states = columns.get("status", ["finished"] * len(scores))
+        judged = [
+            (score, -row)
+            for row, (score, state) in enumerate(zip(scores, states, strict=True))
+            if score is not None and state == "finished"
+        ]
+        return -max(judged)[1] if judged else None
 
     @property
     def page(self) -> Path | None:

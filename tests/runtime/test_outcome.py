@@ -92,7 +92,7 @@ def test_a_study_and_its_evaluation_come_back_as_tables(folder):
     trials = outcome.trials
     pd.testing.assert_frame_equal(trials, pd.read_csv(outcome.folder / "table.csv"))
     assert list(trials["name"]) == ["d1-1-1_w0.25-0.25-0.25", "d1-1-1_w0.25-0.25-0.5"]
-    assert outcome.best["pgd-10"] == trials["pgd-10"].max()
+    assert outcome.best.to_dict()["pgd-10"] == max(trials["pgd-10"])
     assert outcome.page == folder / "pages" / outcome.id / "report.html"
     assert repr(outcome) == f"<Sweep {outcome.id}: finished, 2 trials>"
     assert any("d1-1-1_w0.25" in line for line in lines)
@@ -142,7 +142,7 @@ def test_an_evaluation_of_one_network_is_one_row(folder):
     outcome = robustray.run(manifest, **kept(folder))
     assert outcome.status == "finished"
     assert len(outcome.trials) == 1
-    best = outcome.best
+    best = outcome.best.to_dict()
     assert 0 <= best["robust_accuracy"] <= best["clean_accuracy"] <= 1
     assert (outcome.folder / "table.csv").exists()
     assert outcome.page is None
@@ -180,7 +180,7 @@ def test_a_long_job_is_interrupted_and_continued(folder, capfd):
     assert signal.getsignal(signal.SIGINT) is before
     outcome = robustray.run(wanted, **kept(folder))
     assert outcome.status == "finished"
-    assert outcome.best["steps"] == 3
+    assert outcome.best.to_dict()["steps"] == 3
     assert outcome.page.read_text() == "<p>three</p>"
 
 
