@@ -271,7 +271,9 @@ def _pixels(
         return found.read() if fits else found
     if isinstance(first, np.memmap):
         return Pixels(first, transform)
+    # Some formats have another order of axes, which concatenating alone would keep.
     together = np.concatenate([one for one in images if isinstance(one, np.ndarray)])
+    together = np.ascontiguousarray(together)
     return torch.from_numpy(together) if transform is None else Pixels(together, transform)
 
 

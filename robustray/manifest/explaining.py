@@ -146,7 +146,7 @@ def _finding(entry: Any, model: type[BaseModel], beside: Sequence[str] = ()) -> 
     if kind == "literal_error":
         expected = entry["ctx"]["expected"]
         hint = suggest(value, re.findall(r"'([^']*)'", expected))
-        return _Finding(place, f"must be {expected}{got}{hint}", value)
+        return _Finding(place, f"must be {expected}{got}{hint}", value, weak=_is_section(value))
     if kind in _KINDS:
         return _Finding(place, "", value, _KINDS[kind], weak=True)
     if kind == "missing":
@@ -214,14 +214,17 @@ def _place(
 
     What pydantic calls the forms of a field that may have several is left out.
     """
-    text, section, members = "", model, (model,)
+    text, section, members, is_form = "", model, (model,), False
     for part in location:
-        if isinstance(part, int) and text:
+        if is_form:
+            is_form = False
+        elif isinstance(part, int) and text:
             text, members = f"{text}[{part}]", _items(members, part)
         elif (inner := _section(members)) is not None:
             section, text = inner, f"{text}.{part}"
             field = inner.model_fields.get(str(part))
             members = _members(field.annotation) if field else ()
+            is_form = _section(members) is not None and len({*members} - {type(None)}) > 1
         elif (mapping := [m for m in members if get_origin(m) is dict]) and part != "[key]":
             text, members = f"{text}.{part}", _members(get_args(mapping[0])[1])
     section = _section(members) or section

@@ -1,0 +1,75 @@
+"""Networks and images from outside, from manifest to report: timm's on folders and ImageNet."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from tests.helpers.image_sets import pixels, save, write_imagenet
+from tests.helpers.study_runs import Place
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+SWEEP = """
+kind: Sweep
+name: timm-depths
+model: {name: "timm:test_resnet", arguments: {trained: false}}
+grid: {arguments: {layers: [[1, 1, 1, 1], [1, 2, 1, 1]], drop_rate: [0.0, 0.2]}}
+recipe:
+  threat: {eps: 8/255}
+  inner: {steps: 1, step_size: 8/255}
+  epochs: 1
+  batch_size: 6
+  augmentation: {crop_padding: 2}
+  selection: {start: 0.0, attack: pgd-10}
+data: {name: folder, arguments: {path: photos}, validation: 4, transform: {resize: 36, crop: 32}}
+evaluation: {attacks: [fgsm]}
+resources: {gpus: 0, cpus: 1, max_concurrent: 1}
+"""
+
+
+def test_a_sweep_over_arguments_of_timms_network_on_a_folder_of_images(tmp_path):
+    pytest.importorskip("timm")
+    for split, count in (("train", 8), ("test", 3)):
+        for place, name in enumerate(("dark", "light")):
+            for number, image in enumerate(pixels(count, 40, 52, 3, seed=place)):
+                save(tmp_path / f"photos/{split}/{name}/{number}.jpg", image // 3 + 160 * place)
+    place = Place(tmp_path, SWEEP, ROBUSTRAY_DATA=str(tmp_path))
+    assert place.start(job="train").wait(480) == 0, place.log
+    header, *rows = (line.split(",") for line in place.table().decode().splitlines())
+    trials = [dict(zip(header, row, strict=True)) for row in rows]
+    assert len(trials) == 4
+    assert {trial["status"] for trial in trials} == {"finished"}
+    assert len({trial["parameters"] for trial in trials}) == 2, "layers count, drop_rate does not"
+    results = [json.loads(path.read_text()) for path in place.study.rglob("result.json")]
+    label = "folder(path=photos) validation=4 resize=36 crop=32"
+    assert {result["data"]["label"] for result in results} == {label}
+    (page,) = (tmp_path / "runs/reports").glob("*/report.html")
+    assert "timm:test_resnet" in page.read_text()
+
+
+@pytest.mark.parametrize("model", ["timm:test_vit", "torchvision:mobilenet_v3_small"])
+def test_an_evaluation_of_a_network_of_imagenets_classes(tmp_path, model):
+    pytest.importorskip("timm")
+    write_imagenet(tmp_path / "imagenet", train=False, val="csv")
+    manifest = {
+        "kind": "Evaluation",
+        "name": "imagenet",
+        "model": {"name": model, "arguments": {"trained": False}},
+        "data": {"name": "imagenet", "first": 4, "transform": "model"},
+        "threat": {"norm": "linf", "eps": 4 / 255},
+        "suite": [{"name": "pgd", "options": {"steps": 2, "step_size": 2 / 255}}],
+        "compute_shape": 4,
+        "audit": False,
+        "resources": {"gpus": 0, "cpus": 1},
+    }
+    place = Place(tmp_path, yaml.safe_dump(manifest), ROBUSTRAY_DATA=str(tmp_path))
+    assert place.start(job="evaluate").wait(480) == 0, place.log
+    (path,) = (tmp_path / "store/evaluations").rglob("result.json")
+    result = json.loads(path.read_text())
+    facts = result["subject"]["network"]["input"]
+    cut = f"resize={facts['resize']} crop={facts['size'][0]}"
+    assert cut in result["data"]["label"]
+    assert result["counts"]["examples"] == 4
