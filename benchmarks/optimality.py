@@ -84,7 +84,7 @@ def measure(model: nn.Module, x: Tensor, y: Tensor, norm: str, steps: int) -> di
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=15)
