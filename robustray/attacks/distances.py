@@ -31,7 +31,8 @@ def accuracy_against_distance(distance_N: np.ndarray) -> tuple[np.ndarray, np.nd
     """
     found = np.sort(distance_N[np.isfinite(distance_N)])
     steps = np.unique(np.append(found, 0.0))
-    return steps, 1 - np.searchsorted(found, steps, side="right") / len(distance_N)
+    count = len(distance_N)
+    return steps, (count - np.searchsorted(found, steps, side="right")) / count
 
 
 def best_known(distances: Iterable[np.ndarray]) -> np.ndarray:

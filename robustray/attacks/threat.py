@@ -70,7 +70,9 @@ class ThreatModel:
         if self.norm == "l1":
             self.require_unit_box("l1")
         if self.norm == "l0" and not self.eps.is_integer():
-            raise ValueError(f"threat model: eps counts values for l0, and is whole, not {self.eps}")
+            raise ValueError(
+                f"threat model: eps counts values for l0, and is whole, not {self.eps}"
+            )
 
     @property
     def low(self) -> float:
@@ -164,8 +166,8 @@ class ThreatModel:
         -------
         Tensor
             Points in the ball and the box; those that were inside are unchanged. For linf, l1 and
-            l0 the nearest ones; for l2 first the nearest in the ball, then in the box. Rounding goes
-            towards ``x``, so that no later comparison finds a point outside.
+            l0 the nearest ones; for l2 first the nearest in the ball, then in the box. Rounding
+            goes towards ``x``, so that no later comparison finds a point outside.
         """
         return self.projector(x)(x_adv)
 

@@ -133,7 +133,7 @@ def distance_curves(
     Parameters
     ----------
     curves : mapping of str to (array, array)
-        By what is said of them: distances, ascending from 0, and accuracies in [0, 1] from there on.
+        By their labels: distances, ascending from 0, and accuracies in [0, 1] from there on.
     norm : str
         The norm of the perturbation; linf is drawn in units of 1/255.
     eps : float

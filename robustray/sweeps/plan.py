@@ -113,7 +113,7 @@ def _check_recipe(manifest: Sweep) -> None:
         threat = ThreatModel(norm=wanted.norm, eps=wanted.eps)
         try:
             for attack in attack_suite(suite, threat.norm).attacks:
-                attack.admit(threat)
+                attack.check(threat)
         except ValueError as error:
             raise ManifestError(str(error), path=path, value=suite) from error
 

@@ -92,6 +92,10 @@ def theirs(distance, best):
 def test_optimality_is_attackbenchs(rows):
     mine, other = arrays(rows)
     best = best_known([mine, other])
+    known = set(best[np.isfinite(best) & (best > 0)])
+    if len(known) < 2:  # there is nothing to measure by, but for rounding errors
+        assert math.isnan(local_optimality(mine, best))
+        return
     expected = theirs(mine, best)
     assert local_optimality(mine, best) == pytest.approx(expected, nan_ok=True, abs=1e-12)
 

@@ -222,7 +222,7 @@ def test_threat_models_of_few_values():
     assert threat.contains(inside, x).all()
     assert threat.contains(x_adv, x).tolist() == [False, True]
     assert threat.distance(inside, x).tolist() == [2, 2]
-    with pytest.raises(ValueError, match="counts values for l0, and is whole, not 0.5"):
+    with pytest.raises(ValueError, match=r"counts values for l0, and is whole, not 0\.5"):
         ThreatModel("l0", 0.5)
     with pytest.raises(ValueError, match="9 values are more than an image has, 5"):
         ThreatModel("l0", 9).require_images(x)

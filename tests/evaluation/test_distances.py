@@ -80,7 +80,7 @@ def test_records_say_medians_and_optimality(both):
 
 def test_the_curve_of_one_run_is_what_runs_at_each_eps_find(both, tmp_path):
     task, merged = both
-    curve = [row for row in rows_of(write_curves(find_distances(task, merged)))]
+    curve = rows_of(write_curves(find_distances(task, merged)))
     for eps in (0.03, 0.08):
         alone, there = made(tmp_path / str(eps), attack_suite([FMN]), eps)
         expected = document(alone, there)["robust"]
@@ -128,8 +128,6 @@ def test_an_evaluation_leaves_curve_and_picture_whatever_its_shards(tmp_path):
     assert float(curve[-1]["accuracy"]) == one.result["robust"]["accuracy"] < 1
     assert "l0, eps = 3" in said
     assert "not checked" in str(one.result["audit"])
-    again, _ = run(tmp_path / "one", suite=suite, threat=threat, shard_size=60, audit=True)
-    assert again.computed == 0
 
 
 @pytest.mark.parametrize(

@@ -149,14 +149,11 @@ class FabSteps(Stepper[FabState]):
         With the label's own gradient it is the difference of two gradients, which the reference
         rounds in its own way; else the gradient of the difference.
         """
-
         if label is None:
             return differentiate_lead(oracle, state.point, state.y_B, offset)
         found = oracle.gradient(
             state.point,
-            lambda logits, rows: _pick_logit(
-                logits, (state.y_B[rows] + offset) % logits.shape[1]
-            ),
+            lambda logits, rows: _pick_logit(logits, (state.y_B[rows] + offset) % logits.shape[1]),
         )
         return found._replace(grad=found.grad - label.grad, loss_B=found.loss_B - label.loss_B)
 
@@ -235,4 +232,3 @@ class FabSteps(Stepper[FabState]):
 def _pick_logit(logits_BK: Tensor, class_B: Tensor) -> Tensor:
     """Return the logit of one class of each row."""
     return bounded(logits_BK).gather(1, class_B[:, None])[:, 0]
-

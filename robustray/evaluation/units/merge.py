@@ -69,8 +69,9 @@ class Merged:
     columns : mapping of str to array
         "index", "label", "clean_prediction", "robust", "broken_by", "prediction", "distance",
         "forwards", "backwards" (in all), and for each attack "status.<label>", "forwards.<label>"
-        and "backwards.<label>"; "distance.<label>" too where ``Task.measures_distances``. In a partial table "robust" is None where nothing is decided, and
-        a status is "pending" where its unit is not committed.
+        and "backwards.<label>"; "distance.<label>" too where ``Task.measures_distances``. In a
+        partial table "robust" is None where nothing is decided, and a status is "pending" where its
+        unit is not committed.
     attacks : tuple of AttackSummary
         In the suite's order.
     total : int
