@@ -8,21 +8,23 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# A third of the modules is ever imported, so bytecode is written then and not by pip; without any,
+# each of the hundreds of processes that tests start would compile everything anew.
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-# Bytecode is written on all cores afterwards; some packages hold files that are no Python.
-COMPILE := $(BIN)/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
+# What tests compare with, and whose own pins don't go with those of the lock.
+PEERS  := robustbench adv-lib pytorch-pretrained-biggan
+PYTHON_CACHES := PYTHONDONTWRITEBYTECODE=
 # Processes that share the tests; what must stay together does (tests/conftest.py). The slow ones
 # wait for servers, clusters and patience half of the time.
 JOBS   ?= 2
 JOBS_SLOW ?= 3
-# Tests start hundreds of processes; without bytecode each would compile everything anew.
-PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST := $(PYTHON_CACHES) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: quickstart test test-slow test-long durations cover lint fix clean k8s-render k8s-secret compose-secret
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.run
-	$(BIN)/robustray quickstart
+	$(PYTHON_CACHES) $(BIN)/robustray quickstart
 
 test: $(VENV)/.dev
 	$(PYTEST) -m "not slow"
@@ -64,12 +66,11 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (a few minutes)"
 	$(PIP) --constraint constraints.txt torch torchvision
 	$(PIP) --constraint constraints.txt --editable .
-	$(COMPILE)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) --constraint constraints.txt --editable '.[dev,bench]'
-	$(COMPILE)
+	$(PIP) --constraint constraints.txt --editable '.[dev,bench,timm,hf,robustbench]'
+	$(PIP) --constraint constraints.txt --no-deps $(PEERS)
 	touch $@
 
 clean:

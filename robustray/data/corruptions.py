@@ -18,10 +18,11 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from robustray.data.arrays import ArrayError, map_npy
 from robustray.data.downloads import Archive, fetch_archive
-from robustray.data.file_facts import FileFacts
-from robustray.data.image_files import ImageFiles, list_files
+from robustray.data.formats.arrays import ArrayError
+from robustray.data.formats.file_facts import Facts
+from robustray.data.formats.image_files import ImageFiles, list_files
+from robustray.data.formats.mapped import map_npy
 from robustray.errors import DataError
 from robustray.manifest.corruptions import BENCHMARK, EXTRA, SEVERITIES
 from robustray.registry import DATASETS
@@ -179,7 +180,7 @@ def _map(root: Path, path: str, name: str) -> np.ndarray:
     file = root / path / f"{name}.npy"
     try:
         if path in _ARCHIVES:
-            found = FileFacts(file).know("md5", lambda: _md5(file)) if file.exists() else None
+            found = Facts(file).know("md5", lambda: _md5(file)) if file.exists() else None
             if found not in (None, _FILES[path][name]):
                 raise DataError(
                     f"{file} is damaged or another file: its MD5 is {found}, not "

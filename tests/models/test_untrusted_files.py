@@ -22,8 +22,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from robustray.data.formats import pickles
 from robustray.data.extra import read_extra
+from robustray.data.formats import pickles
 from robustray.data.readers import read_cifar, read_mnist
 from robustray.errors import DataError
 from robustray.manifest.job import ExtraData
