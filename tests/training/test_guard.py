@@ -7,10 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 from robustray.attacks import AttackSpec, Suite, ThreatModel, evaluate
+from robustray.data import load_dataset
+from robustray.manifest import DataConfig
 from robustray.manifest.recipe import Guard, Recipe
 from robustray.random import derive_seed
 from robustray.training import EpochReport, FitResult, Trainer, TrainingState, fit, guard_passes
@@ -145,3 +149,60 @@ def test_a_training_without_a_guard_keeps_nothing_of_it() -> None:
     _, reports, states = trained(toy_recipe())
     assert "guard" not in states[-1].info
     assert all(report.warning is None for report in reports)
+
+
+def single_step(
+    folder: Path, eps: float, inner: dict[str, object], rate: float, guard: dict[str, object]
+) -> FitResult:
+    """Train a small network on 2000 images of MNIST with a single step."""
+    data = load_dataset(DataConfig(name="mnist", validation=60, train_limit=2060), folder)
+    recipe = Recipe.model_validate(
+        {
+            "objective": "sat",
+            "threat": {"eps": eps},
+            "inner": {"steps": 1, **inner},
+            "epochs": 10,
+            "batch_size": 50,
+            "optimizer": {"name": "adam", "lr": rate, "weight_decay": 0.0},
+            "schedule": {"name": "constant"},
+            "grad_clip": None,
+            "augmentation": {"crop_padding": 0, "flip": False},
+            "selection": {"start": 0.0, "attack": "fgsm"},
+            "guard": {"images": 128, "drop": 0.1, **guard},
+            "channels_last": False,
+        }
+    )
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 4, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * 49, 100),
+        nn.ReLU(),
+        nn.Linear(100, 10),
+    )
+    return fit(model, data, recipe, seed=0)
+
+
+@pytest.mark.slow
+def test_a_training_that_overfits_to_its_single_step_ends(shared_data: Path) -> None:
+    at_the_image = {"start": "normal", "start_scale": 1e-4, "step_size": 0.2}
+    result = single_step(shared_data, 0.2, at_the_image, 0.003, {"action": "stop"})
+    last = result.history[-1]
+    assert result.overfitted == result.epochs == last.epoch < 10
+    assert "training ends here" in (last.warning or "")
+    best = max(report.metrics["guard_pgd"] for report in result.history)
+    assert last.metrics["guard_pgd"] < best - 0.1
+    assert last.metrics["guard_fgsm"] > last.metrics["guard_pgd"] + 0.4
+    assert all(report.warning is None for report in result.history[:-1])
+
+
+@pytest.mark.slow
+def test_a_training_with_a_random_start_does_not(shared_data: Path) -> None:
+    uniform = {"start": "uniform", "step_size": 0.125}
+    result = single_step(shared_data, 0.1, uniform, 0.001, {})
+    assert (result.overfitted, result.epochs) == (None, 10)
+    assert result.history[-1].metrics["guard_pgd"] > 0.5
+    assert all(report.metrics["guard_overfits"] == 0.0 for report in result.history)

@@ -99,7 +99,7 @@ def test_a_network_without_blocks_is_refused() -> None:
 
 def test_frozen_parameters_change_no_others_depth() -> None:
     whole, partly = (create_model("preact_resnet", depths=(1, 1, 1)) for _ in range(2))
-    for parameter in partly.blocks[0].parameters():
+    for parameter in partly.get_submodule("blocks.0").parameters():
         parameter.requires_grad_(False)
     rates = [
         {id(p): g["lr_scale"] for g in optimizer.param_groups for p in g["params"]}
