@@ -159,7 +159,7 @@ def model_info(result: Mapping[str, Any], name: str) -> dict[str, Any]:
 def eps_text(eps: float) -> str:
     """Write 8/255 as such, and other numbers plainly."""
     whole = round(eps * 255)
-    if float(eps).is_integer():
+    if eps > 1 and float(eps).is_integer():
         return f"{eps:g}"
     return f"{whole}/255" if whole and abs(whole / 255 - eps) < 1e-12 else f"{eps:g}"
 

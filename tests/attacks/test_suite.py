@@ -53,7 +53,7 @@ def test_lists_become_cascades():
 def test_unknown_names_are_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"suite is one of .*pgd-20.*not 'autoatack'"):
         attack_suite("autoatack")
-    with pytest.raises(ValueError, match=r"attack is one of apgd-ce, .*fgsm, pgd.*not 'bim'"):
+    with pytest.raises(ValueError, match=r"attack is one of apgd-ce, .*fgsm, fmn, pgd.*not 'bim'"):
         AttackSpec("bim")
 
 

@@ -150,5 +150,5 @@ def test_the_suite_of_all_minimum_norm_attacks_is_planned(here, capsys):
 
 
 def test_whole_sizes_are_not_written_as_fractions():
-    texts = [eps_text(eps) for eps in (3, 1.0, 8 / 255, 0.5)]
-    assert texts == ["3", "1", "8/255", "0.5"]
+    texts = [eps_text(eps) for eps in (3, 10.0, 8 / 255, 0.5)]
+    assert texts == ["3", "10", "8/255", "0.5"]
