@@ -143,9 +143,14 @@ def load_dataset(
 
 
 def needed_files(
-    config: DataConfig, splits: Collection[str] = ROLES
+    config: DataConfig, splits: Collection[str] = ROLES, root: Path | None = None
 ) -> tuple[tuple[str, str | None], ...]:
-    """Return the files that `load_dataset` would open.
+    """Return the files that `load_dataset` would open, but for those that a function opens.
+
+    Parameters
+    ----------
+    config, splits, root
+        As in `load_dataset`.
 
     Returns
     -------
@@ -158,14 +163,14 @@ def needed_files(
     DataError
         If the configuration asks for what is not there.
     """
-    return tuple(forms[0] for forms in needed_forms(config, splits))
+    return tuple(forms[0] for forms in needed_forms(config, splits, root))
 
 
 def needed_forms(
-    config: DataConfig, splits: Collection[str] = ROLES
+    config: DataConfig, splits: Collection[str] = ROLES, root: Path | None = None
 ) -> tuple[tuple[tuple[str, str | None], ...], ...]:
     """Return `needed_files`, each with what may lie there in its place: unpacked, or an archive."""
-    facts, source = describe(config, None, splits), _source(config, None)
+    facts, source = describe(config, root, splits), _source(config, root)
     parts: list[Part] = []
     if "train" in splits or "validation" in splits:
         parts += _first_parts(_training_parts(source, config), facts.train + facts.validation)

@@ -48,7 +48,7 @@ def push_data(
     if config.download:
         load_dataset(config, root)
     for path, digest in dict.fromkeys(
-        _here(forms, root) or forms[0] for forms in needed_forms(config)
+        _here(forms, root) or forms[0] for forms in needed_forms(config, root=root)
     ):
         if digest is None:
             raise DataError(
@@ -84,7 +84,7 @@ def fetch_data(
     Processes that share the folder wait for one fetch. What is neither here nor staged is left to
     `load_dataset`, which knows what to advise.
     """
-    lacking = [forms for forms in needed_forms(config, splits) if _here(forms, root) is None]
+    lacking = [forms for forms in needed_forms(config, splits, root) if _here(forms, root) is None]
     staged = dict.fromkeys(found for forms in lacking if (found := _staged(forms, store)))
     if not staged:
         return
@@ -105,7 +105,7 @@ def where_is(
         If a file of ``root`` is damaged.
     """
     place: Literal["here", "staged"] = "here"
-    for forms in needed_forms(config):
+    for forms in needed_forms(config, root=root):
         if (found := _here(forms, root)) is not None:
             _check(root / found[0], found[1])
         elif store and _staged(forms, store):

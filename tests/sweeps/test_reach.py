@@ -7,6 +7,7 @@ import json
 import pytest
 import yaml
 
+from robustray.models import create_model, save_weights
 from tests.helpers.image_sets import pixels, save, write_imagenet
 from tests.helpers.study_runs import Place
 
@@ -54,10 +55,13 @@ def test_a_sweep_over_arguments_of_timms_network_on_a_folder_of_images(tmp_path)
 def test_an_evaluation_of_a_network_of_224_pixels_and_imagenets_classes(tmp_path):
     pytest.importorskip("timm")
     write_imagenet(tmp_path / "imagenet", train=False, val="csv")
+    name, random = "timm:mobilenetv3_small_050", {"trained": False}
+    save_weights(create_model(name, 1000, **random), tmp_path / "random.safetensors")
     manifest = {
         "kind": "Evaluation",
         "name": "imagenet",
-        "model": {"name": "timm:mobilenetv3_small_050", "arguments": {"trained": False}},
+        "model": {"name": name, "arguments": random},
+        "weights": str(tmp_path / "random.safetensors"),
         "data": {"name": "imagenet", "first": 4, "transform": "model"},
         "threat": {"norm": "linf", "eps": 4 / 255},
         "suite": [{"name": "pgd", "options": {"steps": 2, "step_size": 2 / 255}}],
