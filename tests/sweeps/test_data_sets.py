@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import yaml
@@ -61,7 +63,7 @@ def test_a_trial_on_every_data_set(name, tmp_path, monkeypatch):
     assert found["outcome"] == "finished", found
 
 
-def sweep(grid=None, transform="model", model="timm:vit_tiny_patch16_224"):
+def sweep(grid=None, transform="model", model="timm:vit_tiny_patch16_224") -> Any:
     return build_manifest(
         {
             "kind": "Sweep",
@@ -77,7 +79,8 @@ def sweep(grid=None, transform="model", model="timm:vit_tiny_patch16_224"):
 def test_a_transform_is_what_the_network_declares():
     document = {"kind": "Evaluation", "name": "x", "model": "timm:test_vit"}
     document |= {"data": {"name": "imagenet", "transform": "model"}}
-    found = build_manifest(document).data.transform
+    evaluation: Any = build_manifest(document)
+    found = evaluation.data.transform
     assert found.model_dump() == {"resize": 168, "crop": 160, "interpolation": "bicubic"}
     assert sweep().data.transform.size == (224, 224)
     one = {"arguments": {"img_size": [32]}}

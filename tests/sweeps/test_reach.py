@@ -56,7 +56,7 @@ def test_an_evaluation_of_a_network_of_224_pixels_and_imagenets_classes(tmp_path
     pytest.importorskip("timm")
     write_imagenet(tmp_path / "imagenet", train=False, val="csv")
     name, random = "timm:mobilenetv3_small_050", {"trained": False}
-    save_weights(create_model(name, 1000, **random), tmp_path / "random.safetensors")
+    save_weights(create_model(name, num_classes=1000, **random), tmp_path / "random.safetensors")
     manifest = {
         "kind": "Evaluation",
         "name": "imagenet",
