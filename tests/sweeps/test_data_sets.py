@@ -46,6 +46,7 @@ def prepare(name, root, monkeypatch):
     return {"name": name, "arguments": {"train": "a.npz", "test": "a.npz"}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["svhn", "stl10", "fashion-mnist", "tinyimagenet", "imagenet", "folder", "npz"]
 )

@@ -56,7 +56,9 @@ def test_an_evaluation_of_a_network_of_224_pixels_and_imagenets_classes(tmp_path
     pytest.importorskip("timm")
     write_imagenet(tmp_path / "imagenet", train=False, val="csv")
     name, random = "timm:mobilenetv3_small_050", {"trained": False}
-    save_weights(create_model(name, num_classes=1000, **random), tmp_path / "random.safetensors")
+    network = create_model(name, num_classes=1000, **random)
+    network.state_dict()["classifier.bias"][7] = 100.0  # right of one image in the first four
+    save_weights(network, tmp_path / "random.safetensors")
     manifest = {
         "kind": "Evaluation",
         "name": "imagenet",
@@ -71,9 +73,10 @@ def test_an_evaluation_of_a_network_of_224_pixels_and_imagenets_classes(tmp_path
     }
     place = Place(tmp_path, yaml.safe_dump(manifest), ROBUSTRAY_DATA=str(tmp_path))
     assert place.start(job="evaluate").wait(480) == 0, place.log
-    (path,) = (tmp_path / "store/evaluations").rglob("result.json")
+    (path,) = (tmp_path / "store/evaluations").glob("*/report/result.json")
     result = json.loads(path.read_text())
     facts = result["subject"]["network"]["input"]
     assert (facts["resize"], facts["size"]) == (256, [224, 224])
     assert "resize=256 crop=224 interpolation=bicubic" in result["data"]["label"]
-    assert result["counts"]["examples"] == 4
+    assert (result["clean"]["correct"], result["clean"]["total"]) == (1, 4)
+    assert result["backwards"] > 0, "the attack was at work on it"
