@@ -143,9 +143,14 @@ def load_dataset(
 
 
 def needed_files(
-    config: DataConfig, splits: Collection[str] = ROLES
+    config: DataConfig, splits: Collection[str] = ROLES, root: Path | None = None
 ) -> tuple[tuple[str, str | None], ...]:
-    """Return the files that `load_dataset` would open.
+    """Return the files that `load_dataset` would open, but for those that a function opens.
+
+    Parameters
+    ----------
+    config, splits, root
+        As in `load_dataset`.
 
     Returns
     -------
@@ -158,7 +163,7 @@ def needed_files(
     DataError
         If the configuration asks for what is not there.
     """
-    return tuple(forms[0] for forms in needed_forms(config, splits))
+    return tuple(forms[0] for forms in needed_forms(config, splits, root))
 
 
 def needed_forms(

@@ -48,7 +48,7 @@ def push_data(
     if config.download:
         load_dataset(config, root)
     for path, digest in dict.fromkeys(
-        _here(forms, root) or forms[0] for forms in needed_forms(config)
+        _here(forms, root) or forms[0] for forms in needed_forms(config, root=root)
     ):
         if digest is None:
             raise DataError(
@@ -105,7 +105,7 @@ def where_is(
         If a file of ``root`` is damaged.
     """
     place: Literal["here", "staged"] = "here"
-    for forms in needed_forms(config):
+    for forms in needed_forms(config, root=root):
         if (found := _here(forms, root)) is not None:
             _check(root / found[0], found[1])
         elif store and _staged(forms, store):

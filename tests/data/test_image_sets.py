@@ -9,6 +9,7 @@ from robustray.data import describe, load_dataset
 from robustray.data.downloads import torchvision_datasets
 from robustray.data.formats import image_files
 from robustray.data.formats.image_files import ImageFiles
+from robustray.data.pixels import Pixels
 from robustray.errors import DataError
 from robustray.manifest.job import DataConfig
 from robustray.registry import DATASETS
@@ -78,6 +79,8 @@ def test_imagenet_however_the_classes_are_told(tmp_path, val, train):
         theirs = torchvision_datasets().ImageFolder(str(folder), allow_empty=True)
         assert test.y_N.tolist() == theirs.targets
         names = [path.removeprefix(f"{folder}/") for path, _ in theirs.samples]
+        assert isinstance(test.pixels, Pixels)
+        assert isinstance(test.pixels.source, ImageFiles)
         assert list(test.pixels.source.names) == names
     else:
         assert test.y_N.tolist() == classes

@@ -70,6 +70,8 @@ def test_arrays_in_fortran_order(tmp_path):
 def test_images_lie_in_a_mapping_of_the_file(tmp_path, save, file):
     SAVE[save](tmp_path / "a.npz", image=images()[0], label=images()[1])
     split = read(tmp_path)
+    assert isinstance(split.pixels, Pixels)
+    assert isinstance(split.pixels.source, np.memmap)
     address = split.pixels.source.ctypes.data
     for line in Path("/proc/self/maps").read_text().splitlines():
         start, end = (int(part, 16) for part in line.split()[0].split("-"))

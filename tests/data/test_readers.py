@@ -18,6 +18,7 @@ from tests.helpers.official_files import bomb, cifar_record, gzipped_idx, idx, p
 def test_cifar_batches_of_python_2(key):
     record = cifar_record(7, key)
     arrays = read_cifar([python2_pickle(record)], key)
+    assert isinstance(arrays.x_NCHW, np.ndarray)
     assert arrays.x_NCHW.shape == (7, 3, 32, 32)
     assert arrays.x_NCHW.dtype == np.uint8
     red, green, blue = np.split(record[b"data"][4], 3)
@@ -33,7 +34,7 @@ def test_cifar_batches_of_python_2(key):
 def test_pickles_of_python_3_with_numpy_2(protocol):
     record = cifar_record()
     arrays = read_cifar([pickle.dumps(record, protocol)], b"labels")
-    assert np.array_equal(arrays.x_NCHW.reshape(5, -1), record[b"data"])
+    assert np.array_equal(np.asarray(arrays.x_NCHW).reshape(5, -1), record[b"data"])
 
 
 @pytest.mark.parametrize("protocol", range(6))
@@ -142,5 +143,5 @@ def test_digits_are_split_once_and_for_all():
     assert test.index_N[:5].tolist() == [5, 7, 11, 17, 19]
     assert test.y_N[:5].tolist() == [5, 7, 1, 7, 9]
     assert np.bincount(test.y_N).min() >= 30  # not balanced, but no class is missing
-    values = np.unique(np.concatenate([train.x_NCHW, test.x_NCHW]))
+    values = np.unique(np.concatenate([np.asarray(part.x_NCHW) for part in (train, test)]))
     assert values.tolist() == [round(v * 255 / 16) for v in range(17)]

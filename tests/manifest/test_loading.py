@@ -87,7 +87,7 @@ def test_published_recipe_is_the_baseline_recipe():
         ("recipe.inner=3", "recipe.inner", "section"),
         ("grid={depths: {each_stage: [0, 2]}}", "grid.depths.each_stage[0]", "greater than 0"),
         ("grid={depths: {each_stage: [2.5]}}", "grid", "whole numbers of blocks"),
-        ("data.name=svhn", "data.name", "cifar10"),
+        ("data.name=cifar11", "data.name", "cifar10"),
         ("kind=Swep", "kind", "Sweep"),
         ("name=Bad Name", "name", "pattern"),
         ("resources.cpus=1.5", "resources.cpus", "whole numbers"),
