@@ -108,8 +108,8 @@ def _class_of(record: Record) -> tuple[str, int]:
     try:
         with torch.device("meta"):
             network = create_model(f"robustbench:{record.name}", num_classes=10, **options)
-    except (UserError, RuntimeError, NotImplementedError) as error:
-        return _unbuilt(record, error), 0
+    except (UserError, RuntimeError, NotImplementedError):
+        return _unbuilt(record), 0
     size = sum(parameter.numel() for parameter in network.parameters())
     for kind in type(network).__mro__:
         if kind.__module__.startswith("robustbench.model_zoo.architectures"):
@@ -117,10 +117,11 @@ def _class_of(record: Record) -> tuple[str, int]:
     return f"{type(network).__module__.rpartition('.')[2]}.{type(network).__name__}", size
 
 
-def _unbuilt(record: Record, error: Exception) -> str:
+def _unbuilt(record: Record) -> str:
     """Name a class that can't be built without numbers, by the function that was to build it."""
-    names = [name for name in getattr(record.build, "__code__", error.args).co_names
-             if name not in ("timm", "create_model", "nn", "SiLU")]  # fmt: skip
+    code = getattr(record.build, "__code__", None)
+    listed = code.co_names if code is not None else ()
+    names = [name for name in listed if name not in ("timm", "create_model", "nn", "SiLU")]
     return f"{'.'.join(names) or record.name}()"
 
 
@@ -191,7 +192,7 @@ def table(cases: Sequence[Case], rows: Sequence[Row]) -> str:
 
 def main() -> None:
     """Judge all of them and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", choices=("robustbench", "timm", "torchvision"))
     parser.add_argument("--limit", type=float, default=300, help="seconds for each network")
     parser.add_argument("--write", type=Path, help="a page whose table is replaced")

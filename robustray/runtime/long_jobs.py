@@ -80,7 +80,7 @@ class LongJob(Commands[M]):
         if done.untracked:
             say("MLflow       the run is not there yet; nothing is lost: run the command again")
         say(f"MLflow UI    {ui_command(uri)}")
-        metrics = done.result["metrics"] if done.result is not None else {}
+        metrics: dict[str, Any] = done.result["metrics"] if done.result is not None else {}
         return Ended(
             done.result is not None,
             done.interrupted,

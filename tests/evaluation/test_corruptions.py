@@ -20,7 +20,7 @@ from robustray.evaluation.corruptions.commands import CORRUPTIONS
 from robustray.evaluation.corruptions.run import run_corruptions
 from robustray.evaluation.corruptions.scores import ALEXNET_ERRORS, Errors, score
 from robustray.manifest import build_manifest, dump_manifest
-from robustray.manifest.corruptions import BENCHMARK
+from robustray.manifest.corruptions import BENCHMARK, Corruptions
 from robustray.runtime.commands import Request
 from robustray.store import LocalStore
 from tests.helpers.corrupted_images import CLEAN, write_clean, write_set
@@ -106,17 +106,18 @@ def test_mce_is_linear_in_the_errors_and_1_for_the_baseline(errors, baseline, fa
 
 
 def test_defaults_are_the_benchmark():
-    manifest = build_manifest({"kind": "Corruptions", "networks": {"a": {"factory": READER}}})
+    networks = {"a": {"factory": READER}}
+    manifest = build_manifest({"kind": "Corruptions", "networks": networks})
+    assert isinstance(manifest, Corruptions)
     assert (manifest.data.name, manifest.clean.name) == ("cifar10-c", "cifar10")
     assert (len(manifest.corruptions), manifest.severities) == (15, (1, 2, 3, 4, 5))
     assert (len(manifest.cells()), manifest.baseline) == (76, None)
     assert build_manifest(yaml.safe_load(dump_manifest(manifest))) == manifest
     everything = manifest.model_copy(update={"corruptions": build(corruptions="all").corruptions})
     assert (len(everything.corruptions), everything.averaged()) == (19, BENCHMARK)
-    imagenet = {"name": "imagenet-c"}
-    manifest = build_manifest(
-        {"kind": "Corruptions", "networks": {"a": {"factory": READER}}, "data": imagenet}
-    )
+    imagenet = {"kind": "Corruptions", "networks": networks, "data": {"name": "imagenet-c"}}
+    manifest = build_manifest(imagenet)
+    assert isinstance(manifest, Corruptions)
     assert (manifest.baseline, manifest.clean) == ("alexnet", None)
 
 

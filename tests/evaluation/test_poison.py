@@ -14,7 +14,7 @@ from robustray.errors import UserError
 from robustray.evaluation.commands import EVALUATION
 from robustray.evaluation.driver import Driver
 from robustray.manifest import Evaluation, Retries, build_manifest
-from robustray.runtime.commands import Request
+from robustray.runtime.commands import Ended, Request
 from robustray.runtime.failures import Failure
 from robustray.runtime.queue import Node
 from robustray.runtime.unit_queue import UnitQueue
@@ -48,7 +48,7 @@ def manifest(**fields) -> Evaluation:
     return found
 
 
-def run(folder: Path, wanted: Evaluation) -> tuple[tuple[bool, bool], str]:
+def run(folder: Path, wanted: Evaluation) -> tuple[Ended, str]:
     said: list[str] = []
     request = Request(LocalStore(folder / "store"), folder / "reports", said.append)
     ended = EVALUATION.run(wanted, request)
@@ -69,9 +69,9 @@ def tracking(tmp_path, monkeypatch):
 )
 def test_one_cursed_range_stops_nothing_else(tmp_path, deadly):
     function = {"function": "tests.helpers.worker_networks:Cursed", "arguments": {"deadly": deadly}}
-    (whole, interrupted), said = run(tmp_path, manifest(factory=function))
-    assert not whole
-    assert not interrupted
+    ended, said = run(tmp_path, manifest(factory=function))
+    assert not ended.whole
+    assert not ended.interrupted
     start = cursed()[0] // 10 * 10
     assert f"failed: weak on images {start} to {start + 9}: " in said
     assert "PARTIAL" in said

@@ -121,8 +121,9 @@ def test_spectral_norms_of_initial_weights_are_about_one():
     model = small()
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and hasattr(module, "weight_orig"):
-            matrix = module.weight_orig.flatten(1)
-            sigma = (module.weight_u @ matrix @ module.weight_v).item()
+            weight, u, v = (getattr(module, f"weight_{n}") for n in ("orig", "u", "v"))
+            matrix = weight.flatten(1)
+            sigma = (u @ matrix @ v).item()
             assert sigma == pytest.approx(torch.linalg.matrix_norm(matrix, 2).item(), rel=0.1)
 
 
