@@ -26,7 +26,7 @@ def test_eps_must_be_a_positive_number(norm, eps):
 
 
 def test_wrong_threat_models_are_explained():
-    with pytest.raises(ValueError, match="norm is one of linf, l2, l1, not 'Linf'"):
+    with pytest.raises(ValueError, match="norm is one of linf, l2, l1, l0, not 'Linf'"):
         ThreatModel("Linf", 8 / 255)
     with pytest.raises(ValueError, match=r"8/255, not 8"):
         ThreatModel("linf", 8)

@@ -113,7 +113,9 @@ def test_defaults_are_the_benchmark():
     assert (len(manifest.corruptions), manifest.severities) == (15, (1, 2, 3, 4, 5))
     assert (len(manifest.cells()), manifest.baseline) == (76, None)
     assert build_manifest(yaml.safe_load(dump_manifest(manifest))) == manifest
-    everything = manifest.model_copy(update={"corruptions": build(corruptions="all").corruptions})
+    whole = build(corruptions="all")
+    assert isinstance(whole, Corruptions)
+    everything = manifest.model_copy(update={"corruptions": whole.corruptions})
     assert (len(everything.corruptions), everything.averaged()) == (19, BENCHMARK)
     imagenet = {"kind": "Corruptions", "networks": networks, "data": {"name": "imagenet-c"}}
     manifest = build_manifest(imagenet)
