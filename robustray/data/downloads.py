@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import socket
-import sys
 import tarfile
 import tempfile
 import zipfile
@@ -32,11 +31,6 @@ _CLASSES = {
 _FAILURES = (OSError, RuntimeError, EOFError, HTTPException, tarfile.TarError, zlib.error,
              zipfile.BadZipFile)  # fmt: skip
 _TIMEOUT_SECONDS = 60.0
-_SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
-_libraries: list[torch.library.Library] = []
 
 
 def download(name: str, part: str, root: Path) -> None:
@@ -116,23 +110,20 @@ def _scratch(name: str, root: Path) -> Iterator[Path]:
 
 
 def torchvision_datasets() -> Any:
-    """Import ``torchvision.datasets``, also beside a torch that its binaries were not built for.
+    """Import ``torchvision.datasets``.
 
-    torchvision's CUDA wheel can't load its operators into a CPU torch, and then stops at the first
-    one it describes. Its data sets need none of them: declaring them is enough.
+    Raises
+    ------
+    DataError
+        If torchvision can't be imported, as where it was built for another torch.
     """
     try:
         return importlib.import_module("torchvision.datasets")
-    except RuntimeError as error:
-        if "torchvision::nms does not exist" not in str(error):
-            raise
-    for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[module]
-    library = torch.library.Library("torchvision", "DEF")
-    for schema in _SCHEMAS:
-        library.define(schema)
-    _libraries.append(library)  # the operators live as long as this object
-    return importlib.import_module("torchvision.datasets")
+    except (ImportError, RuntimeError) as error:
+        raise DataError(
+            f"torchvision brings data sets, and can't be imported here ({error}); install the one "
+            f"that belongs to torch {torch.__version__}"
+        ) from error
 
 
 @contextmanager

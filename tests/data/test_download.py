@@ -1,6 +1,7 @@
 """Downloads for real: torchvision fetches from a server on loopback."""
 
 import shutil
+import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -47,9 +48,10 @@ def mirror(shared_data, monkeypatch):
         thread.join()
 
 
-def test_torchvision_imports_beside_any_torch():
-    assert torchvision_datasets() is torchvision_datasets()
-    assert torchvision_datasets().CIFAR10.base_folder == "cifar-10-batches-py"
+def test_a_torchvision_for_another_torch_is_told(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)  # its import fails
+    with pytest.raises(DataError, match=r"install the one that belongs to torch \d"):
+        torchvision_datasets()
 
 
 def test_missing_files_are_fetched_once(mirror, tmp_path):

@@ -71,7 +71,7 @@ def refused(capsys, *arguments: str) -> str:
         ("threat.eps=8", "eps is in those units"),
         ("threat.eps=-1", "threat.eps"),
         ("threat.norm=l3", "threat.norm"),
-        ("data.name=imagenet", "data.name"),
+        ("data.name=imagenette", "data.name"),
         ("data.first=100000", "there are only"),
         ("weights.sha256=" + "a" * 64, "weights.sha256: the SHA-256 of net.safetensors is"),
         ("weights.uri=nowhere.pt", "weights.uri: there is no file nowhere.pt"),
