@@ -88,8 +88,8 @@ def test_the_network_for_two_spheres_has_one_logit_and_points_of_any_size():
 
 
 GENERATORS = (
-    "conditional_critic", "conditional_generator", "direct_generator_spheres",
-    "direct_generator_unet",
+    "biggan_deep_256", "conditional_critic", "conditional_generator",
+    "direct_generator_spheres", "direct_generator_unet",
 )  # fmt: skip
 
 
