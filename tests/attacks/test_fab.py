@@ -252,7 +252,7 @@ def test_verdicts_are_those_of_the_reference(shared_data, name, norm, eps, chang
     [
         ("cnn_a_adv4", "fab-t", "linf", 8 / 255),
         ("cnn_a_adv4", "fab", "linf", 8 / 255),
-        ("trades_mnist", "fab-t", "l2", 1.5),
+        pytest.param("trades_mnist", "fab-t", "l2", 1.5, marks=pytest.mark.long),
     ],
 )
 def test_verdicts_are_those_of_the_reference_at_full_budget(shared_data, network, name, norm, eps):

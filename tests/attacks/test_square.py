@@ -216,7 +216,7 @@ def test_verdicts_are_those_of_the_reference(shared_data, norm, eps, queries):
     ("network", "norm", "eps"),
     [
         ("cnn_a_adv4", "linf", 8 / 255),
-        ("cnn_a_adv4", "l2", 0.5),
+        pytest.param("cnn_a_adv4", "l2", 0.5, marks=pytest.mark.long),
     ],
 )
 def test_verdicts_are_those_of_the_reference_at_full_budget(shared_data, network, norm, eps):

@@ -167,7 +167,12 @@ def test_what_it_cannot_do_is_refused(change, message):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "norm"),
-    [("trades_mnist", "linf"), ("resnet_4b", "l2"), ("cnn_a_adv4", "linf"), ("natural", "l2")],
+    [
+        ("resnet_4b", "l2"),
+        ("cnn_a_adv4", "linf"),
+        pytest.param("trades_mnist", "linf", marks=pytest.mark.long),
+        pytest.param("natural", "l2", marks=pytest.mark.long),
+    ],
 )
 def test_apgd_at_full_budget_gives_its_flags_and_its_points(shared_data, network, norm):
     count = {"trades_mnist": 8, "resnet_4b": 12}.get(network, 50)
