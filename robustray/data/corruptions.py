@@ -256,7 +256,7 @@ def list_imagenet_c(
     below = f"{corruption}/{severity}"
     folder = next((one for one in (top / below, *top.glob(f"*/{below}")) if one.is_dir()), None)
     if folder is None:
-        there = sorted({one.parent.name for one in top.rglob("1") if one.is_dir()})
+        there = sorted({one.parent.name for one in (*top.glob("*/1"), *top.glob("*/*/1"))})
         raise DataError(
             f"{top / below} is missing ({top} has {', '.join(there) or 'no corruption'}); get it "
             "from its publishers, name another folder in ROBUSTRAY_DATA, or set "

@@ -70,16 +70,18 @@ def fetch_archive(archive: Archive, root: Path, folder: str) -> None:
     Raises
     ------
     DataError
-        If there is something else of the folder's name.
+        If something of the folder's name is no folder.
     MachineError
         If the download failed, or brought another archive.
     """
     utils = torchvision_datasets().utils
     with alone(root):
-        if (root / folder).exists():
+        if (root / folder).is_dir():
             if any((root / folder).iterdir()):
                 return
             (root / folder).rmdir()
+        elif (root / folder).exists():
+            raise DataError(f"{root / folder} is no folder; move it away")
         place = root if utils.check_integrity(root / archive.name, archive.md5) else None
         with _scratch(archive.name, root) as scratch:
             if place is None:

@@ -100,6 +100,8 @@ def list_tiny_imagenet(split: str, *, root: Path, download: bool = False) -> Lis
                 "data.download: true"
             )
         fetch_archive(TINY, root, folder.name)
+        if not (folder / "wnids.txt").is_file():
+            raise DataError(f"{folder} is not whole: there is no wnids.txt; move the folder away")
     classes = sorted((folder / "wnids.txt").read_text().split())
     if split == "train":
         part = folder / "train"
@@ -109,6 +111,8 @@ def list_tiny_imagenet(split: str, *, root: Path, download: bool = False) -> Lis
         part, told = folder / "val/images", _read_pairs(folder / "val/val_annotations.txt")
         names = list_files(part)
         labels = [_told(told, part / one) for one in names]
+    if not names:
+        raise DataError(f"tinyimagenet: there are no images in {part}")
     if unknown := sorted(set(labels) - set(classes)):
         raise DataError(f"{part}: {unknown[0]} is no class of {folder / 'wnids.txt'}")
     return ImageFiles(part, names), labels, classes
@@ -128,6 +132,7 @@ def list_imagenet(
     The validation images are those to test on. Where they lie in ``val`` itself, the first of
     these in ``path`` tells their classes: the development kit (``ILSVRC2012_devkit_t12/data``),
     ``LOC_val_solution.csv``, ``val.txt``. Classes are counted in the order of their sorted names.
+    Validation images come in the order of their files' names, which is the published one.
 
     Parameters
     ----------
@@ -157,6 +162,8 @@ def list_imagenet(
     names = list_files(part)
     if not names:
         return None
+    if split == "test":  # in the published order, however they lie: the first are of all classes
+        names.sort(key=lambda one: one.partition("/")[::-2])
     classes = _class_folders(folder / "train") or _class_folders(folder / "val")
     if all("/" in one for one in names):
         if not classes:
@@ -199,8 +206,8 @@ def _val_classes(folder: Path, labels: str | None, classes: Sequence[str]) -> Ma
         )
     told = _read_pairs(table)
     if all(one.isdigit() for one in told.values()):
-        if classes and (large := max(map(int, told.values()))) >= len(classes):
-            raise DataError(f"{table}: {large} is no number of a class below {len(classes)}")
+        if (large := max(map(int, told.values()))) >= _CLASSES:
+            raise DataError(f"{table}: {large} is no number of a class below {_CLASSES}")
         return {name: classes[int(one)] if classes else one.zfill(3) for name, one in told.items()}
     return told
 

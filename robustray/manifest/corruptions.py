@@ -134,8 +134,11 @@ class Corruptions(Manifest):
         name = cast(dict[str, Any], data).get("name", _DATA) if isinstance(data, dict) else _DATA
         if "clean" not in full and name in _CLEAN:
             full["clean"] = {"name": _CLEAN[name]}
-        if "baseline" not in full and name == "imagenet-c":
-            whole = set(full.get("severities") or SEVERITIES) == set(SEVERITIES)
+        if "baseline" not in full and name == "imagenet-c" and _is_imagenet(data):
+            wanted: Any = full.get("severities") or SEVERITIES
+            whole = isinstance(wanted, list | tuple) and {*map(repr, wanted)} == {
+                *map(repr, SEVERITIES)
+            }
             full["baseline"] = ALEXNET if whole else None
         return full
 
@@ -175,8 +178,10 @@ class Corruptions(Manifest):
         if self.baseline != ALEXNET:
             names = ", ".join(["null", *self.networks, ALEXNET])
             raise ValueError(f"baseline: allowed here are {names}, not {self.baseline}")
-        if self.data.name != "imagenet-c":
-            raise ValueError("baseline: the published errors of alexnet are of imagenet-c")
+        if self.data.name != "imagenet-c" or not _is_imagenet(self.data.model_dump()):
+            raise ValueError(
+                "baseline: the published errors of alexnet are of imagenet-c with 1000 classes"
+            )
         others = set(self.averaged()) - set(BENCHMARK)
         if set(self.severities) != set(SEVERITIES) or others:
             raise ValueError(
@@ -224,3 +229,12 @@ class Corruptions(Manifest):
             bundle=self.bundle,
             resources=self.resources,
         )
+
+
+def _is_imagenet(data: Any) -> bool:
+    """Whether images of imagenet-c have ImageNet's classes, as far as the arguments say."""
+    arguments: Any = cast(dict[str, Any], data).get("arguments") if isinstance(data, dict) else None
+    number = (
+        cast(dict[str, Any], arguments).get("num_classes") if isinstance(arguments, dict) else None
+    )
+    return number in (None, 1000)

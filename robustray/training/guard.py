@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from robustray.attacks import AttackSpec, Suite, ThreatModel
-from robustray.data import Split
+from robustray.data.dataset import Split, smallest_hashes
 from robustray.manifest.recipe import Guard, ThreatConfig
 from robustray.random import derive_seed
 from robustray.training.selection import accuracies
@@ -81,13 +81,15 @@ def guard_attacks(guard: Guard, threat: ThreatConfig) -> tuple[AttackSpec, Attac
 
 
 def look(trainer: Trainer, split: Split, guard: Guard) -> Look:
-    """Attack the network in training, in evaluation mode, on the first images of a split.
+    """Attack the network in training, in evaluation mode, on some images of a split.
 
-    The images are not augmented, and with the attack's random starts the same after every epoch.
+    They are drawn once for all epochs, so of all classes whatever the order of the files, and not
+    augmented; the attacks' random starts are the same after every epoch too.
     """
     wanted = trainer.recipe.threat
     threat = ThreatModel(norm=wanted.norm, eps=wanted.eps)
-    images = split.select(slice(0, guard.images)).to(trainer.precision.device)
+    chosen_N = smallest_hashes(split.index_N.cpu(), guard.images, "guard").nonzero()[:, 0]
+    images = split.select(chosen_N).to(trainer.precision.device)
     trainer.model.eval()
     fgsm, pgd = (
         accuracies(

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from robustray.errors import ManifestError
+
+_SET = ("lr", "momentum", "initial_lr")  # what the recipe says anew at each step
 
 
 def optimizer_state(
@@ -19,16 +24,47 @@ def optimizer_state(
         Names and parameters, as ``model.named_parameters()`` gives them.
     optimizer : torch.optim.Optimizer
         One whose state is tensors and numbers, such as SGD, Adam and AdamW.
+
+    Raises
+    ------
+    ManifestError
+        If it keeps anything else.
     """
     copied: dict[str, Tensor] = {}
     for name, parameter in named_parameters:
         for entry, value in optimizer.state.get(parameter, {}).items():
             if value is not None:
+                if not isinstance(value, Tensor | int | float):
+                    raise ManifestError(
+                        f"{type(optimizer).__name__} keeps a {type(value).__name__} ({entry}) of a "
+                        "parameter; checkpoints have tensors and numbers only",
+                        path="recipe.optimizer.name",
+                    )
                 tensor = torch.as_tensor(value).detach()
                 copied[f"{name}/{entry}"] = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(
                     tensor
                 )
     return copied
+
+
+def group_numbers(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """Return the plain values of an optimiser's groups: some count and adapt in them."""
+    return [
+        {
+            name: value
+            for name, value in group.items()
+            if name not in _SET and isinstance(value, bool | int | float | str)
+        }
+        for group in optimizer.param_groups
+    ]
+
+
+def restore_group_numbers(
+    optimizer: torch.optim.Optimizer, numbers: Sequence[Mapping[str, Any]]
+) -> None:
+    """Put back what `group_numbers` returned."""
+    for group, kept in zip(optimizer.param_groups, numbers, strict=True):
+        group.update(kept)
 
 
 def restore_optimizer_state(

@@ -212,6 +212,11 @@ def _plainly(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def takes_momentum(settings: Optimizer) -> bool:
+    """Return whether the recipe sets the momentum, and not the optimiser's function."""
+    return "momentum" in _taken(settings)
+
+
 def _taken(settings: Optimizer) -> Mapping[str, Any]:
     """Return the parameters of the function of an optimiser."""
     return signature(OPTIMIZERS.find(settings.name)).parameters

@@ -9,6 +9,7 @@ import torch
 from robustray.manifest.descent import Schedule
 from robustray.manifest.recipe import Recipe
 from robustray.training.layers import SCALE
+from robustray.training.optimizer import takes_momentum
 
 # 0.07 * 100 is 7.000000000000001 in binary: a milestone of 7 % must still mean epoch 7.
 _ROUNDING = 1e-9
@@ -73,9 +74,10 @@ def set_rates(
     Parameters as in ``learning_rate``. A group of a layer-wise decay has its share of the rate.
     """
     rate, pace = (find(recipe, epoch, step, steps) for find in (learning_rate, momentum))
+    sets_momentum = takes_momentum(recipe.optimizer)
     for group in optimizer.param_groups:
         group["lr"] = rate * group.get(SCALE, 1.0)
-        if "momentum" in group:
+        if sets_momentum and "momentum" in group:
             group["momentum"] = pace
     return rate
 

@@ -12,7 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from robustray.training.moments import optimizer_state, restore_optimizer_state
+from robustray.training.moments import (
+    group_numbers,
+    optimizer_state,
+    restore_group_numbers,
+    restore_optimizer_state,
+)
 from robustray.training.step import Trainer
 
 # Momentum is kept by its parameter's name alone, as it was before there were other optimisers.
@@ -68,6 +73,8 @@ def capture(trainer: Trainer, info: dict[str, Any]) -> TrainingState:
     if trainer.average:
         files["ema"] = selected_weights(trainer)
         info = {**info, "ema_updates": trainer.average.updates}
+    if (numbers := group_numbers(trainer.optimizer)) != trainer.first_numbers:
+        info = {**info, "groups": numbers}
     return TrainingState(files, info)
 
 
@@ -77,6 +84,8 @@ def restore(trainer: Trainer, state: TrainingState) -> None:
     kept = state.files["optimizer"]
     moments = {name if "/" in name else name + _MOMENTUM: kept[name] for name in kept}
     restore_optimizer_state(trainer.model.named_parameters(), trainer.optimizer, moments)
+    if "groups" in state.info:
+        restore_group_numbers(trainer.optimizer, state.info["groups"])
     if trainer.average:
         trainer.average.load(state.files["ema"], state.info["ema_updates"])
 

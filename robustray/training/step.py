@@ -22,6 +22,7 @@ from robustray.training.inner import (
     start_point,
     uphill_of,
 )
+from robustray.training.moments import group_numbers
 from robustray.training.objectives import Ascent, Forward, Outcome, ascent_of, loss_of
 from robustray.training.optimizer import build_optimizer
 from robustray.training.precision import Precision, compile_errors, compiled
@@ -79,6 +80,7 @@ class Trainer:
         self.precision.place(model)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(model, recipe.optimizer)
+        self.first_numbers = group_numbers(self.optimizer)
         self.average = AveragedWeights(model, recipe.ema) if recipe.ema else None
         self._accumulation = Accumulation(model, recipe, world)
         self._norms = BatchNorms(model, recipe.batch_norm)

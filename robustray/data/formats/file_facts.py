@@ -66,9 +66,9 @@ class Facts:
         if fact in kept:
             return kept[fact]
         with self._alone():
+            before = self._stamp()
             kept = self._read()
             if fact not in kept:
-                before = self._stamp()
                 kept[fact] = find()
                 if self._stamp() != before:
                     raise DataError(f"{self.path} changed while it was read; wait until it's whole")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,21 +24,29 @@ from robustray.errors import DataError
 T = TypeVar("T")
 R = TypeVar("R")
 
+_AT_ONCE = 1024  # rows that wait for a thread
+# What a file of a folder of images is called; torchvision takes the same ones.
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _KEPT_FROM = 1000  # digests of fewer files are not worth a file of their own
 
 
 def list_files(folder: Path) -> list[str]:
-    """Return the files at any depth below a folder, as paths relative to it, sorted.
+    """Return the images at any depth below a folder, as paths relative to it, sorted.
 
-    Hidden files and folders are left out; links to folders are followed.
+    Hidden files and folders are left out, and files that are not called as images are; links to
+    folders are followed.
     """
     found: list[str] = []
     for place, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = os.path.relpath(place, folder)
-        names = [name for name in files if not name.startswith(".")]
+        names = [name for name in files if _is_image(name)]
         found += names if below == "." else [f"{below}/{name}" for name in names]
     return sorted(found, key=lambda name: name.split("/"))
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith(".") and name.lower().endswith(_SUFFIXES)
 
 
 class ImageFiles:
@@ -161,7 +170,9 @@ def each(work: Callable[[int], R], rows: Iterable[int]) -> Iterable[R]:
 
     Decoding, resizing and hashing images let other threads run meanwhile.
     """
-    return _threads().map(work, (int(row) for row in rows))
+    left = map(int, rows)
+    while block := list(islice(left, _AT_ONCE)):
+        yield from _threads().map(work, block)
 
 
 @cache

@@ -79,7 +79,7 @@ def map_npy(path: Path) -> np.ndarray:
     with path.open("rb") as file:
         try:
             head = parse_head(file, path.name, path.stat().st_size)
-        except ValueError as error:
+        except Exception as error:  # damaged bytes lead numpy into errors of any kind
             raise ArrayError(str(error)) from error
     return _map(path, head)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -98,6 +98,8 @@ def _opened(path: Path, source: Path | IO[bytes] | None = None) -> Image.Image:
         image.load()
     except FileNotFoundError:
         raise DataError(f"image {path} is missing") from None
+    except UnidentifiedImageError:
+        raise DataError(f"image {path} can't be read: it is no image") from None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"image {path} can't be read: {error}") from error
     return image
