@@ -1,5 +1,7 @@
 """Tiny ImageNet, ImageNet and folders, from small synthetic trees in the official layouts."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -73,17 +75,14 @@ def test_imagenet_however_the_classes_are_told(tmp_path, val, train):
     facts = describe(config, tmp_path, ("test",))
     assert (facts.num_classes, facts.test, facts.image_shape) == (1000, 5, (3, 24, 24))
     test = load_dataset(config, tmp_path, ("test",)).test
-    if val == "folders":  # in the order of folders, as torchvision's
-        assert test.y_N.tolist() == sorted(classes)
+    assert test.y_N.tolist() == classes  # in the published order, however they lie
+    if val == "folders":  # the classes are numbered as torchvision does it
         folder = tmp_path / "imagenet/val"
         theirs = torchvision_datasets().ImageFolder(str(folder), allow_empty=True)
-        assert test.y_N.tolist() == theirs.targets
-        names = [path.removeprefix(f"{folder}/") for path, _ in theirs.samples]
         assert isinstance(test.pixels, Pixels)
         assert isinstance(test.pixels.source, ImageFiles)
-        assert list(test.pixels.source.names) == names
-    else:
-        assert test.y_N.tolist() == classes
+        found = zip(test.pixels.source.names, test.y_N.tolist(), strict=True)
+        assert dict(found) == {path.removeprefix(f"{folder}/"): y for path, y in theirs.samples}
     if train:
         found = load_dataset(config, tmp_path)
         assert sorted([*found.train.y_N, *found.validation.y_N]) == [0, 0, 7, 7, 500, 500, 999, 999]
@@ -97,6 +96,10 @@ def test_what_is_no_imagenet(tmp_path):
     with pytest.raises(DataError, match=r"there is no .*LOC_val_solution\.csv or val\.txt"):
         listing("test", root=tmp_path)
     table = tmp_path / "imagenet/val.txt"
+    counted = "".join(f"ILSVRC2012_val_{n:08}.JPEG {n}\n" for n in range(1, 1001))
+    table.write_text(counted)  # from 1, and no folder tells the classes
+    with pytest.raises(DataError, match="1000 is no number of a class below 1000"):
+        listing("test", root=tmp_path)
     table.write_text("ILSVRC2012_val_00000001.JPEG 3\n")
     with pytest.raises(DataError, match="are 1 instead of 1000"):
         listing("test", root=tmp_path)
@@ -125,12 +128,13 @@ def test_images_of_any_size_need_a_transform(tmp_path):
         load_dataset(imagenet(transform=None), tmp_path, ("test",))
 
 
-def test_a_tree_has_any_depth_and_hidden_files_are_none_of_it(tmp_path):
+def test_a_tree_has_any_depth_and_other_files_are_none_of_it(tmp_path):
     for name in ("b/deep/er/2.png", "b/1.png", "a/x.png", "a b/y.png"):
         save(tmp_path / "photos/test" / name, pixels(1, 5, 5, 3)[0])
     (tmp_path / "photos/test/.robustray").mkdir()
     (tmp_path / "photos/test/.robustray/x").write_text("")
-    (tmp_path / "photos/test/a/.hidden").write_text("")
+    for name in (".hidden", "Thumbs.db", "prepare.sh"):
+        (tmp_path / "photos/test/a" / name).write_text("")
     files, classes = DATASETS.find("folder")("test", root=tmp_path, path="photos")
     assert list(files.names) == ["a/x.png", "a b/y.png", "b/1.png", "b/deep/er/2.png"]
     assert classes == ["a", "a b", "b", "b"]
@@ -172,3 +176,14 @@ def test_digests_of_many_files_are_kept_until_one_changes(tmp_path, monkeypatch)
     assert sorted(read) == [0, 1, 2, 3, 4]
     assert [row for row in range(5) if changed[row] != first[row]] == [3]
     assert not (tmp_path / "many/.robustray").exists(), "no folder among those of classes"
+
+
+def test_a_folder_of_tiny_imagenet_that_is_not_whole_is_told(tmp_path):
+    config = DataConfig(name="tinyimagenet", validation=1, download=True)
+    (tmp_path / "tiny-imagenet-200/train").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"is not whole: there is no wnids\.txt"):
+        describe(config, tmp_path)
+    shutil.rmtree(tmp_path / "tiny-imagenet-200")
+    (tmp_path / "tiny-imagenet-200").write_text("")
+    with pytest.raises(DataError, match="is no folder; move it away"):
+        describe(config, tmp_path)

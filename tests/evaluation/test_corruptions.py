@@ -121,6 +121,10 @@ def test_defaults_are_the_benchmark():
     manifest = build_manifest(imagenet)
     assert isinstance(manifest, Corruptions)
     assert (manifest.baseline, manifest.clean) == ("alexnet", None)
+    tiny = {"name": "imagenet-c", "arguments": {"path": "Tiny-ImageNet-C", "num_classes": 200}}
+    manifest = build_manifest({**imagenet, "data": tiny})
+    assert isinstance(manifest, Corruptions)
+    assert manifest.baseline is None  # AlexNet's errors are of other images and classes
 
 
 @pytest.mark.parametrize(
@@ -146,6 +150,14 @@ def test_defaults_are_the_benchmark():
             {"baseline": "alexnet", "data": {"name": "imagenet-c"}, "severities": [1]},
             "baseline: the published errors of alexnet are means over severities 1 to 5",
         ),
+        (
+            {
+                "baseline": "alexnet",
+                "data": {"name": "imagenet-c", "arguments": {"num_classes": 200}},
+            },
+            "baseline: the published errors of alexnet are of imagenet-c with 1000 classes",
+        ),
+        ({"data": {"name": "imagenet-c"}, "severities": 3}, "severities"),
         ({"resources": {"gpus": 0, "workers": 2}}, "resources.workers: they train one trial"),
     ],
 )

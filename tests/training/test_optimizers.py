@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -179,3 +181,66 @@ def test_reports_say_what_an_optimiser_takes() -> None:
     assert describe_optimizer(found) == (
         "adamw, lr 0.001, weight decay 0.05, eps 1e-06, layer decay 0.75"
     )
+
+
+def make_slow(groups: Any, lr: float) -> torch.optim.Optimizer:
+    """A user's: its momentum is its own."""
+    return torch.optim.SGD(groups, lr, momentum=0.25)
+
+
+class Counting(torch.optim.SGD):
+    """A user's class that counts its steps in its groups, and is slower with each."""
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            group["k"] = group.get("k", 0) + 1
+            group["weight_decay"] = 0.01 * group["k"]
+        super().step(closure)
+
+
+def make_counting(groups: Any, lr: float) -> torch.optim.Optimizer:
+    return Counting(groups, lr)
+
+
+class Listing(torch.optim.SGD):
+    """A user's class that keeps what no checkpoint has room for."""
+
+    def step(self, closure: Any = None) -> None:
+        super().step(closure)
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["history"] = [1.0]
+
+
+def make_listing(groups: Any, lr: float) -> torch.optim.Optimizer:
+    return Listing(groups, lr)
+
+
+def users(name: str) -> Recipe:
+    optimizer = Optimizer(name=f"{__name__}:{name}", lr=0.05)
+    return toy_recipe(objective="natural", optimizer=optimizer)
+
+
+def test_a_users_optimiser_keeps_the_momentum_that_the_recipe_does_not_set() -> None:
+    trainer = Trainer(tiny(), users("make_slow"), seed=0)
+    train(trainer, 0, 2)
+    assert {group["momentum"] for group in trainer.optimizer.param_groups} == {0.25}
+
+
+def test_what_a_users_optimiser_counts_in_its_groups_survives() -> None:
+    whole = tiny()
+    train(Trainer(whole, users("make_counting"), seed=0), 0, 4)
+    begun = Trainer(tiny(), users("make_counting"), seed=0)
+    train(begun, 0, 2)
+    kept = capture(begun, {})
+    resumed = Trainer(tiny(seed=7), users("make_counting"), seed=0)
+    restore(resumed, TrainingState(kept.files, json.loads(json.dumps(kept.info))))
+    train(resumed, 2, 2)
+    for key, tensor in whole.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[key], tensor), key
+
+
+def test_what_no_checkpoint_has_room_for_is_refused() -> None:
+    trainer = Trainer(tiny(), users("make_listing"), seed=0)
+    train(trainer, 0, 1)
+    with pytest.raises(ManifestError, match=r"Listing keeps a list \(history\) of a parameter"):
+        capture(trainer, {})
