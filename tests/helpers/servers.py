@@ -68,7 +68,8 @@ class S3Server(Server):
         client = self.client(timeout=2.0)
         try:
             client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
-            client.put_object(Bucket=self.bucket, Key=".ready", Body=b"")
+            client.put_object(Bucket=self.bucket, Key=".ready", Body=b"1")
+            client.get_object(Bucket=self.bucket, Key=".ready")["Body"].read()
         except (ClientError, BotoCoreError):
             return False
         finally:
