@@ -146,7 +146,9 @@ def test_a_file_takes_the_place_of_published_weights(toy, tmp_path):
     save_weights(network, tmp_path / "own.safetensors")
     manifest = evaluation(TOY, weights=str(tmp_path / "own.safetensors"))
     store = open_store(str(tmp_path / "store"))
-    assert find_subject(manifest, facts_of(manifest), store).weights_key
+    subject = find_subject(manifest, facts_of(manifest), store)
+    assert subject.weights_key
+    assert "published" not in subject.network  # those numbers are of other weights
 
 
 @pytest.mark.parametrize(
@@ -278,6 +280,8 @@ def test_torchvisions_networks_are_torchvisions_behind_their_constants(tmp_path,
         create_model(name, in_channels=1, trained=False)
     with pytest.raises(UserError, match="Allowed: IMAGENET1K_V1"):
         create_model(name, published="IMAGENET1K_V9")
+    with pytest.raises(UserError, match=r"arguments\.published: unknown set of weights"):
+        declared_input(name, {"published": ["IMAGENET1K_V1"]})
 
 
 @pytest.mark.skipif(not torchvision_works(), reason="needs torchvision")
@@ -539,3 +543,30 @@ def test_the_command_line_lists_a_librarys_networks(capsys):
     said = capsys.readouterr().out
     assert "input      resized to 235 (bicubic), the middle 224 x 224 cut out" in said
     assert find_model("timm:resnet18").name == "timm:resnet18"
+
+
+@needs_hub
+@needs_timm
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["timm:nothing_at_all"], "unknown network of timm 'nothing_at_all'"),
+        (["timm:resnet18.zzz"], "unknown network of timm 'resnet18.zzz'"),
+        (["timm:*.zzz"], r"no network matches timm:\*\.zzz"),
+        (["hf:someone"], "a name is hf:OWNER/REPO"),
+        (["hf:someone/vit", "--set", "commit=main"], "needs the commit that is meant"),
+        (["rrn_*", "--set", "commit=main"], "--set goes with the name of one network"),
+    ],
+)
+def test_the_command_line_says_what_the_library_says(arguments, words, capsys):
+    assert main(["models", *arguments]) == 2
+    assert re.search(words, capsys.readouterr().err)
+
+
+@needs_hub
+def test_the_command_line_shows_a_hubs_network_at_a_commit(hub, capsys):
+    hub("someone/vit", {"config.json": VIT, "preprocessor_config.json": PROCESSOR})
+    assert main(["models", "hf:someone/vit"]) == 0
+    assert "needs the commit that is meant" in capsys.readouterr().out
+    assert main(["models", "hf:someone/vit", "--set", f"commit={COMMIT}"]) == 0
+    assert "input      resized to (32, 32) (bicubic)" in capsys.readouterr().out
