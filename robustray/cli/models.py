@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,14 @@ def add_models(commands: Any) -> None:
         action="store_true",
         help="count every network of the published tables and compare; exit code 1 if a count "
         "differs from the recorded one",
+    )
+    models.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an argument of another library's network, such as commit=... of hf:OWNER/REPO; may "
+        "be repeated",
     )
     models.set_defaults(command=_models)
 
@@ -91,7 +100,8 @@ def add_models(commands: Any) -> None:
 
 def _models(options: argparse.Namespace) -> int:
     if not options.check:
-        print(_describe_models(options.pattern))
+        given = dict(read_assignment(text) for text in options.set)
+        print(_describe_models(options.pattern, given))
         return 0
     from robustray.scaling.check import check_row, cost_rows, describe
 
@@ -102,21 +112,31 @@ def _models(options: argparse.Namespace) -> int:
     return int(any(row.broken for row in rows))
 
 
-def _describe_models(pattern: str) -> str:
+def _describe_models(pattern: str, given: Mapping[str, Any]) -> str:
     """Return a line for each model that matches; all that is known if it is only one.
+
+    ``given`` are arguments of that one, which is another library's.
 
     Raises
     ------
-    ModelError
-        If none matches.
+    ManifestError, ModelError
+        If none matches, or it has no such arguments.
     """
     from robustray.models import find_model, list_models
     from robustray.scaling.check import describe_published, known_costs
     from robustray.zoo import records_of
 
-    names, costs = list_models(pattern), known_costs()
+    library, costs = MODELS.library(pattern), known_costs()
+    if library is not None and not any(sign in pattern for sign in "*?["):
+        names = [find_model(pattern).name]  # of a hub, which lists none, too
+    else:
+        names = list_models(pattern)
+    if not names and library is not None:
+        raise UserError(f"no network matches {pattern}; a hub's are not listed")
     if not names:
         raise choice_error("model", pattern, list_models())
+    if given and (library is None or len(names) > 1):
+        raise UserError("--set goes with the name of one network of another library")
     lines, width = [], max(24, *map(len, names))
     for name in names:
         row = costs.get(name)
@@ -131,7 +151,7 @@ def _describe_models(pattern: str) -> str:
             paper = entry.paper
             lines.append(f"paper      {paper.title}, {paper.venue}, arXiv:{paper.arxiv}")
         lines += describe_published(names[0])
-        lines += _describe_library(names[0])
+        lines += _describe_library(names[0], given)
         for record in records_of(names[0]).values():
             lines += _weights(record)
     if pattern == "*":
@@ -140,8 +160,14 @@ def _describe_models(pattern: str) -> str:
     return "\n".join(lines)
 
 
-def _describe_library(name: str) -> list[str]:
-    """Return what another library says of its network: the input, and published accuracies."""
+def _describe_library(name: str, given: Mapping[str, Any]) -> list[str]:
+    """Return what another library says of its network: the input, and published accuracies.
+
+    Raises
+    ------
+    ManifestError
+        If given arguments don't go with it.
+    """
     from robustray.models import declared_input
 
     library = MODELS.library(name)
@@ -150,9 +176,11 @@ def _describe_library(name: str) -> list[str]:
     versions = ", ".join(f"{package} {text}" for package, text in library.versions().items())
     lines = [f"library    {versions}"]
     try:
-        facts = declared_input(name)
-        published = library.published(MODELS.within(name), {})
+        facts = declared_input(name, given)
+        published = library.published(MODELS.within(name), given)
     except ManifestError as error:  # it depends on options which network that is
+        if given:
+            raise
         return [*lines, f"           {error}"]
     assert facts is not None
     resized = "as they are" if facts.resize is None else f"resized to {facts.resize}"

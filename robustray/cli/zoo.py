@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from robustray.errors import UserError, choice_error
 
 if TYPE_CHECKING:
+    from robustray.models.libraries.leaderboards import RobustBenchRecord
     from robustray.zoo.records import ZooRecord
-    from robustray.zoo.robustbench import RobustBenchRecord
 
 
 def add_zoo(commands: Any) -> None:
@@ -44,8 +44,8 @@ def add_zoo(commands: Any) -> None:
 def _list(options: argparse.Namespace) -> int:
     from fnmatch import fnmatchcase
 
+    from robustray.models.libraries.leaderboards import load_robustbench
     from robustray.zoo import load_records
-    from robustray.zoo.robustbench import load_robustbench
 
     ours = [
         (r.name, r.data, r.threat or "-", r.model or "-", r.published)
@@ -73,8 +73,8 @@ def _show(options: argparse.Namespace) -> int:
 
     import yaml
 
+    from robustray.models.libraries.leaderboards import PREFIX
     from robustray.zoo import find_record
-    from robustray.zoo.robustbench import PREFIX
 
     if options.name.startswith(PREFIX):
         records: list[dict[str, Any]] = [asdict(record) for record in _theirs(options.name)]
@@ -86,7 +86,7 @@ def _show(options: argparse.Namespace) -> int:
 
 def _theirs(name: str) -> list[RobustBenchRecord]:
     """Return RobustBench's records of a name: one for each leaderboard that has it."""
-    from robustray.zoo.robustbench import load_robustbench
+    from robustray.models.libraries.leaderboards import load_robustbench
 
     known = load_robustbench()
     if not known:
@@ -98,8 +98,8 @@ def _theirs(name: str) -> list[RobustBenchRecord]:
 
 def _find(name: str) -> ZooRecord:
     """Return a record whose files can be fetched: one of ours."""
+    from robustray.models.libraries.leaderboards import PREFIX
     from robustray.zoo import find_record
-    from robustray.zoo.robustbench import PREFIX
 
     if name.startswith(PREFIX):
         _theirs(name)

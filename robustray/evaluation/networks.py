@@ -73,11 +73,13 @@ def describe_network(manifest: Evaluation, facts: DataFacts) -> dict[str, Any]:
     """
     if manifest.model is not None:
         network = describe_model(manifest.model, manifest.preprocessing, facts, manifest.surrogate)
-        if manifest.weights is None and not is_published(manifest.model):
+        if manifest.weights is not None:
+            return network
+        if not is_published(manifest.model):
             # told after what is wrong with the network itself
             raise ManifestError("are missing: name a file with --weights, or weights: FILE",
                                 path="weights")  # fmt: skip
-        return network
+        return network | _describe_published(manifest.model, facts.num_classes)
     assert manifest.factory is not None
     factory = manifest.factory
     network = {
@@ -132,14 +134,20 @@ def describe_model(
 
 
 def _describe_library(library: Library, model: ModelConfig, num_classes: int) -> dict[str, Any]:
-    """Return a library's versions, how it prepares images, and what it publishes of a network."""
+    """Return a library's versions, and how it prepares images for a network."""
     name, options = MODELS.within(model.name), {**model.options(), "num_classes": num_classes}
     with below("model"):
-        facts, published = library.input(name, options), None
-        if is_published(model):
-            published = library.published(name, options)
-    described: dict[str, Any] = {"library": library.versions(), "input": facts.document()}
-    return described | ({"published": asdict(published)} if published else {})
+        facts = library.input(name, options)
+    return {"library": library.versions(), "input": facts.document()}
+
+
+def _describe_published(model: ModelConfig, num_classes: int) -> dict[str, Any]:
+    """Return what a library publishes of a network with its own weights, if anything."""
+    name, options = MODELS.within(model.name), {**model.options(), "num_classes": num_classes}
+    library: Library = MODELS.library(model.name)
+    with below("model"):
+        published = library.published(name, options)
+    return {"published": asdict(published)} if published else {}
 
 
 def _describe_outputs(built: nn.Module, facts: DataFacts) -> dict[str, str]:

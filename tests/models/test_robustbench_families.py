@@ -244,8 +244,13 @@ def test_names_are_found_with_what_is_published_of_them():
     assert (carmon.clean, carmon.robust, carmon.data) == (0.8969, 0.5953, "cifar10")
     assert (carmon.norm, carmon.eps) == ("linf", 8 / 255)
     named = {(r.data, r.threat, r.name) for r in LIBRARY.records()}
-    assert named == set(LIBRARY._rows())  # each has its numbers
+    assert named == set(LIBRARY.rows())  # each has its numbers
     assert LIBRARY.record("Standard", {"num_classes": 10}).name == "Standard"
+
+
+def test_lists_are_no_words():
+    with pytest.raises(UserError, match=r"arguments\.threat_model: unknown threat_model \["):
+        LIBRARY.input("Standard", {"threat_model": ["Linf"]})
 
 
 @pytest.mark.parametrize(
@@ -256,6 +261,11 @@ def test_names_are_found_with_what_is_published_of_them():
         ("Carmon2019Unlabeled", {"in_channels": 1}, "takes images of 3 channels"),
         ("Wong2020Fast", {"threat_model": "Linf"}, "several networks; say which by arguments"),
         ("Standard", {"dataset": "cifar"}, r"arguments\.dataset: unknown dataset 'cifar'"),
+        (
+            "Standard",
+            {"dataset": ["cifar10"]},
+            r"arguments\.dataset: unknown dataset \['cifar10'\]",
+        ),
         ("Standard_R50", {"trained": False}, "take torchvision:NAME instead"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from robustray.cli import main
@@ -27,12 +29,14 @@ from robustray.models import (
     load_weights,
     save_weights,
 )
+from robustray.models.libraries.timm import read_settings
+from robustray.models.weights.layouts import our_name
 from robustray.registry import MODELS
 from robustray.store import open_store
 from robustray.sweeps import Study, make_plan
 from robustray.sweeps.trial import TrialJob, attempt_trial
 from tests.helpers import toy_library
-from tests.helpers.libraries import needs_hub, needs_timm, torchvision_works
+from tests.helpers.libraries import needs_hub, needs_timm, scatter, torchvision_works
 from tests.helpers.study_runs import STUDY
 
 TOY = "toy:small"
@@ -142,7 +146,9 @@ def test_a_file_takes_the_place_of_published_weights(toy, tmp_path):
     save_weights(network, tmp_path / "own.safetensors")
     manifest = evaluation(TOY, weights=str(tmp_path / "own.safetensors"))
     store = open_store(str(tmp_path / "store"))
-    assert find_subject(manifest, facts_of(manifest), store).weights_key
+    subject = find_subject(manifest, facts_of(manifest), store)
+    assert subject.weights_key
+    assert "published" not in subject.network  # those numbers are of other weights
 
 
 @pytest.mark.parametrize(
@@ -206,6 +212,10 @@ def test_a_missing_library_is_told_with_the_command(name, module, command, monke
         ("timm:resnet18.nothing", {}, r"Allowed: resnet18, resnet18\.a1_in1k"),
         ("timm:resnet18", {"in_channels": 1}, "are for 3 channels, and these images have 1"),
         ("timm:resnet18", {"trained": False, "widht": 2}, "unexpected keyword argument 'widht'"),
+        ("timm:resnet18", {"trained": False, "checkpoint_path": "x"}, "checkpoint_path is no arg"),
+        ("timm:resnet18", {"trained": False, "pretrained_cfg": {}}, "pretrained_cfg is no arg"),
+        ("timm:resnet18", {"trained": False, "features_only": True}, "features_only is no arg"),
+        ("timm:resnet18", {"img_size": "224"}, r"arguments\.img_size: must be a whole number"),
     ],
 )
 def test_what_timm_has_not_is_told(name, options, words):
@@ -221,6 +231,9 @@ def test_timms_networks_are_timms_behind_their_constants():
     assert (facts.size, facts.resize, facts.crop_pct) == ((224, 224), 235, 0.95)
     assert facts.interpolation == "bicubic"
     assert declared_input("timm:vit_tiny_patch16_224", {"img_size": 32}).size == (32, 32)
+    assert declared_input("timm:vit_tiny_patch16_224", {"img_size": [32, 48]}).size == (32, 48)
+    with pytest.raises(ManifestError, match="crop mode 'border'"):
+        read_settings("x", {"input_size": (3, 32, 32), "crop_mode": "border"}, {})
     torch.manual_seed(0)
     ours = create_model("timm:resnet10t", num_classes=7, trained=False).eval()
     theirs = timm.create_model("resnet10t", num_classes=7).eval()
@@ -267,6 +280,49 @@ def test_torchvisions_networks_are_torchvisions_behind_their_constants(tmp_path,
         create_model(name, in_channels=1, trained=False)
     with pytest.raises(UserError, match="Allowed: IMAGENET1K_V1"):
         create_model(name, published="IMAGENET1K_V9")
+    with pytest.raises(UserError, match=r"arguments\.published: unknown set of weights"):
+        declared_input(name, {"published": ["IMAGENET1K_V1"]})
+
+
+@pytest.mark.skipif(not torchvision_works(), reason="needs torchvision")
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "vit_b_16"])
+def test_torchvisions_networks_are_built_as_for_its_weights(name, monkeypatch):
+    """The reference is torchvision's own function, which gets random weights for the published."""
+    from torchvision import models
+    from torchvision.models import _api
+
+    published = "IMAGENET1K_SWAG_E2E_V1" if name == "vit_b_16" else "IMAGENET1K_V1"
+    network = f"torchvision:{name}"
+    if name == "vit_b_16":
+        with torch.device("meta"):
+            built: Any = create_model(network, trained=False, published=published)
+        assert built.image_size == 384
+        return
+    torch.manual_seed(0)
+    ours = create_model(network, trained=False, published=published).eval()
+    state = scatter(ours).state_dict()
+    monkeypatch.setattr(_api, "load_state_dict_from_url", lambda *given, **options: state)
+    theirs = models.get_model(name, weights=published).eval()
+    facts = declared_input(network)
+    x = torch.rand(1, 3, 96, 96)
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (facts.mean, facts.std))
+    assert torch.equal(ours(x), theirs((x - mean) / std))
+
+
+@pytest.mark.skipif(not torchvision_works(), reason="needs torchvision")
+@pytest.mark.parametrize(
+    ("name", "new", "old"),
+    [
+        ("densenet121", r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2"),
+        ("vit_b_16", r"mlp\.([03])\.", lambda m: f"mlp.linear_{1 + int(m[1]) // 3}."),
+    ],
+)
+def test_names_of_torchvisions_older_files_are_known(name, new, old):
+    with torch.device("meta"):
+        names = create_model(f"torchvision:{name}", trained=False).state_dict()
+    older = {re.sub(new, old, key): key for key in names}
+    assert set(older) != set(names)
+    assert all(our_name(key, names) == own for key, own in older.items())
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -324,6 +380,134 @@ def test_a_transformer_of_a_hub_gives_its_logits(hub):
         create_model("hf:someone/vit", num_classes=10, commit=COMMIT)
 
 
+RESNET = {
+    "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1],
+    "layer_type": "basic", "id2label": {"0": "a", "1": "b"}, "dtype": "float16",
+}  # fmt: skip
+CONVNEXT = {
+    "model_type": "convnext", "hidden_sizes": [8, 16], "depths": [1, 1], "num_stages": 2,
+    "id2label": {"0": "a", "1": "b"}, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+@needs_hub
+@pytest.mark.parametrize("config", [VIT, RESNET, CONVNEXT])
+def test_files_that_transformers_saves_are_read(hub, config):
+    from transformers import (  # pyright: ignore[reportMissingImports]
+        AutoConfig,
+        AutoModelForImageClassification,
+    )
+
+    plain = {key: value for key, value in config.items() if "dtype" not in key}
+    torch.manual_seed(0)
+    theirs = AutoModelForImageClassification.from_config(AutoConfig.for_model(**plain)).eval()
+    scatter(theirs)
+    processor = PROCESSOR | {"image_processor_type": "ViTImageProcessor"}
+    folder = hub("someone/saved", {"preprocessor_config.json": processor})
+    theirs.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    ours = create_model("hf:someone/saved", commit=COMMIT).eval()
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(ours(x), theirs((x - 0.5) / 0.5).logits)
+    assert {tensor.dtype for tensor in ours.parameters()} == {torch.float32}
+    if config is VIT:  # names of version 4, whatever the installed one calls its modules
+        with safe_open(folder / "model.safetensors", "pt") as file:
+            assert "vit.encoder.layer.0.attention.attention.query.weight" in set(file.keys())
+
+
+def processed(hub, **changes: Any) -> Any:
+    settings = {k: v for k, v in (PROCESSOR | changes).items() if v != "absent"}
+    hub("someone/vit", {"config.json": VIT, "preprocessor_config.json": settings})
+    return declared_input("hf:someone/vit", {"commit": COMMIT})
+
+
+@needs_hub
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"do_flip_channel_order": True}, "do_flip_channel_order .* is True: .*BGR"),
+        ({"do_blur": True}, "do_blur .* does not know what it does"),
+        ({"size": {"longest_edge": 32}}, "size .* must be shortest_edge, or height and width"),
+        ({"size": {"shortest_edge": 32}}, "do_center_crop .* sizes of their own"),
+        ({"image_mean": [0.5]}, "image_mean .* must be three numbers"),
+        ({"size": None}, "size .* is missing"),
+        ({"image_std": None}, "image_std .* is missing"),
+        ({"image_std": [0.5, 0.5, 0]}, "image_std .* above 0"),
+        ({"resample": 5}, "resample .* must be of 0, 1, 2, 3"),
+        ({"do_rescale": "yes"}, "do_rescale .* true or false"),
+        ({"crop_pct": 0.9}, "crop_pct .* have none"),
+        ({"do_center_crop": True, "crop_size": 48}, "crop_size .* more than the resized image"),
+        ({"image_processor_type": "SamImageProcessor"}, "does not know .* 'SamImageProcessor'"),
+    ],
+)
+def test_what_a_processor_does_beyond_ours_is_refused(hub, changes, words):
+    with pytest.raises(ManifestError, match=f"hf:someone/vit: .*{words}"):
+        processed(hub, **changes)
+
+
+@needs_hub
+@pytest.mark.parametrize(
+    ("changes", "size", "resize"),
+    [
+        ({"size": 64}, 64, (64, 64)),
+        ({"feature_extractor_type": "ConvNextFeatureExtractor", "size": 224}, 224, 256),
+        ({"image_processor_type": "ConvNextImageProcessor", "size": 384}, 384, (384, 384)),
+        ({"image_processor_type": "LevitImageProcessor", "size": 224, "do_center_crop": True,
+          "crop_size": 224}, 224, 256),
+        ({"image_processor_type": "PoolFormerImageProcessor", "size": 224, "crop_pct": 0.9,
+          "do_center_crop": True, "crop_size": 224}, 224, 248),
+    ],
+)  # fmt: skip
+def test_sizes_are_those_of_the_class(hub, changes, size, resize):
+    facts = processed(hub, **changes)
+    assert (facts.size, facts.resize) == ((size, size), resize)
+
+
+@needs_hub
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"do_rescale": False},
+        {"rescale_factor": 1 / 127.5},
+        {"do_normalize": False, "rescale_factor": 1 / 127.5},
+        {"image_mean": "absent", "image_std": "absent"},
+        {"image_processor_type": "EfficientNetImageProcessor", "rescale_offset": True,
+         "rescale_factor": 1 / 127.5, "include_top": True},
+    ],
+)  # fmt: skip
+def test_standardisations_are_those_of_the_processor_itself(hub, changes):
+    import numpy as np
+    import transformers  # pyright: ignore[reportMissingImports]
+
+    facts = processed(hub, **changes)
+    settings = {key: value for key, value in (PROCESSOR | changes).items() if value != "absent"}
+    title = settings.pop("image_processor_type", "ViTImageProcessor")
+    theirs = getattr(transformers, f"{title}Pil", None) or getattr(transformers, title)
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    expected = torch.as_tensor(theirs(**settings)(pixels, return_tensors="np").pixel_values[0])
+    x = torch.from_numpy(pixels).permute(2, 0, 1).double() / 255
+    mean, std = (torch.tensor(v).double().view(3, 1, 1) for v in (facts.mean, facts.std))
+    torch.testing.assert_close((x - mean) / std, expected.double(), atol=1e-4, rtol=1e-5)
+
+
+@needs_hub
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"architecture": "hf-hub:someone/else"}, "architecture 'hf-hub:someone/else' is none"),
+        ({"architecture": "local-dir:/tmp"}, "architecture 'local-dir:/tmp' is none"),
+        ({"model_type": "timm_wrapper"}, "architecture None is none"),
+        ({"architecture": "resnet10t", "model_args": {"checkpoint_path": "x"}}, "checkpoint_path"),
+        (VIT | {"attn_implementation": "someone/kernel"}, "attn_implementation .* never used"),
+    ],
+)
+def test_a_hubs_config_reads_no_other_files(hub, config, words):
+    hub("someone/vit", {"config.json": config, "preprocessor_config.json": PROCESSOR})
+    with pytest.raises(ManifestError, match=words):
+        create_model("hf:someone/vit", commit=COMMIT, trained=False)
+
+
 @needs_hub
 def test_a_network_of_timm_on_a_hub_is_built_by_timm(hub):
     settings = {"input_size": [3, 64, 64], "mean": [0.4] * 3, "std": [0.2] * 3, "crop_pct": 0.9}
@@ -359,3 +543,30 @@ def test_the_command_line_lists_a_librarys_networks(capsys):
     said = capsys.readouterr().out
     assert "input      resized to 235 (bicubic), the middle 224 x 224 cut out" in said
     assert find_model("timm:resnet18").name == "timm:resnet18"
+
+
+@needs_hub
+@needs_timm
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["timm:nothing_at_all"], "unknown network of timm 'nothing_at_all'"),
+        (["timm:resnet18.zzz"], "unknown network of timm 'resnet18.zzz'"),
+        (["timm:*.zzz"], r"no network matches timm:\*\.zzz"),
+        (["hf:someone"], "a name is hf:OWNER/REPO"),
+        (["hf:someone/vit", "--set", "commit=main"], "needs the commit that is meant"),
+        (["rrn_*", "--set", "commit=main"], "--set goes with the name of one network"),
+    ],
+)
+def test_the_command_line_says_what_the_library_says(arguments, words, capsys):
+    assert main(["models", *arguments]) == 2
+    assert re.search(words, capsys.readouterr().err)
+
+
+@needs_hub
+def test_the_command_line_shows_a_hubs_network_at_a_commit(hub, capsys):
+    hub("someone/vit", {"config.json": VIT, "preprocessor_config.json": PROCESSOR})
+    assert main(["models", "hf:someone/vit"]) == 0
+    assert "needs the commit that is meant" in capsys.readouterr().out
+    assert main(["models", "hf:someone/vit", "--set", f"commit={COMMIT}"]) == 0
+    assert "input      resized to (32, 32) (bicubic)" in capsys.readouterr().out

@@ -6,8 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pytest
 
 from robustray.cli import main
-from robustray.zoo import load_robustbench
-from robustray.zoo.robustbench import read_leaderboards
+from robustray.models.libraries.leaderboards import load_robustbench, read_leaderboards
 
 DESCRIPTION = """## Model Zoo
 | not | a leaderboard |
@@ -85,7 +84,7 @@ def test_without_the_package_our_records_stand_alone(monkeypatch, capsys):
     def absent(name):
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr("robustray.zoo.robustbench.metadata", absent)
+    monkeypatch.setattr("robustray.models.libraries.leaderboards.metadata", absent)
     load_robustbench.cache_clear()
     assert main(["zoo", "list"]) == 0
     out = capsys.readouterr().out

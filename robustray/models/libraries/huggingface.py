@@ -20,13 +20,17 @@ from typing_extensions import override
 from robustray.errors import ManifestError
 from robustray.models.declared import InputFacts
 from robustray.models.libraries.library import Library, Weights, prepare, refuse_channels
+from robustray.models.libraries.processors import read_processor
+from robustray.models.libraries.timm import build_network, read_settings
 from robustray.models.registry import Entry
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _CONFIG, _PROCESSOR, _WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
-# PIL's numbers of its filters.
-_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+# Settings of transformers that name a type of numbers, which is ours, and code that may be fetched.
+_DTYPES = ("dtype", "torch_dtype")
+_CODE = ("attn_implementation", "_attn_implementation", "experts_implementation")
+_OWN_CODE = (None, "eager", "sdpa")
 
 
 class HuggingFace(Library):
@@ -53,9 +57,16 @@ class HuggingFace(Library):
     @override
     def input(self, name: str, options: Mapping[str, Any]) -> InputFacts:
         config = self.config(name, options)
-        if "architecture" in config:
-            return _of_timm(config.get("pretrained_cfg", config))
-        return _of_processor(self._read(name, options, _PROCESSOR))
+        if _is_timms(config):
+            return read_settings(
+                f"hf:{name}", config.get("pretrained_cfg") or config, config.get("model_args") or {}
+            )
+        return read_processor(
+            name,
+            self._read(name, options, _PROCESSOR),
+            config.get("model_type"),
+            self.module("transformers"),
+        )
 
     @override
     def fetch(self, name: str, options: Mapping[str, Any]) -> Weights:
@@ -105,50 +116,6 @@ class HuggingFace(Library):
 LIBRARY = HuggingFace()
 
 
-def _of_timm(settings: Mapping[str, Any]) -> InputFacts:
-    height, width = settings["input_size"][1:]
-    share = settings.get("crop_pct") or 0.875
-    return InputFacts(
-        (height, width),
-        int(height / share),
-        share,
-        settings.get("interpolation") or "bicubic",
-        tuple(settings["mean"]),
-        tuple(settings["std"]),
-    )
-
-
-def _of_processor(settings: Mapping[str, Any]) -> InputFacts:
-    """Read what transformers' image processors are configured to do."""
-    size: Any = settings.get("size", 224)
-    crop: Any = settings.get("crop_size") if settings.get("do_center_crop") else None
-    resize: int | tuple[int, int] | None
-    if isinstance(size, dict):
-        resize = size.get("shortest_edge") or (size["height"], size["width"])
-    else:
-        resize = (size, size)
-    if not settings.get("do_resize", True):
-        resize = None
-    cut = crop if crop is not None else (resize if resize is not None else 224)
-    if isinstance(cut, dict):
-        cut = (cut["height"], cut["width"]) if "height" in cut else cut["shortest_edge"]
-    if isinstance(cut, int):
-        cut = (cut, cut)
-    share = settings.get("crop_pct")
-    if share and isinstance(resize, int):  # ConvNeXt: the edge is that of the cut
-        cut, resize = (resize, resize), int(resize / share)
-    kept = cut[0] / resize if isinstance(resize, int) else 1.0
-    mean = settings.get("image_mean") if settings.get("do_normalize", True) else None
-    return InputFacts(
-        (int(cut[0]), int(cut[1])),
-        resize,
-        kept,
-        _FILTERS.get(settings.get("resample", 2), "bilinear"),
-        tuple(mean or ()),
-        tuple(settings["image_std"]) if mean else (),
-    )
-
-
 @cache
 def _entry(name: str) -> Entry:
     def build(
@@ -161,32 +128,78 @@ def _entry(name: str) -> Entry:
         """Image classifier of a hub."""
         refuse_channels("hf", name, in_channels)
         options = {"commit": commit}
-        config, facts = LIBRARY.config(name, options), LIBRARY.input(name, options)
-        if "architecture" in config:
-            network = _build_timm(config, num_classes)
+        config = LIBRARY.config(name, options)
+        if _is_timms(config):
+            network = _build_timm(name, config, num_classes)
         else:
             network = _build_transformer(name, config, num_classes)
+        facts = LIBRARY.input(name, options)
         prepare(network, facts.mean, facts.std)
         return LIBRARY.load(name, network, options, trained=trained)
 
     return Entry(f"hf:{name}", build)
 
 
-def _build_timm(config: Mapping[str, Any], num_classes: int | None) -> nn.Module:
-    return LIBRARY.module("timm").create_model(
-        config["architecture"],
-        pretrained=False,
-        num_classes=num_classes or config.get("num_classes", 1000),
-        **config.get("model_args", {}),
+def _is_timms(config: Mapping[str, Any]) -> bool:
+    """Tell whether timm builds a network; transformers has a class that wraps timm's."""
+    return "architecture" in config or config.get("model_type") == "timm_wrapper"
+
+
+def _build_timm(name: str, config: Mapping[str, Any], num_classes: int | None) -> nn.Module:
+    timm, arch = LIBRARY.module("timm"), config.get("architecture")
+    if not isinstance(arch, str) or not timm.is_model(arch):
+        raise ManifestError(f"hf:{name}: architecture {arch!r} is none of timm's")
+    given = config.get("model_args") or {}
+    return build_network(
+        f"hf:{name}",
+        arch,
+        given,
+        num_classes=num_classes or given.get("num_classes") or config.get("num_classes", 1000),
+        in_chans=3,
     )
 
 
 def _build_transformer(name: str, config: dict[str, Any], num_classes: int | None) -> nn.Module:
     library = LIBRARY.module("transformers")
     try:
-        settings = library.AutoConfig.for_model(**config)
+        settings = library.AutoConfig.for_model(**_plain(name, config))
     except (ValueError, TypeError) as error:
         raise ManifestError(f"hf:{name}: transformers has no such model: {error}") from error
     if num_classes is not None and num_classes != settings.num_labels:
         settings.num_labels = num_classes
-    return library.AutoModelForImageClassification.from_config(settings)
+    network = library.AutoModelForImageClassification.from_config(settings)
+    network.published_names = _published_names(network)
+    return network
+
+
+def _plain(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without types of numbers: all networks are built in float32.
+
+    Raises
+    ------
+    ManifestError
+        If they name code of another repository, or quantised weights.
+    """
+    found = {}
+    for key, value in settings.items():
+        if (key in _CODE and value not in _OWN_CODE) or (key == "quantization_config" and value):
+            raise ManifestError(f"hf:{name}: {key} in {_CONFIG} is {value!r}, which is never used")
+        if key not in _DTYPES:
+            found[key] = _plain(name, value) if isinstance(value, dict) else value
+    return found
+
+
+def _published_names(network: nn.Module) -> dict[str, str]:
+    """Return ours for names in files, where transformers has renamed modules since.
+
+    It saves under the names that the files have had all along. What it would also compute anew is
+    left out.
+    """
+    try:
+        revert = LIBRARY.module("transformers.core_model_loading").revert_weight_conversion
+    except (ManifestError, AttributeError):  # version 4 has its modules under these very names
+        return {}
+    state = network.state_dict()
+    ours = {id(tensor): name for name, tensor in state.items()}
+    pairs = {theirs: ours.get(id(tensor)) for theirs, tensor in revert(network, state).items()}
+    return {theirs: own for theirs, own in pairs.items() if own and theirs not in state}

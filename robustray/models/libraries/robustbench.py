@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib.metadata import metadata, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from typing_extensions import override
 
 from robustray.errors import ManifestError, ModelError
 from robustray.models.declared import InputFacts
+from robustray.models.libraries.leaderboards import RobustBenchRecord, load_robustbench
 from robustray.models.libraries.library import (
     Library,
     Published,
@@ -148,24 +149,23 @@ class RobustBench(Library):
     @override
     def published(self, name: str, options: Mapping[str, Any]) -> Published | None:
         record = self.record(name, options)
-        row = self._rows().get((record.data, record.threat, name))
+        row = self.rows().get((record.data, record.threat, name))
         if row is None:
             return None
-        norm = record.threat.lower() if record.threat in ("Linf", "L2") else None
+        norm = record.threat.lower() if row.eps is not None else None
         return Published(
             data=record.data,
             norm=norm,
             eps=row.eps,
-            clean=row.clean,
-            robust=row.robust if norm else None,
+            clean=_share(row.clean),
+            robust=_share(row.robust) if norm else None,
             source=f"robustbench {version('robustbench')}",
         )
 
     def paper(self, name: str) -> Paper | None:
         """Return the paper that RobustBench names, if it is on arXiv."""
-        rows = [row for (_, _, other), row in self._rows().items() if other == name]
-        found = [row for row in rows if row.arxiv]
-        return Paper("", found[0].title, found[0].venue, found[0].arxiv) if found else None
+        found = [row for row in load_robustbench() if row.id == name and row.arxiv]
+        return Paper("", found[0].paper, found[0].venue, found[0].arxiv) if found else None
 
     def record(self, name: str, options: Mapping[str, Any]) -> Record:
         """Return the one network that is meant; ``num_classes`` may be among the options.
@@ -181,7 +181,7 @@ class RobustBench(Library):
             (data, _CLASSES, "dataset"),
             (threat, _THREATS, "threat_model"),
         ):
-            if value is not None and value not in allowed:
+            if value is not None and not (isinstance(value, str) and value in allowed):
                 raise ManifestError(unknown(field, value, allowed), path=f"arguments.{field}")
         named = [record for record in self.records() if record.name == name]
         found = [r for r in named if data in (None, r.data) and threat in (None, r.threat)]
@@ -202,11 +202,19 @@ class RobustBench(Library):
         """Return all networks of the zoo."""
         return _records(self)
 
-    def _rows(self) -> Mapping[tuple[str, str, str], _Row]:
-        return _read_rows(version("robustbench"))
+    def rows(self) -> dict[tuple[str, str, str], RobustBenchRecord]:
+        """Return the rows of all leaderboards, by data set, threat model and name."""
+        threats = {threat.lower(): threat for threat in _THREATS}
+        return {
+            (row.data, threats[row.threat.split()[0]], row.id): row for row in load_robustbench()
+        }
 
 
 LIBRARY = RobustBench()
+
+
+def _share(percent: float | None) -> float | None:
+    return None if percent is None else round(percent / 100, 6)
 
 
 @cache
@@ -251,58 +259,6 @@ def _without_face(library: RobustBench) -> Iterator[None]:
         yield
     finally:
         del sys.modules["robustbench"]
-
-
-@dataclass(frozen=True)
-class _Row:
-    title: str
-    arxiv: str
-    venue: str
-    clean: float | None
-    robust: float | None
-    eps: float | None
-
-
-_TAGS = re.compile(r"</?su[bp]>|\*")
-_LINK = re.compile(r"\[(.*)\]\((.*?)\)")
-_ARXIV = re.compile(r"arxiv\.org/(?:abs|pdf)/(\d{4}\.\d{4,5})")
-_EPS = re.compile(r"eps\s*=\s*([\d.]+)(?:/(\d+))?")
-
-
-@cache
-def _read_rows(_: str) -> Mapping[tuple[str, str, str], _Row]:
-    """Read the tables of the package's own description: data set, threat model, name."""
-    text = metadata("robustbench")
-    lines = str(text.get("Description") or text.get_payload()).splitlines()  # type: ignore[attr-defined]
-    found: dict[tuple[str, str, str], _Row] = {}
-    data = threat = ""
-    eps: float | None = None
-    for line in lines:
-        if line.startswith("### "):
-            data = line[4:].strip().lower().replace("-", "")
-        elif line.startswith("#### "):
-            threat = next((t for t in _THREATS if t.lower() in line.lower()), "")
-            match = _EPS.search(line)
-            eps = float(match[1]) / float(match[2] or 1) if match else None
-        elif line.startswith("|") and data in _CLASSES and threat:
-            cells = [_TAGS.sub("", cell).strip() for cell in line.strip("|\n ").split("|")]
-            if len(cells) < 7 or not (link := _LINK.search(cells[2])):
-                continue
-            arxiv = _ARXIV.search(link[2])
-            found[data, threat, cells[1]] = _Row(
-                link[1].strip(),
-                arxiv[1] if arxiv else "",
-                cells[-1],
-                _share(cells[3]),
-                _share(cells[4]),
-                eps,
-            )
-    return found
-
-
-def _share(cell: str) -> float | None:
-    match = re.fullmatch(r"([\d.]+)%", cell)
-    return round(float(match[1]) / 100, 6) if match else None
 
 
 @cache

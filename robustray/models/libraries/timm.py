@@ -18,6 +18,14 @@ from robustray.models.libraries.library import Library, Weights, prepare
 from robustray.models.registry import Entry
 from robustray.words import unknown
 
+_CROPS = ("center", "squash")
+# Arguments of timm's function that are none of a network's: files, addresses, other outputs.
+_REFUSED = {
+    "model_name", "checkpoint_path", "cache_dir", "features_only", "feature_cfg", "out_indices",
+    "scriptable", "exportable", "no_jit", "in_chans", "model_cfg", "kwargs_filter", "device",
+    "dtype",
+}  # fmt: skip
+
 
 class Timm(Library):
     """Names are timm's, with or without the tag of the weights.
@@ -42,23 +50,7 @@ class Timm(Library):
 
     @override
     def input(self, name: str, options: Mapping[str, Any]) -> InputFacts:
-        sizes = {key: value for key, value in options.items() if key == "img_size"}
-        found = self.module("timm.data").resolve_data_config(
-            args=sizes, pretrained_cfg=self._settings(name)
-        )
-        size: tuple[int, int] = tuple(found["input_size"][1:])
-        share = found["crop_pct"]
-        # timm rounds down, and squashes images where its configuration says so.
-        edges = tuple(math.floor(edge / share) for edge in size)
-        squashed = found["crop_mode"] == "squash" or edges[0] != edges[1]
-        return InputFacts(
-            size=size,
-            resize=(edges[0], edges[1]) if squashed else edges[0],
-            crop_pct=share,
-            interpolation=found["interpolation"],
-            mean=tuple(found["mean"]),
-            std=tuple(found["std"]),
-        )
+        return read_settings(f"timm:{name}", self._settings(name), options)
 
     @override
     def fetch(self, name: str, options: Mapping[str, Any]) -> Weights:
@@ -109,6 +101,81 @@ class Timm(Library):
 LIBRARY = Timm()
 
 
+def read_settings(name: str, settings: Mapping[str, Any], options: Mapping[str, Any]) -> InputFacts:
+    """Return how images are prepared for a network, from timm's record of it.
+
+    Parameters
+    ----------
+    name : str
+        Of the network, for messages.
+    settings : mapping
+        The record.
+    options : mapping
+        Arguments of the network; ``img_size`` is looked at.
+
+    Raises
+    ------
+    ManifestError
+        If images are to be prepared in a way that robustray has not, or ``img_size`` is no size.
+    """
+    edges = _read_size(options.get("img_size"))
+    found = LIBRARY.module("timm.data").resolve_data_config(
+        args={"input_size": (3, *edges)} if edges else {}, pretrained_cfg=dict(settings)
+    )
+    if found["crop_mode"] not in _CROPS:
+        raise ManifestError(
+            f"{name} prepares images by the crop mode {found['crop_mode']!r}; robustray has "
+            f"{' and '.join(_CROPS)}"
+        )
+    size: tuple[int, int] = tuple(found["input_size"][1:])
+    share = found["crop_pct"]
+    # timm rounds down, and squashes images where its configuration says so.
+    enlarged = tuple(math.floor(edge / share) for edge in size)
+    squashed = found["crop_mode"] == "squash" or enlarged[0] != enlarged[1]
+    return InputFacts(
+        size=size,
+        resize=(enlarged[0], enlarged[1]) if squashed else enlarged[0],
+        crop_pct=share,
+        interpolation=found["interpolation"],
+        mean=tuple(found["mean"]),
+        std=tuple(found["std"]),
+    )
+
+
+def build_network(
+    name: str, arch: str, options: Mapping[str, Any], *, num_classes: int, in_chans: int
+) -> nn.Module:
+    """Build one of timm's networks with random weights.
+
+    Raises
+    ------
+    ManifestError
+        For an argument that is none of the network's own: timm's function has some that read and
+        download files.
+    """
+    for key in options:
+        if key in _REFUSED or key.startswith("pretrained"):
+            raise ManifestError(f"{name}: {key} is no argument that robustray passes on")
+    _read_size(options.get("img_size"))
+    return LIBRARY.module("timm").create_model(
+        arch,
+        **{**options, "pretrained": False, "num_classes": num_classes, "in_chans": in_chans},
+    )
+
+
+def _read_size(given: Any) -> tuple[int, int] | None:
+    """Return height and width from ``img_size``."""
+    if given is None:
+        return None
+    edges = list(given) if isinstance(given, list | tuple) else [given, given]
+    if len(edges) != 2 or not all(type(edge) is int and edge > 0 for edge in edges):
+        raise ManifestError(
+            f"must be a whole number above 0, or two of them (got {given!r})",
+            path="arguments.img_size",
+        )
+    return edges[0], edges[1]
+
+
 def find_input(name: str, options: Mapping[str, Any]) -> InputFacts:
     """Return how images are prepared for one of timm's models, or of those added to them."""
     return LIBRARY.input(name, options)
@@ -128,8 +195,8 @@ def _entry(name: str) -> Entry:
         facts = LIBRARY.input(name, options)
         if in_channels != 3:  # its constants are those of photographs
             facts = replace(facts, mean=(), std=())
-        network = LIBRARY.module("timm").create_model(
-            name, pretrained=False, num_classes=num_classes, in_chans=in_channels, **options
+        network = build_network(
+            f"timm:{name}", name, options, num_classes=num_classes, in_chans=in_channels
         )
         prepare(network, facts.mean, facts.std)
         return LIBRARY.load(name, network, options, trained=trained)

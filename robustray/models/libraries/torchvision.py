@@ -15,6 +15,8 @@ from robustray.models.libraries.library import Library, Weights, prepare, refuse
 from robustray.models.registry import Entry
 from robustray.words import unknown
 
+_OTHER_CONSTANTS = ("googlenet", "inception_v3")
+
 
 class Torchvision(Library):
     """Names are those of torchvision's functions.
@@ -55,13 +57,26 @@ class Torchvision(Library):
     def fetch(self, name: str, options: Mapping[str, Any]) -> Weights:
         return Weights(self.download(name, self._weights(name, options).url))
 
+    def arguments(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments that torchvision's function sets where it loads its weights.
+
+        The weights fit no other network: two get their images standardised by other constants,
+        those of the networks from which the weights were taken over; vision transformers have a
+        position for each patch.
+        """
+        if name in _OTHER_CONSTANTS:
+            return {"transform_input": True}
+        if name.startswith("vit_"):
+            return {"image_size": self._weights(name, options).meta["min_size"][0]}
+        return {}
+
     def _weights(self, name: str, options: Mapping[str, Any]) -> Any:
         self._check(name)
         known = self.module("torchvision.models").get_model_weights(name)
         wanted = options.get("published")
         if wanted is None:
             return known.DEFAULT
-        if wanted not in known.__members__:
+        if not isinstance(wanted, str) or wanted not in known.__members__:
             raise ManifestError(
                 unknown(f"set of weights of torchvision:{name}", wanted, known.__members__),
                 path="arguments.published",
@@ -90,6 +105,7 @@ def _entry(name: str) -> Entry:
         refuse_channels("torchvision", name, in_channels)
         given = {"published": published}
         facts = LIBRARY.input(name, given)
+        options = {**LIBRARY.arguments(name, given), **options}
         network = LIBRARY.module("torchvision.models").get_model(
             name, weights=None, num_classes=num_classes, **options
         )

@@ -241,7 +241,8 @@ def select_weights(
 
     Parameters and errors are those of `load_weights`; the model may be on the meta device, and
     ``drop_objects`` is that of `robustray.models.weights.reading.read_file`. Constants that a
-    model ``keeps_constants`` of are compared with those of the file, if it has them, and kept.
+    model ``keeps_constants`` of are compared with those of the file, if it has them, and kept; its
+    ``published_names`` tell its own names for those in files.
     """
     path = Path(path)
     refuse_folder(path)
@@ -249,13 +250,14 @@ def select_weights(
     content = read_file(path, drop_objects=drop_objects)
     expected = model.state_dict()
     kept = {name: expected.pop(name) for name in getattr(model, "keeps_constants", ())}
-    fit = find_weights(content.values, content.container, expected, format, path)
+    known = getattr(model, "published_names", None)
+    fit = find_weights(content.values, content.container, expected, format, path, known)
     check_constants(model, fit.constants, path, kept)
     check_recorded(read_metadata(content.metadata), constants_of(model), str(path))
     tensors = {**fit.tensors, **kept}
-    known = bool(fit.constants) or _METADATA in content.metadata
+    told = bool(fit.constants) or _METADATA in content.metadata
     report = replace(
-        fit.report, sha256=digest, dropped=content.dropped, assumed=_assumed(model, known)
+        fit.report, sha256=digest, dropped=content.dropped, assumed=_assumed(model, told)
     )
     return report, tensors
 

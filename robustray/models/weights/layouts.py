@@ -94,7 +94,8 @@ _NAME_LENGTH = 1000
 
 # Of data-parallel wrappers; of a network behind a normalising layer that has no tensors; and of
 # RobustWRN, in its own code and in RobustBench's, whose tail norm is bn1 and whose projections are
-# bare convolutions; and of the gradient direction study's generators and critics.
+# bare convolutions; of the gradient direction study's generators and critics; and of torchvision's
+# files, whose modules were renamed later.
 _SYNONYMS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"^module\."), ""),
     (re.compile(r"^[01]\."), ""),
@@ -109,6 +110,9 @@ _SYNONYMS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"^output_layer\.0\.bias$"), "bn.bias"),
     (re.compile(r"^output_layer\.2\."), "out."),
     (re.compile(r"\.stored_(mean|var)$"), r".norm.running_\1"),
+    (re.compile(r"(\bdenselayer\d+\.(?:norm|conv))\.(?=[12]\.)"), r"\1"),
+    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
+    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
 )
 
 
@@ -159,8 +163,11 @@ class NetworkPlace:
         return _ONLY_BY_NAME.search(self.home) is not None
 
 
-def flatten(values: Mapping[str, Any], kind: Kind) -> Flat:
-    """Return the tensors of a file's content, those of TensorFlow and BiT under our names."""
+def flatten(values: Mapping[str, Any], kind: Kind, known: Mapping[str, str] | None = None) -> Flat:
+    """Return the tensors of a file's content, those of TensorFlow and BiT under our names.
+
+    ``known`` has the model's own names for others, as they stand in a mapping.
+    """
     label: str = kind
     if kind == "tensorflow":
         values = from_tensorflow(values)
@@ -171,7 +178,11 @@ def flatten(values: Mapping[str, Any], kind: Kind) -> Flat:
     for home, name, tensor in _walk(values):
         if len(home) + len(name) <= _NAME_LENGTH:
             tensors[home + name], homes[home + name] = tensor, home
-    return Flat(tensors, homes, {name: name for name in tensors} | from_unet(tensors), label)
+    names = {name: name for name in tensors} | from_unet(tensors)
+    for full, home in homes.items():
+        if own := (known or {}).get(full[len(home) :]):
+            names[full] = home + own
+    return Flat(tensors, homes, names, label)
 
 
 def _walk(values: Mapping[str, Any]) -> Iterator[tuple[str, str, Tensor]]:

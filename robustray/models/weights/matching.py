@@ -112,7 +112,12 @@ class Fit:
 
 
 def find_weights(
-    values: Mapping[str, Any], kind: Kind, expected: Mapping[str, Tensor], format: str, path: Path
+    values: Mapping[str, Any],
+    kind: Kind,
+    expected: Mapping[str, Tensor],
+    format: str,
+    path: Path,
+    known: Mapping[str, str] | None = None,
 ) -> Fit:
     """Return the tensors of a file that are the weights of a model.
 
@@ -128,13 +133,15 @@ def find_weights(
         As in `robustray.models.load_weights`.
     path : Path
         The file, for messages.
+    known : mapping of str to str, optional
+        Names in files of this very network, and what the model calls them.
 
     Raises
     ------
     WeightsError
         If there are none, they do not fit, or several fit and differ.
     """
-    flat = flatten(values, kind)
+    flat = flatten(values, kind, known)
     candidates = chosen(places(flat, expected), format, kind)
     if not candidates:
         wanted = "auto (no mapping of names to tensors)" if format == "auto" else format

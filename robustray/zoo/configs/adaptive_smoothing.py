@@ -90,16 +90,15 @@ def _data(section: Values, notes: Notes) -> tuple[int, bool]:
             "beforehand were never published, and the script that makes them can't run; the "
             "manifest trains without them"
         )
-    return section.whole("blocks", 5), path is not None
+    blocks = section.whole("blocks", 5)
+    if blocks < 1:
+        section.refuse("blocks", "must be at least 1")
+    return blocks, path is not None
 
 
 def _forward(section: Values, config: Values, data: str, notes: Notes) -> dict[str, Any]:
-    accurate = section.take("std_model_type")
-    robust = section.take("rob_model_type")
-    if accurate not in _ACCURATE:
-        section.refuse("std_model_type", f"must be {', '.join(_ACCURATE)}")
-    if robust not in _ROBUST:
-        section.refuse("rob_model_type", f"must be {', '.join(_ROBUST)}")
+    accurate = section.named("std_model_type", _ACCURATE, f"must be {', '.join(_ACCURATE)}")
+    robust = section.named("rob_model_type", _ROBUST, f"must be {', '.join(_ROBUST)}")
     if not section.flag("use_policy", True):
         section.refuse(
             "use_policy",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
@@ -12,6 +12,7 @@ from robustray.errors import ManifestError
 from robustray.words import alternatives, spell, suggest
 
 _ABSENT: Any = object()
+_LARGEST = 1e300
 
 
 @dataclass
@@ -99,7 +100,7 @@ class Values:
                 value = float(value)
             except ValueError:
                 self.refuse(name, "must be a number")
-        if name in self._values and (isinstance(value, bool) or not isinstance(value, int | float)):
+        if name in self._values and not _is_number(value):
             self.refuse(name, "must be a number")
         return value
 
@@ -134,6 +135,20 @@ class Values:
             self.refuse(name, f"must be {alternatives(map(repr, allowed))}{hint}")
         return allowed[value]
 
+    def wholes(self, name: str, count: int, default: Any = _ABSENT) -> list[int]:
+        """Return some whole numbers, as `numbers` does."""
+        found = self.numbers(name, count, default)
+        if any(number != int(number) for number in found):
+            self.refuse(name, f"must be {count} whole numbers")
+        return [int(number) for number in found]
+
+    def named(self, name: str, allowed: Iterable[str], message: str) -> str:
+        """Return one of some words; the message is for all else."""
+        value = self.take(name)
+        if not isinstance(value, str) or value not in allowed:
+            self.refuse(name, message)
+        return value
+
     def numbers(self, name: str, count: int, default: Any = _ABSENT) -> tuple[Any, ...]:
         """Return some numbers: a list, or as published the text of a tuple ("(512, 256)")."""
         value = self.take(name, default)
@@ -167,4 +182,6 @@ class Values:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Tell finite numbers; a whole one too large for a float is none either."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and -_LARGEST < value < _LARGEST

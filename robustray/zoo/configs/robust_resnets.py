@@ -52,16 +52,16 @@ def manifest_of(config: Values, notes: Notes) -> dict[str, Any]:
 
 def _model(section: Values, notes: Notes) -> tuple[dict[str, Any], int | None]:
     section.choice("name", {"PreActResNet": None})
-    depths = [int(d) for d in section.numbers("depth_configs", _STAGES, [5, 5, 5])]
-    channels = section.numbers("channel_configs", _STAGES + 1, [16, 160, 320, 640])
+    depths = section.wholes("depth_configs", _STAGES, [5, 5, 5])
+    channels = section.wholes("channel_configs", _STAGES + 1, [16, 160, 320, 640])
     blocks = section.stages("block_types", _STAGES, ["basic_block"] * _STAGES)
     for block in blocks:
-        if block not in _BLOCKS:
+        if not isinstance(block, str) or block not in _BLOCKS:
             section.refuse("block_types", f"must be of {', '.join(_BLOCKS)}; there are no others")
     found: dict[str, Any] = {
         "name": "preact_resnet",
         "depths": depths,
-        "channels": [int(c) for c in channels],
+        "channels": channels,
         "block": _same([_BLOCKS[block] for block in blocks]),
         "activations": _same(section.stages("activations", _STAGES, ["ReLU"] * _STAGES)),
         "normalizations": _same(section.stages("normalizations", _STAGES, ["BatchNorm"] * _STAGES)),
@@ -179,10 +179,7 @@ def _dataset(
     section: Values, notes: Notes
 ) -> tuple[dict[str, Any], dict[str, Any], int, dict[str, Any], dict[str, Any] | None]:
     section.choice("name", {"DatasetGenerator": None}, "DatasetGenerator")
-    kind = section.take("dataset_type")
-    if kind not in _DATA:
-        section.refuse("dataset_type", f"robustray reads {', '.join(_DATA)}")
-    name = _DATA[kind]
+    name = _DATA[section.named("dataset_type", _DATA, f"robustray reads {', '.join(_DATA)}")]
     data: dict[str, Any] = {"name": name, "validation": 1024}
     augmentation: dict[str, Any] = {"crop_padding": 4, "flip": True}
     if name == "cifar100":

@@ -16,6 +16,7 @@ _HEADING = re.compile(r"#{3,4}\s+(.+)")
 _LINK = re.compile(r"\[([^\]]+)\]\((\S+?)\)")
 _MARKUP = re.compile(r"</?su[bp]>|[*`]")
 _DATA = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "ImageNet": "imagenet"}
+_ARXIV = re.compile(r"arxiv\.org/(?:abs|pdf)/(\d{4}\.\d{4,5})")
 _BALL = re.compile(r"(Linf|L2),\s*eps\s*=\s*([\d./]+)")
 
 
@@ -51,6 +52,19 @@ class RobustBenchRecord:
     def name(self) -> str:
         """What it is called in tables and manifests."""
         return f"{PREFIX}{self.id}"
+
+    @property
+    def eps(self) -> float | None:
+        """Radius of the threat model; None for corruptions."""
+        _, _, given = self.threat.partition(" ")
+        above, _, below = given.partition("/")
+        return float(above) / float(below or 1) if given else None
+
+    @property
+    def arxiv(self) -> str:
+        """The paper's number on arXiv; "" if its address is another one."""
+        found = _ARXIV.search(self.link)
+        return found[1] if found else ""
 
     @property
     def published(self) -> dict[str, float]:
