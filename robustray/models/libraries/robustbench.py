@@ -53,6 +53,7 @@ _LAST = re.compile(r"^(Kireev2021Effectiveness.*|Andriushchenko2020Understanding
 # class the values are placeholders for those in the file.
 _CONSTANTS = ("mu", "sigma")
 _PLACEHOLDERS = "Modas2021PRIMEResNet18"
+_NORMALISED = "BoostingWideResNet"
 
 
 @dataclass(frozen=True)
@@ -294,7 +295,11 @@ def _entry(name: str) -> Entry:
             own = {part for part, _ in network.named_buffers(recurse=False)}
             network.keeps_constants = tuple(n for n in _CONSTANTS if n in own)  # type: ignore[assignment]
         for part in network.parameters():
-            part.requires_grad_(True)
+            if part.is_floating_point():
+                part.requires_grad_(True)
+        _keep_constants(network)
+        if type(network).__name__ == _NORMALISED:
+            network.fc = _UnitRows(network.get_submodule("fc"))
         prepare(network, mean, std)
         return LIBRARY.load(name, network, options, trained=trained)
 
@@ -308,9 +313,37 @@ def _build(timm: Any, record: Record) -> nn.Module:
     return record.build()
 
 
+class _UnitRows(nn.Module):
+    """A linear layer by the unit vectors of its rows, which the zoo's class writes to its weights.
+
+    A network that changes in a forward pass can't be judged; this computes the same.
+    """
+
+    def __init__(self, linear: nn.Module) -> None:
+        super().__init__()
+        self.weight = linear.get_parameter("weight")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the logits (B, K) of features (B, F)."""
+        return nn.functional.linear(x, nn.functional.normalize(self.weight, dim=1))
+
+
+def _keep_constants(network: nn.Module) -> None:
+    """Make buffers of tensors that are mere attributes, so that they move with the network."""
+    for module in network.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, torch.Tensor):
+                delattr(module, name)
+                module.register_buffer(name, value, persistent=False)
+
+
 def _values(buffer: torch.Tensor) -> list[float]:
     """Return constants as their decimal digits, not as the float32 beside them."""
     return [float(f"{value:.7g}") for value in buffer.flatten().tolist()]
+
+
+def _stay(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    return tensor
 
 
 @contextlib.contextmanager
@@ -328,9 +361,11 @@ def _untrained(library: RobustBench, name: str) -> Iterator[None]:
         )
 
     api = sys.modules[f"{models.__name__}._api"]
+    move, torch.Tensor.cuda = torch.Tensor.cuda, _stay  # some are built on a GPU alone
     fetch, timm.create_model = api.load_state_dict_from_url, create_untrained  # pyright: ignore[reportAttributeAccessIssue]
     api.load_state_dict_from_url = refuse  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:
+        torch.Tensor.cuda = move
         timm.create_model, api.load_state_dict_from_url = create, fetch  # pyright: ignore[reportAttributeAccessIssue]
