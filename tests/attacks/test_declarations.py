@@ -60,10 +60,11 @@ def test_what_an_unbroken_image_takes_is_what_the_declaration_says(name):
 
 @pytest.mark.parametrize("name", ["fmn", "ddn", "deepfool"])
 def test_confirmations_of_another_search_are_what_the_declaration_says(name):
-    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(108, 4))
+    layer = torch.nn.Linear(108, 4)
     with torch.no_grad():
-        model[1].weight.mul_(1e-3)
-        model[1].bias.copy_(torch.tensor([0.0, 0.0, 5.0, 0.0]))
+        layer.weight.mul_(1e-3)
+        layer.bias.copy_(torch.tensor([0.0, 0.0, 5.0, 0.0]))
+    model = torch.nn.Sequential(torch.nn.Flatten(), layer)
     x, y = interior((3, 6, 6), 3).float(), torch.full((3,), 2)
     spec, threat = AttackSpec(name, options={"n_iter": 4}), ThreatModel("l2", 0.01)
     other = {"search_dtype": "bfloat16", "compute_shape": 8, "check": False}
