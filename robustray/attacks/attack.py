@@ -84,6 +84,10 @@ class Attack(ABC):
             How many the network has. Its pass on the clean image is not counted.
         """
 
+    def confirmations(self) -> int:
+        """Return the forward passes beyond `passes` of a search in another precision or layout."""
+        return 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchAttack(Attack):

@@ -24,6 +24,8 @@ def cross_entropy(logits_BK: Tensor, y_B: Tensor) -> Tensor:
 def margin(logits_BK: Tensor, y_B: Tensor) -> Tensor:
     """Return max_{j != y} z_j - z_y: positive where misclassified.
 
+    Where several classes are equally strong its gradient is that of one of them.
+
     Parameters
     ----------
     logits_BK : Tensor
@@ -40,15 +42,6 @@ def lead(logits_BK: Tensor, y_B: Tensor, other_B: Tensor) -> Tensor:
     """Return z_other - z_y of one other class each: (B,)."""
     pair_B2 = bounded(logits_BK).gather(1, torch.stack([other_B, y_B], dim=1))
     return pair_B2[:, 0] - pair_B2[:, 1]
-
-
-def lead_of_strongest(logits_BK: Tensor, y_B: Tensor) -> Tensor:
-    """Return the margin as the lead of one class, the first where several are equally strong.
-
-    Its gradient is that of one class too, where that of a maximum may be shared between equals.
-    """
-    others_BK = bounded(logits_BK.detach()).scatter(1, y_B[:, None], float("-inf"))
-    return lead(logits_BK, y_B, others_BK.argmax(dim=1))
 
 
 def cw_margin(logits_BK: Tensor, y_B: Tensor, confidence: float = 0.0) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -57,11 +59,13 @@ def find_nearest(
     Raises
     ------
     ValueError
-        For an attack that does not look for minimal distances, or not in that norm.
+        For an attack that does not look for minimal distances, or not in that norm; for no images,
+        or others than `evaluate` takes.
     """
     spec = AttackSpec(attack) if isinstance(attack, str) else attack
-    whole = Extent(*box, size=x[0].numel()).longest(norm)
+    whole = Extent(*box, size=math.prod(x.shape[1:])).longest(norm)
     threat = ThreatModel(norm, whole, box)
+    spec.check(threat)
     if not spec.make(threat).minimum_norm:
         raise ValueError(f"attack {spec.name} does not look for the smallest perturbations")
     examples = check_examples(x, y, index, threat)

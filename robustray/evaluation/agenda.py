@@ -24,22 +24,29 @@ CLEAN_ACCURACY = 0.85
 ROBUST_SHARE = 0.5
 
 
-def attack_passes(attack: Mapping[str, Any]) -> Passes:
+def attack_passes(attack: Mapping[str, Any], classes: int, *, apart: bool = False) -> Passes:
     """Return the passes of one image that an attack does not break.
 
     Parameters
     ----------
     attack : mapping
         ``AttackSpec.describe()``, or a part of it.
+    classes : int
+        How many the network has.
+    apart : bool
+        Whether the search is in another precision or memory layout than verdicts.
     """
-    return find_attack(attack["attack"]).make(**attack["options"]).passes()
+    made = find_attack(attack["attack"]).make(**attack["options"])
+    return made.passes(classes).plus(Passes(made.confirmations() if apart else 0, 0))
 
 
 def task_passes(
     attacks: Sequence[Mapping[str, Any]],
     count: int,
     *,
+    classes: int,
     attack_all: bool,
+    apart: bool = False,
     columns: Sequence[Column] = (),
     clean: float = CLEAN_ACCURACY,
     robust: float | None = None,
@@ -56,6 +63,8 @@ def task_passes(
         ``AttackSpec.describe()`` of each.
     count : int
         Number of images.
+    classes, apart : int, bool
+        As `attack_passes`.
     attack_all : bool
         Whether every attack runs on all images.
     columns : sequence of Column
@@ -67,7 +76,7 @@ def task_passes(
     total, firsts = Passes(count, 0), {0, *(column.start for column in columns)}
     for number, attack in enumerate(attacks):
         share = 1.0 if attack_all else clean if number in firsts else robust
-        total = total.plus(attack_passes(attack).times(share * count))
+        total = total.plus(attack_passes(attack, classes, apart=apart).times(share * count))
     return total
 
 
@@ -181,7 +190,10 @@ def _add_chain(
 
 
 def _passes(task: Task, position: int) -> float:
-    return 1.0 if position == 0 else attack_passes(task.attacks[position - 1]).equivalents
+    if position == 0:
+        return 1.0
+    attack, apart = task.attacks[position - 1], task.conditions.searches_apart
+    return attack_passes(attack, task.classes, apart=apart).equivalents
 
 
 def _examples(

@@ -146,6 +146,7 @@ def make_task(
         attack_all=wanted.suite.attack_all,
         conditions=conditions,
         columns=wanted.suite.columns,
+        classes=len(images.class_names),
     )
 
 
@@ -238,7 +239,14 @@ def estimated_passes(plan: EvaluationPlan) -> Passes:
     total = Passes(0, 0)
     for task in plan.tasks:
         total = total.plus(
-            task_passes(task.attacks, task.count, attack_all=task.attack_all, columns=task.columns)
+            task_passes(
+                task.attacks,
+                task.count,
+                classes=task.classes,
+                attack_all=task.attack_all,
+                apart=task.conditions.searches_apart,
+                columns=task.columns,
+            )
         )
     return total
 

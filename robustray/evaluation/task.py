@@ -85,6 +85,11 @@ class Conditions:
     adversarial: str = f"first {SAMPLES}"
     composition: Mapping[str, Any] | None = None
 
+    @property
+    def searches_apart(self) -> bool:
+        """Whether attacks search in another precision or memory layout than verdicts have."""
+        return self.search_dtype != "float32" or self.channels_last
+
     def document(self) -> dict[str, Any]:
         """Return them as plain data; a composition only where there is one."""
         whole = vars(self) | {"engine": dict(self.engine)}
@@ -103,6 +108,8 @@ class Task:
         ``AttackSpec.describe()`` of each attack, in order.
     attack_all, columns : bool, tuple of Column
         As in ``robustray.attacks.Suite``.
+    classes : int
+        Of the data set: what attacks cost may depend on it, and nothing else here.
     """
 
     name: str
@@ -115,6 +122,7 @@ class Task:
     attack_all: bool
     conditions: Conditions
     columns: tuple[Column, ...] = ()
+    classes: int = 10
 
     @property
     def count(self) -> int:

@@ -1,6 +1,6 @@
 """From a YAML file and ``--set`` overrides to one frozen, hashed manifest.
 
-`pin_code` adds the digests of the user's code that its names stand for.
+`pin_code` adds the digests of what its names stand for: users' code, published weights.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from robustray.manifest.explaining import explain
 from robustray.manifest.fields import NameOf
 from robustray.manifest.job import Manifest
 from robustray.manifest.reading import DEEPEST, read_text, read_yaml
-from robustray.registry import KINDS, Registry
+from robustray.registry import DATASETS, KINDS, MODELS, Registry
 from robustray.words import alternatives, spell, suggest
 
 # How and where a study is run, and how much of it is kept, is no part of what it is.
@@ -168,19 +168,21 @@ def _apply(document: dict[str, Any], override: str) -> None:
     place[keys[-1]] = value
 
 
-_Manifest = TypeVar("_Manifest", bound=BaseModel)
+_Manifest = TypeVar("_Manifest", bound=Manifest)
 
 
 def pin_code(manifest: _Manifest) -> _Manifest:
     """Return a manifest with the digests of what a user brings: they are part of its identity.
 
-    A kind without ``code`` is returned as it is: its units have the digests.
+    So are those of weights that another library publishes, where networks begin with them; they
+    are downloaded if they are not here. A kind without ``code`` is returned as it is: its units
+    have the digests.
 
     Raises
     ------
     ManifestError
-        If the code can't be imported, or ``code`` has other digests already: it was edited since,
-        or is another one here.
+        If the code can't be imported or the weights can't be had, or ``code`` has other digests
+        already: they were changed since, or are others here.
     """
     pinned: dict[str, str] | None = getattr(manifest, "code", None)
     if pinned is None:
@@ -195,7 +197,38 @@ def pin_code(manifest: _Manifest) -> _Manifest:
                         f"the code of {name} here differs from the code with which the study was "
                         "started"
                     )
+    for name, digest in _published(manifest):
+        found[name] = digest
+        if pinned.get(name, digest) != digest:
+            raise ManifestError(
+                f"the published {name} here differ from those with which the study was started",
+                path="model",
+            )
     return manifest.model_copy(update={"code": found})
+
+
+def _published(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """Yield what to call the published weights that networks begin with, and their SHA-256."""
+    for name, options in manifest.named_models():
+        library = MODELS.library(name)
+        if library is None or not options.get("trained", True):
+            continue
+        given = {option: value for option, value in options.items() if option != "trained"}
+        with below("model"):
+            path = library.fetch(MODELS.within(name), {**_classes(manifest), **given}).path
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        told = f" {json.dumps(given, sort_keys=True)}" if given else ""
+        yield f"weights of {name}{told}", digest
+
+
+def _classes(manifest: Manifest) -> dict[str, int]:
+    """Return ``num_classes`` as far as a data set's name tells: libraries may choose by it."""
+    data = manifest.needed_data()
+    if data is None or DATASETS.is_brought(data.name):
+        return {}
+    names = getattr(DATASETS.find(data.name), "class_names", None)
+    return {"num_classes": len(names)} if names else {}
 
 
 def _names(value: Any, place: str = "") -> Iterator[tuple[str, Registry[Any], str]]:

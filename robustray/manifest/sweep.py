@@ -225,8 +225,8 @@ class Sweep(Manifest):
     def named_models(self) -> Iterable[tuple[str, Mapping[str, Any]]]:
         grid, own = self.grid, (self.model.name, self.model.options())
         if grid is not None and grid.settings:
-            names = dict.fromkeys(setting.name for setting in grid.settings)
-            return [(name, {}) if name else own for name in names]
+            names = dict.fromkeys(setting.name or own[0] for setting in grid.settings)
+            return [(name, own[1]) for name in names]
         if grid is None or not grid.arguments:
             return [own]
         rows = [

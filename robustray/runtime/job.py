@@ -66,6 +66,11 @@ class Job(ABC):
     import_paths: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
+    def pinned(self) -> Any:
+        """The manifest as far as the job's own code and published weights go."""
+        return self.manifest
+
+    @property
     @abstractmethod
     def share(self) -> tuple[float, float]:
         """CPUs and GPUs of the worker itself."""
@@ -253,7 +258,7 @@ def _open_context(
 ) -> Generator[Context]:
     import_from(job.import_paths)
     if getattr(job.manifest, "code", None):
-        pin_code(job.manifest)  # refuses other code than the driver's
+        pin_code(job.pinned)  # refuses other code and published weights than the driver's
     with tempfile.TemporaryDirectory(prefix="robustray-") as scratch:
         checkpoints = CheckpointStore(store, job.prefix, Path(scratch))
         journal = Journal(Path(scratch) / "journal.jsonl")

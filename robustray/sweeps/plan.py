@@ -187,12 +187,13 @@ def halving_epochs(trials: int, rungs: Sequence[int], reduction: int, epochs: in
 def _cost(study: Study, profile: Profile) -> TrialCost:
     manifest = study.manifest
     recipe, facts = manifest.recipe, describe(manifest.data)
+    classes = facts.num_classes
     images_per_epoch = epoch_images(recipe, facts.train)
     validated = recipe.epochs - int(recipe.selection.start * recipe.epochs)
-    validation = 1 + evaluation_passes(recipe.selection.suite)
-    test = sum(1 + evaluation_passes(suite) for suite in manifest.evaluation.attacks)
+    validation = 1 + evaluation_passes(recipe.selection.suite, classes)
+    test = sum(1 + evaluation_passes(suite, classes) for suite in manifest.evaluation.attacks)
     images = validated * validation * facts.validation + test * facts.test
-    images += guard_passes(recipe, facts.train)
+    images += guard_passes(recipe, facts.train, classes)
     return TrialCost(
         profile,
         round(recipe_passes(recipe) * profile.macs * images_per_epoch * recipe.epochs),

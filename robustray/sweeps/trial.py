@@ -59,6 +59,11 @@ class TrialJob(Job):
         resources = self.manifest.resources
         return resources.cpus, resources.gpus
 
+    @property
+    def pinned(self) -> Any:
+        """Follow `Job`: of all networks of a grid, only the trial's."""
+        return self.manifest.model_copy(update={"model": self.trial.model, "grid": None})
+
     def is_done(self, store: ObjectStore) -> bool:
         """Follow `Job`."""
         return has_result(store, self.prefix)

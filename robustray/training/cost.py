@@ -49,20 +49,27 @@ def epoch_images(recipe: Recipe, labelled: int) -> int:
     return -(-(recipe.mixture.epoch_images or labelled) // batch) * batch
 
 
-def evaluation_passes(suite: str) -> float:
+def evaluation_passes(suite: str, classes: int) -> float:
     """Return the forward passes that attacking one image is worth, the verdicts' included.
 
     The clean pass is not: several suites on one model share it.
+
+    Parameters
+    ----------
+    suite : str
+        Its name.
+    classes : int
+        How many the network has.
 
     Raises
     ------
     ValueError
         For an unknown suite.
     """
-    return sum(spec.passes().equivalents for spec in attack_suite(suite).attacks)
+    return sum(spec.passes(classes).equivalents for spec in attack_suite(suite).attacks)
 
 
-def guard_passes(recipe: Recipe, labelled: int) -> float:
+def guard_passes(recipe: Recipe, labelled: int, classes: int) -> float:
     """Return the forward passes that all looks of a recipe's guard are worth.
 
     Parameters
@@ -71,11 +78,13 @@ def guard_passes(recipe: Recipe, labelled: int) -> float:
         Without a guard: 0.
     labelled : int
         Number of labelled training images.
+    classes : int
+        How many the network has.
     """
     guard = recipe.guard
     if guard is None:
         return 0.0
-    each = sum(1 + spec.passes().equivalents for spec in guard_attacks(guard, recipe.threat))
+    each = sum(1 + spec.passes(classes).equivalents for spec in guard_attacks(guard, recipe.threat))
     return each * min(guard.images, labelled) * (recipe.epochs // guard.every)
 
 

@@ -58,6 +58,22 @@ def test_what_an_unbroken_image_takes_is_what_the_declaration_says(name):
     assert found.backwards.tolist() == [expected.backwards] * 3
 
 
+@pytest.mark.parametrize("name", ["fmn", "ddn", "deepfool"])
+def test_confirmations_of_another_search_are_what_the_declaration_says(name):
+    layer = torch.nn.Linear(108, 4)
+    with torch.no_grad():
+        layer.weight.mul_(1e-3)
+        layer.bias.copy_(torch.tensor([0.0, 0.0, 5.0, 0.0]))
+    model = torch.nn.Sequential(torch.nn.Flatten(), layer)
+    x, y = interior((3, 6, 6), 3).float(), torch.full((3,), 2)
+    spec, threat = AttackSpec(name, options={"n_iter": 4}), ThreatModel("l2", 0.01)
+    other = {"search_dtype": "bfloat16", "compute_shape": 8, "check": False}
+    found = evaluate(model, x, y, threat, [spec], **other)  # pyright: ignore[reportArgumentType]
+    expected = spec.passes(classes=4).forwards + spec.make(threat).confirmations()
+    assert found.forwards.tolist() == [1 + expected] * 3
+    assert spec.make(threat).confirmations() == 4
+
+
 def test_stages_and_adam_are_counted_too():
     model, x = Linear((24,), 4).float(), interior((24,), 3).float()
     model.weight_KD, model.bias_K = model.weight_KD.float() * 1e-3, model.bias_K.float()

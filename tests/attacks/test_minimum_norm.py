@@ -14,7 +14,7 @@ from robustray.attacks import AttackSpec, ThreatModel, ddn, evaluate, find_neare
 from robustray.attacks.catalogue.ddn import Ddn
 from robustray.attacks.catalogue.deepfool import DeepFool
 from robustray.attacks.catalogue.fmn import Fmn
-from robustray.attacks.losses import lead_of_strongest
+from robustray.attacks.losses import margin
 from robustray.attacks.steps.projections import norm_per_example, project_l0, project_l1_ball
 from tests.attacks.test_fab import Linear32, boundary_distances
 from tests.helpers.evaluation_tasks import digits, trained_net
@@ -184,9 +184,18 @@ def test_a_ball_that_does_not_grow_stays_on_the_boundary_of_a_linear_network():
     assert grown.distance_B.isfinite().all()
 
 
+def test_no_images_and_another_norm_are_refused_by_name():
+    model, x = Linear32((24,), 2), interior((24,), 2).float()
+    y = model(x).argmax(1)
+    with pytest.raises(ValueError, match=r"x is a tensor of images \(N, C, H, W\), N >= 1"):
+        find_nearest(model, x[:0], y[:0], "l2")
+    with pytest.raises(ValueError, match="attack ddn: it is made for l2, not linf"):
+        find_nearest(model, x, y, "linf", "ddn")
+
+
 def test_equal_logits_have_the_gradient_of_one_class():
     logits = torch.tensor([[3.0, 1.0, 2.0, 2.0]], requires_grad=True)
-    (grad,) = torch.autograd.grad(lead_of_strongest(logits, torch.tensor([0])).sum(), logits)
+    (grad,) = torch.autograd.grad(margin(logits, torch.tensor([0])).sum(), logits)
     assert grad.tolist() == [[-1.0, 0.0, 1.0, 0.0]]
 
 

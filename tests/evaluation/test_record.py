@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from robustray.attacks import list_suites
+from robustray.attacks import Passes, list_suites
 from robustray.evaluation.agenda import attack_passes, task_passes
 from robustray.evaluation.audit.verdict_findings import black_box_finding
 from robustray.evaluation.outputs import find_exhibits
@@ -87,11 +87,19 @@ def test_black_box_attacks_that_win_are_a_finding():
 def test_costs_follow_from_budgets():
     pgd = {"attack": "pgd", "options": {"steps": 20, "restarts": 2}}
     square = {"attack": "square", "options": {"n_queries": 5000, "n_restarts": 1}}
-    assert (attack_passes(pgd).forwards, attack_passes(pgd).backwards) == (42, 40)
-    assert (attack_passes(square).forwards, attack_passes(square).backwards) == (5002, 0)
-    total = task_passes([pgd, square], 100, attack_all=False, clean=0.8, robust=0.5)
+    assert (attack_passes(pgd, 10).forwards, attack_passes(pgd, 10).backwards) == (42, 40)
+    assert (attack_passes(square, 10).forwards, attack_passes(square, 10).backwards) == (5002, 0)
+    total = task_passes([pgd, square], 100, classes=10, attack_all=False, clean=0.8, robust=0.5)
     assert total.forwards == pytest.approx(100 + 80 * 42 + 50 * 5002)
     assert total.backwards == pytest.approx(80 * 40)
+
+
+def test_deepfool_costs_a_pass_for_each_other_class():
+    deepfool = {"attack": "deepfool", "options": {"n_iter": 5}}
+    assert attack_passes(deepfool, 1000) == Passes(5 * 999 + 1, 5 * 999)
+    assert attack_passes(deepfool, 1000, apart=True) == Passes(5 * 999 + 1 + 5, 5 * 999)
+    total = task_passes([deepfool], 10, classes=1000, attack_all=True)
+    assert total == Passes(10 + 10 * (5 * 999 + 1), 10 * 5 * 999)
 
 
 @pytest.mark.skipif("autoattack-standard" not in list_suites(), reason="no such suite yet")
@@ -99,7 +107,7 @@ def test_autoattack_costs_what_is_known_of_it():
     from robustray.attacks import attack_suite
 
     attacks = [spec.describe() for spec in attack_suite("autoattack-standard").attacks]
-    total = task_passes(attacks, 1000, attack_all=False, clean=0.8, robust=0.5)
+    total = task_passes(attacks, 1000, classes=10, attack_all=False, clean=0.8, robust=0.5)
     assert total.forwards == pytest.approx(1000 * (102 * 0.8 + 7777 * 0.5), rel=0.05)
     assert total.backwards == pytest.approx(1000 * (101 * 0.8 + 1809 * 0.5), rel=0.05)
 

@@ -205,9 +205,9 @@ def test_the_first_broken_images_are_shown(made):
 
 def test_every_column_is_charged_for_all_correct_images():
     attacks = [spec.describe() for spec in SUITE.attacks]
-    each = [attack_passes(attack).forwards for attack in attacks]
+    each = [attack_passes(attack, 10).forwards for attack in attacks]
     total = task_passes(
-        attacks, 100, attack_all=False, columns=SUITE.columns, clean=0.8, robust=0.5
+        attacks, 100, classes=10, attack_all=False, columns=SUITE.columns, clean=0.8, robust=0.5
     )
     assert total.forwards == pytest.approx(100 + 80 * sum(each[:4]) + 50 * each[4])
 

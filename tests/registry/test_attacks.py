@@ -31,7 +31,7 @@ described = spec.describe()
 print(json.dumps({
     "described": described,
     "plain": plain.describe()["options"],
-    "passes": attack_passes(described).forwards,
+    "passes": attack_passes(described, 10).forwards,
     "rebuilt": rebuilt_spec(described) == spec,
     "option": answer(lambda: resolve(**jumps, options={"trials": 7})),
     "range": answer(lambda: resolve(**jumps, options={"tries": 0})),

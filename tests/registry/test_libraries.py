@@ -29,10 +29,11 @@ from robustray.models import (
     load_weights,
     save_weights,
 )
+from robustray.models.libraries.library import Weights
 from robustray.models.libraries.timm import read_settings
 from robustray.models.weights.layouts import our_name
 from robustray.registry import MODELS
-from robustray.store import open_store
+from robustray.store import open_store, sha256_file
 from robustray.sweeps import Study, make_plan
 from robustray.sweeps.trial import TrialJob, attempt_trial
 from tests.helpers import toy_library
@@ -101,6 +102,55 @@ def test_a_grid_varies_arguments_of_the_library(toy, tmp_path, monkeypatch):
     trial = study.trials[0]
     job = TrialJob(study.trial_prefix(trial.name), study.manifest, "store", None, trial)
     assert attempt_trial(job, lambda report: None)["outcome"] == "finished"
+
+
+def test_a_study_begins_with_the_weights_that_its_driver_found(toy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    wide, one, other = (tmp_path / f"{name}.safetensors" for name in ("wide", "one", "other"))
+    save_weights(create_model(TOY, trained=False, width=8), wide)
+    save_weights(create_model(TOY, trained=False), one)
+    save_weights(create_model(TOY, trained=False), other)
+    manifest = sweep({"name": TOY}, {"arguments": {"width": [4, 8], "trained": [True, False]}})
+    with pytest.raises(ManifestError, match="toy:small can't be downloaded: no network"):
+        Study.from_manifest(manifest)
+    monkeypatch.setattr(
+        toy_library.Toy,
+        "fetch",
+        lambda self, name, options: Weights(wide if options["width"] == 8 else self.files[name]),
+    )
+    toy.files["small"] = one
+    study = Study.from_manifest(manifest)
+    assert study.manifest.code == {
+        TOY: MODELS.code_digest(TOY),
+        f'weights of {TOY} {{"width": 4}}': sha256_file(one),
+        f'weights of {TOY} {{"width": 8}}': sha256_file(wide),
+    }
+    assert build_manifest(yaml.safe_load(study.manifest_yaml())) == study.manifest
+    assert pin_code(study.manifest) == study.manifest
+    toy.files["small"] = other
+    assert Study.from_manifest(manifest).id != study.id
+    for trial in study.trials:
+        job = TrialJob(study.trial_prefix(trial.name), study.manifest, "store", None, trial)
+        differs = trial.model.options() == {"width": 4, "trained": True}
+        if differs:
+            found = attempt_trial(job, lambda report: None)
+            assert found["outcome"] != "finished"
+            assert "weights of toy:small" in found["message"]
+            assert "differ from those with which the study was started" in found["message"]
+        else:
+            pin_code(job.pinned)  # another trial's weights are none of its business
+
+
+def test_the_classes_of_the_data_set_choose_weights(toy, tmp_path, monkeypatch):
+    save_weights(create_model(TOY, trained=False), tmp_path / "one.safetensors")
+    asked = []
+    monkeypatch.setattr(
+        toy_library.Toy,
+        "fetch",
+        lambda self, name, options: asked.append(options) or Weights(tmp_path / "one.safetensors"),
+    )
+    pin_code(sweep({"name": TOY}))
+    assert asked == [{"num_classes": 10}]
 
 
 def test_the_input_is_standardised_within_and_the_state_dict_keeps_its_names(toy):

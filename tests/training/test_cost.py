@@ -101,12 +101,12 @@ def test_evaluation_passes(attack: str) -> None:
     attacked = found.forwards > 1
     assert attacked.any()
     spent = found.forwards + found.backwards - 1
-    assert (spent[attacked] == evaluation_passes(attack)).all()
+    assert (spent[attacked] == evaluation_passes(attack, 10)).all()
 
 
 def test_unknown_attacks_have_no_cost() -> None:
     with pytest.raises(ValueError, match="pgd-20"):
-        evaluation_passes("square")
+        evaluation_passes("square", 10)
 
 
 def test_checkpoint_bytes() -> None:

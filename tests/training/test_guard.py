@@ -110,9 +110,9 @@ def test_it_looks_at_the_same_images_with_fgsm_and_pgd() -> None:
 def test_its_passes_are_counted() -> None:
     """FGSM: 2 and a verdict; PGD-10: 20 and a verdict; a clean pass before each; 5 looks."""
     recipe = Recipe(epochs=10, guard=Guard(images=512, every=2))
-    assert guard_passes(recipe, 50_000) == 5 * 512 * (1 + 3 + 1 + 21)
-    assert guard_passes(recipe, 100) == 5 * 100 * 26
-    assert guard_passes(Recipe(), 50_000) == 0
+    assert guard_passes(recipe, 50_000, 10) == 5 * 512 * (1 + 3 + 1 + 21)
+    assert guard_passes(recipe, 100, 10) == 5 * 100 * 26
+    assert guard_passes(Recipe(), 50_000, 10) == 0
 
 
 def trained(

@@ -85,6 +85,10 @@ class Ddn(SlotAttack):
         return Passes(self.n_iter + 1, self.n_iter)
 
     @override
+    def confirmations(self) -> int:
+        return self.n_iter
+
+    @override
     def runs(self, classes: int) -> int:
         return 1
 

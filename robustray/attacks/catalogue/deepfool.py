@@ -76,6 +76,10 @@ class DeepFool(SlotAttack):
         return Passes(gradients + 1, gradients)
 
     @override
+    def confirmations(self) -> int:
+        return self.n_iter
+
+    @override
     def runs(self, classes: int) -> int:
         return 1
 

@@ -18,7 +18,7 @@ from typing_extensions import override
 from robustray.attacks.engine.batches import Examples, are_counts, is_size
 from robustray.attacks.engine.oracle import Gradient, Oracle
 from robustray.attacks.engine.steppers import Noise, SlotAttack
-from robustray.attacks.losses import lead_of_strongest
+from robustray.attacks.losses import margin
 from robustray.attacks.registry import register_attack
 from robustray.attacks.result import Passes
 from robustray.attacks.steps.nearest import (
@@ -96,6 +96,10 @@ class Fmn(SlotAttack):
         return Passes(self.n_iter + 1, self.n_iter)
 
     @override
+    def confirmations(self) -> int:
+        return self.n_iter
+
+    @override
     def runs(self, classes: int) -> int:
         return 1
 
@@ -118,9 +122,7 @@ class FmnSteps(NearestSteps[RadiusState]):
 
     @override
     def differentiate(self, oracle: Oracle, state: RadiusState) -> tuple[Gradient, Tensor, int]:
-        found = oracle.gradient(
-            state.point, lambda logits, rows: lead_of_strongest(logits, state.y_B[rows])
-        )
+        found = oracle.gradient(state.point, lambda logits, rows: margin(logits, state.y_B[rows]))
         return found, found.flawed_B, 1
 
     @override

@@ -73,7 +73,7 @@ def describe_plan(manifest: Mixing, found: None = None) -> str:
         f"{recipe.batch_size} images and {attacks} attacks of about {iterations} iterations, "
         f"{passes:.3g} passes, {_macs(passes * whole)}; {4e-6 * size:.4g} MB as a file",
         f"judging    {images} images: {', '.join(names)}; about "
-        f"{judging_passes(manifest.judging, images):.3g} passes",
+        f"{judging_passes(manifest.judging, images, facts.num_classes):.3g} passes",
     ]
     return "\n".join(lines)
 

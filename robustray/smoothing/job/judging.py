@@ -110,7 +110,7 @@ def check_judging(judging: Judging) -> None:
                 resolve_suite(items, threat, engine, "float32", field=field)
 
 
-def judging_passes(judging: Judging, available: int) -> float:
+def judging_passes(judging: Judging, available: int, classes: int) -> float:
     """Return about how many forward and backward passes of one image judging takes.
 
     At the accuracies that `robustray.evaluation.agenda` assumes; multipliers are not counted.
@@ -122,7 +122,8 @@ def judging_passes(judging: Judging, available: int) -> float:
     for one in items:
         suite = resolve_suite(one, threat, engine, "float32")
         attacks = [spec.describe() for spec in suite.attacks]
-        total += task_passes(attacks, count, attack_all=suite.attack_all).equivalents
+        passes = task_passes(attacks, count, classes=classes, attack_all=suite.attack_all)
+        total += passes.equivalents
     if (certified := judging.certified) is not None:
         total += min(certified.first, count) * (certified.selection + certified.samples)
     return total
