@@ -261,11 +261,6 @@ def test_lists_are_no_words():
         ("Carmon2019Unlabeled", {"in_channels": 1}, "takes images of 3 channels"),
         ("Wong2020Fast", {"threat_model": "Linf"}, "several networks; say which by arguments"),
         ("Standard", {"dataset": "cifar"}, r"arguments\.dataset: unknown dataset 'cifar'"),
-        (
-            "Standard",
-            {"dataset": ["cifar10"]},
-            r"arguments\.dataset: unknown dataset \['cifar10'\]",
-        ),
         ("Standard_R50", {"trained": False}, "take torchvision:NAME instead"),
     ],
 )

@@ -183,5 +183,6 @@ class Values:
 
 def _is_number(value: object) -> bool:
     """Tell finite numbers; a whole one too large for a float is none either."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and -_LARGEST < value < _LARGEST
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return -_LARGEST < value < _LARGEST
