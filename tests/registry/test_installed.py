@@ -105,7 +105,7 @@ resources: {gpus: 0}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.without_ray
 def test_two_wheels_are_all_that_is_needed(tmp_path):
     """Ours and a plugin's, built and installed as a user does it; Ray's workers train and judge.

@@ -196,7 +196,7 @@ def test_a_training_that_overfits_to_its_single_step_ends(shared_data: Path) -> 
     assert "training ends here" in (last.warning or "")
     best = max(report.metrics["guard_pgd"] for report in result.history)
     assert last.metrics["guard_pgd"] < best - 0.1
-    assert last.metrics["guard_fgsm"] > last.metrics["guard_pgd"] + 0.4
+    assert last.metrics["guard_fgsm"] > last.metrics["guard_pgd"] + 0.3
     assert all(report.warning is None for report in result.history[:-1])
 
 
