@@ -136,9 +136,8 @@ class Corruptions(Manifest):
             full["clean"] = {"name": _CLEAN[name]}
         if "baseline" not in full and name == "imagenet-c" and _is_imagenet(data):
             wanted: Any = full.get("severities") or SEVERITIES
-            whole = isinstance(wanted, list | tuple) and {*map(repr, wanted)} == {
-                *map(repr, SEVERITIES)
-            }
+            listed = cast(list[object], wanted) if isinstance(wanted, list | tuple) else []
+            whole = {repr(one) for one in listed} == {repr(one) for one in SEVERITIES}
             full["baseline"] = ALEXNET if whole else None
         return full
 

@@ -343,6 +343,7 @@ def _values(buffer: torch.Tensor) -> list[float]:
 
 
 def _stay(tensor: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+    """Take the place of ``cuda``, which some constructors ask for where there may be none."""
     return tensor
 
 
@@ -361,7 +362,7 @@ def _untrained(library: RobustBench, name: str) -> Iterator[None]:
         )
 
     api = sys.modules[f"{models.__name__}._api"]
-    move, torch.Tensor.cuda = torch.Tensor.cuda, _stay  # some are built on a GPU alone
+    move, torch.Tensor.cuda = torch.Tensor.cuda, _stay  # pyright: ignore[reportAttributeAccessIssue]
     fetch, timm.create_model = api.load_state_dict_from_url, create_untrained  # pyright: ignore[reportAttributeAccessIssue]
     api.load_state_dict_from_url = refuse  # pyright: ignore[reportAttributeAccessIssue]
     try:
