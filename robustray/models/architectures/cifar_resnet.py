@@ -149,7 +149,7 @@ class CifarResNet(_StagedResNet):
         super().__init__(make, depths, width, "linear", standardize, num_classes, in_channels)
 
 
-class PlainPreActBlock(nn.Module):
+class PlainPreActBlock(PreActBlock):
     """norm - ReLU - conv - norm - ReLU - conv, plus a skip of the block's input.
 
     Where stride or channels change, the skip is a 1x1 convolution: of the input, or of what the
@@ -157,15 +157,8 @@ class PlainPreActBlock(nn.Module):
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int, activated: bool) -> None:
-        super().__init__()
+        super().__init__(inputs, outputs, stride)
         self.activated = activated
-        self.bn1 = nn.BatchNorm2d(inputs)
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.shortcut = None
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False))
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """Return (B, outputs, H / stride, W / stride)."""
