@@ -12,7 +12,7 @@ BIN    := $(VENV)/bin
 # each of the hundreds of processes that tests start would compile everything anew.
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 # What tests compare with, and whose own pins don't go with those of the lock.
-PEERS  := robustbench adv-lib pytorch-pretrained-biggan
+PEERS  := robustbench adv-lib attackbenchlib pytorch-pretrained-biggan
 PYTHON_CACHES := PYTHONDONTWRITEBYTECODE=
 # Processes that share the tests; what must stay together does (tests/conftest.py). The slow ones
 # wait for servers, clusters and patience half of the time.
