@@ -16,7 +16,7 @@ from robustray.attacks.distances import (
 )
 from robustray.evaluation.task import Task
 from robustray.evaluation.units.merge import Merged
-from robustray.evaluation.units.verdicts import wilson
+from robustray.reports.intervals import wilson
 from robustray.files import csv_bytes
 
 BEST = "best known"

@@ -93,6 +93,41 @@ def frontiers(rows: Iterable[TrialRow], metric: str | None) -> dict[str, list[st
     return {word: [found[i].name for i in np.flatnonzero(mask)] for word, mask in masks.items()}
 
 
+def find_best(rows: Iterable[TrialRow], metric: str | None) -> TrialRow | None:
+    """Return the most accurate judged trial; of equal ones the cheapest; None without any."""
+    return min(
+        judged(rows, metric),
+        key=lambda row: (-row.metrics[str(metric)], row.macs, row.name),
+        default=None,
+    )
+
+
+def find_rival(
+    rows: Iterable[TrialRow], metric: str | None, axes: Sequence[Axis]
+) -> TrialRow | None:
+    """Return the uniform network that costs most nearly what the best one costs.
+
+    Parameters
+    ----------
+    rows : iterable of TrialRow
+        The trials.
+    metric : str or None
+        The accuracy by which the best is found.
+    axes : sequence of {"width", "depth"}
+        What the study varies: a uniform network has the same of each in all stages.
+
+    Returns
+    -------
+    TrialRow or None
+        None where the best is uniform itself, or no other trial is.
+    """
+    best = find_best(rows, metric)
+    if best is None or not axes or all(is_uniform(best, by) for by in axes):
+        return None
+    found = [row for row in judged(rows, metric) if all(is_uniform(row, by) for by in axes)]
+    return min(found, key=lambda row: (abs(math.log(row.macs / best.macs)), row.name), default=None)
+
+
 def _first_front(
     cost_N: NDArray[np.float64], value_N: NDArray[np.float64], candidate_N: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:

@@ -133,6 +133,8 @@ class StudyReport:
         Empty: the strongest one found in the rows.
     planned_trials : int or None
         Trials the manifest asks for; None: as many as there are rows.
+    images : int or None
+        Test images behind the accuracy that the study is judged by; None: unknown.
     recipe : mapping
         Summary of the recipe, word by word.
     cost : mapping of str to (planned, actual)
@@ -165,6 +167,7 @@ class StudyReport:
     threat: str = ""
     attacks: Sequence[str] = ()
     planned_trials: int | None = None
+    images: int | None = None
     recipe: Mapping[str, object] = field(default_factory=dict)
     cost: Mapping[str, tuple[object, object]] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)

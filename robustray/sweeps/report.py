@@ -79,6 +79,7 @@ def _assemble(
         threat=f"{threat.norm}, eps = {pixels(threat.eps)}",
         attacks=_attacks(manifest, states),
         planned_trials=len(study.trials),
+        images=_images(manifest, states),
         recipe=_recipe(manifest.recipe),
         cost=_cost(plan, states),
         failures=failures,
@@ -125,6 +126,13 @@ def _attacks(manifest: Sweep, states: list[TrialState]) -> tuple[str, ...]:
     whole = [label for label in labels if all(label in state.evaluations for state in finished)]
     strongest = [label for label in whole if label.startswith("autoattack-")]
     return (*(label for label in labels if label not in strongest), *own, *strongest)
+
+
+def _images(manifest: Sweep, states: list[TrialState]) -> int:
+    """Return how many images the attack that the study is judged by has met."""
+    label = _attacks(manifest, states)[-1]
+    found = [s.evaluations[label]["result"] for s in states if label in s.evaluations]
+    return found[0]["data"]["count"] if found else describe(manifest.data).test
 
 
 def _guessing_notes(manifest: Sweep, states: list[TrialState]) -> list[str]:

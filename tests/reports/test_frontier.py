@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustray.reports import efficient, inefficient, kendall
-from robustray.reports.frontier import frontiers
+from robustray.reports.frontier import find_best, find_rival, frontiers
 from tests.helpers.made_up_studies import trial
 
 POINTS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=25)
@@ -89,3 +89,30 @@ def test_named_fronts_ignore_trials_without_result():
     failed = trial((4,) * 3, (2,) * 3, status="failed", metrics={})
     assert failed.name not in frontiers([*good, failed], "cw-40")["efficient"]
     assert frontiers([failed], "cw-40") == {"efficient": [], "inefficient": []}
+
+
+def test_the_best_is_the_cheapest_of_the_most_accurate():
+    rows = [
+        trial((4,), (w,), macs=macs, metrics={"cw-40": value})
+        for w, macs, value in ((4, 30, 0.5), (6, 20, 0.5), (8, 10, 0.4))
+    ]
+    unfinished = trial((4,), (9,), status="unfinished", metrics={"cw-40": 0.9})
+    best = find_best([unfinished, *rows], "cw-40")
+    assert best == rows[1]
+    assert find_best([unfinished], "cw-40") is None
+
+
+def test_the_rival_is_the_uniform_network_nearest_in_cost():
+    rows = [
+        trial((4, 4), widths, macs=macs, metrics={"cw-40": value})
+        for widths, macs, value in (
+            ((8, 4), 100, 0.55), ((4, 4), 60, 0.5), ((8, 8), 140, 0.53), ((16, 16), 400, 0.54)
+        )
+    ]  # fmt: skip
+    assert find_rival(rows, "cw-40", ["width"]) == rows[2]  # 140 / 100 < 100 / 60
+    assert find_rival(rows[:2], "cw-40", ["width"]) == rows[1]
+    assert find_rival(rows[1:], "cw-40", ["width"]) is None  # the best is uniform itself
+    assert find_rival(rows[:1], "cw-40", ["width"]) is None
+    assert find_rival(rows, "cw-40", []) is None
+    deeper = trial((2, 6), (8, 8), macs=101, metrics={"cw-40": 0.5})
+    assert find_rival([*rows, deeper], "cw-40", ["width", "depth"]) == rows[2]

@@ -8,7 +8,7 @@ from typing import Any
 from robustray.evaluation.corruptions.plan import Cell, CorruptionsPlan
 from robustray.evaluation.corruptions.scores import ALEXNET_ERRORS, Errors, score
 from robustray.evaluation.units.merge import Merged
-from robustray.evaluation.units.verdicts import wilson
+from robustray.reports.intervals import wilson
 from robustray.manifest import dump_manifest
 from robustray.manifest.corruptions import ALEXNET
 from robustray.reports import render

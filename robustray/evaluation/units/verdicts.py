@@ -1,4 +1,4 @@
-"""What is known of each example after a unit, its one form in bytes, and intervals of shares.
+"""What is known of each example after a unit, and its one form in bytes.
 
 A table, a row for each example of the range:
 
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Any, Self
 
 import numpy as np
@@ -209,32 +208,3 @@ def _placed(values: np.ndarray, rows: np.ndarray, count: int, rest: Any, kind: A
     column = np.full(count, rest, kind)
     column[rows] = values
     return column
-
-
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the score interval of a proportion.
-
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
-    It says how well this number of images stands for all images of their kind. How much the
-    attack's own randomness moves the number is another matter.
-
-    Parameters
-    ----------
-    successes, trials : int
-        0 <= successes <= trials, trials >= 1.
-    confidence : float
-        Of both sides together, in (0, 1).
-
-    Returns
-    -------
-    float, float
-        Lower and upper end, in [0, 1].
-    """
-    assert 0 <= successes <= trials
-    assert trials >= 1
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    share, spread = successes / trials, z * z / trials
-    centre = (share + spread / 2) / (1 + spread)
-    half = z / (1 + spread) * (share * (1 - share) / trials + spread / (4 * trials)) ** 0.5
-    low = 0.0 if successes == 0 else max(0.0, centre - half)
-    return low, 1.0 if successes == trials else min(1.0, centre + half)
