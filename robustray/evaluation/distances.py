@@ -16,8 +16,8 @@ from robustray.attacks.distances import (
 )
 from robustray.evaluation.task import Task
 from robustray.evaluation.units.merge import Merged
-from robustray.reports.intervals import wilson
 from robustray.files import csv_bytes
+from robustray.reports.intervals import wilson
 
 BEST = "best known"
 

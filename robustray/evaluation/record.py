@@ -14,9 +14,9 @@ from robustray.evaluation.distances import describe_distances, distance_lines, f
 from robustray.evaluation.suites import MODES
 from robustray.evaluation.task import Task
 from robustray.evaluation.units.merge import AttackSummary, Merged
-from robustray.reports.intervals import wilson
 from robustray.files import csv_bytes, parquet_bytes
 from robustray.models import find_model
+from robustray.reports.intervals import wilson
 
 
 def result_document(

@@ -1,8 +1,9 @@
+from .accuracy import accuracy_figure
 from .curves import curves_figure
-from .figures import scale_figure
 from .frontier import Correlation, efficient, inefficient, kendall
 from .report import columns, write_provenance, write_report, write_table
 from .rows import Counts, GridKind, Status, StudyReport, TrialRow
+from .shares import shares_figure
 from .style import render, text_table
 
 __all__ = [
@@ -12,13 +13,14 @@ __all__ = [
     "Status",
     "StudyReport",
     "TrialRow",
+    "accuracy_figure",
     "columns",
     "curves_figure",
     "efficient",
     "inefficient",
     "kendall",
     "render",
-    "scale_figure",
+    "shares_figure",
     "text_table",
     "write_provenance",
     "write_report",

@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from robustray.files import csv_bytes
+from robustray.reports.accuracy import describe_row, set_tips
+from robustray.reports.canvas import make_canvas
+from robustray.reports.frontier import find_best
 from robustray.reports.rows import TrialRow, judged
-from robustray.reports.style import accuracy_label, draw_caption, style, unit
+from robustray.reports.style import BLUE, accuracy_label, amount, style
 from robustray.words import stages
 
-_BLUE = "#1f77b4"
 _GAP, _SPREAD = 1.3, 1.3  # neighbours further apart than this factor are another cost
-_HEIGHT, _PITCH, _WIDTH = 4.9, 5.9, 4.5  # inches
 
 
 def depth_share(row: TrialRow) -> float:
@@ -67,34 +68,71 @@ def equal_cost_csv(rows: Sequence[TrialRow], metric: str | None) -> bytes:
 
 
 def equal_cost_figure(
-    rows: Sequence[TrialRow], *, metric: str, caption: str = "", partial: bool = False
-) -> Figure:
-    """Draw accuracy against the depth share, a panel for each group of equal cost."""
-    groups = cost_groups(rows)
-    scale, letter = unit([row.macs for row in rows])
+    rows: Sequence[TrialRow],
+    *,
+    metric: str,
+    title: str = "",
+    caption: str = "",
+    partial: bool = False,
+) -> Figure | None:
+    """Draw accuracy against the depth share, a panel for each group of equal cost.
+
+    Parameters
+    ----------
+    rows : sequence of TrialRow
+        The trials; those without the metric are left out.
+    metric : str
+        The accuracy that is drawn, in percent.
+    title, caption, partial
+        See `make_canvas`.
+
+    Returns
+    -------
+    Figure or None
+        None where no group has a result.
+    """
+    groups = [group for group in cost_groups(rows) if judged(group, metric)]
+    if not groups:
+        return None
+    across = min(len(groups), 2)
+    down = -(-len(groups) // across)
     with style():
-        figure = Figure(figsize=(_PITCH * max(len(groups), 1) + 0.4, _HEIGHT))
-        for number, group in enumerate(groups):
-            axes = panel_axes(figure, 1.05 + _PITCH * number, _WIDTH)
+        figure = make_canvas(
+            0.5 + (3.9 if across > 1 else 4.6) * down, title=title, caption=caption,
+            partial=partial,
+        )  # fmt: skip
+        panels = list(figure.subplots(down, across, squeeze=False).flat)
+        for axes, group in zip(panels, groups, strict=False):
             found = judged(group, metric)
             share_panel(
                 axes, [depth_share(r) for r in found], [r.metrics[metric] for r in found], metric
             )
-            middle = sorted(row.macs for row in group)[len(group) // 2] / scale
-            axes.set_title(f"{middle:.3g}{letter} MACs, n = {len(found)}", fontsize=15)
-        draw_caption(figure, caption, partial)
+            set_tips(axes.collections[-1], [describe_row(row, metric) for row in found])
+            axes.set_title(f"{_middle(group)} MACs, {len(found)} networks", fontsize=15)
+        for axes in panels[len(groups) :]:
+            axes.set_axis_off()
     return figure
 
 
-def panel_axes(figure: Figure, left: float, width: float) -> Axes:
-    """Add axes at these inches from the left, between the caption and the title."""
-    total, height = figure.get_size_inches()
-    return figure.add_axes((left / total, 1.05 / height, width / total, (height - 1.6) / height))
+def equal_cost_title(rows: Sequence[TrialRow], metric: str) -> str:
+    """Return what `equal_cost_figure` shows, as a sentence: where the best of each cost lies."""
+    places = []
+    for group in cost_groups(rows):
+        best = find_best(group, metric)
+        if best is not None:
+            places.append(f"{depth_share(best):.2f} at {_middle(group)} MACs")
+    if not places:
+        return "No network of equal cost has a result yet"
+    return f"The most robust network of equal cost has a depth share of {', '.join(places)}"
+
+
+def _middle(group: Sequence[TrialRow]) -> str:
+    return amount(sorted(row.macs for row in group)[len(group) // 2])
 
 
 def share_panel(axes: Axes, share: Sequence[float], accuracy: Sequence[float], metric: str) -> None:
     """Draw accuracies in [0, 1] against depth shares, with a fitted parabola where there are 4."""
-    axes.set_xlabel("Contribution ratio of depth")
+    axes.set_xlabel("Share of depth in depth and width")
     axes.set_ylabel(accuracy_label(metric))
     axes.grid(linestyle="--", linewidth=0.6, alpha=0.4)
     axes.set_xlim(0.22, 0.98)
@@ -106,13 +144,13 @@ def share_panel(axes: Axes, share: Sequence[float], accuracy: Sequence[float], m
     if len(set(share)) >= 4 and len(share) > 3:
         x_G = np.linspace(0.22, 0.98, 200)
         fitted_G, half_G = parabola(x_N, y_N, x_G)
-        axes.plot(x_G, fitted_G, color=_BLUE, label="Fitted curve")
+        axes.plot(x_G, fitted_G, color=BLUE, linewidth=2, label="parabola")
         axes.fill_between(
-            x_G, fitted_G - half_G, fitted_G + half_G, color=_BLUE, alpha=0.2, linewidth=0,
-            label="95% confidence interval",
+            x_G, fitted_G - half_G, fitted_G + half_G, color=BLUE, alpha=0.2, linewidth=0,
+            label="95 % of its mean",
         )  # fmt: skip
-        axes.legend(loc="lower right", fontsize=11, edgecolor="black")
-    axes.scatter(x_N, y_N, s=64, facecolors="none", edgecolors=_BLUE, linewidths=1.5, zorder=3)
+        axes.legend(loc="lower right", fontsize=12, frameon=False)
+    axes.scatter(x_N, y_N, s=64, facecolors="none", edgecolors=BLUE, linewidths=1.5, zorder=3)
     room = 0.35 * (float(np.ptp(y_N)) or 1.0)
     axes.set_ylim(y_N.min() - room, y_N.max() + room)
 

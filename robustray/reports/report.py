@@ -8,16 +8,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow as pa
-from matplotlib.figure import Figure
 
 from robustray.files import csv_bytes, parquet_bytes, write_atomically
 from robustray.reports import html
-from robustray.reports.curves import curves_figure
-from robustray.reports.equal_cost import cost_groups, equal_cost_csv, equal_cost_figure
-from robustray.reports.figures import scale_figure
-from robustray.reports.frontier import GROUP, frontiers, is_uniform, layers_for, shown_totals, total
-from robustray.reports.rows import Axis, StudyReport, TrialRow, judged, metric_names
-from robustray.reports.style import correlation, metric_label, render
+from robustray.reports.drawings import study_figures
+from robustray.reports.equal_cost import cost_groups, equal_cost_csv
+from robustray.reports.frontier import frontiers, is_uniform, layers_for
+from robustray.reports.rows import StudyReport, TrialRow, judged, metric_names
+from robustray.reports.style import correlation, render
 
 # The canonical table (CSV and Parquet) holds what a study found and nothing of how it came about:
 # equal results give equal bytes, wherever and however often they were computed. Hosts, times,
@@ -120,20 +118,14 @@ def _arrow(table: Mapping[str, list[Cell]]) -> pa.Table:
     return pa.table({n: pa.array(cells, type=_parquet_type(n)) for n, cells in table.items()})
 
 
-_EQUAL_WORDS = (
-    "Each panel holds trials of about the same cost. To the right, more of it is depth: the share "
-    "of the blocks in the sum of blocks and widening factors. The curve is a parabola."
-)
-
-
 def write_report(report: StudyReport, folder: Path, *, svg: bool = False) -> list[Path]:
     """Write a study's report; each file is replaced as a whole.
 
     ``table.csv``, ``table.parquet`` and ``summary.json`` are canonical: equal results give
-    equal bytes. ``scale_width.png`` or ``scale_depth.png`` (both where both vary) is there once
-    an attack is known, ``equal_cost.csv`` and ``equal_cost.png`` where a list of networks holds
-    groups of equal cost, ``curves.png`` where there are curves, ``provenance.csv`` where there
-    are records of it, and ``report.html`` shows it all.
+    equal bytes. ``accuracy.png`` is there once two trials are judged, ``shares_width.png`` and
+    ``shares_depth.png`` where settings share a total, ``equal_cost.csv`` and ``equal_cost.png``
+    where a list of networks holds groups of equal cost, ``curves.png`` where there are curves,
+    ``provenance.csv`` where there are records of it, and ``report.html`` shows it all.
 
     Parameters
     ----------
@@ -157,60 +149,16 @@ def write_report(report: StudyReport, folder: Path, *, svg: bool = False) -> lis
         table = equal_cost_csv(report.rows, report.headline)
         paths.append(write_atomically(folder / "equal_cost.csv", table))
     pictures = []
-    for name, figure, title, words in _figures(report):
-        png = render(figure)
-        paths.append(write_atomically(folder / f"{name}.png", png))
+    for drawn in study_figures(report):
+        png = render(drawn.figure)
+        paths.append(write_atomically(folder / f"{drawn.name}.png", png))
         if svg:
-            paths.append(write_atomically(folder / f"{name}.svg", render(figure, "svg")))
-        pictures.append(html.Picture(png, title, words))
+            paths.append(
+                write_atomically(folder / f"{drawn.name}.svg", render(drawn.figure, "svg"))
+            )
+        pictures.append(html.Picture(png, drawn.title, drawn.words))
     page = html.page(report, pictures).encode()
     return [*paths, write_atomically(folder / "report.html", page)]
-
-
-def _figures(report: StudyReport) -> list[tuple[str, Figure, str, str]]:
-    """Return name, figure, title and caption of each figure."""
-    caption = f"{report.data_label}; {report.counts}"
-    figures = []
-    for by in html.axes(report) if report.headline else ():
-        figure = scale_figure(
-            report.rows, by=by, metric=str(report.headline), caption=caption,
-            partial=report.is_partial,
-        )  # fmt: skip
-        figures.append((f"scale_{by}", figure, f"Scaling by {by}", _scale_words(report, by)))
-    if report.grid == "list" and report.headline and cost_groups(report.rows):
-        figure = equal_cost_figure(
-            report.rows, metric=report.headline, caption=caption, partial=report.is_partial
-        )
-        figures.append(("equal_cost", figure, "Depth against width at equal cost", _EQUAL_WORDS))
-    macs = {row.name: row.macs for row in report.rows}
-    if any(report.curves.get(name) for name in macs):
-        figure = curves_figure(
-            report.curves, macs, report.curve_metrics, caption=caption, partial=report.is_partial
-        )
-        words = "Each line is a trial on held-out data, coloured by its multiply-accumulates."
-        figures.append(("curves", figure, "Training curves", words))
-    return figures
-
-
-def _scale_words(report: StudyReport, by: Axis) -> str:
-    found = judged(report.rows, report.headline)
-    shown = shown_totals(found, by)
-    totals = {total(row, by) for row in found}
-    band = "two outermost fronts" if layers_for(len(found)) == 2 else "outermost front"
-    window = ""
-    if len(shown) < len(totals):
-        window = (
-            f" Columns: the {len(shown)} neighbouring totals (of {len(totals)}) with most trials."
-        )
-    return (
-        f"Left: {metric_label(str(report.headline))} robust accuracy against multiply-accumulates "
-        f"of {len(found)} trials. Efficient settings are the {band} (no setting with no more MACs "
-        "is more accurate), inefficient ones its mirror image; a uniform setting is drawn as such "
-        f"wherever it lies; the lower axis gives the total {by} at its median MACs. Right: how the "
-        f"best settings of each total {by}, the worst, and those nearest to a uniform division "
-        f"share it among the stages (bars), and their accuracy (line); means of up to {GROUP} "
-        f"settings and those that tie with the last of them.{window}"
-    )
 
 
 def _summary(report: StudyReport) -> bytes:

@@ -18,15 +18,17 @@ from robustray.reports.frontier import Correlation, kendall
 from robustray.reports.rows import TrialRow, count, headline, judged, metric_names
 from robustray.words import stages
 
-EFFICIENT, INEFFICIENT, UNIFORM, OTHER = "#d62728", "#9467bd", "#8c564b", "#7f7f7f"
-# The Okabe-Ito palette: told apart under every common colour blindness, and hatched as well.
-STAGE_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9")
+# The Okabe-Ito palette: told apart under every common colour blindness.
+BLUE, ORANGE, GREEN, PINK = "#0072b2", "#e69f00", "#009e73", "#cc79a7"
+SKY, VERMILLION, GREY = "#56b4e9", "#d55e00", "#7f7f7f"
+EFFICIENT, INEFFICIENT, UNIFORM, OTHER = VERMILLION, BLUE, GREEN, GREY
+STAGE_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY)
 STAGE_HATCHES = ("o", ".", "*", "//", "xx")
 PARTIAL_COLOUR = "#c00000"
 
 _STYLE = {
-    "font.family": "DejaVu Serif",  # comes with matplotlib, so text has the same size everywhere
-    "mathtext.fontset": "dejavuserif",
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so text has the same size everywhere
+    "mathtext.fontset": "dejavusans",
     "font.size": 15,
     "axes.labelsize": 17,
     "xtick.labelsize": 15,

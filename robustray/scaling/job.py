@@ -9,12 +9,13 @@ from pathlib import Path
 
 from robustray.files import write_atomically
 from robustray.manifest import ModelConfig, Recipe, Sweep
-from robustray.reports import TrialRow, kendall, render, scale_figure
+from robustray.reports import TrialRow, kendall, render
 from robustray.reports.html import Picture
 from robustray.reports.rows import Axis, judged
 from robustray.reports.style import correlation_words
 from robustray.runtime.session import start_tracking
 from robustray.scaling.pages.figures import METRIC, compare_scale_figure, compound_scale_figure
+from robustray.scaling.pages.grids import scale_figure
 from robustray.scaling.pages.published import (
     names_of,
     published_correlations,

@@ -15,8 +15,8 @@ from robustray.evaluation.plan import read_images
 from robustray.evaluation.record import eps_text, metrics_of, model_info, result_document
 from robustray.evaluation.units.merge import merge
 from robustray.evaluation.units.store import UnitStore
-from robustray.reports.intervals import wilson
 from robustray.reports import render
+from robustray.reports.intervals import wilson
 from robustray.store import LocalStore
 from tests.helpers.evaluation_tasks import SUITE, compute_all, digits, make_task
 

@@ -59,7 +59,7 @@ def test_table_and_figure_of_a_list_study(tmp_path):
     report = StudyReport("ratio", "ratio-1", "list", "cifar10", rows)
     names = {path.name for path in write_report(report, tmp_path)}
     assert {"equal_cost.csv", "equal_cost.png", "table.csv"} <= names
-    assert not {"scale_width.png", "scale_depth.png"} & names
+    assert not {"shares_width.png", "shares_depth.png"} & names
     table = list(csv.DictReader((tmp_path / "equal_cost.csv").open()))
     assert len(table) == len(ROWS)
     by_name = {row["name"]: row for row in table}

@@ -61,8 +61,9 @@ def study(rows=ROWS, **changes) -> StudyReport:
 def test_everything_is_written_and_told(tmp_path):
     paths = write_report(study(), tmp_path / "report", svg=True)
     names = {
-        "table.csv", "table.parquet", "summary.json", "provenance.csv", "scale_width.png",
-        "scale_width.svg", "curves.png", "curves.svg", "report.html",
+        "table.csv", "table.parquet", "summary.json", "provenance.csv", "accuracy.png",
+        "accuracy.svg", "shares_width.png", "shares_width.svg", "curves.png",
+        "curves.svg", "report.html",
     }  # fmt: skip
     assert {path.name for path in paths} == names
     assert {path.name for path in (tmp_path / "report").iterdir()} == names
@@ -79,7 +80,7 @@ def test_equal_results_give_equal_files(tmp_path):
 def test_page_asks_nobody_for_anything(tmp_path):
     write_report(study(), tmp_path)
     found = read((tmp_path / "report.html").read_text())
-    assert found.tags.count("img") == 2
+    assert found.tags.count("img") == 3
     assert found.addresses
     assert all(address.startswith("data:image/png;base64,") for address in found.addresses)
     assert "link" not in found.tags
@@ -152,9 +153,9 @@ def test_summary_names_the_frontiers(tmp_path):
 
 
 def test_both_axes_get_a_figure_each(tmp_path):
-    rows = [trial((d, 4), (w, 8)) for d in (2, 3) for w in (4, 6)]
+    rows = [trial((d, 5 - d), (w, 10 - w)) for d in (2, 3) for w in (4, 6)]
     names = {path.name for path in write_report(study(rows, grid="both"), tmp_path)}
-    assert {"scale_width.png", "scale_depth.png"} <= names
+    assert {"accuracy.png", "shares_width.png", "shares_depth.png"} <= names
 
 
 @pytest.mark.parametrize("rows", [[], [trial((4,), (4,), status="unfinished", metrics={})]])

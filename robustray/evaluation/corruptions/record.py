@@ -8,7 +8,6 @@ from typing import Any
 from robustray.evaluation.corruptions.plan import Cell, CorruptionsPlan
 from robustray.evaluation.corruptions.scores import ALEXNET_ERRORS, Errors, score
 from robustray.evaluation.units.merge import Merged
-from robustray.reports.intervals import wilson
 from robustray.manifest import dump_manifest
 from robustray.manifest.corruptions import ALEXNET
 from robustray.reports import render
@@ -19,6 +18,7 @@ from robustray.reports.corruptions import (
     page,
     severity_figure,
 )
+from robustray.reports.intervals import wilson
 from robustray.runtime.attempts import Attempt
 from robustray.store import seal
 from robustray.tracking import MetricPoint, RunRecord
