@@ -13,7 +13,8 @@ from importlib.resources import files
 from robustray.reports.answers import Answer
 from robustray.reports.rows import Link
 
-_STYLE, _SCRIPT = (files("robustray.reports").joinpath(name) for name in ("page.css", "page.js"))
+_PARTS = files("robustray.reports.pages")
+_STYLE, _SCRIPT = _PARTS.joinpath("page.css"), _PARTS.joinpath("page.js")
 _WIDE = 2.2  # figures of more than this share their line with no other
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
