@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from robustray.errors import CorruptObjectError, UserError
-from robustray.evaluation.record import network_name, published_text
+from robustray.evaluation.record import published_text
 from robustray.files import write_atomically
 from robustray.reports import render
 from robustray.reports.html import Picture
 from robustray.reports.judgements import Judgement, curves_figure, page, table_csv, table_text
+from robustray.reports.words import network_name
 from robustray.store import NotFoundError, ObjectStore, read_sealed, sha256_bytes
 from robustray.store.opening import choose_id, newest_attempt
 from robustray.tracking import MetricPoint, RunRecord, Uploader

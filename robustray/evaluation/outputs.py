@@ -18,7 +18,6 @@ from robustray.evaluation.pictures import (
 )
 from robustray.evaluation.plan import EvaluationPlan, Images
 from robustray.evaluation.record import (
-    eps_text,
     metrics_of,
     model_info,
     result_document,
@@ -31,6 +30,7 @@ from robustray.evaluation.units.merge import Merged
 from robustray.evaluation.units.store import LoadedUnit, UnitStore
 from robustray.manifest import dump_manifest
 from robustray.reports import render
+from robustray.reports.words import eps_text
 from robustray.runtime.attempts import Attempt
 from robustray.store import canonical_json, seal
 from robustray.tracking import MetricPoint, RunRecord

@@ -15,13 +15,13 @@ from robustray.errors import CorruptObjectError, ManifestError, StoreUnavailable
 from robustray.evaluation.agenda import CLEAN_ACCURACY, ROBUST_SHARE, Passes, task_passes
 from robustray.evaluation.images import facts_of, label_of, load_images, ranges_of
 from robustray.evaluation.networks import build_network
-from robustray.evaluation.record import eps_text, network_name
 from robustray.evaluation.subjects import find_subject
 from robustray.evaluation.suites import curve_suite_of, resolve_threat, suite_of, suite_text
 from robustray.evaluation.task import SAMPLES, Conditions, Subject, Task
 from robustray.evaluation.units.engines import is_independent, load_engine
 from robustray.manifest import Evaluation, JudgedData
 from robustray.models import ModelError, profile
+from robustray.reports.words import eps_text, network_name
 from robustray.store import (
     NotFoundError,
     ObjectStore,

@@ -17,6 +17,7 @@ from robustray.evaluation.units.merge import AttackSummary, Merged
 from robustray.files import csv_bytes, parquet_bytes
 from robustray.models import find_model
 from robustray.reports.intervals import wilson
+from robustray.reports.words import eps_text, network_name
 
 
 def result_document(
@@ -154,14 +155,6 @@ def model_info(result: Mapping[str, Any], name: str) -> dict[str, Any]:
         "footnote": " ".join([*notes, *(finding["message"] for finding in bad)]),
         "unreliable": bool(bad),
     }
-
-
-def eps_text(eps: float) -> str:
-    """Write 8/255 as such, and other numbers plainly."""
-    whole = round(eps * 255)
-    if eps > 1 and float(eps).is_integer():
-        return f"{eps:g}"
-    return f"{whole}/255" if whole and abs(whole / 255 - eps) < 1e-12 else f"{eps:g}"
 
 
 def summary_text(result: Mapping[str, Any]) -> str:
@@ -310,8 +303,3 @@ def _paper(network: Mapping[str, Any]) -> dict[str, str] | None:
         return None
     paper = find_model(network["model"]["name"]).paper
     return vars(paper) if paper else None
-
-
-def network_name(network: Mapping[str, Any]) -> str:
-    """Return what a network is built by: a function, or a name of the catalogue."""
-    return str(network.get("factory") or network["model"]["name"])

@@ -8,7 +8,6 @@ from functools import partial
 
 from matplotlib.figure import Figure
 
-from robustray.reports import html
 from robustray.reports.accuracy import accuracy_figure, accuracy_title
 from robustray.reports.curves import curves_figure, curves_title
 from robustray.reports.equal_cost import cost_groups, equal_cost_figure, equal_cost_title
@@ -71,19 +70,14 @@ def study_figures(report: StudyReport, *, bare: bool = False) -> list[StudyFigur
     return figures
 
 
-def varied_axes(report: StudyReport) -> tuple[Axis, ...]:
-    """Return in what uniform networks are uniform: what the grid varies, both in a list."""
-    return ("width", "depth") if report.grid == "list" else html.axes(report)
-
-
 def _planned(report: StudyReport) -> Iterator[tuple[str, _Draw, str, str]]:
     """Yield name, function, title and words of the figures that there may be."""
     rows, metric = report.rows, report.headline
     if metric is not None:
-        axes = varied_axes(report)
+        axes = report.uniform_axes
         draw: _Draw = partial(accuracy_figure, rows, metric=metric, axes=axes, images=report.images)
         yield "accuracy", draw, accuracy_title(rows, metric, axes), _ACCURACY_WORDS
-        for by in html.axes(report):
+        for by in report.axes:
             draw = partial(shares_figure, rows, by=by, metric=metric)
             title, words = shares_title(rows, by, metric), _share_words(report, by)
             yield f"shares_{by}", draw, title, words

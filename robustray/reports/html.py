@@ -1,79 +1,57 @@
-"""The report as one self-contained HTML page: nothing is fetched from anywhere."""
+"""What pages are made of: self-contained HTML under one style; nothing is fetched from anywhere."""
 
 from __future__ import annotations
 
 import base64
+import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 
-from robustray.reports.frontier import frontiers
-from robustray.reports.rows import Axis, StudyReport, TrialRow, metric_names
-from robustray.reports.style import (
-    amount,
-    correlation,
-    correlation_words,
-    metric_label,
-    percent,
-    ranked,
-)
-from robustray.words import stages
+from robustray.reports.answers import Answer
+from robustray.reports.rows import Link
 
-_STYLE, _SCRIPT = (files("robustray.reports").joinpath(name) for name in ("page.css", "page.js"))
+_PARTS = files("robustray.reports.pages")
+_STYLE, _SCRIPT = _PARTS.joinpath("page.css"), _PARTS.joinpath("page.js")
+_WIDE = 2.2  # figures of more than this share their line with no other
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on the page: its PNG bytes, what it is called, and what it shows."""
+    """A figure on the page: its bytes (PNG or SVG), what it is called, and what it shows."""
 
     png: bytes
     title: str
-    caption: str
+    caption: str = ""
+
+    @property
+    def aspect(self) -> float:
+        """Width over height."""
+        if self.png.startswith(b"<svg"):
+            _, _, width, height = re.findall(rb'viewBox="([^"]+)"', self.png)[0].split()
+            return float(width) / float(height)
+        width, height = struct.unpack(">II", self.png[16:24])  # as PNG's first chunk has it
+        return width / height
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """What a cell shows, and what it is sorted by: a number, or the text itself."""
-
-    text: str
-    value: float | None = None
-    numeric: bool = False
-    title: str = ""
-
-    def html(self) -> str:
-        key = self.text if not self.numeric else "" if self.value is None else repr(self.value)
-        kind = ' class="n"' if self.numeric else ""
-        title = f' title="{escape(self.title)}"' if self.title else ""
-        return f'<td{kind} data-v="{escape(key)}"{title}>{escape(self.text)}</td>'
-
-
-def page(report: StudyReport, pictures: Sequence[Picture] = ()) -> str:
-    """Return the whole page; every value in it is escaped.
+def page(kind: str, name: str, answer: Answer, sections: Iterable[str], *, banner: str = "") -> str:
+    """Return a whole page: what was asked, the answer, then sections in their order.
 
     Parameters
     ----------
-    report : StudyReport
-        What is reported.
-    pictures : sequence of Picture
-        Figures, embedded in the given order.
-
-    Returns
-    -------
-    str
-        HTML that depends on the arguments alone.
+    kind, name : str
+        What ran ("Sweep"), and what it is called.
+    answer : Answer
+        Stands on top.
+    sections : iterable of str
+        HTML from `section` and its like; empty ones are left out.
+    banner : str
+        Why the result is partial, in words.
     """
-    body = [
-        _header(report),
-        section("Figures", *map(figure_html, pictures)),
-        section("Trials", _trials(report)),
-        section("Cost, planned and actual", _cost(report.cost)),
-        section("Failures", _failures(report)),
-        section("Notes", list_html(report.notes)),
-        section("Versions and devices", facts_html(report.versions), list_html(report.devices)),
-    ]
-    return document(report.study, body)
+    return document(name, [_header(kind, name, answer, banner), *sections])
 
 
 def document(title: str, body: Iterable[str]) -> str:
@@ -82,6 +60,7 @@ def document(title: str, body: Iterable[str]) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escape(title)} - robustray</title>\n"
         f"<style>\n{_STYLE.read_text()}</style>\n</head>\n<body>\n"
         + "\n".join(part for part in body if part)
@@ -89,36 +68,21 @@ def document(title: str, body: Iterable[str]) -> str:
     )
 
 
-def axes(report: StudyReport) -> tuple[Axis, ...]:
-    """Return what the study varies, a figure each."""
-    if report.grid == "both":
-        return ("width", "depth")
-    return () if report.grid in ("none", "list") else (report.grid,)
-
-
-def _header(report: StudyReport) -> str:
-    banner = ""
-    if report.is_partial:
-        banner = f'<p class="banner">PARTIAL: {escape(str(report.counts))}.</p>'
-    metric = metric_label(report.headline or "accuracy")
-    tau = correlation_words(correlation(report.rows, report.headline))
-    facts = {
-        "Study": report.study_id,
-        "Manifest": report.manifest_hash,
-        "Data": report.data_label,
-        "Threat model": report.threat,
-        "Attacks": ", ".join(map(metric_label, report.attacks)),
-        "Trials": str(report.counts),
-        f"Kendall's τ, MACs and {metric}": tau,
-        **{str(key): value for key, value in report.recipe.items()},
-    }
-    return f"<h1>{escape(report.study)}</h1>\n{banner}{facts_html(facts)}"
-
-
 def section(title: str, *parts: str) -> str:
     """Return a section of what isn't empty; nothing where all is."""
     content = "\n".join(part for part in parts if part)
     return f"<h2>{escape(title)}</h2>\n{content}" if content else ""
+
+
+def part(title: str, *parts: str) -> str:
+    """Return a part of a section, under a smaller title; nothing where all is empty."""
+    content = "\n".join(part for part in parts if part)
+    return f"<h3>{escape(title)}</h3>\n{content}" if content else ""
+
+
+def text_html(text: str, *, soft: bool = False) -> str:
+    """Return a paragraph; nothing without words."""
+    return f"<p{' class=soft' if soft else ''}>{escape(text)}</p>" if text else ""
 
 
 def facts_html(facts: Mapping[str, object]) -> str:
@@ -139,70 +103,43 @@ def list_html(lines: Iterable[str]) -> str:
 
 def figure_html(picture: Picture) -> str:
     """Return a figure with its image inside."""
-    data = base64.b64encode(picture.png).decode()
-    return (
-        f'<figure><img alt="{escape(picture.title)}" src="data:image/png;base64,{data}">'
-        f"<figcaption><b>{escape(picture.title)}.</b> {escape(picture.caption)}</figcaption>"
-        "</figure>"
+    title, caption = escape(picture.title), escape(picture.caption)
+    kind = ' class="wide"' if picture.aspect > _WIDE else ""
+    if picture.png.startswith(b"<svg"):
+        image = picture.png.decode().replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    else:
+        data = base64.b64encode(picture.png).decode()
+        image = f'<img alt="{title}" src="data:image/png;base64,{data}">'
+    return f"<figure{kind}>{image}<figcaption><b>{title}.</b> {caption}</figcaption></figure>"
+
+
+def figures_html(pictures: Iterable[Picture]) -> str:
+    """Return figures side by side where there is room."""
+    items = "".join(map(figure_html, pictures))
+    return f'<div class="figures">{items}</div>' if items else ""
+
+
+def commands_html(commands: Iterable[tuple[str, str]]) -> str:
+    """Return commands to type, each with what it does."""
+    items = "".join(
+        f'<li>{escape(about)}<pre class="copy"><code>{escape(command)}</code></pre></li>'
+        for about, command in commands
     )
+    return f'<ul class="commands">{items}</ul>' if items else ""
 
 
-def _trials(report: StudyReport) -> str:
-    metrics = metric_names(report.rows)
-    words = ["Trial", "Depths", "Widths"]
-    numbers = ["Parameters", "MACs", *(f"{metric_label(m)} %" for m in metrics)]
-    numbers += ["Validation %", "Epoch"]
-    heads = [(word, False) for word in words] + [(word, True) for word in numbers]
-    heads += [(word, False) for word in ("Status", "Frontier", "Weights")]
-    marks = _marks(report)
-    lines = (_cells(row, metrics, marks) for row in ranked(report.rows, report.headline))
-    note = '<p class="soft">Click a column to sort by it. Accuracies on test data, in percent.</p>'
-    return note + _table(heads, lines)
+def links_html(links: Iterable[Link]) -> str:
+    """Return where files, checkpoints and runs are."""
+    items = "".join(f"<li>{_link(link)}</li>" for link in links)
+    return f'<ul class="links">{items}</ul>' if items else ""
 
 
-def _marks(report: StudyReport) -> dict[str, str]:
-    """Return the frontier that a trial is on, by its name; "both" for the only one of its cost."""
-    fronts = frontiers(report.rows, report.headline)
-    marks = {name: word for word, names in fronts.items() for name in names}
-    both = set(fronts["efficient"]) & set(fronts["inefficient"])
-    return marks | dict.fromkeys(both, "both")
-
-
-def _cells(row: TrialRow, metrics: Sequence[str], marks: Mapping[str, str]) -> list[_Cell]:
-    epoch = row.selected_epoch
-    accuracies = [*(row.metrics.get(metric) for metric in metrics), row.validation_accuracy]
-    digest = row.weights_sha256 or ""
-    return [
-        _Cell(row.name, title=f"seed {row.seed}"),
-        _Cell(stages(row.depths)),
-        _Cell(stages(row.widths)),
-        _Cell(amount(row.parameters), row.parameters, numeric=True),
-        _Cell(amount(row.macs), row.macs, numeric=True),
-        *(_Cell(percent(a) if a is not None else "", a, numeric=True) for a in accuracies),
-        _Cell("" if epoch is None else str(epoch), epoch, numeric=True),
-        _Cell(row.status if row.stopped_epoch is None else f"stopped at {row.stopped_epoch}"),
-        _Cell(marks.get(row.name, "")),
-        _Cell(digest[:12], title=digest),
-    ]
-
-
-def _table(heads: Sequence[tuple[str, bool]], lines: Iterable[Sequence[_Cell]]) -> str:
-    head = "".join(
-        f"<th{' class=n' if numeric else ''}><button>{escape(word)}</button></th>"
-        for word, numeric in heads
-    )
-    body = "\n".join(f"<tr>{''.join(cell.html() for cell in line)}</tr>" for line in lines)
-    return (
-        '<div class="scroll tall"><table class="sortable">'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-    )
-
-
-def _cost(cost: Mapping[str, tuple[object, object]]) -> str:
+def cost_html(cost: Mapping[str, tuple[object, object]]) -> str:
+    """Return what was planned beside what it took."""
     if not cost:
         return ""
     rows = "".join(
-        f'<tr><td>{escape(word)}</td><td class="n">{_number(planned)}</td>'
+        f'<tr><td class="wrap">{escape(word)}</td><td class="n">{_number(planned)}</td>'
         f'<td class="n">{_number(actual)}</td><td class="n">{_ratio(planned, actual)}</td></tr>'
         for word, (planned, actual) in cost.items()
     )
@@ -211,23 +148,51 @@ def _cost(cost: Mapping[str, tuple[object, object]]) -> str:
     return f'<div class="scroll">{table}</div>'
 
 
+def details_html(title: str, *parts: str) -> str:
+    """Return what is read on request, and is open in print; nothing where all is empty."""
+    content = "\n".join(part for part in parts if part)
+    return f"<details><summary>{escape(title)}</summary>\n{content}</details>" if content else ""
+
+
+def _header(kind: str, name: str, answer: Answer, banner: str) -> str:
+    parts = [
+        f'<p class="kind">{escape(kind)}</p>\n<h1>{escape(name)}</h1>',
+        f'<p class="banner">PARTIAL: {escape(banner)}</p>' if banner else "",
+        f'<p class="question">{escape(answer.question)}</p>',
+        f'<p class="answer">{escape(answer.sentence)}</p>',
+        _doubts(answer.doubts),
+        _tiles(answer.numbers),
+    ]
+    return "<header>\n" + "\n".join(part for part in parts if part) + "\n</header>"
+
+
+def _doubts(doubts: Sequence[str]) -> str:
+    return f'<div class="doubts"><b>Doubtful:</b>{list_html(doubts)}</div>' if doubts else ""
+
+
+def _tiles(numbers: Mapping[str, str]) -> str:
+    items = "".join(
+        f"<div><dt>{escape(word)}</dt><dd>{escape(value)}</dd></div>"
+        for word, value in numbers.items()
+    )
+    return f'<dl class="tiles">{items}</dl>' if items else ""
+
+
+def _link(link: Link) -> str:
+    about = f' <span class="soft">{escape(link.about)}</span>' if link.about else ""
+    scheme, colon, _ = link.target.partition(":")
+    if not colon or scheme in ("http", "https"):
+        return f'<a href="{escape(link.target)}">{escape(link.word)}</a>{about}'
+    return f'{escape(link.word)}{about}<pre class="copy"><code>{escape(link.target)}</code></pre>'
+
+
 def _number(value: object) -> str:
     if value is None:
-        return "n/a"
-    return escape(f"{value:,.4g}" if isinstance(value, float) else f"{value}")
+        return "not known"
+    return escape(f"{value:,.3g}" if isinstance(value, float) else f"{value}")
 
 
 def _ratio(planned: object, actual: object) -> str:
     if isinstance(planned, int | float) and isinstance(actual, int | float) and planned:
         return f"{actual / planned:.2f}"
     return ""
-
-
-def _failures(report: StudyReport) -> str:
-    failed = {row.name for row in report.rows if row.status == "failed"} | set(report.failures)
-    rows = "".join(
-        f'<tr><td>{escape(name)}</td><td class="wrap failed">'
-        f"{escape(report.failures.get(name) or 'no reason was recorded')}</td></tr>"
-        for name in sorted(failed)
-    )
-    return f'<div class="scroll"><table><tbody>{rows}</tbody></table></div>' if rows else ""

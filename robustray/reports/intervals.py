@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import NormalDist
 
 
-def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(successes: float, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the score interval of a proportion.
 
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference" (1927).
@@ -14,8 +14,9 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
 
     Parameters
     ----------
-    successes, trials : int
-        0 <= successes <= trials, trials >= 1.
+    successes, trials : float, int
+        0 <= successes <= trials, trials >= 1. For a mean of values in [0, 1], one for each image,
+        give their sum: the interval then is no narrower than it should be.
     confidence : float
         Of both sides together, in (0, 1).
 
@@ -37,3 +38,29 @@ def wilson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float
 def accuracy_interval(accuracy: float, images: int) -> tuple[float, float]:
     """Return the 95 % interval of an accuracy in [0, 1] that was measured on some images."""
     return wilson(round(accuracy * images), images)
+
+
+def difference(first: float, second: float, trials: int) -> tuple[float, float]:
+    """Return the interval of the difference of two accuracies, each over this many images.
+
+    R. G. Newcombe, "Interval estimation for the difference between independent proportions"
+    (1998), method 10. The two are taken as independent; where both networks saw the same images,
+    as in a study, they mostly err on the same ones, and the true interval is narrower.
+
+    Parameters
+    ----------
+    first, second : float
+        Accuracies in [0, 1].
+    trials : int
+        Images of each, at least 1.
+
+    Returns
+    -------
+    float, float
+        Lower and upper end of ``first - second``, in [-1, 1].
+    """
+    low_1, high_1 = wilson(first * trials, trials)
+    low_2, high_2 = wilson(second * trials, trials)
+    below = ((first - low_1) ** 2 + (high_2 - second) ** 2) ** 0.5
+    above = ((high_1 - first) ** 2 + (second - low_2) ** 2) ** 0.5
+    return first - second - below, first - second + above

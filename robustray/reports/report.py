@@ -10,10 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 
 from robustray.files import csv_bytes, parquet_bytes, write_atomically
-from robustray.reports import html
 from robustray.reports.drawings import study_figures
 from robustray.reports.equal_cost import cost_groups, equal_cost_csv
 from robustray.reports.frontier import frontiers, is_uniform, layers_for
+from robustray.reports.html import Picture
+from robustray.reports.pages.drawing import draw
+from robustray.reports.pages.study import study_page
 from robustray.reports.rows import StudyReport, TrialRow, judged, metric_names
 from robustray.reports.style import correlation, render
 
@@ -148,7 +150,6 @@ def write_report(report: StudyReport, folder: Path, *, svg: bool = False) -> lis
     if report.grid == "list" and cost_groups(report.rows):
         table = equal_cost_csv(report.rows, report.headline)
         paths.append(write_atomically(folder / "equal_cost.csv", table))
-    pictures = []
     for drawn in study_figures(report):
         png = render(drawn.figure)
         paths.append(write_atomically(folder / f"{drawn.name}.png", png))
@@ -156,8 +157,11 @@ def write_report(report: StudyReport, folder: Path, *, svg: bool = False) -> lis
             paths.append(
                 write_atomically(folder / f"{drawn.name}.svg", render(drawn.figure, "svg"))
             )
-        pictures.append(html.Picture(png, drawn.title, drawn.words))
-    page = html.page(report, pictures).encode()
+    pictures = [
+        Picture(draw(bare.figure, bare.name), bare.title, bare.words)
+        for bare in study_figures(report, bare=True)
+    ]
+    page = study_page(report, pictures, [path.name for path in paths]).encode()
     return [*paths, write_atomically(folder / "report.html", page)]
 
 
@@ -167,7 +171,7 @@ def _summary(report: StudyReport) -> bytes:
     fronts = frontiers(report.rows, report.headline)
     uniform = {
         f"uniform_{by}": [r.name for r in judged(report.rows, report.headline) if is_uniform(r, by)]
-        for by in html.axes(report)
+        for by in report.axes
     }
     summary = {
         "study": report.study,

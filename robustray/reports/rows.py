@@ -113,6 +113,18 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Link:
+    """Where something lies: an address for a browser, or a place to copy.
+
+    ``target`` is a file beside the page, an ``http`` address, or a URI of the store.
+    """
+
+    word: str
+    target: str
+    about: str = ""
+
+
+@dataclass(frozen=True)
 class StudyReport:
     """Everything that a report shows.
 
@@ -133,8 +145,6 @@ class StudyReport:
         Empty: the strongest one found in the rows.
     planned_trials : int or None
         Trials the manifest asks for; None: as many as there are rows.
-    images : int or None
-        Test images behind the accuracy that the study is judged by; None: unknown.
     recipe : mapping
         Summary of the recipe, word by word.
     cost : mapping of str to (planned, actual)
@@ -156,6 +166,12 @@ class StudyReport:
         What a reader must know.
     partial : bool
         Call the report partial whatever its rows say.
+    tested : mapping of str to int
+        On how many images each metric was measured, where that is known.
+    commands : sequence of (str, str)
+        What one may do next, and the command that does it.
+    links : sequence of Link
+        Where checkpoints and runs are; the page adds the files beside it.
     """
 
     study: str
@@ -167,7 +183,6 @@ class StudyReport:
     threat: str = ""
     attacks: Sequence[str] = ()
     planned_trials: int | None = None
-    images: int | None = None
     recipe: Mapping[str, object] = field(default_factory=dict)
     cost: Mapping[str, tuple[object, object]] = field(default_factory=dict)
     failures: Mapping[str, str] = field(default_factory=dict)
@@ -178,11 +193,31 @@ class StudyReport:
     curve_metrics: Sequence[str] = ("validation_accuracy", "validation_loss")
     notes: Sequence[str] = ()
     partial: bool = False
+    tested: Mapping[str, int] = field(default_factory=dict)
+    commands: Sequence[tuple[str, str]] = ()
+    links: Sequence[Link] = ()
 
     @property
     def headline(self) -> str | None:
         """The attack that the study is judged by; None where no trial was attacked."""
         return self.attacks[-1] if self.attacks else headline(self.rows)
+
+    @property
+    def axes(self) -> tuple[Axis, ...]:
+        """What the grid varies."""
+        if self.grid == "both":
+            return ("width", "depth")
+        return () if self.grid in ("none", "list") else (self.grid,)
+
+    @property
+    def uniform_axes(self) -> tuple[Axis, ...]:
+        """In what uniform networks are uniform: what the grid varies, both in a list."""
+        return ("width", "depth") if self.grid == "list" else self.axes
+
+    @property
+    def images(self) -> int | None:
+        """Test images behind the accuracy that the study is judged by; None: unknown."""
+        return self.tested.get(str(self.headline))
 
     @property
     def counts(self) -> Counts:
@@ -233,3 +268,14 @@ def judged(rows: Iterable[TrialRow], metric: str | None) -> list[TrialRow]:
     """Return the finished rows that have the metric, by name."""
     found = [row for row in rows if row.status == "finished" and metric in row.metrics]
     return sorted(found, key=lambda row: row.name)
+
+
+def ranked(rows: Iterable[TrialRow], metric: str | None) -> list[TrialRow]:
+    """Return rows from the highest accuracy to the lowest, those without one last.
+
+    Of equal ones the cheaper is first, then the one whose name is.
+    """
+    return sorted(
+        rows,
+        key=lambda r: (metric not in r.metrics, -r.metrics.get(str(metric), 0.0), r.macs, r.name),
+    )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import io
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -15,7 +14,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from robustray.reports.frontier import Correlation, kendall
-from robustray.reports.rows import TrialRow, count, headline, judged, metric_names
+from robustray.reports.rows import TrialRow, count, headline, judged, metric_names, ranked
+from robustray.reports.words import MISSING, UNITS, amount, metric_label, percent, plain
 from robustray.words import stages
 
 # The Okabe-Ito palette: told apart under every common colour blindness.
@@ -39,7 +39,6 @@ _STYLE = {
     "svg.hashsalt": "robustray",
     "svg.fonttype": "path",
 }
-_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 @contextmanager
@@ -67,27 +66,10 @@ def render(figure: Figure, kind: Literal["png", "svg"] = "png") -> bytes:
     return buffer.getvalue()
 
 
-def metric_label(name: str, *, math: bool = False) -> str:
-    """Return how a metric is written: "cw-40" is CW-40, or CW with a raised 40."""
-    words = {"clean": "Clean", "autoattack-standard": "AutoAttack"}
-    attack, dash, steps = name.partition("-")
-    if name in words:
-        return words[name]
-    if dash and re.fullmatch(r"\d+", steps):
-        return f"{plain(attack.upper())}$^{{{steps}}}$" if math else name.upper()
-    label = name.upper() if name.isalpha() and name.islower() else name
-    return plain(label) if math else label
-
-
 def accuracy_label(metric: str) -> str:
     """Return an axis label for a metric in percent."""
     robust = "accuracy" if metric == "clean" else "robust accuracy"
     return f"% {metric_label(metric, math=True)} {robust}"
-
-
-def plain(text: str) -> str:
-    """Keep matplotlib from reading dollar signs as formulas."""
-    return text.replace("$", r"\$")
 
 
 def framed(axes: Axes, x_label: str, y_label: str, title: str = "", size: float = 16) -> Axes:
@@ -103,7 +85,7 @@ def framed(axes: Axes, x_label: str, y_label: str, title: str = "", size: float 
 def unit(macs: Sequence[float]) -> tuple[float, str]:
     """Return the divisor and the letter in which the largest of these is at least 0.1."""
     largest = max(macs, default=0)
-    return next(((size, name) for size, name in _UNITS if largest >= 0.1 * size), (1.0, ""))
+    return next(((size, name) for size, name in UNITS if largest >= 0.1 * size), (1.0, ""))
 
 
 def draw_caption(figure: Figure, text: str, partial: bool) -> None:
@@ -119,21 +101,6 @@ def draw_caption(figure: Figure, text: str, partial: bool) -> None:
     figure.text(start / width, 0.025, plain(text), color="#404040", fontsize=size)
 
 
-_MISSING = "-"
-
-
-def amount(number: float) -> str:
-    """Write a count of parameters or MACs in three figures: 5.25G, 847M, 1.2k."""
-    size, letter = next(((s, n) for s, n in _UNITS if number >= s), (1.0, ""))
-    value = number / size
-    return (f"{value:#.3g}" if value < 999.5 else f"{value:.0f}").rstrip(".") + letter
-
-
-def percent(accuracy: float | None) -> str:
-    """Write an accuracy in [0, 1] as percent with two places; a dash where it is missing."""
-    return _MISSING if accuracy is None else f"{100 * accuracy:.2f}"
-
-
 def correlation(rows: Sequence[TrialRow], metric: str | None) -> Correlation | None:
     """Return Kendall's tau between MACs and the metric over the judged rows."""
     found = judged(rows, metric)
@@ -146,13 +113,6 @@ def correlation_words(result: Correlation | None) -> str:
         return "n/a (fewer than 3 trials, or no differences between them)"
     tail = "p < 0.001" if result.p_value < 0.001 else f"p = {result.p_value:.3f}"
     return f"{result.tau:.3f} ({tail}, n = {result.n})"
-
-
-def ranked(rows: Iterable[TrialRow], metric: str | None) -> list[TrialRow]:
-    """Return rows from the highest accuracy to the lowest, those without one last, by name."""
-    return sorted(
-        rows, key=lambda r: (metric not in r.metrics, -r.metrics.get(str(metric), 0.0), r.name)
-    )
 
 
 def text_table(
@@ -197,7 +157,7 @@ def text_table(
 
 
 def _cells(row: TrialRow, metrics: Sequence[str]) -> list[str]:
-    epoch = _MISSING if row.selected_epoch is None else str(row.selected_epoch)
+    epoch = MISSING if row.selected_epoch is None else str(row.selected_epoch)
     return [
         row.name,
         stages(row.depths),

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from robustray.attacks.checks.plausibility import CHECKS, check_accuracy
 from robustray.data import describe
 from robustray.manifest import Grid, Recipe, Sweep, manifest_hash
 from robustray.reports import GridKind, StudyReport, TrialRow, write_report
+from robustray.reports.frontier import find_best
+from robustray.reports.rows import Link
 from robustray.store import ObjectStore
-from robustray.sweeps.plan import Plan, describe_search
+from robustray.sweeps.notes import study_notes
+from robustray.sweeps.plan import Plan
 from robustray.sweeps.records import TrialState, read_trials
-from robustray.sweeps.runs import trial_row
+from robustray.sweeps.runs import evaluation_accuracies, trial_row
 from robustray.sweeps.throughput import precision_name
 from robustray.training import find_objective
 from robustray.training.optimizer import describe_optimizer
@@ -47,6 +49,9 @@ def publish(
     study = plan.study
     states = read_trials(store, study)
     report = _assemble(plan, states, failures)
+    report = replace(
+        report, commands=_next_commands(report), links=_weights(report, states, store.uri)
+    )
     folder = report_root / study.id
     paths = write_report(report, folder)
     artifacts = {}
@@ -79,7 +84,6 @@ def _assemble(
         threat=f"{threat.norm}, eps = {pixels(threat.eps)}",
         attacks=_attacks(manifest, states),
         planned_trials=len(study.trials),
-        images=_images(manifest, states),
         recipe=_recipe(manifest.recipe),
         cost=_cost(plan, states),
         failures=failures,
@@ -88,13 +92,52 @@ def _assemble(
         devices=sorted({environment["device"] for environment in environments}),
         curves={state.trial.name: _curve(state) for state in states},
         curve_metrics=(f"validation_{manifest.recipe.selection.attack}", "train_loss"),
-        notes=[
-            *_notes(plan),
-            *_guessing_notes(manifest, states),
-            *_further_notes(states),
-            *_doubts(states),
-        ],
+        tested=_tested(manifest, states),
+        notes=study_notes(plan, states),
     )
+
+
+def _tested(manifest: Sweep, states: list[TrialState]) -> dict[str, int]:
+    """Return on how many images each accuracy was measured."""
+    test = describe(manifest.data).test
+    images: dict[str, int] = dict.fromkeys(("clean", *manifest.evaluation.attacks), test)
+    for state in states:
+        for label, entry in state.evaluations.items():
+            total: int = entry["result"]["robust"]["total"]
+            names = evaluation_accuracies(label, entry["result"])
+            images.update(dict.fromkeys(names, total))
+    return images
+
+
+def _next_commands(report: StudyReport) -> list[tuple[str, str]]:
+    """Return what one may do with a study next."""
+    commands = []
+    if report.counts.finished:
+        commands.append(
+            (
+                "Attack every network with AutoAttack, as another column of the table:",
+                f"robustray evaluate --study {report.study_id}",
+            )
+        )
+    return [
+        *commands,
+        ("See how far the study is:", f"robustray status --study {report.study_id}"),
+        ("Write this page again:", f"robustray report --study {report.study_id}"),
+    ]
+
+
+def _weights(report: StudyReport, states: list[TrialState], uri: str) -> list[Link]:
+    """Return where the weights of the best network are."""
+    best = find_best(report.rows, report.headline)
+    return [
+        Link(f"Weights of {best.name}", f"{uri.rstrip('/')}/{entry['key']}", "(safetensors)")
+        for state in states
+        if best is not None and state.trial.name == best.name
+        for record in state.checkpoints
+        if record.step == best.selected_epoch
+        for entry in record.files.values()
+        if entry["sha256"] == best.weights_sha256
+    ]
 
 
 def read_rows(
@@ -126,71 +169,6 @@ def _attacks(manifest: Sweep, states: list[TrialState]) -> tuple[str, ...]:
     whole = [label for label in labels if all(label in state.evaluations for state in finished)]
     strongest = [label for label in whole if label.startswith("autoattack-")]
     return (*(label for label in labels if label not in strongest), *own, *strongest)
-
-
-def _images(manifest: Sweep, states: list[TrialState]) -> int:
-    """Return how many images the attack that the study is judged by has met."""
-    label = _attacks(manifest, states)[-1]
-    found = [s.evaluations[label]["result"] for s in states if label in s.evaluations]
-    return found[0]["data"]["count"] if found else describe(manifest.data).test
-
-
-def _guessing_notes(manifest: Sweep, states: list[TrialState]) -> list[str]:
-    """Name the networks whose clean accuracy can't be told from guessing."""
-    facts, notes = describe(manifest.data), []
-    for state in states:
-        clean = (state.result or {}).get("metrics", {}).get("clean")
-        if clean is None:
-            continue
-        correct = round(clean * facts.test)
-        found = check_accuracy(correct, facts.test, facts.num_classes, 1 / facts.num_classes)
-        if found.severity != "ok":
-            notes.append(f"Warning, {state.trial.name}: {found.message}.")
-    return notes
-
-
-def _further_notes(states: list[TrialState]) -> list[str]:
-    """Say how many trials a further suite has met, and what audits found."""
-    notes, finished = [], [state for state in states if state.status == "finished"]
-    for label in sorted({label for state in finished for label in state.evaluations}):
-        found = [s.evaluations[label]["result"] for s in finished if label in s.evaluations]
-        doubtful = sum(any(f["severity"] == "error" for f in r["audit"]) for r in found)
-        some = "PARTIAL: " if len(found) < len(finished) else ""
-        doubt = f"; the audit doubts {doubtful} of them" if doubtful else ""
-        notes.append(f"{some}{label} attacked {len(found)} of {len(finished)} trials{doubt}.")
-        notes += _implausible(label, {s.trial.name: s for s in finished if label in s.evaluations})
-    return notes
-
-
-def _implausible(label: str, states: Mapping[str, TrialState]) -> list[str]:
-    """Name the networks that seem not to work on the images: their numbers say nothing."""
-    notes = []
-    for name, state in sorted(states.items()):
-        for finding in state.evaluations[label]["result"]["audit"]:
-            if finding["severity"] == "warning" and finding["check"] in CHECKS:
-                notes.append(f"Warning, {label} of {name}: {finding['message']}.")
-    return notes
-
-
-def _doubts(states: list[TrialState]) -> list[str]:
-    """Say what could not be verified, and what is lost of the curves."""
-    notes = []
-    bare = sum(state.result is not None and not state.verified for state in states)
-    if bare:
-        notes.append(
-            f"{bare} results carry no digest, as those of earlier versions; they are believed as "
-            "they are."
-        )
-    notes += [
-        f"Warning, {state.trial.name}: {event['warning']}."
-        for state in states
-        for event in state.events()
-        if "warning" in event
-    ]
-    lost = [f"{state.trial.name} {step}" for state in states for step in state.damaged]
-    if lost:
-        notes.append(f"Curves lack epochs whose records are damaged: {', '.join(lost)}.")
-    return notes
 
 
 def pixels(length: float) -> str:
@@ -262,21 +240,4 @@ def _provenance(states: list[TrialState]) -> list[dict[str, object]]:
 def _curve(state: TrialState) -> list[tuple[int, dict[str, float]]]:
     return [
         (event["epoch"], event["metrics"]) for event in state.events() if event["event"] == "epoch"
-    ]
-
-
-def _notes(plan: Plan) -> list[str]:
-    manifest = plan.study.manifest
-    facts = describe(manifest.data)
-    notes = []
-    if manifest.narrow is not None:
-        notes.append(f"A proxy: every width is {manifest.narrow:g} times what the name says.")
-    if manifest.search is not None:
-        notes.append(describe_search(plan))
-    return [
-        *notes,
-        f"Each model was selected by {manifest.recipe.selection.attack} accuracy on "
-        f"{facts.validation} images held out from the training set, and attacked once on the "
-        f"{facts.test} test images.",
-        f"Trained in {precision_name(manifest.recipe)}; every verdict is float32.",
     ]

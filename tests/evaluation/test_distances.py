@@ -12,9 +12,10 @@ from robustray.attacks.distances import local_optimality
 from robustray.cli import main
 from robustray.evaluation.distances import BEST, find_distances, write_curves
 from robustray.evaluation.images import load_images
-from robustray.evaluation.record import eps_text, metrics_of, result_document, summary_text
+from robustray.evaluation.record import metrics_of, result_document, summary_text
 from robustray.evaluation.units.merge import merge
 from robustray.evaluation.units.store import UnitStore
+from robustray.reports.words import eps_text
 from robustray.store import LocalStore
 from tests.evaluation.test_commands import here, refused
 from tests.evaluation.test_run import evaluate as run

@@ -12,11 +12,12 @@ from robustray.evaluation.audit.verdict_findings import black_box_finding
 from robustray.evaluation.outputs import find_exhibits
 from robustray.evaluation.pictures import CurvePoint, example_sheet, robustness_curve
 from robustray.evaluation.plan import read_images
-from robustray.evaluation.record import eps_text, metrics_of, model_info, result_document
+from robustray.evaluation.record import metrics_of, model_info, result_document
 from robustray.evaluation.units.merge import merge
 from robustray.evaluation.units.store import UnitStore
 from robustray.reports import render
 from robustray.reports.intervals import wilson
+from robustray.reports.words import eps_text
 from robustray.store import LocalStore
 from tests.helpers.evaluation_tasks import SUITE, compute_all, digits, make_task
 

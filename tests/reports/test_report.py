@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from robustray.reports import StudyReport, text_table, write_report
-from robustray.reports.html import page
+from robustray.reports.pages.study import study_page as page
 from robustray.reports.style import amount
 from tests.helpers.made_up_studies import curves, grid, trial
 
@@ -80,10 +80,11 @@ def test_equal_results_give_equal_files(tmp_path):
 def test_page_asks_nobody_for_anything(tmp_path):
     write_report(study(), tmp_path)
     found = read((tmp_path / "report.html").read_text())
-    assert found.tags.count("img") == 3
-    assert found.addresses
-    assert all(address.startswith("data:image/png;base64,") for address in found.addresses)
-    assert "link" not in found.tags
+    assert found.tags.count("svg") == 3
+    files = {path.name for path in tmp_path.iterdir()}
+    assert set(found.addresses) == {"table.csv", "table.parquet", "summary.json", "provenance.csv"}
+    assert set(found.addresses) < files
+    assert not {"link", "iframe", "object"} & set(found.tags)
 
 
 def test_page_says_what_it_must():

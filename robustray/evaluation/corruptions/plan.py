@@ -12,10 +12,10 @@ from robustray.errors import ManifestError, below
 from robustray.evaluation.agenda import Work
 from robustray.evaluation.images import facts_of, load_images, ranges_of
 from robustray.evaluation.plan import agreed_size, conditions_of, prepare
-from robustray.evaluation.record import network_name
 from robustray.evaluation.task import Conditions, Subject, Task
 from robustray.manifest import JudgedData
 from robustray.manifest.corruptions import Corruptions
+from robustray.reports.words import network_name
 from robustray.store import ObjectStore, canonical_json, sha256_bytes
 from robustray.user_code import import_from
 

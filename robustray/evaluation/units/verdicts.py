@@ -1,4 +1,4 @@
-"""What is known of each example after a unit, and its one form in bytes.
+"""What is known of each example after a unit, its one form in bytes, and intervals of shares.
 
 A table, a row for each example of the range:
 

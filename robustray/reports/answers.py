@@ -1,0 +1,184 @@
+"""What a run was asked, and its answer in one sentence, as pages, MLflow and terminals show it."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from robustray.reports.frontier import find_best, find_rival
+from robustray.reports.intervals import accuracy_interval, difference
+from robustray.reports.rows import StudyReport, TrialRow, judged
+from robustray.reports.words import amount, eps_text, metric_label, network_name
+
+_EQUAL = 0.10  # networks whose MACs differ by no more than this share cost the same
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question, its answer in one sentence, and the numbers behind it, all of it plain text.
+
+    Attributes
+    ----------
+    question, sentence : str
+        What was asked, and the answer with its 95 % interval.
+    numbers : mapping of str to str
+        What each number is, and the number with its interval or unit.
+    partial : bool
+        Whether results are missing, so that the answer may change.
+    doubts : sequence of str
+        Why the numbers may be worth less than they look; empty where nothing is known.
+    """
+
+    question: str
+    sentence: str
+    numbers: Mapping[str, str] = field(default_factory=dict)
+    partial: bool = False
+    doubts: Sequence[str] = ()
+
+
+def measured(accuracy: float, images: int | None) -> str:
+    """Write an accuracy in [0, 1] with its 95 % interval: "53.1 % [50.2, 56.0]"."""
+    if not images:
+        return f"{100 * accuracy:.1f} %"
+    low, high = accuracy_interval(accuracy, images)
+    return f"{100 * accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def answer_study(report: StudyReport) -> Answer:
+    """Answer which network of a study is the most robust, or how robust its only one is."""
+    counts, metric = report.counts, report.headline
+    found = judged(report.rows, metric)
+    lone = counts.expected == 1
+    question = _lone_question(report) if lone else _sweep_question(report)
+    best = find_best(found, metric)
+    if best is None:
+        return Answer(question, f"Nothing is known yet: {counts}.", {}, True)
+    numbers = _trial_numbers(report, best)
+    if lone:
+        return Answer(question, f"{_score(report, best)}.", numbers, report.is_partial)
+    start = "Best so far" if report.is_partial else "Best"
+    sentence = f"{start}: {best.name}, {_score(report, best)}"
+    if (even := find_rival(found, metric, report.uniform_axes)) is not None:
+        sentence += _against(report, best, even)
+        numbers |= {f"Uniform: {even.name}": _cost_words(report, even)}
+    values = [row.metrics[str(metric)] for row in found]
+    numbers |= {f"Median of {len(found)}": f"{100 * statistics.median(values):.1f} %"}
+    return Answer(question, f"{sentence}.", numbers, report.is_partial)
+
+
+def answer_evaluation(result: Mapping[str, Any]) -> Answer:
+    """Answer how robust one network is, from the result document of its evaluation."""
+    threat, data = result["threat"], result["data"]
+    question = (
+        f"How robust is {network_name(result['subject']['network'])} on {data['count']:,} images "
+        f"of {data['label']} ({threat['norm']}, eps = {eps_text(threat['eps'])})?"
+    )
+    suite, total = metric_label(result["suite"]["name"]), data["count"]
+    doubts = [f["message"] for f in result["audit"] if f["severity"] in ("warning", "error")]
+    numbers = {
+        f"After {attack['label']}": f"{100 * attack['accuracy_after']:.1f} %, "
+        f"{attack['broken']:,} of {attack['attacked']:,} broken"
+        for attack in result["attacks"]
+        if attack["accuracy_after"] is not None
+    }
+    if result["clean"]["accuracy"] is not None:
+        numbers = {"Clean accuracy": _rate(result["clean"])} | numbers
+    if result["partial"]:
+        low, high = result["bounds"]
+        sentence = f"Robust accuracy lies between {100 * low:.1f} and {100 * high:.1f} % so far"
+        return Answer(question, f"{sentence}; {suite} is not done.", numbers, True, doubts)
+    numbers = {"Robust accuracy": _rate(result["robust"])} | numbers
+    sentence = (
+        f"{_rate(result['robust'])} of {total:,} images withstand {suite}; "
+        f"{_rate(result['clean'])} are classified correctly without attack."
+    )
+    return Answer(question, sentence, numbers, False, doubts)
+
+
+def answer_corruptions(result: Mapping[str, Any]) -> Answer:
+    """Answer which network copes best with corrupted images, from a job's result document."""
+    networks, many = result["networks"], len(result["averaged"])
+    images = min(
+        (
+            cell["total"]
+            for network in networks.values()
+            for found in network["corruptions"].values()
+            for cell in found["severities"]
+        ),
+        default=None,
+    )
+    kinds = f"{many} corruption{'s' * (many != 1)}"
+    question = f"How well do {len(networks)} networks classify {result['data']['name']} under "
+    question += f"{kinds}, severities {_span(result['severities'])}?"
+    if len(networks) == 1:
+        question = question.replace(
+            "do 1 networks classify", f"does {next(iter(networks))} classify"
+        )
+    known = {name: n for name, n in networks.items() if n["mean_accuracy"] is not None}
+    if not known:
+        return Answer(question, "Nothing is known yet.", {}, True)
+    best = max(known, key=lambda name: known[name]["mean_accuracy"])
+    numbers = {name: measured(n["mean_accuracy"], images) for name, n in known.items()}
+    start = f"Best: {best}, " if len(known) > 1 else ""
+    sentence = f"{start}{numbers[best]} mean accuracy over {kinds}"
+    if clean := known[best]["clean"]:
+        sentence += f"; {_rate(clean)} without corruption"
+    return Answer(question, f"{sentence}.", numbers)
+
+
+def _lone_question(report: StudyReport) -> str:
+    name = report.rows[0].name if report.rows else report.study
+    return f"How robust is {name}, trained on {report.data_label} ({report.threat})?"
+
+
+def _sweep_question(report: StudyReport) -> str:
+    several = f"{report.counts.expected:,} networks"
+    return f"Which of {several} is the most robust on {report.data_label} ({report.threat})?"
+
+
+def _score(report: StudyReport, row: TrialRow) -> str:
+    metric = str(report.headline)
+    number = measured(row.metrics[metric], report.tested.get(metric))
+    return number if metric == "clean" else f"{number} under {metric_label(metric)}"
+
+
+def _trial_numbers(report: StudyReport, row: TrialRow) -> dict[str, str]:
+    """Return each accuracy of a trial, and what the network costs."""
+    numbers = {
+        metric_label(metric): measured(value, report.tested.get(metric))
+        for metric, value in reversed(list(row.metrics.items()))
+    }
+    cost = f"{amount(row.macs)} MACs, {amount(row.parameters)} parameters"
+    return numbers | {"Cost of one image": cost}
+
+
+def _cost_words(report: StudyReport, row: TrialRow) -> str:
+    return f"{_score(report, row)}, {amount(row.macs)} MACs"
+
+
+def _against(report: StudyReport, best: TrialRow, even: TrialRow) -> str:
+    """Compare the best network with a uniform one; "" where their costs differ too much."""
+    metric = str(report.headline)
+    if abs(even.macs - best.macs) > _EQUAL * best.macs:
+        return ""
+    first, second = best.metrics[metric], even.metrics[metric]
+    words, chance = f"{100 * (first - second):+.1f} points", ""
+    if images := report.images:
+        low, high = difference(first, second, images)
+        words += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+        chance = ", not significant" if low <= 0 <= high else ""
+    return f"; {words} over the uniform network of equal cost{chance}"
+
+
+def _rate(document: Mapping[str, Any]) -> str:
+    """Write an accuracy that carries its interval."""
+    low, high = document["interval_95"]
+    return f"{100 * document['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _span(numbers: Sequence[int]) -> str:
+    ordered = sorted(numbers)
+    whole = len(ordered) > 2 and ordered == list(range(ordered[0], ordered[-1] + 1))
+    return f"{ordered[0]} to {ordered[-1]}" if whole else ", ".join(map(str, ordered))

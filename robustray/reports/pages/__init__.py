@@ -1,0 +1,1 @@
+"""The pages of runs: one module for each kind, and the tables and drawings they share."""
