@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from robustray.reports.style import EFFICIENT, OTHER, STAGE_COLOURS, framed, plain, style
+from robustray.reports.style import EFFICIENT, OTHER, STAGE_COLOURS, framed, style
+from robustray.reports.words import plain
 
 Point = tuple[float, float]
 _LOOKS = {"standard": "o", "adaptive": "s", "worst case": "*"}

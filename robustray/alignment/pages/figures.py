@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from robustray.alignment.pages.page import METHODS, number
-from robustray.reports.style import OTHER, STAGE_COLOURS, framed, plain, style
+from robustray.reports.style import OTHER, STAGE_COLOURS, framed, style
+from robustray.reports.words import plain
 
 _LINES, _MARKERS = ("-", "--", "-.", ":", (0, (5, 1))), ("o", "s", "D", "^", "v")
 _ORDER = ("baseline", "pgd", "l_alpha")
