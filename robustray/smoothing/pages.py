@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from robustray.reports.style import EFFICIENT, OTHER, STAGE_COLOURS, framed, style
-from robustray.reports.words import plain
+from robustray.reports.style import EFFICIENT, OTHER, STAGE_COLOURS, framed, plain, style
 
 Point = tuple[float, float]
 _LOOKS = {"standard": "o", "adaptive": "s", "worst case": "*"}

@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from robustray.alignment.pages.page import METHODS, number
-from robustray.reports.style import OTHER, STAGE_COLOURS, framed, style
-from robustray.reports.words import plain
+from robustray.reports.style import OTHER, STAGE_COLOURS, framed, plain, style
 
 _LINES, _MARKERS = ("-", "--", "-.", ":", (0, (5, 1))), ("o", "s", "D", "^", "v")
 _ORDER = ("baseline", "pgd", "l_alpha")

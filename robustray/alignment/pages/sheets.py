@@ -12,8 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from robustray.alignment.pages.figures import method_label
-from robustray.reports.style import style
-from robustray.reports.words import plain
+from robustray.reports.style import plain, style
 
 _SMALLEST = 640  # small images are enlarged until a sheet is about so wide
 
