@@ -13,7 +13,8 @@ from robustray.evaluation.record import published_text
 from robustray.files import write_atomically
 from robustray.reports import render
 from robustray.reports.html import Picture
-from robustray.reports.judgements import Judgement, curves_figure, page, table_csv, table_text
+from robustray.reports.judgement_figures import judgement_figures
+from robustray.reports.judgements import Judgement, page, table_csv, table_text
 from robustray.reports.words import network_name
 from robustray.store import NotFoundError, ObjectStore, read_sealed, sha256_bytes
 from robustray.store.opening import choose_id, newest_attempt
@@ -59,11 +60,13 @@ def publish_judgements(
     first = results[ids[0]]
     threat, data = first["threat"], first["data"]["label"]
     caption = f"{data}, {rows[0].images} images, {threat['norm']}; bars: 95 % intervals"
-    files = {"table.csv": table_csv(rows)}
-    figure, pictures = curves_figure(rows, norm=threat["norm"], caption=caption), []
-    if figure is not None:
-        files["curves.png"] = render(figure)
-        pictures = [Picture(files["curves.png"], "Robust accuracy against eps", caption)]
+    figures = judgement_figures(rows, norm=threat["norm"], caption=caption)
+    images = {f"{drawn.name}.png": render(drawn.figure) for drawn in figures}
+    files = {"table.csv": table_csv(rows), **images}
+    pictures = [
+        Picture(png, drawn.title, drawn.words)
+        for png, drawn in zip(images.values(), figures, strict=True)
+    ]
     title = f"{_network(first)}: {len(rows)} judgements"
     files["judgements.html"] = page(title, rows, pictures).encode()
     key = f"judgements/{sha256_bytes(' '.join(ids).encode())[:10]}"

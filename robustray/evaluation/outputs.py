@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from robustray.evaluation.distances import Distances, curves_of, find_distances, write_curves
+from robustray.evaluation.distances import find_distances, write_curves
 from robustray.evaluation.driver import Conclusion
-from robustray.evaluation.pictures import (
-    CurvePoint,
-    Exhibit,
-    distance_curves,
-    example_sheet,
-    robustness_curve,
-)
-from robustray.evaluation.plan import EvaluationPlan, Images
+from robustray.evaluation.pictures.curves import CurvePoint
+from robustray.evaluation.pictures.drawings import evaluation_figures
+from robustray.evaluation.plan import EvaluationPlan
 from robustray.evaluation.record import (
     metrics_of,
     model_info,
@@ -25,9 +18,9 @@ from robustray.evaluation.record import (
     write_csv,
     write_parquet,
 )
-from robustray.evaluation.task import SAMPLES, Task, Unit
+from robustray.evaluation.task import Unit
 from robustray.evaluation.units.merge import Merged
-from robustray.evaluation.units.store import LoadedUnit, UnitStore
+from robustray.evaluation.units.store import UnitStore
 from robustray.manifest import dump_manifest
 from robustray.reports import render
 from robustray.reports.words import eps_text
@@ -59,16 +52,14 @@ def result_files(
         "table.csv": write_csv(main.merged),
         "model_info.json": canonical_json(model_info(result, plan.manifest.name)),
     }
-    exhibits = find_exhibits(main.merged, main.units, units, plan.images, plan.tasks[0])
-    if exhibits:
-        files["examples.png"] = render(
-            example_sheet(exhibits, _caption(plan.tasks[0], plan.images))
-        )
+    curve = _curve(plan, conclusions, result) if plan.manifest.curve is not None else []
+    if curve:
+        files["curve.json"] = seal({"norm": plan.tasks[0].norm, "points": curve})
     if distances := find_distances(plan.tasks[0], main.merged):
-        files |= _distance_files(plan, distances)
-    if plan.manifest.curve is not None:
-        files |= _curve_files(plan, conclusions, result)
-    return files
+        files["distances.csv"] = write_curves(distances)
+    points = [CurvePoint(p["eps"], p["accuracy"], *p["interval_95"]) for p in curve]
+    figures = evaluation_figures(plan, main.merged, main.units, units, points)
+    return files | {f"{drawn.name}.png": render(drawn.figure) for drawn in figures}
 
 
 def main_result(
@@ -102,30 +93,6 @@ def provenance_document(
         "versions": _versions(environments),
         "tf32": False,
     }
-
-
-def find_exhibits(
-    merged: Merged,
-    loaded: Sequence[LoadedUnit],
-    units: UnitStore,
-    images: Images,
-    task: Task,
-) -> list[Exhibit]:
-    """Return the first adversarial examples of a table, from the units that hold them."""
-    broken_by, index = merged.columns["broken_by"], merged.columns["index"]
-    rows = [row for row, name in enumerate(broken_by) if name is not None][:SAMPLES]
-    exhibits = []
-    for row in rows:
-        position = task.labels.index(broken_by[row])
-        unit = next(
-            u
-            for u in loaded
-            if u.unit.position == position and u.unit.range.start <= row < u.unit.range.stop
-        )
-        kept = units.adversarial(unit.record)
-        place = kept["index"].tolist().index(int(index[row]))
-        exhibits.append(_exhibit(merged, row, kept["x"][place].numpy(), images, task.norm))
-    return exhibits
 
 
 def evaluation_run(
@@ -183,18 +150,10 @@ def describe_result(result: Mapping[str, Any], provenance: Mapping[str, Any] | N
     return f"{text}\n{seconds} on {where}"
 
 
-def _distance_files(plan: EvaluationPlan, distances: Distances) -> dict[str, bytes]:
-    """Return accuracy against distance as a table and as a picture."""
-    task = plan.tasks[0]
-    caption = f"{plan.images.label}, {task.count} images; up to eps = {eps_text(task.eps)}"
-    figure = distance_curves(curves_of(distances), task.norm, task.eps, caption=caption)
-    return {"distances.csv": write_curves(distances), "distances.png": render(figure)}
-
-
-def _curve_files(
+def _curve(
     plan: EvaluationPlan, conclusions: Mapping[str, Conclusion], result: Mapping[str, Any]
-) -> dict[str, bytes]:
-    """Return the curve as a table and as a picture."""
+) -> list[dict[str, Any]]:
+    """Return accuracy and its interval at each eps, the clean accuracy first."""
     points = [{"eps": 0.0, "suite": "clean", **result["clean"]}]
     for wanted, task in zip(plan.wanted[1:], plan.tasks[1:], strict=True):
         document = result_document(
@@ -205,32 +164,7 @@ def _curve_files(
             findings=[],
         )
         points.append({"eps": task.eps, "suite": wanted.suite.name, **document["robust"]})
-    norm, label = plan.tasks[0].norm, plan.wanted[-1].suite.name
-    drawn = [CurvePoint(p["eps"], p["accuracy"], *p["interval_95"]) for p in points]
-    caption = f"{plan.images.label}, {plan.tasks[0].count} images; bars: 95 % intervals"
-    figure = robustness_curve(drawn, norm=norm, label=label, caption=caption)
-    document = {"norm": norm, "points": points}
-    return {"curve.json": seal(document), "curve.png": render(figure)}
-
-
-def _exhibit(
-    merged: Merged, row: int, adversarial: np.ndarray, images: Images, norm: str
-) -> Exhibit:
-    columns, names = merged.columns, images.class_names
-    distance = float(columns["distance"][row])
-    return Exhibit(
-        clean=images.split.select(slice(row, row + 1)).x_NCHW[0].numpy().astype(np.float32) / 255,
-        adversarial=adversarial,
-        label=names[int(columns["label"][row])],
-        prediction=names[int(columns["prediction"][row])],
-        attack=str(columns["broken_by"][row]),
-        distance=f"{255 * distance:.3g}/255" if norm == "linf" else f"{distance:.3g}",
-    )
-
-
-def _caption(task: Task, images: Images) -> str:
-    words = f"{images.label}; {task.norm}, eps = {eps_text(task.eps)}"
-    return f"{words}; perturbations scaled to their largest entry"
+    return points
 
 
 def _covered(spans: Sequence[tuple[int, int]]) -> int:

@@ -14,18 +14,8 @@ from robustray.reports.canvas import make_canvas, shorten
 from robustray.reports.frontier import efficient, find_best, find_rival, is_uniform
 from robustray.reports.intervals import accuracy_interval
 from robustray.reports.rows import Axis, TrialRow, judged
-from robustray.reports.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    VERMILLION,
-    accuracy_label,
-    amount,
-    metric_label,
-    plain,
-    style,
-    unit,
-)
+from robustray.reports.style import BLUE, GREEN, GREY, VERMILLION, accuracy_label, style, unit
+from robustray.reports.words import amount, metric_label, plain
 from robustray.words import stages
 
 EQUAL_COST = 0.1  # networks whose MACs differ by at most this share cost the same

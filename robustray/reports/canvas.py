@@ -6,17 +6,40 @@ At this width text of 15 points has 22 pixels on a page of 900, and 8 on a phone
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
-from robustray.reports.style import PARTIAL_COLOUR, plain
+from robustray.reports.style import PARTIAL_COLOUR
+from robustray.reports.words import plain
 
 WIDTH = 8.4  # inches
 TITLE_SIZE, CAPTION_SIZE = 16.0, 12.5  # points
 _EDGE, _LEADING = 0.12, 1.3  # inches; line distance over font size
 _SOFT, _PARTIAL = "#404040", "PARTIAL"
+
+
+@dataclass(frozen=True)
+class TitledFigure:
+    """A figure with what is said about it.
+
+    Attributes
+    ----------
+    name : str
+        Of its file, without ending.
+    figure : Figure
+        What is drawn.
+    title, words : str
+        What is seen, as a sentence without its full stop, and how to read it.
+    """
+
+    name: str
+    figure: Figure
+    title: str
+    words: str
 
 
 def make_canvas(
@@ -48,10 +71,9 @@ def make_canvas(
     feet = wrap_text(words, CAPTION_SIZE, room)
     above, below = _height(heads, TITLE_SIZE), _height(feet, CAPTION_SIZE)
     total = above + height + below
-    figure = Figure(figsize=(width, total), layout="constrained")
-    engine = figure.get_layout_engine()
-    assert engine is not None
-    engine.set(rect=(0, below / total, 1, height / total), w_pad=_EDGE, h_pad=0.08)
+    between = (0, below / total, 1, height / total)
+    layout = ConstrainedLayoutEngine(rect=between, w_pad=_EDGE, h_pad=0.08)
+    figure = Figure(figsize=(width, total), layout=layout)
     for number, line in enumerate(heads):
         _write(figure, number, line, TITLE_SIZE, bold=True)
     for number, line in enumerate(reversed(feet), start=1):

@@ -6,25 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
-import matplotlib as mpl
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
 
 from robustray.files import csv_bytes
-from robustray.manifest.corruptions import FAMILIES
-from robustray.reports.html import Picture, document, facts_html, figure_html, section
-from robustray.reports.style import (
-    STAGE_COLOURS,
-    draw_caption,
-    framed,
-    percent,
-    plain,
-    render,
-    style,
+from robustray.reports.corruption_figures import (
+    COLOURS,
+    families,
+    heat_figure,
+    heat_title,
+    ink_on,
+    severity_figure,
+    severity_title,
+    words_of,
 )
+from robustray.reports.html import Picture, document, facts_html, figure_html, section
+from robustray.reports.style import render
+from robustray.reports.words import percent
 
-_COLOURS = mpl.colormaps["cividis"]  # read the same under common colour blindness
-_MARKERS = "so^Dv"
 _HEADS = ("Network", "Clean %", "Mean accuracy %")
 _MEANING = (
     "Mean accuracy is over the corruptions {averaged} and their severities. mCE is the mean over "
@@ -71,70 +69,12 @@ def cells_csv(result: Mapping[str, Any]) -> bytes:
     return csv_bytes(lines)
 
 
-def heat_figure(result: Mapping[str, Any]) -> Figure:
-    """Draw the mean accuracy of each network under each corruption, as colours and numbers."""
-    networks, names = result["networks"], _ordered(result["corruptions"])
-    shown = [
-        [100 * network["corruptions"][name]["accuracy"] for name in names]
-        for network in networks.values()
-    ]
-    longest = max(len(name) for name in networks)
-    left, right, below, above = 0.6 + 0.105 * longest, 0.3, 2.0, 0.35
-    width, height = left + right + 0.62 * len(names), below + above + 0.5 * len(networks)
-    with style():
-        figure = Figure(figsize=(width, height))
-        axes = figure.add_axes(
-            (left / width, below / height, 0.62 * len(names) / width, 0.5 * len(networks) / height)
-        )
-        axes.imshow(shown, cmap=_COLOURS, vmin=0, vmax=100, aspect="auto")
-        for row, line in enumerate(shown):
-            for column, value in enumerate(line):
-                ink = _ink(value / 100)
-                axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=ink,
-                          fontsize=12)  # fmt: skip
-        axes.set_xticks(
-            range(len(names)), [_words(name) for name in names], rotation=45, ha="right"
-        )
-        axes.set_yticks(range(len(networks)), [plain(name) for name in networks])
-        axes.tick_params(length=0, labelsize=12)
-        axes.spines[:].set_visible(False)
-        draw_caption(figure, f"% accuracy, mean over severities; {_images(result)}", partial=False)
-    return figure
-
-
-def severity_figure(result: Mapping[str, Any]) -> Figure:
-    """Draw the accuracy of each network against severity, mean over the averaged corruptions."""
-    with style():
-        figure = Figure(figsize=(8.2, 5.6))
-        axes = figure.add_axes((0.13, 0.2, 0.83, 0.75))
-        for number, (name, network) in enumerate(result["networks"].items()):
-            points = _by_severity(result, network)
-            axes.plot(
-                [severity for severity, _ in points],
-                [100 * accuracy for _, accuracy in points],
-                color=STAGE_COLOURS[number % len(STAGE_COLOURS)],
-                marker=_MARKERS[number % len(_MARKERS)],
-                linestyle=("-", "--", ":")[number // len(STAGE_COLOURS) % 3],
-                label=plain(name),
-            )
-        severities = sorted(result["severities"])
-        clean = any(network["clean"] for network in result["networks"].values())
-        axes.set_xticks([*([0] if clean else []), *severities])
-        axes.set_ylim(-2, 102)
-        axes.grid(linestyle="--", linewidth=0.6, alpha=0.4)
-        axes.legend(loc="best", framealpha=0.9)
-        zero = " (0: without corruption)" if clean else ""
-        framed(axes, f"severity{zero}", "% accuracy")
-        draw_caption(figure, f"mean over corruptions; {_images(result)}", partial=False)
-    return figure
-
-
 def page(title: str, result: Mapping[str, Any]) -> str:
     """Return the page: numbers of the networks, figures, and each network's heat table."""
     baseline = result["baseline"]
     facts = {
-        "Images": _images(result),
-        "Corruptions": ", ".join(_words(name) for name in result["corruptions"]),
+        "Images": images_text(result),
+        "Corruptions": ", ".join(words_of(name) for name in result["corruptions"]),
         "Severities": ", ".join(map(str, result["severities"])),
         "Baseline": baseline["name"] if baseline else "none: errors are not normalised",
     }
@@ -152,11 +92,11 @@ def page(title: str, result: Mapping[str, Any]) -> str:
         for row in _network_rows(result)
     )
     table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>{rows}</table></div>'
-    caption = f"{_images(result)}."
+    caption = f"{images_text(result)}."
     pictures = [
-        Picture(render(heat_figure(result)), "Accuracy by corruption",
+        Picture(render(heat_figure(result)), heat_title(result),
                 f"In percent, mean over severities. {caption}"),
-        Picture(render(severity_figure(result)), "Accuracy by severity",
+        Picture(render(severity_figure(result)), severity_title(result),
                 f"In percent, mean over corruptions. {caption}"),
     ]  # fmt: skip
     tables = [
@@ -183,7 +123,7 @@ def _heat_table(result: Mapping[str, Any], network: Mapping[str, Any]) -> str:
     if network["clean"]:
         cells = [_heat(network["clean"]["accuracy"]), f"<td colspan={len(heads) - 1}></td>"]
         lines.append(f"<tr><td>none</td>{''.join(cells)}</tr>")
-    for family, names in _families(result["corruptions"]):
+    for family, names in families(result["corruptions"]):
         lines.append(f'<tr><th colspan={len(heads) + 1} class="soft">{escape(family)}</th></tr>')
         for name in names:
             found = network["corruptions"][name]
@@ -191,20 +131,14 @@ def _heat_table(result: Mapping[str, Any], network: Mapping[str, Any]) -> str:
             cells.append(_heat(found["accuracy"]))
             if has_ce:
                 cells.append(f'<td class="n">{percent(found["ce"])}</td>')
-            lines.append(f"<tr><td>{escape(_words(name))}</td>{''.join(cells)}</tr>")
+            lines.append(f"<tr><td>{escape(words_of(name))}</td>{''.join(cells)}</tr>")
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
 def _heat(accuracy: float) -> str:
     """Return a cell whose colour says its number."""
-    colours = f"background: {to_hex(_COLOURS(accuracy))}; color: {_ink(accuracy)}"
+    colours = f"background: {to_hex(COLOURS(accuracy))}; color: {ink_on(accuracy)}"
     return f'<td class="n" style="{colours}">{100 * accuracy:.1f}</td>'
-
-
-def _ink(accuracy: float) -> str:
-    """Return the colour of text that is read on an accuracy's colour."""
-    red, green, blue, _ = _COLOURS(accuracy)
-    return "#000000" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "#ffffff"
 
 
 def _network_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -231,11 +165,11 @@ def _meaning(result: Mapping[str, Any]) -> str:
     and_by = ", from both" if baseline else ""
     words = _MEANING.format(averaged=averaged, by=by, and_by=and_by)
     if left_out:
-        words += f" Left out of all means: {', '.join(map(_words, left_out))}."
+        words += f" Left out of all means: {', '.join(map(words_of, left_out))}."
     return words
 
 
-def _images(result: Mapping[str, Any]) -> str:
+def images_text(result: Mapping[str, Any]) -> str:
     """Return which images each number is from, in words."""
     data = result["data"]
     totals = {
@@ -255,32 +189,3 @@ def _cells(network: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]
     for name, found in network["corruptions"].items():
         for cell in found["severities"]:
             yield name, cell
-
-
-def _by_severity(result: Mapping[str, Any], network: Mapping[str, Any]) -> list[tuple[int, float]]:
-    """Return severities with the mean accuracy, ascending; 0 is without corruption."""
-    points = [(0, network["clean"]["accuracy"])] if network["clean"] else []
-    for place, severity in enumerate(result["severities"]):
-        found = [
-            network["corruptions"][name]["severities"][place]["accuracy"]
-            for name in result["averaged"]
-        ]
-        points.append((severity, sum(found) / len(found)))
-    return sorted(points)
-
-
-def _families(names: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    """Yield families with those of the names that belong to them; "other" takes the rest."""
-    known = {name for members in FAMILIES.values() for name in members}
-    others = {"other": [name for name in names if name not in known]}
-    for family, members in {**FAMILIES, **others}.items():
-        if found := [name for name in members if name in names]:
-            yield family, found
-
-
-def _ordered(names: Sequence[str]) -> list[str]:
-    return [name for _, members in _families(names) for name in members]
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -15,18 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from robustray.reports.canvas import make_canvas, shorten
-from robustray.reports.style import (
-    BLUE,
-    GREEN,
-    ORANGE,
-    PINK,
-    SKY,
-    VERMILLION,
-    metric_label,
-    plain,
-    style,
-    unit,
-)
+from robustray.reports.style import BLUE, GREEN, ORANGE, PINK, SKY, VERMILLION, style, unit
+from robustray.reports.words import metric_label, plain
 
 Curve = Sequence[tuple[int, Mapping[str, float]]]
 _COSTS = "cividis"  # read the same under common colour blindness
@@ -165,7 +155,7 @@ def _draw_many(
     )
     ends.set_urls([f"tip:{name}" for name in names])
     _median(panel, list(points.values()))
-    if best in points:
+    if best is not None and best in points:
         panel.plot(
             *points[best].T, color=VERMILLION, linewidth=2.6, zorder=6, gid="best",
             label=plain(f"best: {shorten(best, 13, 2.4)}"),

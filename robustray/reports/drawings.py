@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 from matplotlib.figure import Figure
 
 from robustray.reports.accuracy import accuracy_figure, accuracy_title
+from robustray.reports.canvas import TitledFigure
 from robustray.reports.curves import curves_figure, curves_title
 from robustray.reports.equal_cost import cost_groups, equal_cost_figure, equal_cost_title
 from robustray.reports.frontier import GROUP, find_best, shown_totals, total
@@ -26,30 +26,10 @@ _EQUAL_WORDS = (
 _CURVE_WORDS = "Each line is a trial. Held-out images are neither trained nor tested on."
 
 
-@dataclass(frozen=True)
-class StudyFigure:
-    """A figure of a study.
-
-    Attributes
-    ----------
-    name : str
-        Of its file, without ending.
-    figure : Figure
-        What is drawn.
-    title, words : str
-        What is seen, as a sentence without its full stop, and how to read it.
-    """
-
-    name: str
-    figure: Figure
-    title: str
-    words: str
-
-
 _Draw = Callable[..., Figure | None]
 
 
-def study_figures(report: StudyReport, *, bare: bool = False) -> list[StudyFigure]:
+def study_figures(report: StudyReport, *, bare: bool = False) -> list[TitledFigure]:
     """Draw what a study has to show.
 
     Parameters
@@ -66,7 +46,7 @@ def study_figures(report: StudyReport, *, bare: bool = False) -> list[StudyFigur
         inside = {"title": f"{title}.", "caption": caption, "partial": report.is_partial}
         figure = draw(**({} if bare else inside))
         if figure is not None:
-            figures.append(StudyFigure(name, figure, title, words))
+            figures.append(TitledFigure(name, figure, title, words))
     return figures
 
 

@@ -18,7 +18,8 @@ from robustray.reports.accuracy import describe_row, set_tips
 from robustray.reports.canvas import make_canvas
 from robustray.reports.frontier import find_best
 from robustray.reports.rows import TrialRow, judged
-from robustray.reports.style import BLUE, accuracy_label, amount, style
+from robustray.reports.style import BLUE, accuracy_label, style
+from robustray.reports.words import amount
 from robustray.words import stages
 
 _GAP, _SPREAD = 1.3, 1.3  # neighbours further apart than this factor are another cost
@@ -108,7 +109,7 @@ def equal_cost_figure(
                 axes, [depth_share(r) for r in found], [r.metrics[metric] for r in found], metric
             )
             set_tips(axes.collections[-1], [describe_row(row, metric) for row in found])
-            axes.set_title(f"{_middle(group)} MACs, {len(found)} networks", fontsize=15)
+            axes.set_title(f"{_middle(group)} MACs, {len(found)} networks", fontsize=14)
         for axes in panels[len(groups) :]:
             axes.set_axis_off()
     return figure
@@ -132,7 +133,7 @@ def _middle(group: Sequence[TrialRow]) -> str:
 
 def share_panel(axes: Axes, share: Sequence[float], accuracy: Sequence[float], metric: str) -> None:
     """Draw accuracies in [0, 1] against depth shares, with a fitted parabola where there are 4."""
-    axes.set_xlabel("Share of depth in depth and width")
+    axes.set_xlabel("Share of depth", labelpad=2)
     axes.set_ylabel(accuracy_label(metric))
     axes.grid(linestyle="--", linewidth=0.6, alpha=0.4)
     axes.set_xlim(0.22, 0.98)

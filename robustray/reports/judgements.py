@@ -7,14 +7,10 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from robustray.files import csv_bytes
 from robustray.reports.html import Picture, document, figure_html, section
-from robustray.reports.style import STAGE_COLOURS, draw_caption, plain, style
 
 _ALARMS = ("warning", "error")
-_MARKERS = "so^Dv"
 
 
 @dataclass(frozen=True)
@@ -94,54 +90,6 @@ def table_csv(rows: Sequence[Judgement]) -> bytes:
         numbers = (row.clean, row.robust, low, high, *("" if s is None else s for s in shares))
         lines.append((*words, *numbers, alarms))
     return csv_bytes(lines)
-
-
-def curves_figure(rows: Sequence[Judgement], *, norm: str, caption: str) -> Figure | None:
-    """Draw the rows' robust accuracies against eps, or return None where none has a curve.
-
-    Parameters
-    ----------
-    rows : sequence of Judgement
-        Those with a curve are drawn.
-    norm : str
-        linf is drawn in units of 1/255.
-    caption : str
-        One line below.
-    """
-    drawn = [row for row in rows if row.curve]
-    if not drawn:
-        return None
-    scale = 255 if norm == "linf" else 1
-    with style():
-        figure = Figure(figsize=(8.2, 5.6))
-        axes = figure.add_axes((0.13, 0.24, 0.83, 0.71))
-        for number, row in enumerate(drawn):
-            points = sorted(row.curve)
-            eps = [scale * point[0] for point in points]
-            accuracy = [100 * point[1] for point in points]
-            errors = [
-                [100 * abs(point[1] - point[2]) for point in points],
-                [100 * abs(point[3] - point[1]) for point in points],
-            ]
-            axes.errorbar(
-                eps,
-                accuracy,
-                yerr=errors,
-                color=STAGE_COLOURS[number % len(STAGE_COLOURS)],
-                marker=_MARKERS[number % len(_MARKERS)],
-                linestyle=("-", "--", ":")[number // len(STAGE_COLOURS) % 3],
-                capsize=3,
-                linewidth=2,
-                markersize=6,
-                label=plain(row.label),
-            )
-        axes.set_xlabel("eps (linf, in 1/255)" if scale == 255 else f"eps ({norm})")
-        axes.set_ylabel("% robust accuracy")
-        axes.set_ylim(-2, 102)
-        axes.grid(linestyle="--", linewidth=0.6, alpha=0.4)
-        axes.legend(loc="best", framealpha=0.9)
-        draw_caption(figure, caption, partial=False)
-    return figure
 
 
 def page(title: str, rows: Sequence[Judgement], pictures: Sequence[Picture]) -> str:

@@ -13,7 +13,8 @@ from robustray.reports import frontier
 from robustray.reports.canvas import make_canvas
 from robustray.reports.frontier import SettingMean, columns
 from robustray.reports.rows import Axis, TrialRow, judged
-from robustray.reports.style import STAGE_COLOURS, metric_label, style
+from robustray.reports.style import STAGE_COLOURS, style
+from robustray.reports.words import metric_label
 
 _PICKS: tuple[tuple[frontier.Pick, str], ...] = (("best", "most robust"), ("worst", "least robust"))
 _ALIKE = 0.05  # a smaller difference of mean shares is not worth a headline
@@ -112,7 +113,7 @@ def _stack(panel: Axes, means: Sequence[SettingMean], metric: str) -> None:
         bottom += height
     for stage in range(1, stages):
         panel.axhline(stage / stages, color="black", linewidth=1.0, linestyle=":")
-    for place, mean in zip(places, means, strict=True):
+    for place, mean in enumerate(means):
         panel.text(place, 1.02, f"{100 * mean.accuracy:.1f}", ha="center", va="bottom", fontsize=12)
     panel.set_xticks(places, [f"{mean.total:g}" for mean in means])
     half = max(len(means), 4) / 2

@@ -35,6 +35,7 @@ _STYLE = {
     "ytick.labelsize": 15,
     "legend.fontsize": 13.5,
     "axes.formatter.useoffset": False,
+    "axes.facecolor": "none",  # the figure's white is enough, and pages take it away
     "hatch.linewidth": 1.0,
     "svg.hashsalt": "robustray",
     "svg.fonttype": "path",
@@ -82,23 +83,22 @@ def framed(axes: Axes, x_label: str, y_label: str, title: str = "", size: float 
     return axes
 
 
+def show_percent(axes: Axes) -> None:
+    """Give axes the whole range of accuracies, and a grid."""
+    axes.set_ylim(-2, 102)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    axes.grid(linestyle="--", linewidth=0.6, alpha=0.4)
+
+
+def length_unit(norm: str) -> tuple[float, str]:
+    """Return what lengths of a norm are multiplied with in figures, and the unit in words."""
+    return (255.0, "linf, in 1/255") if norm == "linf" else (1.0, plain(norm))
+
+
 def unit(macs: Sequence[float]) -> tuple[float, str]:
     """Return the divisor and the letter in which the largest of these is at least 0.1."""
     largest = max(macs, default=0)
     return next(((size, name) for size, name in UNITS if largest >= 0.1 * size), (1.0, ""))
-
-
-def draw_caption(figure: Figure, text: str, partial: bool) -> None:
-    """Write one line at the figure's lower left, after a red "PARTIAL" if it is."""
-    width = figure.get_size_inches()[0]
-    if partial:
-        figure.text(
-            0.12 / width, 0.025, "PARTIAL", color=PARTIAL_COLOUR, fontsize=15, fontweight="bold"
-        )
-    start = 1.25 if partial else 0.12
-    fitting = (width - start) * 72 / (0.62 * max(len(text), 1))  # a letter is 0.62 em wide
-    size = min(13.0, max(7.0, fitting))
-    figure.text(start / width, 0.025, plain(text), color="#404040", fontsize=size)
 
 
 def correlation(rows: Sequence[TrialRow], metric: str | None) -> Correlation | None:

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 
 from robustray.errors import UserError
 from robustray.evaluation.comparing import publish_judgements
-from robustray.reports.judgements import Judgement, curves_figure, page, table_csv, table_text
+from robustray.reports.judgements import Judgement, page, table_csv, table_text
 from robustray.store import LocalStore
 from tests.evaluation.test_run import evaluate, monkeypatch_module, tracking
 
@@ -41,7 +41,7 @@ def test_two_suites_stand_in_one_table_with_curves_and_findings(tmp_path, tracki
     client = MlflowClient(tracking)
     (run,) = client.search_runs([client.get_experiment_by_name("judgements").experiment_id])
     names = {entry.path for entry in client.list_artifacts(run.info.run_id)}
-    assert names == {"table.csv", "curves.png", "judgements.html"}
+    assert names == {"table.csv", "accuracies.png", "curves.png", "judgements.html"}
     with pytest.raises(UserError, match="'none' names 0 finished evaluations"):
         publish_judgements(["none"], store, tmp_path, tracking, said.append)
     again, _ = evaluate(tmp_path, name="weak", suite="fgsm")
@@ -78,4 +78,3 @@ def test_findings_stand_beside_the_number_and_are_escaped():
     assert "&lt;blind&gt;" in html
     assert table_csv(rows).decode().splitlines()[1].endswith("1.0,nan_gradient")
     assert text.splitlines()[2].rstrip().endswith("not audited")
-    assert curves_figure(rows, norm="linf", caption="-") is None

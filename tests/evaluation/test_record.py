@@ -9,8 +9,8 @@ from scipy.stats import binomtest
 from robustray.attacks import Passes, list_suites
 from robustray.evaluation.agenda import attack_passes, task_passes
 from robustray.evaluation.audit.verdict_findings import black_box_finding
-from robustray.evaluation.outputs import find_exhibits
-from robustray.evaluation.pictures import CurvePoint, example_sheet, robustness_curve
+from robustray.evaluation.pictures.exhibits import find_exhibits
+from robustray.evaluation.pictures.sheet import example_sheet
 from robustray.evaluation.plan import read_images
 from robustray.evaluation.record import metrics_of, model_info, result_document
 from robustray.evaluation.units.merge import merge
@@ -130,10 +130,3 @@ def test_the_sheet_shows_the_first_broken_images_whatever_the_shards(made, tmp_p
     again = find_exhibits(merge(whole, other), other, others, images, whole)
     pictures = {render(example_sheet(found, "digits")) for found in (exhibits, again)}
     assert len(pictures) == 1
-
-
-def test_a_curve_is_drawn_for_any_number_of_points():
-    points = [CurvePoint(0.0, 0.9, 0.88, 0.92), CurvePoint(8 / 255, 0.4, 0.37, 0.43)]
-    for norm in ("linf", "l2"):
-        png = render(robustness_curve(points, norm=norm, label="pgd-20", caption="cifar10"))
-        assert png.startswith(b"\x89PNG")

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -19,7 +20,8 @@ from robustray.reports.canvas import make_canvas, measure, shorten, wrap_text
 from robustray.reports.curves import curve_label, curves_title
 from robustray.reports.intervals import accuracy_interval
 from robustray.reports.shares import shares_title
-from robustray.reports.style import accuracy_label, metric_label, unit
+from robustray.reports.style import accuracy_label, unit
+from robustray.reports.words import metric_label
 from tests.helpers.made_up_studies import WIDTHS, curves, grid, trial
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -74,7 +76,7 @@ def test_the_best_and_its_rival_are_named_with_their_intervals():
     words = texts(figure)
     assert "best: d4-4_w8-4, 55.0 % [50.1, 59.8]" in words
     assert "uniform, equal cost: d4-4_w6-6, 53.0 % [48.1, 57.8]" in words
-    bars = [c for c in figure.axes[0].containers if c.get_label().startswith("_")]
+    bars = [c for c in figure.axes[0].containers if isinstance(c, ErrorbarContainer)]
     ends = [
         segment[:, 1].tolist()
         for container in bars

@@ -8,7 +8,7 @@ import pytest
 
 from robustray.reports import StudyReport, text_table, write_report
 from robustray.reports.pages.study import study_page as page
-from robustray.reports.style import amount
+from robustray.reports.words import amount
 from tests.helpers.made_up_studies import curves, grid, trial
 
 HOSTILE = '<script>alert("x")</script>&"\'><img src=http://evil.example/x onerror=y>'

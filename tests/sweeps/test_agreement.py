@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import yaml
 
@@ -12,12 +13,12 @@ from robustray.manifest import Sweep, validate
 from robustray.reports import render
 from robustray.store import LocalStore
 from robustray.sweeps import Study
-from robustray.sweeps.agreement import (
+from robustray.sweeps.agreement import compare, read_side
+from robustray.sweeps.pairings import (
     Pairing,
     agreement_figure,
-    compare,
+    agreement_title,
     pairs_csv,
-    read_side,
     summary_csv,
 )
 from robustray.sweeps.trial import TrialJob, attempt_trial
@@ -103,9 +104,28 @@ def test_files_hold_every_pair_and_the_sample_size():
     assert empty[2:5] == ["", "", "0"]
 
 
-def test_the_figure_prints_tau_and_n_and_an_empty_panel_says_so():
-    figure = agreement_figure([PAIRING, replace(PAIRING, scores={})])
+def test_the_figure_shows_every_pair_the_best_and_the_chosen():
+    figure = agreement_figure([PAIRING, replace(PAIRING, scores={})], title="T", caption="C")
+    assert figure is not None
     assert render(figure).startswith(b"\x89PNG")
-    assert "0.333" in figure.axes[0].get_title()
-    assert "$n$ = 4" in figure.axes[0].get_title()
-    assert figure.axes[1].texts[0].get_text() == "no trial has both"
+    (axes,) = figure.axes  # the other one has no trial with both scores
+    assert axes.get_title() == r"$\tau$ = 0.33 ($n$ = 4), 25% of the cost"
+    marks = {str(c.get_gid()): np.asarray(c.get_offsets()) for c in axes.collections}
+    pairs = [list(PAIRING.scores[name]) for name in sorted(PAIRING.scores)]
+    assert marks["trials"] == pytest.approx(100 * np.array(pairs))
+    assert marks["best"][0, 1] == pytest.approx(100 * max(full for _, full in pairs))
+    assert marks["chosen"][0, 0] == pytest.approx(100 * max(cheap for cheap, _ in pairs))
+    assert PAIRING.regret == pytest.approx((marks["best"][0, 1] - marks["chosen"][0, 1]) / 100)
+    assert agreement_title([PAIRING]) == (
+        "cheap ranks the trials with Kendall's tau = 0.33 at 25% of the training cost"
+    )
+    assert agreement_figure([replace(PAIRING, scores={})]) is None
+
+
+def test_of_many_cheap_scores_tau_is_drawn_against_cost():
+    many = [replace(PAIRING, cost=k / 10) for k in range(1, 10)]
+    figure = agreement_figure(many)
+    assert figure is not None
+    points = np.asarray(figure.axes[0].collections[0].get_offsets())
+    assert PAIRING.tau is not None
+    assert points == pytest.approx(np.array([[10 * k, PAIRING.tau.tau] for k in range(1, 10)]))

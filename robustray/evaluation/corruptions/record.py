@@ -11,12 +11,17 @@ from robustray.evaluation.units.merge import Merged
 from robustray.manifest import dump_manifest
 from robustray.manifest.corruptions import ALEXNET
 from robustray.reports import render
+from robustray.reports.corruption_figures import (
+    heat_figure,
+    heat_title,
+    severity_figure,
+    severity_title,
+)
 from robustray.reports.corruptions import (
     cells_csv,
-    heat_figure,
+    images_text,
     networks_csv,
     page,
-    severity_figure,
 )
 from robustray.reports.intervals import wilson
 from robustray.runtime.attempts import Attempt
@@ -111,8 +116,12 @@ def result_files(result: Mapping[str, Any], title: str) -> dict[str, bytes]:
     return {
         "cells.csv": cells_csv(result),
         "networks.csv": networks_csv(result),
-        "corruptions.png": render(heat_figure(result)),
-        "severities.png": render(severity_figure(result)),
+        "corruptions.png": render(
+            heat_figure(result, title=f"{heat_title(result)}.", caption=images_text(result))
+        ),
+        "severities.png": render(
+            severity_figure(result, title=f"{severity_title(result)}.", caption=images_text(result))
+        ),
         "corruptions.html": page(title, result).encode(),
     }
 

@@ -14,14 +14,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from robustray.reports.canvas import make_canvas
 from robustray.reports.equal_cost import depth_share, share_panel
 from robustray.reports.rows import TrialRow, judged
-from robustray.reports.style import STAGE_HATCHES, accuracy_label, draw_caption, style
+from robustray.reports.style import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PINK,
+    STAGE_HATCHES,
+    VERMILLION,
+    accuracy_label,
+    style,
+)
 from robustray.scaling.pages.tables import Line
 
 METRIC = "cw-40"
-_HEIGHT, _PITCH, _WIDTH = 5.3, 6.3, 4.9  # inches
-_BLUE, _ORANGE, _GREEN, _RED, _BROWN = "#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#8c564b"
+_WIDE, _HIGH = 11.6, 9.6  # inches of four panels
 _COSTS = (("parameters", 1e6, "Parameters (M)"), ("macs", 1e9, "MACs (G)"))
 
 _Dash = Literal["", "-", "--"]
@@ -48,17 +57,17 @@ def compare_scale_figure(tables: Tables, caption: str = "") -> Figure:
     compound = ways[-1][3]
     models = tables["cifar10_trades"]
     designs: list[Series] = [
-        ("Even", _BLUE, "o", _of_models(models, "wrn_28_10 wrn_34_12 wrn_46_14 wrn_70_16")),
-        ("WRN-34-R", _BROWN, "<", _of_models(models, "wrn_34_r")),
-        ("Compound", _RED, "d", compound),
+        ("Even", BLUE, "o", _of_models(models, "wrn_28_10 wrn_34_12 wrn_46_14 wrn_70_16")),
+        ("WRN-34-R", PINK, "<", _of_models(models, "wrn_34_r")),
+        ("Compound", VERMILLION, "d", compound),
     ]
     with style():
-        figure = Figure(figsize=(_PITCH * 4 + 0.4, _HEIGHT))
-        for number, (series, cost) in enumerate((s, c) for s in (ways, designs) for c in _COSTS):
-            axes = _axes(figure, number)
-            _scatter(axes, series, *cost)
         drawn = [line for series in (*ways, *designs) for line in series[3]]
-        draw_caption(figure, caption, partial=_is_partial(drawn))
+        figure = make_canvas(_HIGH, caption=caption, partial=_is_partial(drawn), width=_WIDE)
+        panels = figure.subplots(2, 2).flat
+        wanted = ((s, c) for s in (ways, designs) for c in _COSTS)
+        for axes, (series, cost) in zip(panels, wanted, strict=True):
+            _scatter(axes, series, *cost)
     return figure
 
 
@@ -77,26 +86,27 @@ def compound_scale_figure(
         One line below.
     """
     with style():
-        figure = Figure(figsize=(_PITCH * 4 + 0.4, _HEIGHT))
-        for number, target in enumerate((5e9, 20e9)):
+        figure = make_canvas(_HIGH, caption=caption, partial=_is_partial(lines), width=_WIDE)
+        panels = figure.subplots(2, 2)
+        for axes, target in zip(panels[0], (5e9, 20e9), strict=True):
             near = [
                 r for r in ratio_rows if r.depths and r.widths and abs(r.macs / target - 1) < 0.1
             ]
             found = judged(near, METRIC)
-            axes = _axes(figure, number)
             shares = [depth_share(row) for row in found]
             share_panel(axes, shares, [row.metrics[METRIC] for row in found], METRIC)
             axes.set_title(f"{target / 1e9:.0f}G MACs, n = {len(found)}", fontsize=15)
         limits = _limits(lines)
-        for number, (word, colour) in enumerate((("Compound", _RED), ("Even", "#9467bd")), start=2):
+        for axes, word, colour in zip(
+            panels[1], ("Compound", "Even"), (VERMILLION, GREEN), strict=True
+        ):
             group = [line for line in lines if line.row.label.startswith(word)]
-            _bars(_axes(figure, number, _WIDTH - 0.5), group, word, colour, limits)
-        draw_caption(figure, caption, partial=_is_partial(lines))
+            _bars(axes, group, word, colour, limits)
     return figure
 
 
 def _ways(lines: Sequence[Line]) -> list[Series]:
-    ways = (("Depth", _ORANGE, "^"), ("Width", _GREEN, "s"), ("Compound", _RED, "d"))
+    ways = (("Depth", ORANGE, "^"), ("Width", GREEN, "s"), ("Compound", VERMILLION, "d"))
     return [
         (word, colour, marker, [line for line in lines if line.row.label.startswith(word)])
         for word, colour, marker in ways
@@ -110,12 +120,6 @@ def _of_models(lines: Sequence[Line], names: str) -> list[Line]:
 def _is_partial(lines: Iterable[Line]) -> bool:
     """Whether a network has no comparable measurement."""
     return any(line.cells[METRIC].measured is None or not line.comparable for line in lines)
-
-
-def _axes(figure: Figure, number: int, width: float = _WIDTH) -> Axes:
-    total, height = figure.get_size_inches()
-    left = (1.05 + _PITCH * number) / total
-    return figure.add_axes((left, 1.1 / height, width / total, (height - 1.85) / height))
 
 
 def _scatter(axes: Axes, series: Sequence[Series], cost: str, scale: float, label: str) -> None:
@@ -152,9 +156,8 @@ def _sources() -> list[Line2D]:
 
 def _legend(axes: Axes, handles: Sequence[Line2D]) -> None:
     axes.legend(
-        handles=handles, ncols=5, loc="lower center", bbox_to_anchor=(0.5, 1.02),
-        borderaxespad=0.0, edgecolor="black", handletextpad=0.3, columnspacing=0.7, fontsize=11,
-        handlelength=1.5,
+        handles=handles, ncols=3, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.1,
+        frameon=False, handletextpad=0.3, columnspacing=0.9, fontsize=12.5, handlelength=1.5,
     )  # fmt: skip
 
 
@@ -171,8 +174,8 @@ def _bars(
     """Draw the stages' depths upwards and their widths downwards, and the accuracy over them."""
     places = np.arange(len(lines), dtype=float)
     parts: tuple[tuple[str, str, Callable[[Line], Sequence[float]], int], ...] = (
-        ("Depth", _BLUE, lambda line: line.row.depths, 1),
-        ("Width", _ORANGE, lambda line: line.row.widths, -1),
+        ("Depth", BLUE, lambda line: line.row.depths, 1),
+        ("Width", ORANGE, lambda line: line.row.widths, -1),
     )
     for _, bar, of, sign in parts:
         for stage in range(3):
@@ -187,7 +190,7 @@ def _bars(
     axes.set_xticks(places, [line.row.label.split()[-1] for line in lines])
     axes.set_xlabel(f"{word} networks, MACs")
     _accuracies(axes, lines, colour, limits)
-    handles = [_handle(_BLUE, "s", "Depth"), _handle(_ORANGE, "s", "Width"), *_sources()]
+    handles = [_handle(BLUE, "s", "Depth"), _handle(ORANGE, "s", "Width"), *_sources()]
     _legend(axes, handles)
 
 

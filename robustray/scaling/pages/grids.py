@@ -1,13 +1,14 @@
 """The figure of a scaling study: what robust accuracy costs, and how to divide a total.
 
-The layout is that of S. Huang, Z. Lu, K. Deb and V. N. Boddeti, "Revisiting Residual Networks
-for Adversarial Robustness" (CVPR 2023): accuracy against cost on the left; on the right, how
-the best, the worst and the even settings divide their total among the stages.
+What it shows is that of S. Huang, Z. Lu, K. Deb and V. N. Boddeti, "Revisiting Residual Networks
+for Adversarial Robustness" (CVPR 2023): accuracy against cost first; then, how the best,
+the worst and the even settings divide their total among the stages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from robustray.reports import frontier
+from robustray.reports.canvas import WIDTH, make_canvas
 from robustray.reports.frontier import frontiers, kendall
 from robustray.reports.rows import Axis, TrialRow, judged
 from robustray.reports.style import (
@@ -25,7 +27,6 @@ from robustray.reports.style import (
     STAGE_HATCHES,
     UNIFORM,
     accuracy_label,
-    draw_caption,
     style,
     unit,
 )
@@ -43,9 +44,8 @@ _PANELS: tuple[tuple[frontier.Pick, str, str], ...] = (
     ("worst", "Worst settings", INEFFICIENT),
     ("uniform", "Nearest to uniform", UNIFORM),
 )
-# Inches: the figure's height, and the lower edges and the upper edge of its axes.
-_HEIGHT, _SCATTER_BOTTOM, _PANEL_BOTTOM, _TOP = 5.65, 2.0, 1.05, 4.75
-_SCATTER_WIDTH, _PANEL_WIDTH, _PITCH = 4.9, 2.95, 4.75
+_Place = Literal["lower left", "lower right"]
+_WIDE, _HIGH, _ALONE = 12.4, 10.4, 5.4  # inches: four panels, and the height of a single one
 
 
 def classes(rows: Sequence[TrialRow], metric: str, by: Axis) -> dict[str, list[TrialRow]]:
@@ -88,25 +88,19 @@ def scale_figure(
     with style():
         found = judged(rows, metric)
         panels = _PANELS if any(len(row.setting(by)) > 1 for row in found) else ()
-        figure = Figure(figsize=(_SCATTER_WIDTH + 1.3 + _PITCH * len(panels), _HEIGHT))
-        _scatter(_axes(figure, 1.0, _SCATTER_BOTTOM, _SCATTER_WIDTH), found, metric, by)
+        figure = make_canvas(
+            _HIGH if panels else _ALONE, caption=caption, partial=partial,
+            width=_WIDE if panels else WIDTH,
+        )  # fmt: skip
+        first, *others = figure.subplots(2, 2).flat if panels else [figure.add_subplot()]
+        _scatter(first, found, metric, by)
         limits = _accuracy_limits(found, metric, by)
-        for number, (pick, title, colour) in enumerate(panels):
-            left = _SCATTER_WIDTH + 1.95 + _PITCH * number
-            axes = _axes(figure, left, _PANEL_BOTTOM, _PANEL_WIDTH)
+        for axes, (pick, title, colour) in zip(others, panels, strict=True):
             columns = frontier.columns(found, metric, by, pick)
             _stacked(axes, columns, by)
             _accuracy_line(axes, columns, metric, colour, limits)
-            _title(axes, title, colour)
-        draw_caption(figure, caption, partial)
+            axes.set_title(title, loc="left", color=colour, fontweight="bold", fontsize=16)
     return figure
-
-
-def _axes(figure: Figure, left: float, bottom: float, width: float) -> Axes:
-    """Add axes at these inches from the left and from below, up to the common upper edge."""
-    total, height = figure.get_size_inches()
-    box = (left / total, bottom / height, width / total, (_TOP - bottom) / height)
-    return figure.add_axes(box)
 
 
 def _scatter(axes: Axes, found: list[TrialRow], metric: str, by: Axis) -> None:
@@ -130,7 +124,7 @@ def _scatter(axes: Axes, found: list[TrialRow], metric: str, by: Axis) -> None:
     _correlation(axes, found, metric)
     _total_axis(axes, found, by, scale)
     if found:
-        _legend(axes)
+        _legend(axes, "lower left", (-0.02, 1.0))
 
 
 def _class_label(name: str, row: TrialRow, by: Axis) -> str | None:
@@ -185,7 +179,7 @@ def _total_axis(axes: Axes, found: list[TrialRow], by: Axis, scale: float) -> No
     locator = MaxNLocator(6, integer=True, steps=[1, 2, 4, 5, 10])
     ticks = locator.tick_values(min(places), max(places))
     ticks = [t for t in ticks if min(places) <= t <= max(places)]
-    second = axes.secondary_xaxis(-0.31)
+    second = axes.secondary_xaxis(-0.24)
     second.set_xticks(np.interp(ticks, list(places), list(places.values())).tolist())
     second.set_xticklabels([f"{tick:g}" for tick in ticks])
     second.set_xlabel(f"Total {by}", labelpad=2)
@@ -194,12 +188,12 @@ def _total_axis(axes: Axes, found: list[TrialRow], by: Axis, scale: float) -> No
 def _stacked(axes: Axes, columns: Sequence[frontier.SettingMean], by: Axis) -> None:
     places, bottom = np.arange(len(columns)), np.zeros(len(columns))
     stages = max((len(column.shares) for column in columns), default=0)
-    word = "Stage " if stages <= 3 else ""
     for stage in range(stages):
         colour = STAGE_COLOURS[stage % len(STAGE_COLOURS)]
         height = np.array([column.shares[stage] for column in columns])
         axes.bar(
-            places, height, 0.62, bottom=bottom, label=f"{word}{stage + 1}", linewidth=1.3,
+            places, height, 0.62, bottom=bottom, linewidth=1.3,
+            label=f"{stage + 1}" if stage else "Stage 1",
             facecolor=f"{colour}59", edgecolor=colour, hatch=STAGE_HATCHES[stage % 5],
         )  # fmt: skip
         bottom += height
@@ -212,7 +206,7 @@ def _stacked(axes: Axes, columns: Sequence[frontier.SettingMean], by: Axis) -> N
     axes.set_xlabel(_WORDS[by])
     axes.set_ylabel("Share of the total")
     if columns:
-        _legend(axes)
+        _legend(axes, "lower right", (1.0, 1.0))
 
 
 def _accuracy_limits(found: list[TrialRow], metric: str, by: Axis) -> tuple[float, float]:
@@ -247,25 +241,9 @@ def _accuracy_line(
     twin.spines["right"].set_color(colour)
 
 
-def _title(axes: Axes, text: str, colour: str) -> None:
-    axes.text(
-        0.5, _above(axes, 0.5), text, transform=axes.transAxes, ha="center", va="bottom",
-        fontsize=16, fontweight="bold", color=colour,
-    )  # fmt: skip
-
-
-def _legend(axes: Axes) -> None:
+def _legend(axes: Axes, place: _Place, anchor: tuple[float, float]) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(labels)), key=labels.__getitem__)
     axes.legend(
-        [handles[i] for i in order], [labels[i] for i in order], ncols=5,
-        loc="lower center", bbox_to_anchor=(0.5, _above(axes, 0.08)), borderaxespad=0.0,
-        edgecolor="black", framealpha=1.0, handletextpad=0.3, columnspacing=0.8, handlelength=1.6,
+        handles, labels, ncols=5, loc=place, bbox_to_anchor=anchor, borderaxespad=0.2,
+        frameon=False, handletextpad=0.3, columnspacing=0.7, handlelength=1.2,
     )  # fmt: skip
-
-
-def _above(axes: Axes, inches: float) -> float:
-    """Return the height of a point above the axes, in units of their own height."""
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    return 1 + inches / (axes.get_position().height * figure.get_size_inches()[1])

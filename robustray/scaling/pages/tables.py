@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from robustray.reports.html import Picture, document, figure_html, section
 from robustray.reports.rows import GridKind, TrialRow
-from robustray.reports.style import amount, metric_label, percent
+from robustray.reports.words import amount, metric_label, percent
 from robustray.scaling.pages.published import COSTS, PublishedRow, PublishedTable
 from robustray.words import stages
 

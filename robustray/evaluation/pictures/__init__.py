@@ -1,0 +1,1 @@
+"""What an evaluation's pages show: what became of the images, examples, accuracy against eps."""
