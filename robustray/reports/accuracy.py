@@ -85,13 +85,13 @@ def accuracy_title(rows: Sequence[TrialRow], metric: str, axes: Sequence[Axis] =
     if len(found) == 1:
         return f"{best.name} is {words}"
     rival = find_rival(rows, metric, axes)
-    start = f"The best of {len(found)} networks is {words}"
+    start = f"The best of {len(found)} networks"
     if rival is None:
         uniform = bool(axes) and all(is_uniform(best, by) for by in axes)
-        return f"{start}, and uniform" if uniform else start
+        return f"{start}, {words}, is a uniform one" if uniform else f"{start} is {words}"
     gain = 100 * (value - rival.metrics[metric])
     cost = _cost_words(best, rival)
-    return f"{start}, {gain:.1f} points above the uniform network of {cost}"
+    return f"{start} is {words}, {gain:.1f} points above the uniform network of {cost}"
 
 
 def describe_row(row: TrialRow, metric: str) -> str:
@@ -134,8 +134,8 @@ def _draw_others(
     plain_rows = [row for row in rest if row not in uniform]
     size = float(np.interp(len(found), [16, 64, 512], [60, 36, 14]))
     groups = (
-        (plain_rows, "o", f"{len(plain_rows)} other networks", GREY, size),
-        (uniform, "D", "other uniform networks", GREEN, 1.6 * size),
+        (plain_rows, "o", "other networks", GREY, size),
+        (uniform, "D", "uniform networks", GREEN, 1.6 * size),
     )
     for members, marker, label, colour, area in groups:
         if members:
@@ -203,7 +203,7 @@ def _label_axes(panel: Axes, found: list[TrialRow], metric: str) -> None:
 def _legend(panel: Axes) -> None:
     """Name the marks above the axes, the two that are compared first."""
     handles, labels = panel.get_legend_handles_labels()
-    starts = ("best", "uniform", "efficient")
+    starts = ("best", "uniform,", "efficient")
     order = sorted(
         range(len(labels)),
         key=lambda i: next((k for k, s in enumerate(starts) if labels[i].startswith(s)), 9),
