@@ -14,7 +14,7 @@ from robustray.reports.canvas import make_canvas, shorten
 from robustray.reports.frontier import efficient, find_best, find_rival, is_uniform
 from robustray.reports.intervals import accuracy_interval
 from robustray.reports.rows import Axis, TrialRow, judged
-from robustray.reports.style import BLUE, GREEN, GREY, VERMILLION, accuracy_label, style, unit
+from robustray.reports.style import BLUE, GREEN, GREY, VERMILION, accuracy_label, style, unit
 from robustray.reports.words import amount, metric_label, plain
 from robustray.words import stages
 
@@ -164,7 +164,7 @@ def _draw_frontier(panel: Axes, found: list[TrialRow], metric: str) -> None:
 def _draw_marked(
     panel: Axes, row: TrialRow, metric: str, images: int | None, label: str, marker: str
 ) -> None:
-    colour, area = (VERMILLION, 330) if marker == "*" else (GREEN, 110)
+    colour, area = (VERMILION, 330) if marker == "*" else (GREEN, 110)
     (cost,), (value,) = _points([row], metric)
     if images:
         low, high = (100 * end for end in accuracy_interval(row.metrics[metric], images))
