@@ -14,7 +14,7 @@ from robustray.reports.canvas import make_canvas, shorten
 from robustray.reports.frontier import efficient, find_best, find_rival, is_uniform
 from robustray.reports.intervals import accuracy_interval
 from robustray.reports.rows import Axis, TrialRow, judged
-from robustray.reports.style import BLUE, GREEN, GREY, VERMILLION, accuracy_label, style, unit
+from robustray.reports.style import BLUE, GREEN, GREY, VERMILION, accuracy_label, style, unit
 from robustray.reports.words import amount, metric_label, plain
 from robustray.words import stages
 
@@ -85,13 +85,13 @@ def accuracy_title(rows: Sequence[TrialRow], metric: str, axes: Sequence[Axis] =
     if len(found) == 1:
         return f"{best.name} is {words}"
     rival = find_rival(rows, metric, axes)
-    start = f"The best of {len(found)} networks is {words}"
+    start = f"The best of {len(found)} networks"
     if rival is None:
         uniform = bool(axes) and all(is_uniform(best, by) for by in axes)
-        return f"{start}, and uniform" if uniform else start
+        return f"{start}, {words}, is a uniform one" if uniform else f"{start} is {words}"
     gain = 100 * (value - rival.metrics[metric])
     cost = _cost_words(best, rival)
-    return f"{start}, {gain:.1f} points above the uniform network of {cost}"
+    return f"{start} is {words}, {gain:.1f} points above the uniform network of {cost}"
 
 
 def describe_row(row: TrialRow, metric: str) -> str:
@@ -134,8 +134,8 @@ def _draw_others(
     plain_rows = [row for row in rest if row not in uniform]
     size = float(np.interp(len(found), [16, 64, 512], [60, 36, 14]))
     groups = (
-        (plain_rows, "o", f"{len(plain_rows)} other networks", GREY, size),
-        (uniform, "D", "other uniform networks", GREEN, 1.6 * size),
+        (plain_rows, "o", "other networks", GREY, size),
+        (uniform, "D", "uniform networks", GREEN, 1.6 * size),
     )
     for members, marker, label, colour, area in groups:
         if members:
@@ -164,7 +164,7 @@ def _draw_frontier(panel: Axes, found: list[TrialRow], metric: str) -> None:
 def _draw_marked(
     panel: Axes, row: TrialRow, metric: str, images: int | None, label: str, marker: str
 ) -> None:
-    colour, area = (VERMILLION, 330) if marker == "*" else (GREEN, 110)
+    colour, area = (VERMILION, 330) if marker == "*" else (GREEN, 110)
     (cost,), (value,) = _points([row], metric)
     if images:
         low, high = (100 * end for end in accuracy_interval(row.metrics[metric], images))
@@ -203,7 +203,7 @@ def _label_axes(panel: Axes, found: list[TrialRow], metric: str) -> None:
 def _legend(panel: Axes) -> None:
     """Name the marks above the axes, the two that are compared first."""
     handles, labels = panel.get_legend_handles_labels()
-    starts = ("best", "uniform", "efficient")
+    starts = ("best", "uniform,", "efficient")
     order = sorted(
         range(len(labels)),
         key=lambda i: next((k for k, s in enumerate(starts) if labels[i].startswith(s)), 9),

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from robustray.reports.canvas import make_canvas, shorten
-from robustray.reports.style import BLUE, GREEN, ORANGE, PINK, SKY, VERMILLION, style, unit
+from robustray.reports.style import BLUE, GREEN, ORANGE, PINK, SKY, VERMILION, style, unit
 from robustray.reports.words import metric_label, plain
 
 Curve = Sequence[tuple[int, Mapping[str, float]]]
@@ -157,7 +157,7 @@ def _draw_many(
     _median(panel, list(points.values()))
     if best is not None and best in points:
         panel.plot(
-            *points[best].T, color=VERMILLION, linewidth=2.6, zorder=6, gid="best",
+            *points[best].T, color=VERMILION, linewidth=2.6, zorder=6, gid="best",
             label=plain(f"best: {shorten(best, 13, 2.4)}"),
         )  # fmt: skip
 
@@ -190,7 +190,7 @@ def _mark_selected(
     stars = [pair for name in names for pair in points[name] if pair[0] == selected.get(name)]
     if stars:
         panel.scatter(
-            *np.array(stars).T, s=240, marker="*", color=VERMILLION, edgecolors="white", zorder=7,
+            *np.array(stars).T, s=240, marker="*", color=VERMILION, edgecolors="white", zorder=7,
             label="selected epoch", gid="selected",
         )  # fmt: skip
 

@@ -20,8 +20,8 @@ from robustray.words import stages
 
 # The Okabe-Ito palette: told apart under every common colour blindness.
 BLUE, ORANGE, GREEN, PINK = "#0072b2", "#e69f00", "#009e73", "#cc79a7"
-SKY, VERMILLION, GREY = "#56b4e9", "#d55e00", "#7f7f7f"
-EFFICIENT, INEFFICIENT, UNIFORM, OTHER = VERMILLION, BLUE, GREEN, GREY
+SKY, VERMILION, GREY = "#56b4e9", "#d55e00", "#7f7f7f"
+EFFICIENT, INEFFICIENT, UNIFORM, OTHER = VERMILION, BLUE, GREEN, GREY
 STAGE_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY)
 STAGE_HATCHES = ("o", ".", "*", "//", "xx")
 PARTIAL_COLOUR = "#c00000"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from robustray.files import csv_bytes
 from robustray.reports.canvas import make_canvas, wrap_text
 from robustray.reports.frontier import Correlation, kendall
-from robustray.reports.style import BLUE, VERMILLION, correlation_words, framed, style
+from robustray.reports.style import BLUE, VERMILION, correlation_words, framed, style
 from robustray.reports.words import plain
 
 _MOST = 6  # pairings that get a panel each
@@ -157,11 +157,11 @@ def _draw_pairs(axes: Axes, pairing: Pairing, room: float) -> None:
     ])  # fmt: skip
     chosen, best = (points[int(np.argmax(points[:, column]))] for column in (0, 1))
     axes.scatter(
-        *best, s=260, marker="*", color=VERMILLION, edgecolors="white", zorder=4, label="best",
+        *best, s=260, marker="*", color=VERMILION, edgecolors="white", zorder=4, label="best",
         gid="best",
     )  # fmt: skip
     axes.scatter(
-        *chosen, s=190, marker="o", facecolors="none", edgecolors=VERMILLION, linewidths=1.8,
+        *chosen, s=190, marker="o", facecolors="none", edgecolors=VERMILION, linewidths=1.8,
         zorder=3, label="chosen by the cheap score", gid="chosen",
     )  # fmt: skip
     words, full = (

@@ -103,6 +103,10 @@ def test_a_rival_of_another_cost_is_called_so():
         accuracy_title(rows[::-1], "cw-40") == "The best of 2 networks is 55.0 % robust under CW-40"
     )
     assert accuracy_title(rows[:1], "cw-40") == "d4-4_w8-4 is 55.0 % robust under CW-40"
+    even = [replace(row, metrics={"cw-40": row.macs / 2000}) for row in (rows[1], rows[1])]
+    assert accuracy_title(even, "cw-40", ["width"]) == (
+        "The best of 2 networks, 35.0 % robust under CW-40, is a uniform one"
+    )
     assert accuracy_title([], "cw-40") == "No network has a result yet"
 
 

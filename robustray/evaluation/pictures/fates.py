@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,11 +13,11 @@ from matplotlib.figure import Figure
 from robustray.evaluation.units.merge import Merged
 from robustray.reports.canvas import make_canvas, shorten
 from robustray.reports.intervals import wilson
-from robustray.reports.style import BLUE, GREY, SKY, VERMILLION, style
+from robustray.reports.style import BLUE, GREY, SKY, VERMILION, style
 from robustray.reports.words import plain
 
 MISCLASSIFIED, UNDECIDED, ROBUST, BROKEN = "misclassified", "undecided", "robust", "broken"
-_COLOURS = {ROBUST: BLUE, UNDECIDED: SKY, BROKEN: VERMILLION, MISCLASSIFIED: GREY}
+_COLOURS = {ROBUST: BLUE, UNDECIDED: SKY, BROKEN: VERMILION, MISCLASSIFIED: GREY}
 _INK = "#101010"  # on a light bar; black is the colour of a page's text, which may be light
 _MOST = 30  # classes that are drawn one by one
 _ENDS = 12  # of more classes, how many of the least and of the most robust
@@ -82,16 +83,16 @@ def count_fates(merged: Merged, labels: Sequence[str]) -> list[Fate]:
         Of the suite's attacks.
     """
     kinds, broken_by = _kinds(merged), merged.columns.get("broken_by", np.zeros(0, object))
-    count = lambda kind: int((kinds == kind).sum())  # noqa: E731
-    undecided = merged.total - len(kinds) + count(UNDECIDED)
+    count = Counter(kinds.tolist())
+    undecided = merged.total - len(kinds) + count[UNDECIDED]
     return [
-        Fate(MISCLASSIFIED, "", count(MISCLASSIFIED)),
+        Fate(MISCLASSIFIED, "", count[MISCLASSIFIED]),
         *(
             Fate(BROKEN, label, int(((kinds == BROKEN) & (broken_by == label)).sum()))
             for label in labels
         ),
         *([Fate(UNDECIDED, "", undecided)] if undecided else []),
-        Fate(ROBUST, "", count(ROBUST)),
+        Fate(ROBUST, "", count[ROBUST]),
     ]
 
 
@@ -102,7 +103,7 @@ def count_classes(merged: Merged, names: Sequence[str]) -> list[ClassFates]:
     for number in np.unique(label).tolist():
         own = kinds[label == number]
         counts = {kind: int((own == kind).sum()) for kind in _COLOURS}
-        found.append(ClassFates(names[number], **counts))
+        found.append(ClassFates(str(names[number]), **counts))
     return sorted(found, key=lambda one: (-one.share(ROBUST), one.share(MISCLASSIFIED), one.name))
 
 

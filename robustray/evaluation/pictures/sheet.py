@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robustray.reports.canvas import WIDTH, make_canvas, shorten
-from robustray.reports.style import VERMILLION, style
+from robustray.reports.style import VERMILION, style
 from robustray.reports.words import plain
 
 _SIZE = 13  # points
@@ -78,7 +78,7 @@ def _draw(figure: Figure, exhibit: Exhibit, left: float, top: float) -> None:
         x = left + number * (_CELL + _SIGN)
         box = (x / width, (top - _CELL) / height, _CELL / width, _CELL / height)
         _show(figure.add_axes(box), picture)
-        colour, size = (VERMILLION if number == 2 else "black"), (11.5 if number == 1 else _SIZE)
+        colour, size = (VERMILION if number == 2 else "black"), (11.5 if number == 1 else _SIZE)
         room = _CELL + _SIGN + (0.1 if number == 1 else -0.1)
         figure.text(
             (x + _CELL / 2) / width, (top - _CELL - 0.04) / height,

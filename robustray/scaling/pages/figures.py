@@ -23,7 +23,7 @@ from robustray.reports.style import (
     ORANGE,
     PINK,
     STAGE_HATCHES,
-    VERMILLION,
+    VERMILION,
     accuracy_label,
     style,
 )
@@ -59,7 +59,7 @@ def compare_scale_figure(tables: Tables, caption: str = "") -> Figure:
     designs: list[Series] = [
         ("Even", BLUE, "o", _of_models(models, "wrn_28_10 wrn_34_12 wrn_46_14 wrn_70_16")),
         ("WRN-34-R", PINK, "<", _of_models(models, "wrn_34_r")),
-        ("Compound", VERMILLION, "d", compound),
+        ("Compound", VERMILION, "d", compound),
     ]
     with style():
         drawn = [line for series in (*ways, *designs) for line in series[3]]
@@ -98,7 +98,7 @@ def compound_scale_figure(
             axes.set_title(f"{target / 1e9:.0f}G MACs, n = {len(found)}", fontsize=15)
         limits = _limits(lines)
         for axes, word, colour in zip(
-            panels[1], ("Compound", "Even"), (VERMILLION, GREEN), strict=True
+            panels[1], ("Compound", "Even"), (VERMILION, GREEN), strict=True
         ):
             group = [line for line in lines if line.row.label.startswith(word)]
             _bars(axes, group, word, colour, limits)
@@ -106,7 +106,7 @@ def compound_scale_figure(
 
 
 def _ways(lines: Sequence[Line]) -> list[Series]:
-    ways = (("Depth", ORANGE, "^"), ("Width", GREEN, "s"), ("Compound", VERMILLION, "d"))
+    ways = (("Depth", ORANGE, "^"), ("Width", GREEN, "s"), ("Compound", VERMILION, "d"))
     return [
         (word, colour, marker, [line for line in lines if line.row.label.startswith(word)])
         for word, colour, marker in ways
