@@ -113,7 +113,7 @@ def test_autoattack_costs_what_is_known_of_it():
     assert total.backwards == pytest.approx(1000 * (101 * 0.8 + 1809 * 0.5), rel=0.05)
 
 
-def test_the_sheet_shows_the_first_broken_images_whatever_the_shards(made, tmp_path):
+def test_the_sheet_shows_the_same_broken_images_whatever_the_shards(made, tmp_path):
     task, units, loaded = made
     images = read_images(digits(), None)
     exhibits = find_exhibits(merge(task, loaded), loaded, units, images, task)

@@ -13,7 +13,7 @@ from robustray.cli import main
 from robustray.evaluation import task as tasks
 from robustray.evaluation.agenda import Work, attack_passes, make_agenda, task_passes, valid_records
 from robustray.evaluation.images import load_images
-from robustray.evaluation.outputs import find_exhibits
+from robustray.evaluation.pictures.exhibits import find_exhibits
 from robustray.evaluation.plan import read_images
 from robustray.evaluation.record import metrics_of, result_document, summary_text
 from robustray.evaluation.task import Conditions, Range, Subject, Task
@@ -194,7 +194,7 @@ def test_black_box_attacks_are_held_against_all_gradient_attacks(made):
     assert audit["black_box"]["measured"] == (black & ~white).sum() / 60
 
 
-def test_the_first_broken_images_are_shown(made):
+def test_broken_images_of_an_independent_suite_are_shown(made):
     _, task, units, loaded = made
     exhibits = find_exhibits(merge(task, loaded), loaded, units, read_images(digits(), None), task)
     assert len(exhibits) == 8
