@@ -41,6 +41,10 @@ class AlignmentRow:
         corrected median robustness.
     note : str
         What was reduced, or where the numbers come from.
+    spread : mapping of str to float
+        Standard deviations over seeds of some of ``values`` and ``extra``, under their names.
+    seeds : int
+        Over how many trainings with different seeds the numbers are means.
     """
 
     dataset: str
@@ -48,11 +52,20 @@ class AlignmentRow:
     values: Mapping[str, float]
     extra: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+    spread: Mapping[str, float] = field(default_factory=dict)
+    seeds: int = 1
 
 
 def method_named(name: str) -> str:
     """Return the method that a job's name tells ("spheres-l_alpha"), or the name."""
     return next((method for method in METHODS if method in name), name)
+
+
+def attack_words(label: str) -> str:
+    """Return how an attack of a curve is written: "PGD l∞" for "pgd-linf"."""
+    name, _, norm = label.partition("-")
+    words = {"pgd": "PGD", "square": "Square", "stadv": "stAdv", "cw": "Carlini-Wagner"}
+    return f"{words.get(name, name)} {norm.replace('inf', '∞')}".strip()
 
 
 def published_value(dataset: str, method: str, column: str) -> float | None:
@@ -72,6 +85,14 @@ def published_similarity(dataset: str, estimator: str) -> float | None:
     return None
 
 
+def published_lengths(dataset: str, estimator: str, label: int) -> dict[str, float]:
+    """Return the published mean lengths of a class's "x", "delta_x" and "x_prime"; {} if none."""
+    for row in _document()["lengths"]:
+        if (row["dataset"], row["estimator"], row["class"]) == (dataset, estimator, label):
+            return {name: float(row[name]) for name in ("x", "delta_x", "x_prime")}
+    return {}
+
+
 def published_rows(datasets: Iterable[str] | None = None) -> list[tuple[str, str]]:
     """Return (data set, method) in the published order, of some data sets or all."""
     wanted = None if datasets is None else set(datasets)
@@ -85,7 +106,7 @@ def markdown_table(rows: Sequence[AlignmentRow]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for row in rows:
         cells = [both(row, column) for column in COLUMNS]
-        cells += [number(row.extra.get(column)) for column in others]
+        cells += [spread_words(row.extra.get(name), row.spread.get(name)) for name in others]
         name = METHODS.get(row.method, row.method)
         lines.append("| " + " | ".join([row.dataset, name, *cells, row.note]) + " |")
     return "\n".join(lines) + "\n"
@@ -97,10 +118,15 @@ def other_columns(rows: Sequence[AlignmentRow]) -> list[str]:
 
 
 def both(row: AlignmentRow, column: str) -> str:
-    """Write "0.0055 (0.0061)": measured, and published where it was."""
+    """Write "0.0055 ± 0.0002 (0.0061)": measured, its spread, and published where it was."""
     told = published_value(row.dataset, row.method, column)
-    measured = number(row.values.get(column))
+    measured = spread_words(row.values.get(column), row.spread.get(column))
     return measured if told is None else f"{measured} ({number(told)})"
+
+
+def spread_words(value: float | None, spread: float | None) -> str:
+    """Write a number, and its standard deviation where there is one."""
+    return number(value) if spread is None else f"{number(value)} ± {number(spread)}"
 
 
 def number(value: float | None) -> str:
@@ -170,7 +196,7 @@ def _table(rows: Sequence[AlignmentRow]) -> str:
     lines = []
     for row in rows:
         cells = [both(row, column) for column in COLUMNS]
-        cells += [number(row.extra.get(column)) for column in others]
+        cells += [spread_words(row.extra.get(name), row.spread.get(name)) for name in others]
         method = METHODS.get(row.method, row.method)
         lines.append(
             f"<tr><td>{escape(row.dataset)}</td><td>{escape(method)}</td>"
