@@ -82,7 +82,7 @@ def test_pairs_stand_beside_each_other_in_the_row_of_their_class():
         assert picture.shape == (8, 17)
         assert (picture[:, :8] == -0.5).all()
         assert (picture[:, 8:] == 1).all(), "clipped, and a white line between"
-    titles = [axes.title for axes in figure.axes if axes.images]
+    titles = [axes.texts[0] for axes in figure.axes if axes.images]
     assert [title.get_text() for title in titles] == ["dog", "cat", "dog"]
     assert titles[0].get_color() != titles[1].get_color() == titles[2].get_color()
 

@@ -43,7 +43,7 @@ _PANELS: dict[str, dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]]] = 
         "train_error": ("training batches", _percent_right),
         "validation_clean": ("validation, clean", _percent),
     },
-    "ε50 of validation images": {
+    "ε50, validation": {
         "epsilon_50": ("published formula", _as_it_is),
         "epsilon_50_corrected": ("corrected", _as_it_is),
     },
@@ -131,4 +131,5 @@ def _draw(
         axes.axvline(selected, color=OTHER, linestyle=":", linewidth=1.2, label="selected")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_tick_params(labelbottom=True)
-    axes.legend(frameon=False, fontsize=11)
+    axes.margins(x=0.08)
+    axes.legend(frameon=False, fontsize=11, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))

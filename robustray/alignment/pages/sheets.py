@@ -132,9 +132,9 @@ def pairs_figure(classes: Sequence[ClassPairs], *, title: str = "") -> Figure:
             drawn = zip(line, pairs.before, pairs.after, pairs.words, pairs.marked, strict=False)
             for axes, before_CHW, after_CHW, words, marked in drawn:
                 _draw(axes, _beside(before_CHW, after_CHW), signed=False)
-                axes.set_title(
-                    plain(words), fontsize=11, y=-0.02, va="top",
-                    color=EFFICIENT if marked else "black",
+                axes.text(
+                    0.5, -0.05, plain(words), transform=axes.transAxes, fontsize=11,
+                    ha="center", va="top", color=EFFICIENT if marked else "black",
                 )  # fmt: skip
             line[0].text(
                 -0.06, 0.5, plain(pairs.name), transform=line[0].transAxes,
