@@ -6,21 +6,24 @@ The stages run in this process, as a worker runs them.
 from __future__ import annotations
 
 import io
+from html import escape
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from robustray.alignment.job.align import align
 from robustray.alignment.job.comparing import JudgedJob, group_by_method
 from robustray.alignment.job.pictures import telling_strength, x_prime_sheets
+from robustray.alignment.job.presenting import present
 from robustray.alignment.metrics import ALPHA
 from robustray.alignment.splits import StudySplit, load_study
 from robustray.manifest import build_manifest, dump_manifest
-from robustray.runtime.file_jobs import FileJob, read_file, read_result
+from robustray.runtime.file_jobs import FileJob, present_job, read_file, read_result
 from robustray.runtime.job import attempt_job
 from robustray.runtime.job_driver import prefix_of
 from robustray.store import LocalStore
@@ -42,10 +45,10 @@ class Study:
     """A store in which jobs are done, one after the other."""
 
     def __init__(self, folder) -> None:
-        self.folder, self.store = folder, LocalStore(folder / "store")
+        self.folder, self.store, self.answer = folder, LocalStore(folder / "store"), ""
 
     def run(self, name: str, **document: Any) -> tuple[dict[str, float], dict[str, bytes]]:
-        """Do one job; return its numbers and its files."""
+        """Do one job; return its numbers and its files, those for people among them."""
         resources = {"gpus": 0, "cpus": 1}
         manifest: Any = build_manifest(
             {"kind": "Alignment", "name": name, "resources": resources, **document}
@@ -59,7 +62,11 @@ class Study:
         result = read_result(self.store, prefix)
         assert result is not None
         files = {one: read_file(self.store, prefix, result, one) for one in result["files"]}
-        return result["metrics"], files
+        presented = present_job(self.store, prefix, manifest, result, present)
+        assert presented is not None
+        assert escape(presented.sentence) in presented.files["report.html"].decode()
+        self.answer = presented.sentence
+        return result["metrics"], {**files, **presented.files}
 
 
 def table(content: bytes) -> pd.DataFrame:
@@ -75,6 +82,7 @@ def test_seeds_of_one_method_become_means_and_epochs_a_figure(tmp_path):
     selected = epochs.iloc[int(np.argmax(epochs["train_loss"] == metrics["train_loss"]))]
     assert selected[f"{ALPHA}_val"] == metrics[f"{ALPHA}_val"]
     assert {"epochs.png", "radii.png", "radii_zoomed.png"} <= set(files)
+    assert build_manifest(yaml.safe_load(files["manifest.yaml"])).name == "pgd-0"
     assert not [name for name in files if "adversarial" in name], "points are no images"
 
     other = SPHERES["training"] | {"method": "l_alpha"}
@@ -94,6 +102,10 @@ def test_seeds_of_one_method_become_means_and_epochs_a_figure(tmp_path):
     by_job = table(files["comparison.csv"])
     methods = by_job.groupby("method", sort=False)["seed"].agg(list).to_dict()
     assert methods == {"pgd": [0, 1], "l_alpha": [0], "judged-0": [0, 1]}
+    page = files["report.html"].decode()
+    assert "PGD, 2 seeds" in page
+    values = [one["alpha_x"] for one, _ in alone]
+    assert f"{np.mean(values):.3g} ± {np.std(values, ddof=1):.3g} (0.852)" in page
 
 
 def test_the_same_seed_twice_is_no_second_seed():
@@ -158,10 +170,10 @@ def test_an_estimate_stands_beside_the_truth_and_what_was_published(tmp_path):
     examples = table(files["examples.csv"])
     name = "cosine_similarity_correct_vs_net_g_val"
     assert metrics[name] == pytest.approx(examples["cosine"].mean(), abs=1e-6)
-    page = files["alignment.html"].decode()
-    assert "Cosine to the true Δx" in page
-    assert ">0.9<" in page, "as published"
-    assert ">0.34<" in page
+    page = files["report.html"].decode()
+    assert study.answer.endswith("(published: 0.9).")
+    for published in ("0.9", "0.34", "1.29"):
+        assert f">{published}<" in page
     assert {"cosine.png", "epochs.png"} <= set(files)
 
 

@@ -3,10 +3,12 @@
 import io
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from robustray.alignment.metrics import ALPHA
+from robustray.alignment.pages.answers import mean_interval, median_interval
 from robustray.alignment.pages.epochs import epochs_figure
 from robustray.alignment.pages.figures import (
     RADII,
@@ -18,10 +20,8 @@ from robustray.alignment.pages.figures import (
     probe_figure,
     radius_figure,
 )
-from robustray.alignment.pages.page import (
-    COLUMNS,
+from robustray.alignment.pages.methods import (
     AlignmentRow,
-    alignment_page,
     markdown_table,
     published_lengths,
     published_rows,
@@ -38,7 +38,6 @@ from robustray.alignment.pages.sheets import (
     sheet_rows,
     unit_gradients,
 )
-from robustray.reports.html import Picture
 from robustray.reports.style import render
 
 SOURCE = np.random.default_rng(0)
@@ -175,15 +174,24 @@ def test_tables_put_published_numbers_beside_measured_ones():
     assert "| 0.0061 ± 0.00042 (0.0055) |" in lines[2]
     assert "| - (0.637) | beyond |" in lines[2]
     assert "| 0.25 |" in lines[3]
-    picture = Picture(b"png", "A & B", "caption")
-    page = alignment_page("Study <1>", rows(), [picture], facts={"Data": "<x>"}, notes=["n & m"])
-    for text in ("Study &lt;1&gt;", "&lt;new&gt;", "&lt;x&gt;", "n &amp; m", "A &amp; B",
-                 "0.0061 ± 0.00042 (0.0055)", *COLUMNS.values()):  # fmt: skip
-        assert text in page
-    assert "<new>" not in page
-    assert page == alignment_page(
-        "Study <1>", rows(), [picture], facts={"Data": "<x>"}, notes=["n & m"]
-    )
+
+
+def test_medians_have_the_interval_of_their_error_rates():
+    curve = pd.DataFrame({"eps": [0.0, 0.1, 0.2], "error": [0.0, 0.25, 0.75]})
+    middle, low, high = median_interval(curve, 400)
+    assert middle == pytest.approx(0.15)
+    assert 0.14 < low < middle < high < 0.16
+    few = median_interval(curve, 8)
+    assert few[1] < low
+    assert few[2] > high
+    weak = curve.assign(error=[0.0, 0.1, 0.48])
+    assert median_interval(weak, 100)[0] == median_interval(weak, 100)[2] == np.inf
+
+
+def test_means_have_the_interval_of_their_spread():
+    values = pd.Series([0.0, 1.0] * 50)
+    assert mean_interval(values) == "0.500 [0.402, 0.598]"
+    assert mean_interval(values[:1]) == "0.000"
 
 
 def test_radii_are_the_published_grid():

@@ -16,6 +16,7 @@ from robustray.alignment.job.building import (
     build_generator,
 )
 from robustray.alignment.job.files import CLASSIFIER, GENERATOR, KIND, find_run, load_made, made_of
+from robustray.alignment.job.presenting import present
 from robustray.alignment.manifest import Alignment
 from robustray.alignment.splits import SPHERE_COUNTS, StudySplit, load_study
 from robustray.alignment.stages import CurveAttack
@@ -268,6 +269,7 @@ ALIGNMENT = LongJob[Alignment](
     count_steps=steps_of,
     look=check_references,
     describe_plan=describe_plan,
+    present=present,
     describe_result=_metrics,
     coordinates=lambda manifest: manifest.stage == "projections",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -14,25 +14,22 @@ import pandas as pd
 import yaml
 
 from robustray.alignment.job.files import find_run
-from robustray.alignment.job.judging import published_columns
 from robustray.alignment.manifest import Alignment
 from robustray.alignment.metrics import ALPHA
 from robustray.alignment.pages.figures import DrawnCurve, accuracy_figure, histogram_figure
-from robustray.alignment.pages.page import (
-    AlignmentRow,
-    alignment_page,
-    attack_words,
+from robustray.alignment.pages.methods import (
+    corrected_columns,
     method_named,
+    published_columns,
+    strength_words,
 )
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest
-from robustray.reports.html import Picture
 from robustray.reports.style import render
 from robustray.runtime.file_jobs import Product, read_file
 from robustray.runtime.job import Context
 from robustray.store import ObjectStore, canonical_json
 
-_CORRECTED = "_epsilon_50_corrected"
 _NO_SETTINGS = ("kind", "name", "description", "resources", "seed", "code")
 _REFERENCE = {"run", "uri", "sha256"}
 
@@ -106,18 +103,14 @@ def compare(context: Context) -> Product:
     assert manifest.comparison is not None
     store, data = context.store, manifest.data.name
     methods = group_by_method([_judged(store, name) for name in manifest.comparison.jobs])
-    rows = [_row(method, data) for method in methods]
     figures = {
-        f"{label}.png": accuracy_figure(drawn, eps_label=f"ε ({attack_words(label)})", title=data)
+        f"{label}.png": accuracy_figure(drawn, eps_label=strength_words(label), title=data)
         for label, drawn in _curves(methods, store).items()
     }
     if alphas := _alphas(methods, store):
         figures["alignment.png"] = histogram_figure(alphas, title=data)
     files = {name: render(figure) for name, figure in figures.items()}
-    pictures = [Picture(png, name.removesuffix(".png"), data) for name, png in files.items()]
     files["comparison.csv"] = _by_job(methods).to_csv(index=False).encode()
-    page = alignment_page(manifest.name, rows, pictures, facts={"data": data})
-    files["alignment.html"] = page.encode()
     return Product({"metrics": _metrics(methods)}, files)
 
 
@@ -174,29 +167,6 @@ def _resolved(store: ObjectStore, value: Any) -> Any:
     return {name: _resolved(store, one) for name, one in value.items()}
 
 
-def _row(method: Method, dataset: str) -> AlignmentRow:
-    means, spreads = method.means(), method.spreads()
-    names = ", ".join(job.name for job in method.jobs)
-    return AlignmentRow(
-        dataset,
-        method.name,
-        published_columns(means),
-        _corrected(means),
-        names,
-        spread={**published_columns(spreads, spread=True), **_corrected(spreads)},
-        seeds=len(method.jobs),
-    )
-
-
-def _corrected(numbers: Mapping[str, float]) -> dict[str, float]:
-    """Return the corrected median robustness under each attack, by the head of its column."""
-    return {
-        f"{attack_words(label.removesuffix(_CORRECTED))} ε50 corrected": value
-        for label, value in numbers.items()
-        if "-" in label and label.endswith(_CORRECTED)  # an attack's, not training's
-    }
-
-
 def _curves(methods: Sequence[Method], store: ObjectStore) -> dict[str, dict[str, DrawnCurve]]:
     """Return the curve of each method under each attack: the mean over its seeds."""
     curves: dict[str, dict[str, DrawnCurve]] = {}
@@ -207,11 +177,13 @@ def _curves(methods: Sequence[Method], store: ObjectStore) -> dict[str, dict[str
             if f"{label}_error_0" not in medians:
                 continue
             tables = [job.table(store, file) for job in method.jobs]
+            if label == "stadv":  # weights of smoothness: none of them is 0
+                tables = [table[table["eps"] > 0] for table in tables]
             error_SN = np.stack([table["error"].to_numpy() for table in tables])
             curves.setdefault(label, {})[method.name] = DrawnCurve(
                 tables[0]["eps"].tolist(),
                 error_SN.mean(0).tolist(),
-                medians.get(f"{label}_epsilon_50"),
+                medians.get(f"{label}_epsilon_50") if label != "stadv" else None,
                 error_SN.std(0, ddof=1).tolist() if len(tables) > 1 else None,
                 spreads.get(f"{label}_epsilon_50"),
             )
@@ -245,7 +217,7 @@ def _by_job(methods: Sequence[Method]) -> pd.DataFrame:
             "job": job.name,
             "seed": job.seed,
             **published_columns(job.metrics),
-            **_corrected(job.metrics),
+            **corrected_columns(job.metrics),
         }
         for method in methods
         for job in method.jobs

@@ -11,15 +11,13 @@ from robustray.alignment.delta_x import DeltaXSource
 from robustray.alignment.job.judging import Judged
 from robustray.alignment.job.pictures import class_name, has_images, x_prime_sheets
 from robustray.alignment.manifest import Alignment
-from robustray.alignment.pages.estimate import EstimateLine, estimate_page
+from robustray.alignment.pages.answers import COSINE
 from robustray.alignment.pages.figures import histogram_figure
-from robustray.alignment.pages.page import published_lengths, published_similarity
+from robustray.alignment.pages.methods import published_similarity
 from robustray.alignment.pages.sheets import comparison_figure
 from robustray.alignment.splits import StudySplit
-from robustray.reports.html import Picture
 from robustray.reports.style import render
 
-COSINE = "cosine_similarity_correct_vs_net_g_val"
 _SHOWN = 8  # examples of a sheet
 
 
@@ -49,21 +47,12 @@ def judge_delta_x(source: DeltaXSource, split: StudySplit, manifest: Alignment) 
     estimator = "direct" if manifest.stage == "generator" else manifest.delta_x.source
     files = {"examples.csv": _examples(split, delta, cosine_N)}
     files |= _figures(source, split, delta, cosine_N, estimator)
-    lines = estimate_lines(split, delta, exact, estimator)
-    pictures = [
-        Picture(content, name.removesuffix(".png"), split.label)
-        for name, content in files.items()
-        if name.endswith(".png")
-    ]
-    facts = {"data": split.label, "examples": len(split), "seed": manifest.seed}
-    files["alignment.html"] = estimate_page(manifest.name, lines, pictures, facts=facts).encode()
+    files["lengths.csv"] = length_table(split, delta, exact).to_csv(index=False).encode()
     return Judged(metrics, files)
 
 
-def estimate_lines(
-    split: StudySplit, delta: Tensor, exact: Tensor | None, estimator: str
-) -> list[EstimateLine]:
-    """Return the cosine to the true delta-x and mean lengths by class, beside published ones.
+def length_table(split: StudySplit, delta: Tensor, exact: Tensor | None) -> pd.DataFrame:
+    """Return mean lengths by class: of x, of delta-x, and of x' = x + delta-x.
 
     Parameters
     ----------
@@ -71,27 +60,24 @@ def estimate_lines(
         Examples.
     delta, exact : Tensor
         Their delta-x (N, ...), estimated and, if it is known, true.
-    estimator : str
-        "direct", "projected" or another source of delta-x.
+
+    Returns
+    -------
+    DataFrame
+        Columns class, name (of the class), what ("x", "delta_x", "x_prime"), mean, and true, which
+        is empty where the truth is not known.
     """
-    lines: list[EstimateLine] = []
-    if exact is not None:
-        cosine = float(alignment(delta, exact).mean())
-        told = published_similarity(split.name, estimator)
-        lines.append(EstimateLine("Cosine to the true Δx", cosine, 1.0, told))
-    x = split.images()
-    words = {"x": "x", "delta_x": "Δx", "x_prime": "x' = x + Δx"}
+    x, rows = split.images(), list[dict[str, object]]()
     for k in split.y_N.unique().tolist():
-        rows, told = split.y_N == k, published_lengths(split.name, estimator, k)
-        for name, what in words.items():
-            measured, true = (
-                None if one is None else float(_lengths(_moved(name, x, one)[rows]).mean())
+        of_class = split.y_N == k
+        for what in ("x", "delta_x", "x_prime"):
+            mean, true = (
+                None if one is None else float(_lengths(_moved(what, x, one)[of_class]).mean())
                 for one in (delta, exact)
             )
-            assert measured is not None
-            text = f"Length of {what}, class {class_name(split, k)}"
-            lines.append(EstimateLine(text, measured, true, told.get(name)))
-    return lines
+            name = class_name(split, k)
+            rows.append({"class": k, "name": name, "what": what, "mean": mean, "true": true})
+    return pd.DataFrame(rows)
 
 
 def _moved(name: str, x: Tensor, delta: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,15 +41,12 @@ from robustray.alignment.pages.figures import (
     linearity_figure,
     radius_figure,
 )
-from robustray.alignment.pages.page import (
-    AlignmentRow,
-    alignment_page,
-    attack_words,
+from robustray.alignment.pages.methods import (
     method_named,
+    strength_words,
 )
 from robustray.alignment.splits import StudySplit
 from robustray.alignment.stages import CurveAttack
-from robustray.reports.html import Picture
 from robustray.reports.style import render
 
 
@@ -117,7 +114,6 @@ def judge_classifier(
         with tempfile.TemporaryDirectory() as folder:
             for path in write_linearity(local.table, Path(folder)):
                 files[path.name] = path.read_bytes()
-    files["alignment.html"] = _page(metrics, files, split, manifest).encode()
     return Judged({name: value for name, value in metrics.items() if np.isfinite(value)}, files)
 
 
@@ -196,7 +192,9 @@ def _curve(
     }
     numbers |= {f"{label}_error_{one:g}": error for one, error in curve.errors.items()}
     drawn = {method: DrawnCurve(eps, errors, numbers[f"{label}_epsilon_50"])}
-    figure = accuracy_figure(drawn, eps_label=f"ε ({attack_words(label)})", title=split.label)
+    if attack.attack == "stadv":  # its strengths are weights, and the larger the weaker
+        drawn = {method: DrawnCurve(eps[1:], errors[1:])}
+    figure = accuracy_figure(drawn, eps_label=strength_words(label), title=split.label)
     table = _table(("eps", "error"), list(zip(eps, errors, strict=True)))
     return numbers, {f"{label}.csv": table, f"{label}.png": render(figure)}
 
@@ -234,37 +232,6 @@ def _examples(split: StudySplit, local: _Local) -> bytes:
         **{name: values.numpy() for name, values in local.metrics.items()},
     }
     return pd.DataFrame(columns).to_csv(index=False).encode()
-
-
-def published_columns(metrics: Mapping[str, float], *, spread: bool = False) -> dict[str, float]:
-    """Return measured numbers, or their spread, under the names of the published table's columns.
-
-    Accuracy is in percent.
-    """
-    columns = {"alpha_delta_x": ALPHA, "alpha_x": "alpha_x"}
-    for attack in ("pgd-linf", "pgd-l2", "square-linf"):
-        columns[f"eps50_{attack.replace('-', '_')}"] = f"{attack}_epsilon_50"
-    values = {column: metrics[name] for column, name in columns.items() if name in metrics}
-    error = metrics.get("clean_error")
-    if error is None:
-        return values
-    return {"accuracy_pct": 100 * error if spread else 100 * (1 - error), **values}
-
-
-def _page(
-    metrics: dict[str, float], files: dict[str, bytes], split: StudySplit, manifest: Alignment
-) -> str:
-    """Put the numbers beside the published ones, and the figures below them."""
-    assert manifest.evaluation is not None
-    values = published_columns(metrics)
-    row = AlignmentRow(manifest.data.name, _method(manifest), values, note=manifest.description)
-    pictures = [
-        Picture(content, name.removesuffix(".png"), split.label)
-        for name, content in files.items()
-        if name.endswith(".png")
-    ]
-    facts = {"data": split.label, "examples": len(split), "seed": manifest.seed}
-    return alignment_page(manifest.name, [row], pictures, facts=facts)
 
 
 def _method(manifest: Alignment) -> str:

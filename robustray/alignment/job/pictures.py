@@ -12,7 +12,7 @@ from robustray.alignment.curves import Box, ErrorCurve, attack_examples, predict
 from robustray.alignment.delta_x import DeltaXSource
 from robustray.alignment.manifest import Alignment
 from robustray.alignment.pages.figures import RADII
-from robustray.alignment.pages.page import attack_words, number
+from robustray.alignment.pages.methods import attack_words, number
 from robustray.alignment.pages.sheets import (
     ClassPairs,
     comparison_figure,
@@ -69,7 +69,8 @@ def adversarial_sheets(
         )
         after = predict(model, x_adv, wanted.batch_size).cpu()
         classes = _pairs(chosen, x_adv.cpu(), after)
-        title = f"{attack_words(attack.label)} at ε = {number(eps)}: before and after"
+        size = "smoothness" if attack.attack == "stadv" else "ε ="
+        title = f"{attack_words(attack.label)} at {size} {number(eps)}: before and after"
         files[f"{attack.label}_adversarial.png"] = render(pairs_figure(classes, title=title))
     return files
 

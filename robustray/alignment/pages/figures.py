@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from robustray.alignment.pages.page import METHODS, number, spread_words
+from robustray.alignment.pages.methods import METHODS, number, spread_words
 from robustray.reports.style import OTHER, PARTIAL_COLOUR, STAGE_COLOURS, framed, plain, style
 
 _LINES, _MARKERS = ("-", "--", "-.", ":", (0, (5, 1))), ("o", "s", "D", "^", "v")
