@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping
 
 import pandas as pd
+
 from robustray.reports.pages.tables import Cell, Column, table_html
 
 

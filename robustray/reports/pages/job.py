@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from robustray.reports.answers import Answer
-
 from robustray.manifest import dump_manifest
+from robustray.reports.answers import Answer
 from robustray.reports.html import (
     commands_html,
     facts_html,
