@@ -1,6 +1,7 @@
 """Sheets, figures, tables and the page of alignment studies."""
 
 import io
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,7 +76,7 @@ def test_pairs_stand_beside_each_other_in_the_row_of_their_class():
         ],
         title="t",
     )
-    pictures = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    pictures: list[Any] = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert len(pictures) == 3
     for picture in pictures:
         assert picture.shape == (8, 17)
@@ -94,7 +95,7 @@ def test_epochs_are_drawn_in_percent_and_only_what_is_known():
     }  # fmt: skip
     figure = epochs_figure(table, selected=2, title="t")
     drawn = {
-        (axes.get_ylabel(), line.get_label()): line.get_ydata().tolist()
+        (axes.get_ylabel(), line.get_label()): np.asarray(line.get_ydata()).tolist()
         for axes in figure.axes
         for line in axes.lines
         if line.get_label() != "selected"
@@ -105,7 +106,7 @@ def test_epochs_are_drawn_in_percent_and_only_what_is_known():
         ("Accuracy (%)", "validation, clean"): [60.0, 70.0],
         ("Alignment", "α, validation"): [0.1, 0.2],
     }
-    assert all(axes.lines[-1].get_xdata()[0] == 2 for axes in figure.axes if axes.lines)
+    assert all(np.asarray(axes.lines[-1].get_xdata())[0] == 2 for axes in figure.axes if axes.lines)
     with pytest.raises(ValueError, match="nothing to draw"):
         epochs_figure({"epoch": [1, 2], "other": [1, 2]})
 
@@ -114,13 +115,13 @@ def test_curves_of_several_seeds_have_a_band_and_histograms_the_published_mean()
     curve = DrawnCurve([0, 0.1], [0.0, 0.6], 0.08, spread=[0.0, 0.1], epsilon_50_spread=0.01)
     axes = accuracy_figure({"pgd": curve}, eps_label="ε").axes[0]
     (band,) = axes.collections
-    edges = band.get_paths()[0].vertices
+    edges = np.asarray(band.get_paths()[0].vertices)
     at = sorted(set(edges[edges[:, 0] == 0.1, 1].round(6)))
     assert (at[0], at[-1]) == (30, 50)
     (text,) = (text.get_text() for text in axes.get_legend().get_texts())
     assert "0.08 ± 0.01" in text
     axes = histogram_figure({"direct": np.array([0.1, 0.3])}, published=0.9).axes[0]
-    assert [line.get_xdata()[0] for line in axes.lines] == [pytest.approx(0.2), 0.9]
+    assert [np.asarray(line.get_xdata())[0] for line in axes.lines] == [pytest.approx(0.2), 0.9]
     assert axes.get_xlim()[1] > 0.9
     assert "published 0.9" in axes.get_title(loc="left")
 

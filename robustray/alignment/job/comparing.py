@@ -176,7 +176,7 @@ def _curves(methods: Sequence[Method], store: ObjectStore) -> dict[str, dict[str
             label = file.removesuffix(".csv")
             if f"{label}_error_0" not in medians:
                 continue
-            tables = [job.table(store, file) for job in method.jobs]
+            tables: list[Any] = [job.table(store, file) for job in method.jobs]
             if label == "stadv":  # weights of smoothness: none of them is 0
                 tables = [table[table["eps"] > 0] for table in tables]
             error_SN = np.stack([table["error"].to_numpy() for table in tables])

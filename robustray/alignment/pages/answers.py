@@ -48,8 +48,8 @@ def answer_alignment(manifest: Alignment, result: Mapping[str, Any], files: File
     return _ANSWERS[stage](manifest, result, files)
 
 
-def mean_interval(values: pd.Series) -> str:
-    """Write the mean of examples with its 95 % interval, by the normal approximation."""
+def mean_interval(values: Any) -> str:
+    """Write the mean of a column (N,) with its 95 % interval, by the normal approximation."""
     mean, half = float(values.mean()), 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values))
     if not math.isfinite(half):
         return f"{mean:.3f}"
@@ -140,8 +140,9 @@ def _of_estimate(manifest: Alignment, result: Mapping[str, Any], files: Files) -
     if COSINE not in metrics:
         sentence = f"The mean length of Δx is {length}; the true Δx of these images is not known."
         return Answer(question, sentence, numbers)
-    known = examples is not None and "cosine" in examples
-    cosine = mean_interval(examples["cosine"]) if known else number(metrics[COSINE])
+    cosine = number(metrics[COSINE])
+    if examples is not None and "cosine" in examples:
+        cosine = mean_interval(examples["cosine"])
     numbers = {"Cosine to the true Δx": cosine, **numbers}
     words = "" if told is None else f" (published: {number(told)})"
     return Answer(question, f"The cosine to the true Δx is {cosine}{words}.", numbers)
@@ -179,7 +180,7 @@ def _of_comparison(manifest: Alignment, result: Mapping[str, Any], files: Files)
     numbers: dict[str, str] = {}
     parts: list[str] = []
     for column in [*columns[:1], *(["alpha_delta_x"] if "alpha_delta_x" in table else [])]:
-        groups = table.groupby("method", sort=False)[column]
+        groups: Any = table.groupby("method", sort=False)[column]
         means, spreads = groups.mean(), groups.std()
         texts = {
             str(m): spread_words(float(means[m]), None if math.isnan(spreads[m]) else spreads[m])
@@ -189,7 +190,7 @@ def _of_comparison(manifest: Alignment, result: Mapping[str, Any], files: Files)
         others = ", ".join(f"{_method(m)} {text}" for m, text in texts.items() if m != best)
         parts.append(f"{COLUMNS[column]} is largest for {_method(best)}: {texts[best]} ({others})")
         numbers |= {f"{COLUMNS[column]}, {_method(m)}": text for m, text in texts.items()}
-    seeds = table.groupby("method")["seed"].nunique()
+    seeds: Any = table.groupby("method")["seed"].nunique()
     if seeds.max() > 1:
         numbers["Seeds of each method"] = ", ".join(map(str, sorted(set(seeds))))
     return Answer(question, f"{'; '.join(parts)}." if parts else "No attack is common.", numbers)
