@@ -85,6 +85,9 @@ def test_small_jobs_give_the_tables_that_they_gave(tmp_path, job):
     shutil.rmtree(tmp_path / "runs/reports")
     place.run(job, "report")
     assert_same(place.tables(), json.loads(TABLES.read_text())[job])
+    if job in ("mixing", "alignment"):
+        (page,) = (tmp_path / "runs/reports").glob("*/report.html")
+        assert 'class="answer"' in page.read_text()
     assert undescribed(keys_of(place.store)) == []
 
 

@@ -16,6 +16,7 @@ from robustray.alignment.batches import study_batches
 from robustray.alignment.curves import Box, epsilon_50, error_curve
 from robustray.alignment.delta_x import DeltaXSource
 from robustray.alignment.distances import class_gradient, closest_class, jacobian
+from robustray.alignment.measuring import AlignmentMeans, measure_split
 from robustray.alignment.metrics import alignment
 from robustray.alignment.splits import StudySplit
 from robustray.alignment.stages import ClassifierTraining
@@ -55,7 +56,7 @@ def fit_classifier(
     box : pair of float or None
         Least and largest value of a pixel; None where there is no box.
     delta_x : callable, optional
-        Where delta-x comes from; for ``l_alpha``.
+        Where delta-x comes from; for ``l_alpha``, and where alignment is measured.
     seed : int
         Of batches and attacks.
     device : torch.device or str
@@ -120,12 +121,14 @@ class _ClassifierTraining:
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         model, settings, seed = self._model, self._settings, self._seed
-        sums, steps = torch.zeros(3), 0
+        sums, steps, measured = torch.zeros(3), 0, AlignmentMeans(self._delta_x)
         device = next(model.parameters()).device
         batches = study_batches(
             self._train, epoch, settings.batch_size, settings.steps_per_epoch, seed, device
         )
         for x, y_B, index_B in batches:
+            if settings.alignment == "both":
+                measured.add(model, x, y_B, index_B)
             if settings.method == "pgd":
                 x = self._attacked(x, y_B, index_B, derive_seed(seed, "pgd", epoch))
             self._set_mode()
@@ -144,7 +147,10 @@ class _ClassifierTraining:
             sums += torch.stack([loss, cosine, wrong]).detach().cpu()
             steps += 1
         names = ("train_loss", "train_alignment", "train_error")
-        return dict(zip(names, (sums / steps).tolist(), strict=True))
+        found = dict(zip(names, (sums / steps).tolist(), strict=True))
+        if settings.method != "l_alpha":
+            del found["train_alignment"]
+        return found | measured.named("train")
 
     def _attacked(self, x: Tensor, y_B: Tensor, index_B: Tensor, seed: int) -> Tensor:
         attack = self._settings.attack
@@ -172,7 +178,11 @@ class _ClassifierTraining:
             self._model, split, settings.validation, box=self._box, seed=self._seed
         ).errors
         eps, values = list(errors), list(errors.values())  # clean examples first, at 0
+        measured = {}
+        if settings.alignment != "none":
+            measured = measure_split(self._model, split, self._delta_x).named("val")
         return {
+            **measured,
             "validation_clean": 1 - values[0],
             "epsilon_50": epsilon_50([-1.0, *eps], [train_error, *values], "published"),
             # Infinite where half of the examples withstand every strength: at least the largest.

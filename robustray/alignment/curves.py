@@ -80,48 +80,74 @@ def error_curve(
         Examples at a time.
     """
     device = next(model.parameters()).device
-    x, y_N, index_N = split.images().to(device), split.y_N.to(device), split.index_N.to(device)
+    x, y_N = split.images().to(device), split.y_N.to(device)
     model.eval()
-    clean = _predict(model, x, batch_size)
+    clean = predict(model, x, batch_size)
     errors, predicted = {0.0: _error(clean, y_N)}, {0.0: clean.cpu()}
-    batches = list(zip(x.split(batch_size), y_N.split(batch_size), strict=True))
     if attack.attack == "cw":
+        batches = zip(x.split(batch_size), y_N.split(batch_size), strict=True)
         parts = [carlini_wagner(model, some, y_B, box=box).distance_B for some, y_B in batches]
         return ErrorCurve(errors, predicted, torch.cat(parts).cpu())
-    options: dict[str, int | float] = {"n_queries": attack.queries}
-    if attack.attack == "pgd":
-        options = {"steps": attack.steps, "step_size": attack.step_size}
-    laid = attack.attack == "square" and x.ndim == 2
     for eps in attack.eps:
-        if attack.attack == "stadv":
-            assert box is not None, "stAdv bends images"
-            wide = ThreatModel("linf", box[1] - box[0], box)
-            parts = [
-                stadv(model, some, y_B, wide, smoothness=eps, n_iter=attack.steps).x_adv
-                for some, y_B in batches
-            ]
-            x_adv = torch.cat(parts)
-        else:
-            found = evaluate(
-                Laid(model) if laid else model,
-                x.reshape(-1, *_SPHERE_ROWS) if laid else x,
-                y_N,
-                ThreatModel(attack.norm, eps, box),
-                [AttackSpec(attack.attack, options=options)],
-                seed=seed,
-                batch_size=batch_size,
-                index=index_N,
-                check=False,
-            )
-            x_adv = found.x_adv.reshape(x.shape).to(x)
-        after = _predict(model, x_adv, batch_size)
+        x_adv = attack_examples(
+            model, split, attack, eps, box=box, seed=seed, batch_size=batch_size
+        )
+        after = predict(model, x_adv, batch_size)
         after = torch.where(clean != y_N, clean, after)
         errors[eps], predicted[eps] = _error(after, y_N), after.cpu()
     return ErrorCurve(errors, predicted)
 
 
+def attack_examples(
+    model: nn.Module,
+    split: StudySplit,
+    attack: CurveAttack,
+    eps: float,
+    *,
+    box: Box,
+    seed: int = 0,
+    batch_size: int = 100,
+) -> Tensor:
+    """Attack examples at one strength; return what it made of them, on the model's device.
+
+    Parameters
+    ----------
+    model, split, attack, box, seed, batch_size
+        As in ``error_curve``; the attack has strengths.
+    eps : float
+        The strength.
+    """
+    device = next(model.parameters()).device
+    x, y_N = split.images().to(device), split.y_N.to(device)
+    if attack.attack == "stadv":
+        assert box is not None, "stAdv bends images"
+        wide = ThreatModel("linf", box[1] - box[0], box)
+        batches = zip(x.split(batch_size), y_N.split(batch_size), strict=True)
+        return torch.cat([
+            stadv(model, some, y_B, wide, smoothness=eps, n_iter=attack.steps).x_adv
+            for some, y_B in batches
+        ])  # fmt: skip
+    options: dict[str, int | float] = {"n_queries": attack.queries}
+    if attack.attack == "pgd":
+        options = {"steps": attack.steps, "step_size": attack.step_size}
+    laid = attack.attack == "square" and x.ndim == 2
+    found = evaluate(
+        Laid(model) if laid else model,
+        x.reshape(-1, *_SPHERE_ROWS) if laid else x,
+        y_N,
+        ThreatModel(attack.norm, eps, box),
+        [AttackSpec(attack.attack, options=options)],
+        seed=seed,
+        batch_size=batch_size,
+        index=split.index_N.to(device),
+        check=False,
+    )
+    return found.x_adv.reshape(x.shape).to(x)
+
+
 @torch.no_grad()
-def _predict(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
+def predict(model: nn.Module, x: Tensor, batch_size: int = 100) -> Tensor:
+    """Return the predicted classes, int64 (N,), some examples at a time."""
     return torch.cat([model(part).argmax(1) for part in x.split(batch_size)])
 
 

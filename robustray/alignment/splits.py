@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustray.alignment.official import read_official, shuffled_split
 from robustray.alignment.synthetic import (
     SQUARES,
     SQUARES32,
@@ -27,9 +28,8 @@ from robustray.alignment.synthetic import (
     sphere_delta_x,
     square_delta_x,
 )
-from robustray.data.dataset import Split
 from robustray.data.folder import read_folder, read_imagenet
-from robustray.data.load import data_root, describe, load_dataset
+from robustray.data.load import data_root
 from robustray.errors import DataError
 from robustray.manifest.job import DataConfig, FolderData
 from robustray.random import ExampleRandom
@@ -63,6 +63,8 @@ class StudySplit:
         From images and classes to delta-x towards the other class, where it is known.
     crop : int, optional
         Height and width that are cut out of each image.
+    class_names : tuple of str
+        What the classes are called; empty where nobody said.
     """
 
     name: str
@@ -73,6 +75,7 @@ class StudySplit:
     index_N: Tensor
     exact: DeltaX | None = None
     crop: int | None = None
+    class_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.x_N)
@@ -199,17 +202,6 @@ def to_signed(x: Tensor) -> Tensor:
     return x.to(torch.float32).div_(255).sub_(0.5).div_(0.5)
 
 
-def shuffled_split(count: int, split: str) -> np.ndarray:
-    """Return the positions of 0..count-1 that are for training or validation, int64.
-
-    NumPy's legacy ``RandomState(0)`` shuffles them; the first tenth is validation.
-    """
-    order_N = np.arange(count)
-    np.random.RandomState(0).shuffle(order_N)
-    held = count // 10
-    return order_N[:held] if split == "validation" else order_N[held:]
-
-
 def _first(split: StudySplit, limit: int | None, limit_name: str) -> StudySplit:
     if limit is None or limit == len(split):
         return split
@@ -225,7 +217,8 @@ def _spheres(split: str, seed: int, limit: int | None) -> StudySplit:
     index_N = torch.arange(count)
     x_ND, y_N = draw_spheres(index_N, seed=seed, purpose=split)
     label = f"spheres {split}" + (f"[:{count}]" if count < SPHERE_COUNTS[split] else "")
-    return StudySplit("spheres", label, 2, x_ND, y_N, index_N, sphere_delta_x)
+    names = ("inner", "outer")
+    return StudySplit("spheres", label, 2, x_ND, y_N, index_N, sphere_delta_x, class_names=names)
 
 
 def _squares(name: str, split: str, limit: int | None, cache: Path | None) -> StudySplit:
@@ -236,7 +229,7 @@ def _squares(name: str, split: str, limit: int | None, cache: Path | None) -> St
     def exact(x_BCHW: Tensor, y_B: Tensor) -> Tensor:
         return square_delta_x(setting, y_B).to(x_BCHW.device)
 
-    return StudySplit(name, label, 2, x_N, y_N, index_N, exact)
+    return StudySplit(name, label, 2, x_N, y_N, index_N, exact, class_names=("large", "small"))
 
 
 def _general(
@@ -245,45 +238,29 @@ def _general(
     DATASETS.check(name)
     given = {"name": name, "arguments": arguments, "validation": 1, "download": download}
     config = DataConfig.model_validate(given)
-    part, classes = _official(config, split, root)
+    part, names = read_official(config, split, root)
     told = ", ".join(f"{option}={value}" for option, value in (arguments or {}).items())
     label = f"{name}({told})" if told else name
     rows_N = np.arange(len(part)) if split == "test" else shuffled_split(len(part), split)
     part = part.select(torch.from_numpy(rows_N))
-    return StudySplit(name, f"{label} {split}", classes, part.x_NCHW, part.y_N, part.index_N)
+    return StudySplit(
+        name, f"{label} {split}", len(names), part.x_NCHW, part.y_N, part.index_N,
+        class_names=names,
+    )  # fmt: skip
 
 
 def _threes_and_fives(split: str, root: Path | None, download: bool) -> StudySplit:
     config = DataConfig(name="mnist", validation=1, download=download)
-    whole, _ = _official(config, split, root)
+    whole, names = read_official(config, split, root)
     rows_N = np.flatnonzero(np.isin(whole.y_N.numpy(), _DIGITS_3_5))
     if split != "test":
         rows_N = rows_N[shuffled_split(len(rows_N), split)]
     part = whole.select(torch.from_numpy(rows_N))
     y_N = (part.y_N == _DIGITS_3_5[1]).long()
-    return StudySplit("mnist35", f"mnist35 {split}", 2, part.x_NCHW, y_N, part.index_N)
-
-
-def _official(config: DataConfig, split: str, root: Path | None) -> tuple[Split, int]:
-    """Return the whole training or test set in official order, and the number of classes."""
-    facts = describe(config, root)
-    if split != "test":
-        data = load_dataset(config, root, ("train", "validation"))
-        return _joined(data.train, data.validation), facts.num_classes
-    test, count = load_dataset(config, root, ("test",)).test, facts.train + facts.validation
-    if int(test.index_N[-1]) >= len(test):  # positions in one file that holds both
-        return test, facts.num_classes
-    return Split(test.x_NCHW, test.y_N, test.index_N + count), facts.num_classes
-
-
-def _joined(first: Split, second: Split) -> Split:
-    """Return both in official order."""
-    x_NCHW, y_N, index_N = (
-        torch.cat([getattr(first, name), getattr(second, name)])
-        for name in ("x_NCHW", "y_N", "index_N")
-    )
-    order_N = index_N.argsort()
-    return Split(x_NCHW[order_N], y_N[order_N], index_N[order_N])
+    return StudySplit(
+        "mnist35", f"mnist35 {split}", 2, part.x_NCHW, y_N, part.index_N,
+        class_names=tuple(names[digit] for digit in _DIGITS_3_5),
+    )  # fmt: skip
 
 
 def _imagenet(split: str, root: Path, preprocessing: str, limit: int | None) -> StudySplit:

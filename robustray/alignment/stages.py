@@ -161,7 +161,9 @@ class ClassifierTraining(Section):
     statistics, as published for all but CIFAR-10. The best epoch from ``selection_start`` on has
     the largest epsilon_50 on the validation images: ``published`` by the published formula alone,
     ``guarded`` by the corrected one among the epochs whose clean accuracy is at most
-    ``guard`` below the best.
+    ``guard`` below the best. ``alignment`` says where every variant of alpha is measured in each
+    epoch: on the ``validation`` images after it, or on ``both``, these and the clean images of each
+    training batch before it is used. It changes nothing of the training.
     """
 
     method: Literal["baseline", "pgd", "l_alpha"] = "baseline"
@@ -177,6 +179,7 @@ class ClassifierTraining(Section):
     selection: Literal["guarded", "published"] = "guarded"
     selection_start: Epochs = 1
     guard: Annotated[Number, Field(gt=0, lt=1)] = 0.05
+    alignment: Literal["none", "validation", "both"] = "none"
 
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:

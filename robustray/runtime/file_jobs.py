@@ -25,6 +25,7 @@ from robustray.errors import CorruptObjectError, UserError
 from robustray.files import write_atomically
 from robustray.manifest import Resources, dump_manifest, manifest_hash
 from robustray.runtime.attempts import describe_attempts, list_attempts
+from robustray.runtime.finished import Finished, Present, Presented, describe_making
 from robustray.runtime.job import Context, Job, attempt_job, read_finished
 from robustray.store import (
     CheckpointStore,
@@ -74,11 +75,14 @@ class FileJob(Job):
         Of the worker.
     coordinates : bool
         The work is done by actors with these resources; the worker itself takes none of them.
+    present : callable, optional
+        What makes answer and page of the finished job; they are no part of its result.
     """
 
     produce: Callable[[Context], Product]
     resources: Resources
     coordinates: bool = False
+    present: Present | None = field(default=None, kw_only=True)
 
     @property
     @override
@@ -177,14 +181,45 @@ def _file_key(prefix: str, name: str, sha256: str) -> str:
 
 
 def write_files(
-    store: ObjectStore, prefix: str, result: Mapping[str, Any], report_root: Path
+    store: ObjectStore,
+    prefix: str,
+    result: Mapping[str, Any],
+    report_root: Path,
+    presented: Presented | None = None,
 ) -> Path:
-    """Write a finished job's result and files below a local folder; return its own folder."""
+    """Write a finished job's result, files and page below a folder; return its own folder."""
     folder = report_root / prefix.rpartition("/")[2]
     write_atomically(folder / "result.json", canonical_json(result))
     for name in result["files"]:
         write_atomically(folder / name, read_file(store, prefix, result, name))
+    for name, content in (presented.files if presented is not None else {}).items():
+        write_atomically(folder / name, content)
     return folder
+
+
+def present_job(
+    store: ObjectStore, prefix: str, manifest: Any, result: dict[str, Any], present: Present | None
+) -> Presented | None:
+    """Make answer and page of a finished job; None for a kind that has none.
+
+    Raises
+    ------
+    CorruptObjectError
+        If a file is not what the result says.
+    """
+    if present is None:
+        return None
+    shown = [name for name in result["files"] if name.endswith(_SHOWN)]
+    return present(
+        Finished(
+            prefix.rpartition("/")[2],
+            manifest,
+            result,
+            {name: read_file(store, prefix, result, name) for name in shown},
+            describe_making(store, prefix, manifest),
+            f"{store.uri.rstrip('/')}/{prefix}",
+        )
+    )
 
 
 def job_run(
@@ -200,7 +235,7 @@ def job_run(
         event for record in checkpoints.records() for event in record.info["journal"]
     )
     end_ms = tries[-1].ended_ms if tries and status != "RUNNING" else None
-    result = read_result(store, prefix)
+    result, description = read_result(store, prefix), manifest.description
     if result is not None:
         finished = read_finished(store, prefix)
         end_ms = finished["finished_ms"] if finished else end_ms or 0
@@ -213,6 +248,9 @@ def job_run(
         artifacts["result.json"] = canonical_json(result)
         shown = [name for name in result["files"] if name.endswith(_SHOWN)]
         artifacts |= {name: read_file(store, prefix, result, name) for name in shown}
+        if (presented := present_job(store, prefix, manifest, result, job.present)) is not None:
+            artifacts |= presented.files
+            description = "\n\n".join(filter(None, (presented.description, description)))
     if status != "RUNNING":
         artifacts["attempts.json"] = canonical_json([vars(entry) for entry in tries])
     return RunRecord(
@@ -221,6 +259,7 @@ def job_run(
         experiment=manifest.name,
         params={**flatten(settings), **params},
         tags={
+            "mlflow.note.content": description,
             "kind": manifest.kind,
             "manifest_sha256": manifest_hash(manifest),
             **describe_attempts(tries),

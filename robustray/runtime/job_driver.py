@@ -28,9 +28,11 @@ from robustray.runtime.file_jobs import (
     Product,
     attempt_as_task,
     job_run,
+    present_job,
     read_result,
     write_files,
 )
+from robustray.runtime.finished import Present
 from robustray.runtime.job import Context
 from robustray.runtime.progress import Progress
 from robustray.runtime.queue import TrialQueue
@@ -61,6 +63,8 @@ class JobOutcome:
         Whether it was stopped by hand, and may be continued.
     untracked : list of str
         What MLflow has not got yet.
+    answer : str
+        What the job found, in one sentence; "" for kinds that do not say it.
     """
 
     id: str
@@ -69,6 +73,7 @@ class JobOutcome:
     failure: str
     interrupted: bool
     untracked: list[str]
+    answer: str = ""
 
 
 def run_job(
@@ -81,6 +86,7 @@ def run_job(
     *,
     steps: int,
     coordinates: bool = False,
+    present: Present | None = None,
     params: Mapping[str, str] | None = None,
     data_folder: Path | None = None,
     assume_yes: bool = False,
@@ -102,6 +108,8 @@ def run_job(
         How many steps it will commit: the length of the bar.
     coordinates : bool
         Whether the work is done by actors that the worker starts (see `FileJob`).
+    present : callable, optional
+        What makes answer and page of the finished job.
     params : mapping, optional
         More parameters of the MLflow run than the manifest's own.
     data_folder : Path, optional
@@ -131,7 +139,7 @@ def run_job(
         session.store.put(f"{prefix}/manifest.yaml", dump_manifest(manifest).encode())
         job = FileJob(
             prefix, manifest, store.uri, str(folder), work, session.resources, coordinates,
-            import_paths=(str(Path.cwd()),),
+            import_paths=(str(Path.cwd()),), present=present,
         )  # fmt: skip
         driver = _Driver(job, session, steps, params or {})
         with session.closing(lambda error: driver.end("KILLED", 10)):
@@ -260,9 +268,11 @@ class _Driver:
             return JobOutcome(name, None, None, self._failure, False, untracked)
         result = read_result(self._store, self._job.prefix)
         assert result is not None, "a finished job has a result"
-        folder = write_files(self._store, self._job.prefix, result, report_root)
-        untracked = self.end("FINISHED")
-        return JobOutcome(name, result, folder, "", False, untracked)
+        job = self._job
+        presented = present_job(self._store, job.prefix, job.manifest, result, job.present)
+        folder = write_files(self._store, job.prefix, result, report_root, presented)
+        untracked, answer = self.end("FINISHED"), presented.sentence if presented else ""
+        return JobOutcome(name, result, folder, "", False, untracked, answer)
 
     def end(self, status: Status, limit_s: float = math.inf) -> list[str]:
         """Close the MLflow run; return what MLflow has not got."""

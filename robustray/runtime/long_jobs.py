@@ -13,8 +13,9 @@ from typing_extensions import override
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Manifest, study_id
 from robustray.runtime import attempts
-from robustray.runtime.commands import Commands, Ended, M, Request, Trouble
-from robustray.runtime.file_jobs import Product, read_result, write_files
+from robustray.runtime.commands import Commands, Ended, M, Request, Say, Trouble
+from robustray.runtime.file_jobs import Product, present_job, read_result, write_files
+from robustray.runtime.finished import PAGE, Present
 from robustray.runtime.job import Context
 from robustray.runtime.job_driver import prefix_of, run_job
 from robustray.store import CheckpointStore, ObjectStore
@@ -41,6 +42,8 @@ class LongJob(Commands[M]):
         From a manifest and the store to whatever was found there. Refuses what refers to nothing.
     coordinates : callable
         From a manifest to whether the work is done by actors that the worker starts.
+    present : callable, optional
+        From a `Finished` job to its answer and page.
     """
 
     folder: str
@@ -50,6 +53,7 @@ class LongJob(Commands[M]):
     describe_result: Callable[[Mapping[str, float]], str]
     look: Callable[[M, ObjectStore], Any] = lambda manifest, store: None
     coordinates: Callable[[M], bool] = lambda manifest: False
+    present: Present | None = None
 
     @override
     def plan(self, manifest: M, request: Request) -> None:
@@ -69,12 +73,13 @@ class LongJob(Commands[M]):
             request.report_root,
             steps=self.count_steps(manifest),
             coordinates=self.coordinates(manifest),
+            present=self.present,
             assume_yes=request.assume_yes,
             say=say,
         )
         if done.result is not None:
             say(f"\n{self.describe_result(done.result['metrics'])}")
-            say(f"\nfiles        {done.folder}")
+            self._say_files(done.answer, done.folder, say)
         if done.failure:
             say(f"failed: {done.failure}")
         if done.untracked:
@@ -101,9 +106,17 @@ class LongJob(Commands[M]):
         result = read_result(request.store, prefix)
         if result is None:
             raise UserError(f"{study_id(manifest)} is not finished: run its manifest")
-        folder = write_files(request.store, prefix, result, request.report_root)
+        presented = present_job(request.store, prefix, manifest, result, self.present)
+        folder = write_files(request.store, prefix, result, request.report_root, presented)
         request.say(self.describe_result(result["metrics"]))
-        request.say(f"\nfiles        {folder}")
+        self._say_files(presented.sentence if presented else "", folder, request.say)
+
+    def _say_files(self, answer: str, folder: Path | None, say: Say) -> None:
+        """Say the answer, and where page and files are."""
+        say(f"\n{answer}\n" if answer else "")
+        if self.present is not None and folder is not None:
+            say(f"page         {folder / PAGE}")
+        say(f"files        {folder}")
 
     @override
     def overview(self, request: Request) -> Iterator[str | Trouble]:

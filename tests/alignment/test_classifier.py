@@ -9,7 +9,8 @@ from torch import nn
 from robustray.alignment.classifier import alignment_loss, fit_classifier
 from robustray.alignment.curves import error_curve
 from robustray.alignment.delta_x import Exact, Nearest
-from robustray.alignment.distances import TwoLogits
+from robustray.alignment.distances import TwoLogits, class_gradient
+from robustray.alignment.metrics import ALPHA, alignment
 from robustray.alignment.splits import StudySplit
 from robustray.alignment.stages import ClassifierTraining, CurveAttack
 from robustray.alignment.synthetic import draw_spheres, sphere_delta_x
@@ -51,7 +52,8 @@ def train(method, **options):
     return fit_classifier(
         options.pop("model", None) or network(), TRAIN, VALIDATION,
         settings(method=method, **METHODS[method], **options.pop("changes", {})),
-        box=None, delta_x=Exact(TRAIN) if method == "l_alpha" else None, **options,
+        box=None, delta_x=options.pop("delta_x", Exact(TRAIN) if method == "l_alpha" else None),
+        **options,
     )  # fmt: skip
 
 
@@ -90,6 +92,39 @@ def test_training_goes_on_with_the_same_bytes(method):
     assert resumed.metrics == whole.metrics
     for name, tensor in whole.weights.items():
         assert torch.equal(tensor, resumed.weights[name]), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_measuring_alignment_changes_nothing_of_a_training(method):
+    model, reports = network(), []
+    changes = {"alignment": "both", "selection_start": 3}  # the last epoch
+    found = train(
+        method, model=model, changes=changes, delta_x=Exact(TRAIN),
+        on_epoch=lambda epoch, metrics, state: reports.append(metrics),
+    )  # fmt: skip
+    last = train(method, changes={"selection_start": 3})
+    assert ("train_alignment" in last.metrics) == (method == "l_alpha")
+    for name, tensor in last.weights.items():
+        assert torch.equal(tensor, found.weights[name]), name
+    assert {name: found.metrics[name] for name in last.metrics} == last.metrics
+
+    x, y = VALIDATION.images(), VALIDATION.y_N
+    gradient = class_gradient(model.eval(), x, 1 - y, y)
+    alpha = alignment(gradient, sphere_delta_x(x, y))
+    assert found.metrics[f"{ALPHA}_val"] == pytest.approx(float(alpha.mean()), abs=1e-5)
+    # On spheres delta-x is parallel to the point, and signs may cancel in one mean only.
+    for one in reports:
+        for suffix in ("val", "train"):
+            assert one[f"alpha_x_{suffix}"] >= abs(one[f"{ALPHA}_{suffix}"]) - 1e-5
+    if method == "l_alpha":
+        for one in reports:
+            assert one["train_alignment"] == pytest.approx(one[f"{ALPHA}_train"], abs=1e-4)
+
+
+def test_without_a_delta_x_only_alpha_x_is_measured():
+    found = train("baseline", changes={"alignment": "validation"}).metrics
+    assert [name for name in found if "cosine" in name or name.endswith("_train")] == []
+    assert 0 <= found["alpha_x_val"] <= 1
 
 
 @pytest.mark.parametrize(("mode", "moved"), [("frozen", False), ("updated", True)])

@@ -9,7 +9,8 @@ import torch
 
 from robustray.alignment import alignment
 from robustray.alignment.delta_x import nearest_other
-from robustray.alignment.splits import load_study, shuffled_split, to_signed
+from robustray.alignment.official import shuffled_split
+from robustray.alignment.splits import load_study, to_signed
 from robustray.alignment.synthetic import (
     SQUARES,
     SQUARES32,

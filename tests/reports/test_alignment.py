@@ -1,11 +1,16 @@
 """Sheets, figures, tables and the page of alignment studies."""
 
 import io
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
+from robustray.alignment.metrics import ALPHA
+from robustray.alignment.pages.answers import mean_interval, median_interval
+from robustray.alignment.pages.epochs import epochs_figure
 from robustray.alignment.pages.figures import (
     RADII,
     ZOOM,
@@ -16,24 +21,24 @@ from robustray.alignment.pages.figures import (
     probe_figure,
     radius_figure,
 )
-from robustray.alignment.pages.page import (
-    COLUMNS,
+from robustray.alignment.pages.methods import (
     AlignmentRow,
-    alignment_page,
     markdown_table,
+    published_lengths,
     published_rows,
     published_similarity,
     published_value,
 )
 from robustray.alignment.pages.sheets import (
+    ClassPairs,
     comparison_figure,
     contact_sheet,
-    labels_text,
+    pairs_figure,
+    rows_by_class,
     sheet_png,
     sheet_rows,
     unit_gradients,
 )
-from robustray.reports.html import Picture
 from robustray.reports.style import render
 
 SOURCE = np.random.default_rng(0)
@@ -53,7 +58,72 @@ def test_contact_sheet_goes_row_by_row_and_clips():
     assert colour[0, 0].tolist() == [0, 127, 255]
     image = Image.open(io.BytesIO(sheet_png(x)))
     assert image.size == (20 * 32, 12 * 32)
-    assert labels_text(np.arange(6)) == "0 1 2\n3 4 5\n"
+
+
+def test_sheets_take_the_first_usable_images_of_each_class():
+    y = [2, 0, 2, 2, 0, 3]
+    assert rows_by_class(y, 4, each=2) == {0: [1, 4], 2: [0, 2], 3: [5]}
+    assert rows_by_class(y, 4, np.array(y) != 3, each=1, classes=1) == {0: [1]}
+    assert rows_by_class(y, 4, np.arange(6) > 2) == {0: [4], 2: [3], 3: [5]}
+
+
+def test_pairs_stand_beside_each_other_in_the_row_of_their_class():
+    before, after = (np.full((2, 1, 8, 8), value) for value in (-0.5, 3.0))
+    figure = pairs_figure(
+        [
+            ClassPairs("cat", before, after, ["dog", "cat"], [True, False]),
+            ClassPairs("dog", before[:1], after[:1], ["dog"], [False]),
+        ],
+        title="t",
+    )
+    pictures: list[Any] = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert picture.shape == (8, 17)
+        assert (picture[:, :8] == -0.5).all()
+        assert (picture[:, 8:] == 1).all(), "clipped, and a white line between"
+    titles = [axes.texts[0] for axes in figure.axes if axes.images]
+    assert [title.get_text() for title in titles] == ["dog", "cat", "dog"]
+    assert titles[0].get_color() != titles[1].get_color() == titles[2].get_color()
+
+
+def test_epochs_are_drawn_in_percent_and_only_what_is_known():
+    nothing = [np.nan, np.nan]
+    table = {
+        "epoch": [1, 2], "train_loss": [2.0, 1.0], "train_error": [0.5, 0.25],
+        "validation_clean": [0.6, 0.7], f"{ALPHA}_val": [0.1, 0.2], "train_alignment": nothing,
+    }  # fmt: skip
+    figure = epochs_figure(table, selected=2, title="t")
+    drawn = {
+        (axes.get_ylabel(), line.get_label()): np.asarray(line.get_ydata()).tolist()
+        for axes in figure.axes
+        for line in axes.lines
+        if line.get_label() != "selected"
+    }
+    assert drawn == {
+        ("Loss", "training"): [2.0, 1.0],
+        ("Accuracy (%)", "training batches"): [50.0, 75.0],
+        ("Accuracy (%)", "validation, clean"): [60.0, 70.0],
+        ("Alignment", "α, validation"): [0.1, 0.2],
+    }
+    assert all(np.asarray(axes.lines[-1].get_xdata())[0] == 2 for axes in figure.axes if axes.lines)
+    with pytest.raises(ValueError, match="nothing to draw"):
+        epochs_figure({"epoch": [1, 2], "other": [1, 2]})
+
+
+def test_curves_of_several_seeds_have_a_band_and_histograms_the_published_mean():
+    curve = DrawnCurve([0, 0.1], [0.0, 0.6], 0.08, spread=[0.0, 0.1], epsilon_50_spread=0.01)
+    axes = accuracy_figure({"pgd": curve}, eps_label="ε").axes[0]
+    (band,) = axes.collections
+    edges = np.asarray(band.get_paths()[0].vertices)
+    at = sorted(set(edges[edges[:, 0] == 0.1, 1].round(6)))
+    assert (at[0], at[-1]) == (30, 50)
+    (text,) = (text.get_text() for text in axes.get_legend().get_texts())
+    assert "0.08 ± 0.01" in text
+    axes = histogram_figure({"direct": np.array([0.1, 0.3])}, published=0.9).axes[0]
+    assert [np.asarray(line.get_xdata())[0] for line in axes.lines] == [pytest.approx(0.2), 0.9]
+    assert axes.get_xlim()[1] > 0.9
+    assert "published 0.9" in axes.get_title(loc="left")
 
 
 def test_gradients_are_scaled_by_their_largest_value():
@@ -83,13 +153,17 @@ def test_published_numbers_keep_their_own_rules():
     assert published_value("copd", "pgd", "alpha_x") is None
     assert published_similarity("squares32", "projected") == 0.608
     assert published_similarity("mnist", "projected") is None
+    outer = published_lengths("spheres", "direct", 1)
+    assert outer == {"x": 1.3, "delta_x": 0.34, "x_prime": 1.0}
+    assert published_lengths("squares", "direct", 1) == {}
 
 
 def rows():
     values = {"accuracy_pct": 99.5, "eps50_pgd_linf": 0.0061, "alpha_x": float("nan")}
     extra = {"ε50 corrected": float("inf")}
+    spread = {"eps50_pgd_linf": 0.00042}
     return [
-        AlignmentRow("spheres", "baseline", values, extra, "600 iterations"),
+        AlignmentRow("spheres", "baseline", values, extra, "600 iterations", spread, 3),
         AlignmentRow("other", "<new>", {"alpha_delta_x": 0.25}),
     ]
 
@@ -98,18 +172,27 @@ def test_tables_put_published_numbers_beside_measured_ones():
     lines = markdown_table(rows()).splitlines()
     assert len(lines) == 4
     assert len({line.count("|") for line in lines}) == 1
-    assert "| 0.0061 (0.0055) |" in lines[2]
+    assert "| 0.0061 ± 0.00042 (0.0055) |" in lines[2]
     assert "| - (0.637) | beyond |" in lines[2]
     assert "| 0.25 |" in lines[3]
-    picture = Picture(b"png", "A & B", "caption")
-    page = alignment_page("Study <1>", rows(), [picture], facts={"Data": "<x>"}, notes=["n & m"])
-    for text in ("Study &lt;1&gt;", "&lt;new&gt;", "&lt;x&gt;", "n &amp; m", "0.0061 (0.0055)",
-                 "A &amp; B", *COLUMNS.values()):  # fmt: skip
-        assert text in page
-    assert "<new>" not in page
-    assert page == alignment_page(
-        "Study <1>", rows(), [picture], facts={"Data": "<x>"}, notes=["n & m"]
-    )
+
+
+def test_medians_have_the_interval_of_their_error_rates():
+    curve = pd.DataFrame({"eps": [0.0, 0.1, 0.2], "error": [0.0, 0.25, 0.75]})
+    middle, low, high = median_interval(curve, 400)
+    assert middle == pytest.approx(0.15)
+    assert 0.14 < low < middle < high < 0.16
+    few = median_interval(curve, 8)
+    assert few[1] < low
+    assert few[2] > high
+    weak = curve.assign(error=[0.0, 0.1, 0.48])
+    assert median_interval(weak, 100)[0] == median_interval(weak, 100)[2] == np.inf
+
+
+def test_means_have_the_interval_of_their_spread():
+    values = pd.Series([0.0, 1.0] * 50)
+    assert mean_interval(values) == "0.500 [0.402, 0.598]"
+    assert mean_interval(values[:1]) == "0.000"
 
 
 def test_radii_are_the_published_grid():

@@ -16,6 +16,7 @@ from PIL import Image
 from robustray.alignment.job.align import align
 from robustray.alignment.job.commands import check_references, steps_of
 from robustray.alignment.job.files import find_run
+from robustray.alignment.job.presenting import present
 from robustray.data.folder import read_imagenet
 from robustray.errors import ManifestError
 from robustray.manifest import build_manifest, study_id
@@ -74,7 +75,7 @@ def run(folder, changes=None, kill_after=None):
     outcome = run_job(
         manifest, "alignment", align, store, f"sqlite:///{folder}/mlflow.db", folder / "reports",
         steps=steps_of(manifest), coordinates=manifest.stage == "projections", data_folder=folder,
-        say=lambda _: None,
+        present=present, say=lambda _: None,
     )  # fmt: skip
     if kill_after:
         killer.join()
@@ -93,7 +94,7 @@ def test_a_killed_training_ends_with_the_same_bytes_and_is_handed_on(tmp_path):
     assert metrics["alpha_x"] == pytest.approx(abs(alpha), abs=0.05)
     assert {"pgd-linf_epsilon_50", "square-linf_error_0.01"} <= set(metrics)
     files = set(outcome.result["files"])
-    assert {"classifier.safetensors", "radii.png", "alignment.png", "alignment.html"} <= files
+    assert {"classifier.safetensors", "radii.png", "alignment.png", "epochs.csv"} <= files
 
     evaluation = {"name": "judged", "stage": "evaluation", "weights": "small", "training": None}
     _, judged = run(tmp_path / "whole", evaluation)
@@ -103,9 +104,10 @@ def test_a_killed_training_ends_with_the_same_bytes_and_is_handed_on(tmp_path):
                   "comparison": {"jobs": ["small", "judged"]}}  # fmt: skip
     _, beside = run(tmp_path / "whole", comparison)
     assert beside.result["metrics"]["small_alpha_x"] == metrics["alpha_x"]
-    assert {"pgd-linf.png", "alignment.png", "alignment.html"} <= set(beside.result["files"])
-    page = (beside.folder / "alignment.html").read_text()
-    assert page.count("<tr><td>spheres</td>") == 2
+    assert {"pgd-linf.png", "alignment.png", "comparison.csv"} <= set(beside.result["files"])
+    page = (beside.folder / "report.html").read_text()
+    assert "small" in page
+    assert beside.answer in page
     unknown = build_manifest(document(**comparison | {"comparison": {"jobs": ["small", "no"]}}))
     with pytest.raises(ManifestError, match="no finished job"):
         check_references(unknown, whole)
@@ -231,7 +233,7 @@ def test_images_of_ones_own_go_all_the_way(tmp_path):
     }  # fmt: skip
     _, outcome = run(tmp_path, own)
     assert len(pd.read_csv(outcome.folder / "examples.csv")) == 4
-    assert {"gradients.png", "alignment.html"} <= set(outcome.result["files"])
+    assert {"gradients.png", "pgd-linf_adversarial.png"} <= set(outcome.result["files"])
     absent = {
         **own,
         "name": "absent",
@@ -279,7 +281,7 @@ def test_a_network_of_the_catalogue_is_judged_on_a_list_of_imagenet(tmp_path):
     _, outcome = run(tmp_path, judged)
     assert "pgd-linf_epsilon_50" in outcome.result["metrics"]
     assert outcome.result["metrics"]["clean_error"] == 0, "its images are in [0, 1]"
-    assert "imagenet Crop288" in (outcome.folder / "alignment.html").read_text()
+    assert "imagenet" in (outcome.folder / "report.html").read_text()
     small = judged | {"weights": f"{tmp_path}/digits.safetensors", "name": "small"}
     _, outcome = run(tmp_path, small)
     assert "does not fit the model" in outcome.failure

@@ -6,7 +6,7 @@ tables, figures and a page. A later stage names the job that made what it needs,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,36 +19,40 @@ from robustray.alignment.conditional_gan import fit_conditional_generator
 from robustray.alignment.delta_x import DeltaXSource, Direct, Exact, Nearest, Projected
 from robustray.alignment.direct_generator import fit_direct_generator
 from robustray.alignment.distances import TwoLogits, UnitImages
+from robustray.alignment.job.building import (
+    box_of,
+    build_classifier,
+    build_conditional,
+    build_generator,
+    is_binary,
+    takes_unit_images,
+)
+from robustray.alignment.job.comparing import compare
+from robustray.alignment.job.estimate import judge_delta_x
 from robustray.alignment.job.files import (
     CLASSIFIER,
     GENERATOR,
-    compare,
     known_projections,
     load_made,
     made_of,
     make_projections,
 )
-from robustray.alignment.job.judging import judge_classifier, judge_delta_x
+from robustray.alignment.job.history import epoch_files
+from robustray.alignment.job.judging import judge_classifier
 from robustray.alignment.job.probe import probe
-from robustray.alignment.manifest import Alignment, AlignmentData
+from robustray.alignment.manifest import AlignmentData
 from robustray.alignment.splits import StudySplit, load_study
 from robustray.data import data_root
-from robustray.errors import ManifestError
-from robustray.models import create_model
 from robustray.models.architectures.biggan import BigGanDeep
 from robustray.models.architectures.conditional_networks import ConditionalGenerator
-from robustray.models.architectures.residual_generators import SphereGenerator, UNetGenerator
 from robustray.random import derive_seed
 from robustray.runtime.file_jobs import Product
 from robustray.runtime.job import Context
 from robustray.training.loop import Resumed
 from robustray.training.state import TrainingState, copied_weights
 
-# Of published classifiers: one logit for two classes; images in [-1, 1], points anywhere.
-_STUDY_NETWORKS = ("gd_spheres_mlp", "gd_resnet18")  # the others of the catalogue take [0, 1]
 _LARGE_AT_A_TIME = 5  # images of ImageNet that are projected together, as published
 _Network = TypeVar("_Network", bound=nn.Module)
-_BINARY = ("spheres", "squares", "mnist35", "folder")
 
 
 def align(context: Context) -> Product:
@@ -103,9 +107,7 @@ class _Stage:
             inner = build_classifier(self.manifest, split)
         if is_binary(self.manifest):
             return TwoLogits(inner), inner
-        model = self.manifest.model
-        unit = model is not None and model.name not in _STUDY_NETWORKS
-        return (UnitImages(inner) if unit else inner), inner
+        return (UnitImages(inner) if takes_unit_images(self.manifest) else inner), inner
 
     def conditional(self) -> ConditionalGenerator | BigGanDeep:
         """Build the conditional generator that ``delta_x`` names, with its weights."""
@@ -154,6 +156,15 @@ class _Stage:
         state = copy()
         self.context.commit(epoch, state.files, {"noted": state.info}, metrics=metrics)
 
+    def epochs(self, selected: int | None = None, word: str = "Epoch") -> dict[str, bytes]:
+        """Return table and figure of what the committed epochs gave."""
+        return epoch_files(
+            self.context.checkpoints.records(),
+            selected=selected,
+            title=self.manifest.name,
+            word=word,
+        )
+
     def resumed(self) -> Resumed | None:
         found = self.context.resume()
         if found is None:
@@ -164,16 +175,18 @@ class _Stage:
 def _train_classifier(stage: _Stage) -> Product:
     manifest = stage.manifest
     assert manifest.training is not None
-    train = stage.train()
+    train, validation = stage.train(), stage.split("validation")
     model, inner = stage.classifier(train)
+    measured = validation if manifest.training.alignment != "none" else None
     fitted = fit_classifier(
-        model, train, stage.split("validation"), manifest.training,
-        box=box_of(manifest), delta_x=stage.source(train), seed=manifest.seed,
+        model, train, validation, manifest.training,
+        box=box_of(manifest), delta_x=stage.source(train, judged=measured), seed=manifest.seed,
         device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit,
     )  # fmt: skip
     model.load_state_dict(fitted.weights)
     result: dict[str, Any] = {"selected_epoch": fitted.best_epoch, "metrics": fitted.metrics}
     files = {CLASSIFIER: save_safetensors(copied_weights(inner))}
+    files |= stage.epochs(fitted.best_epoch)
     if manifest.evaluation is not None:
         split = stage.judged()
         source = stage.source(train, judged=split)
@@ -205,7 +218,7 @@ def _train_generator(stage: _Stage) -> Product:
     made = {"downsamplings": settings.downsamplings}
     result = {"selected_epoch": fitted.best_epoch, "metrics": metrics, "made": made}
     files = {GENERATOR: save_safetensors(copied_weights(generator)), **judged.files}
-    return Product(result, files)
+    return Product(result, files | stage.epochs(fitted.best_epoch))
 
 
 def _train_conditional(stage: _Stage) -> Product:
@@ -218,8 +231,9 @@ def _train_conditional(stage: _Stage) -> Product:
         device=stage.device, resumed=stage.resumed(), on_epoch=stage.commit,
     )  # fmt: skip
     made = {"channels": settings.channels, "latent": settings.latent}
-    content = save_safetensors(copied_weights(generator))
-    return Product({"metrics": {}, "made": made}, {GENERATOR: content})
+    files = {GENERATOR: save_safetensors(copied_weights(generator))}
+    files |= stage.epochs(word=f"{settings.every} iterations")
+    return Product({"metrics": {}, "made": made}, files)
 
 
 def _evaluate(stage: _Stage) -> Product:
@@ -263,59 +277,3 @@ _STAGES: dict[str, Callable[[_Stage], Product]] = {
     "comparison": lambda stage: compare(stage.context),
     "probe": lambda stage: probe(stage.context, stage.root, stage.device),
 }
-
-
-def box_of(manifest: Alignment) -> tuple[float, float] | None:
-    """Return the least and largest value of a pixel; points on spheres have none."""
-    return None if manifest.data.name == "spheres" else (-1.0, 1.0)
-
-
-def is_binary(manifest: Alignment) -> bool:
-    """Tell whether the study's classifier of this data has one logit."""
-    return manifest.data.name in _BINARY and manifest.model is None
-
-
-def build_classifier(manifest: Alignment, split: StudySplit) -> nn.Module:
-    """Build the manifest's network, or the study's for this data.
-
-    Raises
-    ------
-    ManifestError
-        If the catalogue has no such network.
-    """
-    data, binary = manifest.data.name, is_binary(manifest)
-    facts = {"num_classes": 1 if binary else split.num_classes}
-    if data != "spheres":
-        facts["in_channels"] = split.image_shape[0]
-    try:
-        if manifest.model is not None:
-            return create_model(manifest.model.name, **facts, **manifest.model.options())
-        if data == "spheres":
-            return create_model("gd_spheres_mlp", **facts)
-        small = split.image_shape[0] == 3 and split.image_shape[-1] <= 32
-        style = {"normalisation": "direct" if binary else "indirect"}
-        return create_model("gd_resnet18", small_images=small, **style, **facts)
-    except (ValueError, TypeError) as error:
-        raise ManifestError(str(error), path="model") from error
-
-
-def build_generator(data: AlignmentData, made: Mapping[str, Any]) -> nn.Module:
-    """Build a residual generator for a data set."""
-    if data.name == "spheres":
-        return SphereGenerator()
-    published = 2 if data.name == "mnist35" else 4  # 28 pixels can be halved twice
-    return UNetGenerator(int(made.get("downsamplings", published)))
-
-
-def build_conditional(
-    split: StudySplit, made: Mapping[str, Any]
-) -> ConditionalGenerator | BigGanDeep:
-    """Build a class-conditional generator for a data set: the study's, or of ImageNet BigGAN's."""
-    if split.name == "imagenet":
-        return BigGanDeep(split.num_classes, image_size=split.image_shape[-1])
-    return ConditionalGenerator(
-        split.num_classes,
-        split.image_shape[0],
-        int(made.get("channels", 64)),
-        int(made.get("latent", 128)),
-    )

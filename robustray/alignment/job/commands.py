@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from robustray.alignment.job.align import (
-    align,
+from robustray.alignment.job.align import align
+from robustray.alignment.job.building import (
     build_classifier,
     build_conditional,
     build_generator,
 )
 from robustray.alignment.job.files import CLASSIFIER, GENERATOR, KIND, find_run, load_made, made_of
+from robustray.alignment.job.presenting import present
 from robustray.alignment.manifest import Alignment
 from robustray.alignment.splits import SPHERE_COUNTS, StudySplit, load_study
 from robustray.alignment.stages import CurveAttack
@@ -44,10 +45,13 @@ class Survey:
         Examples by role; "judged" are those of the split that is judged.
     networks : dict of str to int
         Parameters of each network that the job builds.
+    classes : int
+        Of the data, where some are used.
     """
 
     examples: dict[str, int] = field(default_factory=dict)
     networks: dict[str, int] = field(default_factory=dict)
+    classes: int = 0
 
 
 def check_references(manifest: Alignment, store: ObjectStore, root: Path | None = None) -> Survey:
@@ -72,6 +76,7 @@ def check_references(manifest: Alignment, store: ObjectStore, root: Path | None 
     for role, split, limit in _wanted(manifest):
         shape, found.examples[role] = _look_at(manifest, split, limit, data_root(root))
     if shape is not None:
+        found.classes = shape.num_classes
         for name, network in _networks(manifest, shape, store):
             found.networks[name] = sum(p.numel() for p in network.parameters())
     return found
@@ -161,6 +166,9 @@ def describe_plan(manifest: Alignment, found: Survey | None = None) -> str:
             f"training   {training.method}: {training.epochs} epochs of {each} batches of "
             f"{training.batch_size}; about {_training_passes(manifest)} forward passes an example"
         )
+        if training.alignment != "none":
+            where = {"validation": "validation images", "both": "validation and training images"}
+            lines.append(f"measuring  alignment in each epoch, on {where[training.alignment]}")
     if (generator := manifest.generator) is not None:
         lines.append(
             f"training   {generator.epochs} epochs of {generator.steps_per_epoch} batches of "
@@ -202,7 +210,8 @@ def _passes(manifest: Alignment, found: Survey) -> float:
         whole = found.examples["validation"]
         held = min(training.validation_first or whole, whole)
         each = seen * _training_passes(manifest) + held * _curve_passes(training.validation)
-        total += training.epochs * each
+        measured = {"none": 0, "validation": held, "both": held + seen}[training.alignment]
+        total += training.epochs * (each + measured * (1 + found.classes))
     if (generator := manifest.generator) is not None:
         total += 9 * generator.epochs * generator.steps_per_epoch * generator.batch_size
     if (conditional := manifest.conditional_generator) is not None:
@@ -260,6 +269,7 @@ ALIGNMENT = LongJob[Alignment](
     count_steps=steps_of,
     look=check_references,
     describe_plan=describe_plan,
+    present=present,
     describe_result=_metrics,
     coordinates=lambda manifest: manifest.stage == "projections",
 )

@@ -1,9 +1,9 @@
-"""What is measured of a classifier, and of an estimate of delta-x."""
+"""What is measured of a classifier."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from robustray.alignment import (
-    alignment,
     alignment_metrics,
     closest_class,
     epsilon_50,
@@ -25,26 +24,30 @@ from robustray.alignment import (
 )
 from robustray.alignment.curves import Box, ErrorCurve, error_curve
 from robustray.alignment.delta_x import DeltaXSource
+from robustray.alignment.job.pictures import (
+    adversarial_sheets,
+    gradient_sheet,
+    has_images,
+    probabilities_along_rays,
+    x_prime_sheets,
+)
 from robustray.alignment.manifest import Alignment
+from robustray.alignment.measuring import fitting_batch
 from robustray.alignment.metrics import ALPHA
 from robustray.alignment.pages.figures import (
-    RADII,
     DrawnCurve,
     accuracy_figure,
     histogram_figure,
     linearity_figure,
     radius_figure,
 )
-from robustray.alignment.pages.page import AlignmentRow, alignment_page, method_named
-from robustray.alignment.pages.sheets import comparison_figure
+from robustray.alignment.pages.methods import (
+    method_named,
+    strength_words,
+)
 from robustray.alignment.splits import StudySplit
 from robustray.alignment.stages import CurveAttack
-from robustray.reports.html import Picture
 from robustray.reports.style import render
-
-_SHOWN = 8  # examples of a sheet
-_GRADIENTS = 2**28  # numbers of the Jacobian that are held at a time
-_DIRECTIONS = 20  # rays of a radius figure
 
 
 @dataclass(frozen=True)
@@ -104,41 +107,14 @@ def judge_classifier(
         more, drawn = _curve(attack, curves[attack.label], local, split, manifest)
         metrics |= more
         files |= drawn
-    files |= _figures(model, split, local, manifest)
+    files |= _figures(model, split, local, manifest, source)
+    if has_images(split):
+        files |= adversarial_sheets(model, split, manifest, curves, box)
     if local.table is not None:
         with tempfile.TemporaryDirectory() as folder:
             for path in write_linearity(local.table, Path(folder)):
                 files[path.name] = path.read_bytes()
-    files["alignment.html"] = _page(metrics, files, split, manifest).encode()
     return Judged({name: value for name, value in metrics.items() if np.isfinite(value)}, files)
-
-
-def judge_delta_x(source: DeltaXSource, split: StudySplit, manifest: Alignment) -> Judged:
-    """Compare an estimate of delta-x with the true one, where that is known."""
-    size = manifest.evaluation.batch_size if manifest.evaluation else 100
-    x, y_N, index_N = split.images(), split.y_N, split.index_N
-    target_N = (y_N + 1) % split.num_classes
-    parts = [
-        source(x[rows], y_N[rows], target_N[rows], index_N[rows])
-        for rows in torch.arange(len(x)).split(size)
-    ]
-    delta = torch.cat(parts)
-    metrics = {"delta_x_norm": float(delta.flatten(1).norm(dim=1).mean())}
-    exact = split.delta_x()
-    files: dict[str, bytes] = {}
-    if exact is not None:
-        cosine_N = alignment(delta, exact)
-        metrics["cosine_similarity_correct_vs_net_g_val"] = float(cosine_N.mean())
-        name = "direct" if manifest.stage == "generator" else manifest.delta_x.source
-        values = {name: cosine_N.numpy()}
-        figure = histogram_figure(values, label="Cosine to the true delta-x", title=split.label)
-        files["cosine.png"] = render(figure)
-    if x.ndim == 4:
-        rows = {"x": x[:_SHOWN].numpy(), "Δx": delta[:_SHOWN].numpy()}
-        rows["x'"] = (x + delta)[:_SHOWN].numpy()
-        figure = comparison_figure(rows, signed=("Δx",), title=split.label)
-        files["delta_x.png"] = render(figure)
-    return Judged(metrics, files)
 
 
 def _look(
@@ -151,8 +127,7 @@ def _look(
     assert manifest.evaluation is not None
     device = next(model.parameters()).device
     found: list[dict[str, Any]] = []
-    of_one = split.num_classes * split.images(slice(1)).numel()
-    size = max(1, min(manifest.evaluation.batch_size, _GRADIENTS // of_one))
+    size = fitting_batch(split, manifest.evaluation.batch_size)
     for rows in torch.arange(len(split)).split(size):
         part = split.select(rows)
         x, y_B = part.images().to(device), part.y_N.to(device)
@@ -217,44 +192,34 @@ def _curve(
     }
     numbers |= {f"{label}_error_{one:g}": error for one, error in curve.errors.items()}
     drawn = {method: DrawnCurve(eps, errors, numbers[f"{label}_epsilon_50"])}
-    figure = accuracy_figure(drawn, eps_label=f"ε ({label})", title=split.label)
+    if attack.attack == "stadv":  # its strengths are weights, and the larger the weaker
+        drawn = {method: DrawnCurve(eps[1:], errors[1:])}
+    figure = accuracy_figure(drawn, eps_label=strength_words(label), title=split.label)
     table = _table(("eps", "error"), list(zip(eps, errors, strict=True)))
     return numbers, {f"{label}.csv": table, f"{label}.png": render(figure)}
 
 
 def _figures(
-    model: nn.Module, split: StudySplit, local: _Local, manifest: Alignment
+    model: nn.Module,
+    split: StudySplit,
+    local: _Local,
+    manifest: Alignment,
+    source: DeltaXSource | None,
 ) -> dict[str, bytes]:
-    method, files = _method(manifest), {}
+    method, files = _method(manifest), dict[str, bytes]()
     if ALPHA in local.metrics:
         values = {method: local.metrics[ALPHA].numpy()}
         files["alignment.png"] = render(histogram_figure(values, title=split.label))
     if split.name == "spheres":
-        outputs = {method: _along_rays(model, split)}
+        outputs = {method: probabilities_along_rays(model, split)}
         files["radii.png"] = render(radius_figure(outputs, title=split.label))
-    elif split.images(slice(1)).ndim == 4:
-        rows: dict[str, Any] = {"x": split.images(slice(_SHOWN)).numpy()}
-        rows["gradient"] = local.gradient[:_SHOWN].numpy()
-        signed = ["gradient"]
-        if local.delta is not None:
-            rows["Δx"] = local.delta[:_SHOWN].numpy()
-            rows["x'"] = (split.images(slice(_SHOWN)) + local.delta[:_SHOWN]).numpy()
-            signed.append("Δx")
-        files["gradients.png"] = render(
-            comparison_figure(rows, signed=tuple(signed), title=split.label)
-        )
+        zoom = radius_figure(outputs, zoomed=True, title=f"{split.label}, around both spheres")
+        files["radii_zoomed.png"] = render(zoom)
+    elif has_images(split):
+        files |= gradient_sheet(split, local.gradient, local.delta)
+        if source is not None and local.delta is not None:
+            files |= x_prime_sheets(split, local.delta, source, model)
     return files
-
-
-@torch.no_grad()
-def _along_rays(model: nn.Module, split: StudySplit) -> np.ndarray:
-    """Return probabilities of class 1 along some rays, (R, radii)."""
-    device = next(model.parameters()).device
-    x = split.images(slice(_DIRECTIONS))
-    direction = (x / x.norm(dim=1, keepdim=True)).to(device)
-    radii = torch.tensor(RADII, dtype=torch.float32, device=device)
-    points = (direction[:, None] * radii[None, :, None]).flatten(0, 1)
-    return model(points).softmax(1)[:, 1].reshape(len(x), -1).cpu().numpy()
 
 
 def _examples(split: StudySplit, local: _Local) -> bytes:
@@ -267,31 +232,6 @@ def _examples(split: StudySplit, local: _Local) -> bytes:
         **{name: values.numpy() for name, values in local.metrics.items()},
     }
     return pd.DataFrame(columns).to_csv(index=False).encode()
-
-
-def published_columns(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return measured numbers under the names of the published table's columns."""
-    columns = {"alpha_delta_x": ALPHA, "alpha_x": "alpha_x"}
-    for attack in ("pgd-linf", "pgd-l2", "square-linf"):
-        columns[f"eps50_{attack.replace('-', '_')}"] = f"{attack}_epsilon_50"
-    values = {column: metrics[name] for column, name in columns.items() if name in metrics}
-    return {"accuracy_pct": 100 * (1 - metrics["clean_error"]), **values}
-
-
-def _page(
-    metrics: dict[str, float], files: dict[str, bytes], split: StudySplit, manifest: Alignment
-) -> str:
-    """Put the numbers beside the published ones, and the figures below them."""
-    assert manifest.evaluation is not None
-    values = published_columns(metrics)
-    row = AlignmentRow(manifest.data.name, _method(manifest), values, note=manifest.description)
-    pictures = [
-        Picture(content, name.removesuffix(".png"), split.label)
-        for name, content in files.items()
-        if name.endswith(".png")
-    ]
-    facts = {"data": split.label, "examples": len(split), "seed": manifest.seed}
-    return alignment_page(manifest.name, [row], pictures, facts=facts)
 
 
 def _method(manifest: Alignment) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from robustray.alignment.pages.page import METHODS, number
-from robustray.reports.style import OTHER, STAGE_COLOURS, framed, plain, style
+from robustray.alignment.pages.methods import METHODS, number, spread_words
+from robustray.reports.style import OTHER, PARTIAL_COLOUR, STAGE_COLOURS, framed, plain, style
 
 _LINES, _MARKERS = ("-", "--", "-.", ":", (0, (5, 1))), ("o", "s", "D", "^", "v")
 _ORDER = ("baseline", "pgd", "l_alpha")
@@ -25,12 +25,15 @@ ZOOM = slice(180, 210)
 class DrawnCurve:
     """Error rates (N,) in [0, 1] at strengths (N,), clean images at 0; and the median robustness.
 
-    ``epsilon_50`` is marked on the curve where it is finite and within it.
+    ``epsilon_50`` is written beside the method. Of several seeds, these are means, and ``spread``
+    (N,) and ``epsilon_50_spread`` their standard deviations.
     """
 
     eps: Sequence[float]
     errors: Sequence[float]
     epsilon_50: float | None = None
+    spread: Sequence[float] | None = None
+    epsilon_50_spread: float | None = None
 
 
 def accuracy_figure(curves: Mapping[str, DrawnCurve], *, eps_label: str, title: str = "") -> Figure:
@@ -56,11 +59,15 @@ def accuracy_figure(curves: Mapping[str, DrawnCurve], *, eps_label: str, title: 
             accuracy_N = 100 * (1 - error_N[order])
             label = method_label(method)
             if curve.epsilon_50 is not None:
-                label += f", ε50 = {number(curve.epsilon_50)}"
+                label += f", ε50 = {spread_words(curve.epsilon_50, curve.epsilon_50_spread)}"
             axes.plot(
                 eps_N[order], accuracy_N, color=colour, linestyle=line, marker=marker,
                 markersize=5, label=label, clip_on=False,
             )  # fmt: skip
+            if curve.spread is not None:
+                spread_N = 100 * np.asarray(curve.spread, float)[order]
+                edges = accuracy_N - spread_N, accuracy_N + spread_N
+                axes.fill_between(eps_N[order], *edges, color=colour, alpha=0.2, linewidth=0)
         axes.set_ylim(0, 101)
         axes.set_xlim(left=0)
         axes.legend(frameon=False)
@@ -68,7 +75,12 @@ def accuracy_figure(curves: Mapping[str, DrawnCurve], *, eps_label: str, title: 
 
 
 def histogram_figure(
-    values: Mapping[str, Any], *, label: str = "Alignment α", title: str = "", bins: int = 16
+    values: Mapping[str, Any],
+    *,
+    label: str = "Alignment α",
+    title: str = "",
+    bins: int = 16,
+    published: float | None = None,
 ) -> Figure:
     """Draw a histogram of each method's values, one below the other on one scale.
 
@@ -82,11 +94,14 @@ def histogram_figure(
         The data set.
     bins : int
         How many bins there are between the least and largest value of all.
+    published : float, optional
+        A published mean, drawn beside the measured ones.
     """
     with style():
         arrays = {method: np.asarray(column, float).ravel() for method, column in values.items()}
         whole = np.concatenate(list(arrays.values()))
-        low, high = float(whole.min()), float(whole.max())
+        told = [] if published is None else [published]
+        low, high = float(min(*whole, *told)), float(max(*whole, *told))
         edges = np.linspace(low, high if high > low else low + 1e-3, bins + 1)
         figure = Figure(figsize=(_SIZE[0], 1.3 + 1.75 * len(arrays)), layout="constrained")
         panels: Any = figure.subplots(len(arrays), 1, sharex=True, squeeze=False)
@@ -97,6 +112,9 @@ def histogram_figure(
             framed(axes, "", "Examples")
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
             text = f"{method_label(method)}, mean {column.mean():.3f}"
+            if published is not None:
+                axes.axvline(published, color=PARTIAL_COLOUR, linewidth=1.2, linestyle="--")
+                text += f" (dashed: published {number(published)})"
             axes.set_title(text, loc="left", fontsize=14)
         panels[-1, 0].set_xlabel(label)
         if title:

@@ -20,6 +20,7 @@ from robustray.smoothing.job.mixing import (
     check_references,
     train_mixing,
 )
+from robustray.smoothing.job.presenting import present
 from robustray.smoothing.manifest import Mixing
 from robustray.store import ObjectStore
 from robustray.training import checkpoint_bytes, epoch_images, recipe_passes
@@ -110,5 +111,6 @@ MIXING = LongJob[Mixing](
     count_steps=lambda manifest: Stages.of(manifest).steps,
     look=_look,
     describe_plan=describe_plan,
+    present=present,
     describe_result=_judgements,
 )

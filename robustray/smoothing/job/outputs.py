@@ -26,7 +26,7 @@ from robustray.smoothing.job.judging import (
 )
 from robustray.smoothing.manifest import Mixing
 from robustray.smoothing.multipliers import above_the_line, trade_off
-from robustray.smoothing.pages import (
+from robustray.smoothing.pages.figures import (
     Plane,
     certified_figure,
     multiplier_figure,

@@ -1,4 +1,4 @@
-"""Methods of an alignment study side by side: the published table, measured numbers, the page."""
+"""Methods of an alignment study side by side: measured numbers, and the published table."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from html import escape
 from importlib.resources import files
 from typing import Any
 
 import yaml
 
-from robustray.reports.html import Picture, document, facts_html, figure_html, list_html, section
+from robustray.alignment.metrics import ALPHA
 
 COLUMNS = {
     "accuracy_pct": "Accuracy %",
@@ -22,6 +21,7 @@ COLUMNS = {
     "alpha_delta_x": "α",
     "alpha_x": "αx",
 }
+_CORRECTED = "_epsilon_50_corrected"
 METHODS = {"baseline": "Baseline", "l_alpha": "L_α", "pgd": "PGD"}
 
 
@@ -41,6 +41,10 @@ class AlignmentRow:
         corrected median robustness.
     note : str
         What was reduced, or where the numbers come from.
+    spread : mapping of str to float
+        Standard deviations over seeds of some of ``values`` and ``extra``, under their names.
+    seeds : int
+        Over how many trainings with different seeds the numbers are means.
     """
 
     dataset: str
@@ -48,11 +52,43 @@ class AlignmentRow:
     values: Mapping[str, float]
     extra: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
+    spread: Mapping[str, float] = field(default_factory=dict)
+    seeds: int = 1
 
 
 def method_named(name: str) -> str:
     """Return the method that a job's name tells ("spheres-l_alpha"), or the name."""
     return next((method for method in METHODS if method in name), name)
+
+
+def attack_words(label: str) -> str:
+    """Return how an attack of a curve is written: "PGD l∞" for "pgd-linf"."""
+    name, _, norm = label.partition("-")
+    words = {"pgd": "PGD", "square": "Square", "stadv": "stAdv", "cw": "Carlini-Wagner"}
+    return f"{words.get(name, name)} {norm.replace('inf', '∞')}".strip()
+
+
+def strength_words(label: str) -> str:
+    """Return how a figure writes an attack's strength."""
+    return "Weight of smoothness (stAdv)" if label == "stadv" else f"ε ({attack_words(label)})"
+
+
+def published_columns(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return measured numbers under the names of the published table's columns."""
+    columns = {"alpha_delta_x": ALPHA, "alpha_x": "alpha_x"}
+    for attack in ("pgd-linf", "pgd-l2", "square-linf"):
+        columns[f"eps50_{attack.replace('-', '_')}"] = f"{attack}_epsilon_50"
+    values = {column: metrics[name] for column, name in columns.items() if name in metrics}
+    return {"accuracy_pct": 100 * (1 - metrics["clean_error"]), **values}
+
+
+def corrected_columns(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the corrected median robustness under each attack, by the head of its column."""
+    return {
+        f"{attack_words(label.removesuffix(_CORRECTED))} ε50 corrected": value
+        for label, value in metrics.items()
+        if "-" in label and label.endswith(_CORRECTED)  # an attack's, not training's
+    }
 
 
 def published_value(dataset: str, method: str, column: str) -> float | None:
@@ -72,6 +108,14 @@ def published_similarity(dataset: str, estimator: str) -> float | None:
     return None
 
 
+def published_lengths(dataset: str, estimator: str, label: int) -> dict[str, float]:
+    """Return the published mean lengths of a class's "x", "delta_x" and "x_prime"; {} if none."""
+    for row in _document()["lengths"]:
+        if (row["dataset"], row["estimator"], row["class"]) == (dataset, estimator, label):
+            return {name: float(row[name]) for name in ("x", "delta_x", "x_prime")}
+    return {}
+
+
 def published_rows(datasets: Iterable[str] | None = None) -> list[tuple[str, str]]:
     """Return (data set, method) in the published order, of some data sets or all."""
     wanted = None if datasets is None else set(datasets)
@@ -85,7 +129,7 @@ def markdown_table(rows: Sequence[AlignmentRow]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for row in rows:
         cells = [both(row, column) for column in COLUMNS]
-        cells += [number(row.extra.get(column)) for column in others]
+        cells += [spread_words(row.extra.get(name), row.spread.get(name)) for name in others]
         name = METHODS.get(row.method, row.method)
         lines.append("| " + " | ".join([row.dataset, name, *cells, row.note]) + " |")
     return "\n".join(lines) + "\n"
@@ -97,10 +141,15 @@ def other_columns(rows: Sequence[AlignmentRow]) -> list[str]:
 
 
 def both(row: AlignmentRow, column: str) -> str:
-    """Write "0.0055 (0.0061)": measured, and published where it was."""
+    """Write "0.0055 ± 0.0002 (0.0061)": measured, its spread, and published where it was."""
     told = published_value(row.dataset, row.method, column)
-    measured = number(row.values.get(column))
+    measured = spread_words(row.values.get(column), row.spread.get(column))
     return measured if told is None else f"{measured} ({number(told)})"
+
+
+def spread_words(value: float | None, spread: float | None) -> str:
+    """Write a number, and its standard deviation where there is one."""
+    return number(value) if spread is None else f"{number(value)} ± {number(spread)}"
 
 
 def number(value: float | None) -> str:
@@ -124,62 +173,3 @@ def _published() -> dict[tuple[str, str], dict[str, float]]:
         (row["dataset"], row["method"]): {name: float(row[name]) for name in COLUMNS}
         for row in _document()["robustness"]
     }
-
-
-def alignment_page(
-    title: str,
-    rows: Sequence[AlignmentRow],
-    pictures: Sequence[Picture] = (),
-    *,
-    facts: Mapping[str, object] | None = None,
-    notes: Sequence[str] = (),
-) -> str:
-    """Return the page; it depends on the arguments alone, and every value in it is escaped.
-
-    Parameters
-    ----------
-    title : str
-        The study.
-    rows : sequence of AlignmentRow
-        Measured numbers; published ones are put beside them.
-    pictures : sequence of Picture
-        Figures and sheets, in order.
-    facts : mapping, optional
-        Data, seeds, budgets: words and values.
-    notes : sequence of str
-        What was reduced, and what else is to be known.
-    """
-    body = [
-        f"<h1>{escape(title)}</h1>" + facts_html(facts or {}),
-        section("Methods side by side", _table(rows)),
-        section("Figures", *map(figure_html, pictures)),
-        section("Notes", list_html(notes)),
-    ]
-    return document(title, body)
-
-
-def _table(rows: Sequence[AlignmentRow]) -> str:
-    if not rows:
-        return ""
-    others = other_columns(rows)
-    numbers = [*COLUMNS.values(), *others]
-    heads = "<th>Data</th><th>Method</th>"
-    heads += (
-        "".join(f'<th class="n wrap">{escape(word)}</th>' for word in numbers) + "<th>Note</th>"
-    )
-    lines = []
-    for row in rows:
-        cells = [both(row, column) for column in COLUMNS]
-        cells += [number(row.extra.get(column)) for column in others]
-        method = METHODS.get(row.method, row.method)
-        lines.append(
-            f"<tr><td>{escape(row.dataset)}</td><td>{escape(method)}</td>"
-            + "".join(f'<td class="n">{escape(cell)}</td>' for cell in cells)
-            + f'<td class="wrap">{escape(row.note)}</td></tr>'
-        )
-    soft = (
-        "Measured, and in brackets as published. Median robustness ε50 by the published formula; "
-        "“beyond” where half of the examples withstand the largest ε."
-    )
-    table = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
-    return f'<p class="soft">{soft}</p><div class="scroll">{table}</div>'
