@@ -60,6 +60,8 @@ def test_a_lone_network_is_compared_with_none():
     found = answered(BEST, grid="none")
     assert found.question.startswith("How robust is d4-4-4_w12-8-4, trained on digits[:500]")
     assert found.sentence == "53.1 % [50.0, 56.2] under CW-40."
+    both = replace(BEST, metrics={"clean": 0.9, **BEST.metrics})
+    assert answered(both, grid="none").sentence.endswith("; 90.0 % [88.0, 91.7] without attack.")
     assert not any("Median" in word for word in found.numbers)
 
 

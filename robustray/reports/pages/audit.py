@@ -57,7 +57,7 @@ def audit_html(findings: Sequence[Mapping[str, Any]]) -> str:
         _alarms(alarms),
         text_html(passed_text(by["ok"])),
         details_html("What was measured", list_html(map(_measured, by["ok"]))),
-        details_html("Not checked, or no more than a remark", list_html(map(_measured, by["info"]))),
+        details_html("Remarks, and what was not checked", list_html(map(_measured, by["info"]))),
     ])  # fmt: skip
 
 

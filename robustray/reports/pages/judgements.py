@@ -46,7 +46,9 @@ def judgements_page(
     files : iterable of str
         Names of the files beside the page.
     """
-    published = "".join(text_html(text) for text in dict.fromkeys(r.published for r in rows) if text)
+    published = "".join(
+        text_html(text) for text in dict.fromkeys(r.published for r in rows) if text
+    )
     sections = [
         section("Figures", figures_html(pictures)),
         section("Evaluations", _table(rows), text_html(_ABOUT, soft=True), published),
