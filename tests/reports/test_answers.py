@@ -53,7 +53,7 @@ def test_a_difference_that_many_images_show_is_not_called_chance():
     ],
 )
 def test_nothing_is_compared_without_a_uniform_network_of_its_cost(rows):
-    assert "uniform" not in answered(*rows, planned_trials=2).sentence
+    assert "points over" not in answered(*rows, planned_trials=2).sentence
 
 
 def test_a_lone_network_is_compared_with_none():
