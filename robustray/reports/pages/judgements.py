@@ -64,12 +64,12 @@ def _table(rows: Sequence[Judgement]) -> str:
     parts = list(dict.fromkeys(name for row in rows for name, _ in row.columns))
     columns = [
         Column("Evaluation"),
+        Column("Robust %", True),
+        Column("95 % interval"),
+        Column("Clean %", True),
         Column("Suite"),
         Column("Gradients", title="What gradients were taken from"),
         Column("Batches", shown=any(row.batches for row in rows)),
-        Column("Clean %", True),
-        Column("Robust %", True),
-        Column("95 % interval"),
         *(Column(f"{name} alone %", True) for name in parts),
         Column("Zero gradients %", True, False),
         Column("NaN gradients %", True, False),
@@ -84,12 +84,12 @@ def _cells(row: Judgement, parts: Sequence[str]) -> list[Cell]:
     doubts = ", ".join(finding["check"].replace("_", " ") for finding in row.alarms)
     return [
         Cell(row.label, title=row.label),
+        _share(row.robust),
+        Cell(f"{100 * low:.1f} to {100 * high:.1f}"),
+        _share(row.clean),
         Cell(row.suite),
         Cell(row.surrogate),
         Cell(row.batches),
-        _share(row.clean),
-        _share(row.robust),
-        Cell(f"{100 * low:.1f} to {100 * high:.1f}"),
         *(_share(under.get(name)) for name in parts),
         *map(_share, shares),
         Cell(doubts or ("none" if row.findings else "not audited"), mark="wrap"),
