@@ -14,7 +14,9 @@ from robustray.files import write_atomically
 from robustray.reports import render
 from robustray.reports.html import Picture
 from robustray.reports.judgement_figures import judgement_figures
-from robustray.reports.judgements import Judgement, page, table_csv, table_text
+from robustray.reports.judgements import Judgement, table_csv, table_text
+from robustray.reports.pages.drawing import draw
+from robustray.reports.pages.judgements import judgements_page
 from robustray.reports.words import network_name
 from robustray.store import NotFoundError, ObjectStore, read_sealed, sha256_bytes
 from robustray.store.opening import choose_id, newest_attempt
@@ -63,12 +65,12 @@ def publish_judgements(
     figures = judgement_figures(rows, norm=threat["norm"], caption=caption)
     images = {f"{drawn.name}.png": render(drawn.figure) for drawn in figures}
     files = {"table.csv": table_csv(rows), **images}
-    pictures = [
-        Picture(png, drawn.title, drawn.words)
-        for png, drawn in zip(images.values(), figures, strict=True)
-    ]
+    bare = judgement_figures(rows, norm=threat["norm"], caption="", bare=True)
+    pictures = [Picture(draw(one.figure, one.name), one.title, one.words) for one in bare]
     title = f"{_network(first)}: {len(rows)} judgements"
-    files["judgements.html"] = page(title, rows, pictures).encode()
+    files["judgements.html"] = judgements_page(
+        _network(first), rows, pictures, ["table.csv"]
+    ).encode()
     key = f"judgements/{sha256_bytes(' '.join(ids).encode())[:10]}"
     folder = report_root / key.replace("/", "-")
     for name, content in files.items():

@@ -17,6 +17,7 @@ from robustray.evaluation.outputs import (
     provenance_document,
     result_files,
 )
+from robustray.evaluation.page import PAGE, partial_page, whole_page
 from robustray.evaluation.plan import EvaluationPlan, describe_plan, make_plan, prepare
 from robustray.evaluation.record import summary_text, write_csv
 from robustray.evaluation.units.merge import Merged
@@ -31,7 +32,7 @@ from robustray.tracking.records import Status
 from robustray.user_code import import_from
 
 # What is written where units were given up; it goes when the result is whole.
-_PARTIAL = ("partial.json", "partial.csv")
+_PARTIAL = ("partial.json", "partial.csv", "partial.html")
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,7 @@ class _Run:
         result = self._partial_result(merged)
         document = {"failed": list(self.failed), "result": result}
         files = {"partial.json": canonical_json(document), "partial.csv": write_csv(merged)}
+        files["partial.html"] = partial_page(self._plan, result, list(files), self.failed)
         self._write(files, folder)
         self._submit("FAILED", files=files)
         return Evaluated(
@@ -216,6 +218,10 @@ class _Run:
         provenance = provenance_document(computed, self._units, sessions)
         record = {"evaluation": plan.id, "result": result, "provenance": provenance}
         files["record.json"] = canonical_json(record)
+        main = self._done[""]
+        files[PAGE] = whole_page(
+            plan, result, main.merged, main.units, self._units, files, provenance
+        )
         folder = report_root / plan.id
         for name in _PARTIAL:
             (folder / name).unlink(missing_ok=True)

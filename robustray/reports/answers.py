@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustray.reports.frontier import find_best, find_rival
+from robustray.reports.frontier import find_best, find_rival, is_uniform
 from robustray.reports.intervals import accuracy_interval, difference
-from robustray.reports.rows import StudyReport, TrialRow, judged
+from robustray.reports.rows import StudyReport, TrialRow, judged, metric_names
 from robustray.reports.words import amount, eps_text, metric_label, network_name
 
 _EQUAL = 0.10  # networks whose MACs differ by no more than this share cost the same
@@ -57,9 +57,12 @@ def answer_study(report: StudyReport) -> Answer:
         return Answer(question, f"Nothing is known yet: {counts}.", {}, True)
     numbers = _trial_numbers(report, best)
     if lone:
-        return Answer(question, f"{_score(report, best)}.", numbers, report.is_partial)
+        sentence = f"{_score(report, best)}{_unattacked(report, best)}."
+        return Answer(question, sentence, numbers, report.is_partial)
     start = "Best so far" if report.is_partial else "Best"
     sentence = f"{start}: {best.name}, {_score(report, best)}"
+    if report.uniform_axes and all(is_uniform(best, by) for by in report.uniform_axes):
+        sentence += "; it is uniform"
     if (even := find_rival(found, metric, report.uniform_axes)) is not None:
         sentence += _against(report, best, even)
         numbers |= {f"Uniform: {even.name}": _cost_words(report, even)}
@@ -144,11 +147,20 @@ def _score(report: StudyReport, row: TrialRow) -> str:
     return number if metric == "clean" else f"{number} under {metric_label(metric)}"
 
 
+def _unattacked(report: StudyReport, row: TrialRow) -> str:
+    """Return the clean accuracy as the end of a sentence, beside one under attack."""
+    clean = row.metrics.get("clean")
+    if clean is None or report.headline == "clean":
+        return ""
+    return f"; {measured(clean, report.tested.get('clean'))} without attack"
+
+
 def _trial_numbers(report: StudyReport, row: TrialRow) -> dict[str, str]:
     """Return each accuracy of a trial, and what the network costs."""
+    names = dict.fromkeys((str(report.headline), *reversed(metric_names([row]))))
     numbers = {
-        metric_label(metric): measured(value, report.tested.get(metric))
-        for metric, value in reversed(list(row.metrics.items()))
+        metric_label(metric): measured(row.metrics[metric], report.tested.get(metric))
+        for metric in names
     }
     cost = f"{amount(row.macs)} MACs, {amount(row.parameters)} parameters"
     return numbers | {"Cost of one image": cost}

@@ -110,7 +110,8 @@ def figure_html(picture: Picture) -> str:
     else:
         data = base64.b64encode(picture.png).decode()
         image = f'<img alt="{title}" src="data:image/png;base64,{data}">'
-    return f"<figure{kind}>{image}<figcaption><b>{title}.</b> {caption}</figcaption></figure>"
+    words = f"<figcaption>{caption}</figcaption>" if caption else ""
+    return f"<figure{kind}><h3>{title}</h3>{image}{words}</figure>"
 
 
 def figures_html(pictures: Iterable[Picture]) -> str:
@@ -181,7 +182,7 @@ def _tiles(numbers: Mapping[str, str]) -> str:
 def _link(link: Link) -> str:
     about = f' <span class="soft">{escape(link.about)}</span>' if link.about else ""
     scheme, colon, _ = link.target.partition(":")
-    if not colon or scheme in ("http", "https"):
+    if (not colon and not scheme.startswith("/")) or scheme in ("http", "https"):
         return f'<a href="{escape(link.target)}">{escape(link.word)}</a>{about}'
     return f'{escape(link.word)}{about}<pre class="copy"><code>{escape(link.target)}</code></pre>'
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any
 
 from robustray.files import csv_bytes
-from robustray.reports.html import Picture, document, figure_html, section
 
 _ALARMS = ("warning", "error")
 
@@ -90,40 +88,6 @@ def table_csv(rows: Sequence[Judgement]) -> bytes:
         numbers = (row.clean, row.robust, low, high, *("" if s is None else s for s in shares))
         lines.append((*words, *numbers, alarms))
     return csv_bytes(lines)
-
-
-def page(title: str, rows: Sequence[Judgement], pictures: Sequence[Picture]) -> str:
-    """Return the page: table, figures, and every finding with its message."""
-    heads = "".join(f'<th style="white-space: normal">{escape(head)}</th>' for head in _HEADS)
-    body = "".join(
-        "<tr>"
-        + "".join(f"<td>{escape(word).replace(', ', ',<br>')}</td>" for word in _words(row))
-        + "</tr>"
-        for row in rows
-    )
-    table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead>{body}</table></div>'
-    findings = "".join(
-        f"<h3>{escape(row.label)}</h3><ul>"
-        + "".join(
-            f"<li><b>{escape(f['check'])}</b> ({escape(f['severity'])}): "
-            f"{escape(f['message'])}</li>"
-            for f in row.alarms
-        )
-        + "</ul>"
-        for row in rows
-        if row.alarms
-    )
-    words = (
-        f"<p>{rows[0].images} images, the same for all. A robust accuracy is an upper bound.</p>"
-    )
-    words += "".join(f"<p>{escape(text)}</p>" for text in _published(rows))
-    parts = [
-        f"<h1>{escape(title)}</h1>{words}",
-        section("Judgements", table),
-        section("Robustness curves", *map(figure_html, pictures)),
-        section("What the audit found", findings),
-    ]
-    return document(title, parts)
 
 
 _COLUMNS = (

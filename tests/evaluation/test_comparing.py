@@ -7,7 +7,8 @@ from mlflow import MlflowClient
 
 from robustray.errors import UserError
 from robustray.evaluation.comparing import publish_judgements
-from robustray.reports.judgements import Judgement, page, table_csv, table_text
+from robustray.reports.judgements import Judgement, table_csv, table_text
+from robustray.reports.pages.judgements import judgements_page
 from robustray.store import LocalStore
 from tests.evaluation.test_run import evaluate, monkeypatch_module, tracking
 
@@ -73,7 +74,7 @@ def test_findings_stand_beside_the_number_and_are_escaped():
     text = table_text(rows)
     assert "nan_gradient: error: <blind>" in text
     assert "100" in text.splitlines()[1]
-    html = page("<title>", rows, [])
+    html = judgements_page("<title>", rows, [])
     assert "<blind>" not in html
     assert "&lt;blind&gt;" in html
     assert table_csv(rows).decode().splitlines()[1].endswith("1.0,nan_gradient")

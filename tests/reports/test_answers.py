@@ -53,13 +53,15 @@ def test_a_difference_that_many_images_show_is_not_called_chance():
     ],
 )
 def test_nothing_is_compared_without_a_uniform_network_of_its_cost(rows):
-    assert "uniform" not in answered(*rows, planned_trials=2).sentence
+    assert "points over" not in answered(*rows, planned_trials=2).sentence
 
 
 def test_a_lone_network_is_compared_with_none():
     found = answered(BEST, grid="none")
     assert found.question.startswith("How robust is d4-4-4_w12-8-4, trained on digits[:500]")
     assert found.sentence == "53.1 % [50.0, 56.2] under CW-40."
+    both = replace(BEST, metrics={"clean": 0.9, **BEST.metrics})
+    assert answered(both, grid="none").sentence.endswith("; 90.0 % [88.0, 91.7] without attack.")
     assert not any("Median" in word for word in found.numbers)
 
 

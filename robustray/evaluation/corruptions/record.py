@@ -21,9 +21,9 @@ from robustray.reports.corruptions import (
     cells_csv,
     images_text,
     networks_csv,
-    page,
 )
 from robustray.reports.intervals import wilson
+from robustray.reports.pages.corruptions import corruptions_page
 from robustray.runtime.attempts import Attempt
 from robustray.store import seal
 from robustray.tracking import MetricPoint, RunRecord
@@ -122,7 +122,7 @@ def result_files(result: Mapping[str, Any], title: str) -> dict[str, bytes]:
         "severities.png": render(
             severity_figure(result, title=f"{severity_title(result)}.", caption=images_text(result))
         ),
-        "corruptions.html": page(title, result).encode(),
+        "corruptions.html": corruptions_page(title, result).encode(),
     }
 
 

@@ -12,14 +12,15 @@ from robustray.reports.style import render
 TIP = "tip:"
 _LARGEST = 400_000  # bytes of an SVG; a figure of more is a PNG
 _LINKED = re.compile(rf'<a xlink:href="{TIP}([^"]*)"[^>]*>')
-_BLACK = re.compile(r"(fill|stroke): ?#000000")
-_WHITE_GROUND = re.compile(r'(<g id="patch_1">\s*<path d="[^"]*" style="fill: )#ffffff')
+_GREY = re.compile(r"(fill|stroke): #([0-9a-f]{2})\2\2(?![0-9a-f])")
+_GROUND = re.compile(r'(<g id="[^"]*patch_1">\s*<path d="[^"]*" style="fill: )#ffffff')
 
 
 def draw(figure: Figure, name: str) -> bytes:
     """Return a figure for a page: an SVG element, or a PNG where that would be too large.
 
-    Black becomes the colour of the page's text, so that the figure reads on dark pages too.
+    Black and dark greys become the colour of the page's text and white that of its background, so
+    that the figure reads on dark pages too.
 
     Parameters
     ----------
@@ -35,8 +36,8 @@ def draw(figure: Figure, name: str) -> bytes:
         return render(figure)
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(xlink:href="|url\()#', rf"\1#{name}-", text)
-    text = _WHITE_GROUND.sub(r"\1none", text.replace(f'id="{name}-patch_1"', 'id="patch_1"'))
-    text = _BLACK.sub(r"\1: currentColor", text)
+    text = _GROUND.sub(r"\1none", text)
+    text = _GREY.sub(_themed, text)
     return _hints(text).encode()
 
 
@@ -44,3 +45,11 @@ def _hints(text: str) -> str:
     """Turn links that are hints into groups with a title; artists have no other links."""
     text = _LINKED.sub(r'<g class="tip"><title>\1</title>', text)
     return text.replace("</a>", "</g>")
+
+
+def _themed(found: re.Match[str]) -> str:
+    """Return a grey in the page's own colours; those between stay what they are."""
+    what, level = found[1], int(found[2], 16)
+    if level < 0x60:
+        return f"{what}: currentColor"
+    return f"{what}: var(--back)" if level == 0xFF else found[0]

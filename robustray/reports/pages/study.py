@@ -64,7 +64,7 @@ def study_page(
         (warnings if note.startswith("Warning") else notes).append(note)
     sections = [
         section("Warnings", list_html(warnings)),
-        section("Figures", figures_html(pictures)),
+        figures_html(pictures),
         section("Result" if lone else "Networks", _trials(report), _reading(report)),
         section("Failures", _failures(report)),
         section("Next", commands_html(report.commands)),
@@ -107,7 +107,8 @@ def _reading(report: StudyReport) -> str:
 
 
 def _trials(report: StudyReport) -> str:
-    metrics = metric_names(report.rows)
+    known = metric_names(report.rows)
+    metrics = list(dict.fromkeys((*(m for m in [report.headline] if m in known), *reversed(known))))
     columns, marks = _columns(report, metrics), _marks(report)
     return table_html(
         columns, (_cells(report, r, metrics, marks) for r in ranked(report.rows, report.headline))
@@ -120,14 +121,14 @@ def _columns(report: StudyReport, metrics: Sequence[str]) -> list[Column]:
         "depths": len({row.depths for row in rows}) > 1,
         "widths": len({row.widths for row in rows}) > 1,
     }
-    shown = {m for m in metrics if m == "clean"} | set(metrics[-_SHOWN_METRICS + 1 :])
+    shown = {m for m in metrics if m == "clean"} | set(metrics[: _SHOWN_METRICS - 1])
     return [
         Column("Network"),
+        *(Column(f"{metric_label(m)} %", True, m in shown) for m in metrics),
+        Column("MACs", True, title="Multiply-accumulates for one image"),
+        Column("Parameters", True),
         Column("Depths", shown=varied["depths"], title="Blocks of each stage"),
         Column("Widths", shown=varied["widths"], title="Widening factor of each stage"),
-        Column("Parameters", True),
-        Column("MACs", True, title="Multiply-accumulates for one image"),
-        *(Column(f"{metric_label(m)} %", True, m in shown) for m in metrics),
         Column("Held-out %", True, False, "Robust accuracy on images held out from training"),
         Column("Epoch", True, lone, "The epoch whose weights were chosen"),
         Column("Status", shown=len({row.status for row in rows}) > 1),
@@ -144,11 +145,11 @@ def _cells(
     status = row.status if row.stopped_epoch is None else f"stopped at {row.stopped_epoch}"
     return [
         Cell(row.name, title=row.name),
+        *(_accuracy(report, row, metric) for metric in metrics),
+        Cell(amount(row.macs), row.macs),
+        Cell(amount(row.parameters), row.parameters),
         Cell(stages(row.depths)),
         Cell(stages(row.widths)),
-        Cell(amount(row.parameters), row.parameters),
-        Cell(amount(row.macs), row.macs),
-        *(_accuracy(report, row, metric) for metric in metrics),
         Cell("" if row.validation_accuracy is None else percent(row.validation_accuracy),
              row.validation_accuracy),
         Cell("" if epoch is None else str(epoch), epoch),
