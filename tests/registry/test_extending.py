@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, as they stand there."""
+"""The examples of docs/guides/extending.md, as they stand there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from tests.helpers.user_packages import REPOSITORY, ask
 
-PAGE = (REPOSITORY / "docs/extending.md").read_text()
+PAGE = (REPOSITORY / "docs/guides/extending.md").read_text()
 FILES = dict(re.findall(r"`([\w.]+)`:\n\n```(?:python|yaml)\n(.*?)```", PAGE, re.DOTALL))
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
