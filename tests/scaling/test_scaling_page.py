@@ -13,7 +13,7 @@ from tests.helpers.user_packages import REPOSITORY, ask
 PAGE = (REPOSITORY / "docs/guides/scaling.md").read_text()
 NETWORK, SCRIPT = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SHOWN = re.sub(r"```python\n.*?```\n", "", PAGE, flags=re.DOTALL)
-COMMAND, TABLE, PRINTED = re.findall(r"```\n(.*?)```", SHOWN, re.DOTALL)
+COMMAND, TABLE, PRINTED = re.findall(r"```(?:bash)?\n(.*?)```", SHOWN, re.DOTALL)
 
 RUN = """
 import contextlib, io, json
