@@ -82,7 +82,8 @@ def _marks(field: FieldInfo) -> list[Any]:
     marks, open_kinds = [*field.metadata], [field.annotation]
     while open_kinds:
         kind = open_kinds.pop()
-        marks += getattr(kind, "__metadata__", ())
+        for mark in getattr(kind, "__metadata__", ()):
+            marks += mark.metadata if isinstance(mark, FieldInfo) else [mark]
         open_kinds += [] if isinstance(kind, type) else get_args(kind)
     return marks
 
