@@ -104,3 +104,18 @@ def check_names(arguments: list[str], named: dict[str, Any]) -> None:
         name = named.get(option)
         if name and not PLACEHOLDER.fullmatch(name) and ":" not in name:
             assert list_models(name), name
+
+
+RESULTS = sorted((REPOSITORY / "docs/results").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", RESULTS, ids=lambda page: page.stem)
+def test_results_have_one_form(page):
+    """What was asked, the answer, the command and the machine stand above the tables."""
+    text = page.read_text()
+    if page.stem == "index":
+        listed = set(re.findall(r"\]\((\w+)\.md\)", text))
+        assert listed == {one.stem for one in RESULTS} - {"index"}
+    else:
+        rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", text, re.MULTILINE)
+        assert [name for name, _ in rows] == ["Asked", "Result", "Command", "Machine, versions"]
