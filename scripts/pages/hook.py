@@ -16,12 +16,13 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 from scripts.pages.repository import mend_links  # noqa: E402 (the path is needed first)
-from scripts.pages.site import expand, make_pages  # noqa: E402
+from scripts.pages.site import expand, find_foreign, make_pages  # noqa: E402
 
 # Stubs of lazy packages name every member twice, which griffe can't resolve; pages name modules.
 logging.getLogger("mkdocs.plugins.griffe").addFilter(
     lambda record: "/__init__.pyi" not in record.getMessage()
 )
+_LOG = logging.getLogger("mkdocs.hooks.pages")
 _pages = cache(make_pages)
 
 
@@ -45,3 +46,10 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     if page.file.src_uri in _pages():
         return markdown
     return mend_links(markdown, page=page.file.src_uri)
+
+
+def on_post_page(output: str, *, page: Any, **_: Any) -> str:
+    """Warn of what a reader's browser would fetch from elsewhere; a strict build then fails."""
+    for asset in find_foreign(output):
+        _LOG.warning("%s takes %s from elsewhere", page.file.src_uri, asset)
+    return output

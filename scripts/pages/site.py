@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,3 +35,9 @@ def expand(entry: Any, pages: Sequence[str]) -> Any:
         return entry
     found = [page for page in pages if page.startswith(entry)]
     return sorted(found, key=lambda page: (not page.endswith("/index.md"), page))
+
+
+def find_foreign(html: str) -> list[str]:
+    """Return what a page has a browser fetch from other places: scripts, styles, pictures."""
+    tags = r"<(?:script|link|img|iframe|source|video|audio|object|embed)\b[^>]*"
+    return re.findall(rf"{tags}\b(?:src|href|data)=[\"']?((?:https?:)?//[^\"'\s>]+)", html)

@@ -15,7 +15,7 @@ from robustray.registry import KINDS
 from robustray.zoo import load_records
 from scripts.pages import attacks, commands, manifests, networks, zoo
 from scripts.pages.repository import mend_links
-from scripts.pages.site import expand
+from scripts.pages.site import expand, find_foreign
 from scripts.pages.values import describe_default, describe_type, spell_number
 
 OURS = [name for name in KINDS.names() if not KINDS.is_brought(name)]
@@ -97,3 +97,10 @@ def test_links_between_the_folder_and_the_files_beside_it():
 def test_a_folder_in_the_navigation_is_its_pages():
     pages = ["a/b.md", "a/index.md", "c.md"]
     assert expand([{"A": "a/"}, "c.md"], pages) == [{"A": ["a/index.md", "a/b.md"]}, "c.md"]
+
+
+def test_what_a_page_would_fetch_from_elsewhere_is_found():
+    own = '<script src="../assets/a.js"></script><img src=a.png><a href="https://a.org/">a</a>'
+    assert find_foreign(own) == []
+    foreign = '<link rel="stylesheet" href="//b.org/b.css"><img alt="" src="https://c.org/c.png">'
+    assert find_foreign(own + foreign) == ["//b.org/b.css", "https://c.org/c.png"]
