@@ -3,6 +3,7 @@
 # make test-long    those that want a machine for themselves, one after another
 # make durations    all tests, and which took longest;   make cover   which lines the fast ones enter
 # make lint         ruff, pyright and codespell;   make fix   what ruff can mend by itself
+# make docs         the documentation's site, into site/; strict: links, anchors and all fields
 # make k8s-render   k8s/*.yaml and k8s/jobs/*.yaml from k8s/base; IMAGE=name:tag names the image
 # make k8s-secret   the cluster's random secrets, once;   make compose-secret   those of compose
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -20,7 +21,7 @@ JOBS   ?= 2
 JOBS_SLOW ?= 3
 PYTEST := $(PYTHON_CACHES) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow test-long durations cover lint fix clean k8s-render k8s-secret compose-secret
+.PHONY: quickstart test test-slow test-long durations cover lint fix docs clean k8s-render k8s-secret compose-secret
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.run
@@ -45,11 +46,14 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright --threads 2 --pythonpath $(BIN)/python
-	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md docs robustray tests benchmarks scripts jobs manifests
+	$(BIN)/codespell README.md CONTRIBUTING.md CHANGELOG.md SECURITY.md docs robustray tests benchmarks scripts jobs manifests
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(PYTHON_CACHES) $(BIN)/python -m mkdocs build --quiet
 
 k8s-render: $(VENV)/.run
 	$(if $(IMAGE),$(BIN)/python scripts/render_k8s.py --image '$(IMAGE)',$(BIN)/python scripts/render_k8s.py)
@@ -69,9 +73,9 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) --constraint constraints.txt --editable '.[dev,bench,timm,hf,robustbench]'
+	$(PIP) --constraint constraints.txt --editable '.[dev,docs,bench,timm,hf,robustbench]'
 	$(PIP) --constraint constraints.txt --no-deps $(PEERS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) site .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,7 +1,7 @@
 """Which networks of RobustBench, timm and torchvision can be built by name, and be judged.
 
     OMP_NUM_THREADS=1 python benchmarks/reach.py
-    OMP_NUM_THREADS=1 python benchmarks/reach.py --only robustbench --write docs/results_reach.md
+    OMP_NUM_THREADS=1 python benchmarks/reach.py --only robustbench --write docs/results/reach.md
 
 All records of RobustBench's CIFAR-10 networks are grouped by the class of their architecture, each
 built on the meta device; of each class the smallest network is judged. Ten networks of timm and

@@ -18,6 +18,9 @@ from robustray.registry import KINDS
 class JobKind:
     """A kind of job.
 
+    Manifest and tasks may be named as "package.module:name", and are then loaded when they are
+    asked for.
+
     Attributes
     ----------
     manifest : type or str
@@ -25,8 +28,6 @@ class JobKind:
     tasks : object or str
         What is done with them: a `robustray.runtime.commands.Commands`, with ``plan``, ``run``,
         ``status`` and ``report``.
-
-    Either may be named as "package.module:name", and is then loaded when it is asked for.
     """
 
     manifest: type[Any] | str

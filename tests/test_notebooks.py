@@ -56,7 +56,7 @@ def test_notebooks_are_kept_without_what_they_show(path):
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
-    assert path.name in (REPOSITORY / "docs/python.md").read_text()
+    assert path.name in (REPOSITORY / "docs/guides/python.md").read_text()
 
 
 def test_the_notebook_on_attacks(folder):

@@ -40,6 +40,8 @@ class Passes:
 class AttackResult(Rowwise):
     """What one attack found for each of B examples.
 
+    ``AttackResult.cat(parts)``, ``take(rows)``, ``pad(count)`` and ``to(device)`` forget no field.
+
     Attributes
     ----------
     x_adv : Tensor
@@ -50,8 +52,6 @@ class AttackResult(Rowwise):
         Int64 (B,): passes spent on each example, the verdict's forward pass included.
     flawed_B : Tensor
         Int64 (B,): gradients that were not finite, and were taken as zero there.
-
-    ``AttackResult.cat(parts)``, ``take(rows)``, ``pad(count)`` and ``to(device)`` forget no field.
     """
 
     x_adv: Tensor

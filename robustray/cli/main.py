@@ -42,7 +42,7 @@ def main(
         0 done; 1 some trials failed, or an error of the program; 2 wrong input; 3 a machine or
         service failed, worth trying again; 130 stopped by hand.
     """
-    options = _parser(default_manifest).parse_args(arguments)
+    options = make_parser(default_manifest).parse_args(arguments)
     try:
         settle_manifest(options)
         return options.command(options)
@@ -82,7 +82,8 @@ def _named(error: Exception) -> str:
     return redact(f"{type(error).__name__}: {' '.join(str(error).split())}")[:500]
 
 
-def _parser(default_manifest: str | Path | None) -> argparse.ArgumentParser:
+def make_parser(default_manifest: str | Path | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the command line; see `main`."""
     parser = argparse.ArgumentParser(
         prog="robustray",
         description="Plans, runs, evaluations, audits, reports, and the catalogue of networks.",

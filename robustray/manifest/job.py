@@ -113,7 +113,7 @@ class DataConfig(Section):
     declares its input. Images are then read, or changed, as batches need them.
     ``parts`` names official files of the training set ("data_batch_1"); ``train_limit`` and
     ``test_limit`` take the first images only. Each of them changes the label that stands beside
-    every number ("cifar10[data_batch_1][:4000]").
+    every number (``cifar10[data_batch_1][:4000]``).
     """
 
     name: DataName

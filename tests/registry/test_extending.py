@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, as they stand there."""
+"""The examples of the guides to code of one's own, as they stand there."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import re
 
 from tests.helpers.user_packages import REPOSITORY, ask
 
-PAGE = (REPOSITORY / "docs/extending.md").read_text()
+PAGES = ("own_network", "own_data", "extending")
+PAGE = "\n".join((REPOSITORY / f"docs/guides/{name}.md").read_text() for name in PAGES)
 FILES = dict(re.findall(r"`([\w.]+)`:\n\n```(?:python|yaml)\n(.*?)```", PAGE, re.DOTALL))
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 

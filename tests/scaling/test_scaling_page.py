@@ -1,4 +1,4 @@
-"""The example of docs/scaling.md, as it stands there; and its table of networks."""
+"""The example of docs/guides/scaling.md, as it stands there; and its table of networks."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from robustray.scaling.rules import COMPOUND, Setting, compound
 from tests.helpers.user_packages import REPOSITORY, ask
 
-PAGE = (REPOSITORY / "docs/scaling.md").read_text()
+PAGE = (REPOSITORY / "docs/guides/scaling.md").read_text()
 NETWORK, SCRIPT = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 SHOWN = re.sub(r"```python\n.*?```\n", "", PAGE, flags=re.DOTALL)
-COMMAND, TABLE, PRINTED = re.findall(r"```\n(.*?)```", SHOWN, re.DOTALL)
+COMMAND, TABLE, PRINTED = re.findall(r"```(?:bash)?\n(.*?)```", SHOWN, re.DOTALL)
 
 RUN = """
 import contextlib, io, json
