@@ -13,7 +13,8 @@ from typing import Self
 
 from robustray.errors import MachineError, StoreUnavailableError
 from robustray.tracking.faults import RecordRejectedError, TrackingUnavailableError
-from robustray.tracking.mlflow_sink import MlflowSink, import_mlflow
+from robustray.tracking.mlflow_client import import_mlflow
+from robustray.tracking.mlflow_sink import MlflowSink
 from robustray.tracking.records import RunRecord
 from robustray.words import redact
 

@@ -157,11 +157,11 @@ def test_children_are_found_under_their_parent(uri, experiment):
     sink.apply(record("study", experiment=experiment))
     for number in range(3):
         sink.apply(record(f"study/{number}", experiment=experiment, parent_key="study"))
-    parent = next(r for r in runs_of(uri, experiment) if r.data.tags["robustray.key"] == "study")
+    parent = next(r for r in runs_of(uri, experiment) if r.data.tags["mlflow.robustray.key"] == "study")
     children = MlflowClient(uri).search_runs(
         [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
     )
-    assert {c.data.tags["robustray.key"] for c in children} == {"study/0", "study/1", "study/2"}
+    assert {c.data.tags["mlflow.robustray.key"] for c in children} == {"study/0", "study/1", "study/2"}
 
 
 def test_a_child_before_its_parent_is_linked_when_it_is_applied_again(sqlite_uri, experiment):
@@ -199,7 +199,7 @@ def test_a_run_that_was_made_twice_becomes_one(sqlite_uri, experiment):
     sink.apply(record(experiment=experiment))
     (kept,) = runs_of(sqlite_uri, experiment)
     client = MlflowClient(sqlite_uri)
-    client.create_run(kept.info.experiment_id, tags={"robustray.key": "study/trial"})
+    client.create_run(kept.info.experiment_id, tags={"mlflow.robustray.key": "study/trial"})
     MlflowSink(sqlite_uri).apply(record(experiment=experiment, steps=4))
     (run,) = runs_of(sqlite_uri, experiment)
     assert run.info.run_id == kept.info.run_id
