@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import psutil
 import torch
@@ -29,7 +29,9 @@ class LoadMonitor:
         self._process = psutil.Process()
         self._gpu: Callable[[], dict[str, float]] | None = None
         if device.type == "cuda":
-            self._gpu = lambda: _look_at_gpu(device)
+            properties: Any = torch.cuda.get_device_properties(device)  # pyright: ignore[reportUnknownMemberType]
+            total = int(properties.total_memory)
+            self._gpu = lambda: _look_at_gpu(device, total)
         self._sums: dict[str, float] = {}
         self._count = 0
         self._lock = threading.Lock()
@@ -84,10 +86,11 @@ class LoadMonitor:
             return {}
 
 
-def _look_at_gpu(device: torch.device) -> dict[str, float]:
-    free, total = torch.cuda.mem_get_info(device)
+def _look_at_gpu(device: torch.device, total: int) -> dict[str, float]:
+    """Ask the driver's library, and not CUDA: the work may be recording a graph."""
+    used = torch.cuda.device_memory_used(device)
     return {
         "system/gpu_utilization_percentage": float(torch.cuda.utilization(device)),
-        "system/gpu_memory_usage_megabytes": (total - free) / _MIB,
-        "system/gpu_memory_usage_percentage": 100 * (total - free) / total,
+        "system/gpu_memory_usage_megabytes": used / _MIB,
+        "system/gpu_memory_usage_percentage": 100 * used / total,
     }

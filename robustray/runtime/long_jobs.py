@@ -13,12 +13,11 @@ from typing_extensions import override
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Manifest, study_id
 from robustray.runtime import attempts
-from robustray.runtime.commands import Commands, Ended, M, Request, Trouble
+from robustray.runtime.commands import Commands, Ended, M, Request, Trouble, say_tracking
 from robustray.runtime.file_jobs import Product, read_result, write_files
 from robustray.runtime.job import Context
 from robustray.runtime.job_driver import prefix_of, run_job
 from robustray.store import CheckpointStore, ObjectStore
-from robustray.tracking import ui_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +76,7 @@ class LongJob(Commands[M]):
             say(f"\nfiles        {done.folder}")
         if done.failure:
             say(f"failed: {done.failure}")
-        if done.untracked:
-            say("MLflow       the run is not there yet; nothing is lost: run the command again")
-        say(f"MLflow UI    {ui_command(uri)}")
+        say_tracking(done.untracked, uri, manifest.name, say)
         metrics: dict[str, Any] = done.result["metrics"] if done.result is not None else {}
         return Ended(
             done.result is not None,

@@ -7,7 +7,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-
 _PATIENCE_S = 5
 
 
@@ -19,7 +18,7 @@ def find_source() -> dict[str, str]:
     folder belongs to, ``dirty`` ("true" or "false") whether tracked files were changed since then;
     both are absent where git, or a repository, is.
     """
-    found = {"name": Path(sys.argv[0]).name or "python"}
+    found = {"name": _program()}
     commit = _ask_git("rev-parse", "HEAD")
     if commit:
         changed = _ask_git("status", "--porcelain", "--untracked-files=no")
@@ -33,6 +32,13 @@ def source_tags(source: dict[str, str]) -> dict[str, str]:
     names = {"name": "name", "commit": "git.commit", "dirty": "git.dirty"}
     tags = {f"mlflow.source.{names[key]}": value for key, value in source.items() if key in names}
     return {"mlflow.source.type": "LOCAL", **tags} if tags else {}
+
+
+def _program() -> str:
+    """Return the script's name; that of the module where Python was asked to run one."""
+    name = Path(sys.argv[0]).name or "python"
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name.removesuffix(".__main__") if spec and name == "__main__.py" else name
 
 
 def _ask_git(*words: str) -> str | None:

@@ -1,8 +1,10 @@
-from .faults import RecordRejectedError, TrackingUnavailableError, default_tracking_uri, ui_command
+from .faults import RecordRejectedError, TrackingUnavailableError, default_tracking_uri
 from .journal import Journal, read_journal
 from .mlflow_sink import MlflowSink
 from .records import DataUse, MetricPoint, ModelRecord, RunRecord
-from .uploader import Uploader
+from .sinks import Uploaders, check_sinks, make_sinks
+from .ui import runs_page, ui_command, ui_lines
+from .uploader import Sink, Uploader
 
 __all__ = [
     "DataUse",
@@ -12,9 +14,15 @@ __all__ = [
     "ModelRecord",
     "RecordRejectedError",
     "RunRecord",
+    "Sink",
     "TrackingUnavailableError",
     "Uploader",
+    "Uploaders",
+    "check_sinks",
     "default_tracking_uri",
+    "make_sinks",
     "read_journal",
+    "runs_page",
     "ui_command",
+    "ui_lines",
 ]

@@ -5,6 +5,8 @@ Nothing is pickled. The network is built by its name, its weights are read from 
 
 # MLflow's types are incomplete.
 # pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false, reportUntypedBaseClass=false
+# pyright: reportIncompatibleMethodOverride=false, reportMissingTypeArgument=false
+# pyright: reportUnknownParameterType=false, reportUnknownArgumentType=false
 from __future__ import annotations
 
 import json
@@ -13,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mlflow.pyfunc import PythonModel
+from mlflow.pyfunc.model import PythonModel
 from numpy.typing import NDArray
 
 from robustray.manifest import ModelConfig
@@ -48,14 +50,15 @@ class LoggedClassifier(PythonModel):
         self.network.load_state_dict(weights)
         self.network.eval()
 
-    def predict(  # MLflow would read a schema from an annotation of the input
+    def predict(  # MLflow would read a schema from any other annotation of the input
         self,
         context: Any,
-        model_input,  # noqa: ANN001 # pyright: ignore[reportMissingParameterType]
+        model_input: np.ndarray,
         params: dict[str, Any] | None = None,
     ) -> NDArray[np.float32]:
         """Return the logits of images."""
         images = torch.from_numpy(np.array(model_input, dtype=np.float32))
+        cuts = range(0, len(images), _BATCH)
         with torch.inference_mode():
-            logits = [self.network(part) for part in images.split(_BATCH)]
+            logits = [self.network(images[cut : cut + _BATCH]) for cut in cuts]
         return torch.cat(logits).numpy()

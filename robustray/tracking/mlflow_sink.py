@@ -28,7 +28,7 @@ from robustray.tracking.limits import (
     changes,
     wanted_tags,
 )
-from robustray.tracking.mlflow_client import ask_database, make_client
+from robustray.tracking.mlflow_client import ask_database, import_mlflow, make_client
 from robustray.tracking.mlflow_models import log_models
 from robustray.tracking.records import DataUse, RunRecord, bytes_digest
 from robustray.words import redact
@@ -67,10 +67,16 @@ class MlflowSink:
         self._doubtful: set[tuple[str, str]] = set()
         self._has_old: dict[str, bool] = {}
 
+    name = "MLflow"
+
     @property
     def title(self) -> str:
-        """What messages call it."""
+        """Its name, and where it is."""
         return f"MLflow ({redact(self.uri)})"
+
+    def prepare(self) -> None:
+        """Import MLflow."""
+        import_mlflow()
 
     def apply(self, record: RunRecord) -> bool:
         """Bring MLflow to the record's state; a repetition sends nothing.

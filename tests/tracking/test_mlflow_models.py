@@ -82,7 +82,9 @@ def test_a_checkpoint_becomes_a_model_that_a_fresh_process_loads(uri, experiment
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_better_checkpoint_takes_the_alias_and_the_older_one_stays(sqlite_uri, experiment, tmp_path):
+def test_a_better_checkpoint_takes_the_alias_and_the_older_one_stays(
+    sqlite_uri, experiment, tmp_path
+):
     (_, first), (_, second) = (make_model(tmp_path, seed, f"trial{seed}") for seed in (0, 1))
     base = record("study", experiment=experiment, status="FINISHED", end_ms=1)
     for model in (first, second, second):
