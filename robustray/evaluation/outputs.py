@@ -24,6 +24,7 @@ from robustray.evaluation.units.merge import Merged
 from robustray.evaluation.units.store import UnitStore
 from robustray.manifest import dump_manifest
 from robustray.reports import render
+from robustray.reports.answers import answer_evaluation, write_note
 from robustray.reports.words import eps_text
 from robustray.runtime.attempts import Attempt, list_versions
 from robustray.runtime.source import source_tags
@@ -128,6 +129,8 @@ def evaluation_run(
     if result is not None and provenance is not None:
         tags |= {"device": ", ".join(provenance["devices"])}
         tags |= {"versions": list_versions(provenance["versions"])}
+        note = write_note(plan.manifest.description, answer_evaluation(result))
+        tags |= {"mlflow.note.content": note}
         seconds = {name: provenance[name] for name in ("wall_seconds", "worker_seconds")}
         numbers = metrics_of(result) | seconds
         points = [MetricPoint(k, v, 0, provenance["ended_ms"]) for k, v in numbers.items()]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from robustray.manifest import manifest_hash
+from robustray.reports.answers import Answer, answer_study, write_note
 from robustray.reports.frontier import find_best
 from robustray.runtime.attempts import list_versions, package_versions
 from robustray.runtime.source import find_source, source_tags
@@ -17,7 +18,7 @@ from robustray.sweeps.grid import Study
 from robustray.sweeps.logged import list_data, selected_model
 from robustray.sweeps.records import TrialState
 from robustray.sweeps.report import Published
-from robustray.tracking import MetricPoint, ModelRecord, RunRecord
+from robustray.tracking import Columns, MetricPoint, ModelRecord, RunRecord
 from robustray.tracking.records import Status as RunStatus
 from robustray.tracking.records import flatten
 
@@ -49,14 +50,14 @@ class Conclusion:
     ----------
     artifacts : dict of str to bytes
         The files of its report.
-    answer : str
-        What was found, in a sentence of Markdown.
+    answer : Answer or None
+        What was found.
     best : ModelRecord or None
         Its best network.
     """
 
     artifacts: dict[str, bytes] = field(default_factory=dict[str, bytes])
-    answer: str = ""
+    answer: Answer | None = None
     best: ModelRecord | None = None
 
 
@@ -100,6 +101,7 @@ def study_run(
         artifacts={"manifest.yaml": study.manifest_yaml().encode(), **last.artifacts},
         data=list_data(study, digest) if digest else (),
         models=(last.best,) if last.best else (),
+        columns=_columns(study),
         status=status,
         start_ms=started_ms,
     )
@@ -113,7 +115,8 @@ def find_ended(study: Study, states: Iterable[TrialState]) -> dict[str, EndedTri
 
 def conclude_study(study: Study, published: Published, store: ObjectStore) -> Conclusion:
     """Return what a study's run gets when its report is written."""
-    return Conclusion(published.artifacts, "", _best_model(study, published, store))
+    answer = answer_study(published.report)
+    return Conclusion(published.artifacts, answer, _best_model(study, published, store))
 
 
 def _best_model(study: Study, published: Published, store: ObjectStore) -> ModelRecord | None:
@@ -141,6 +144,15 @@ def _settings(study: Study) -> dict[str, Any]:
     }
 
 
+def _columns(study: Study) -> Columns:
+    """Return what the table of trials should show: their accuracies, and what the grid varies."""
+    manifest = study.manifest
+    tests = [f"test_{name}" for name in reversed(("clean", *manifest.evaluation.attacks))]
+    varied = [f"model.{name}" for name in (manifest.grid and manifest.grid.arguments) or ()]
+    settings = varied or ["depths", "widths"]
+    return Columns(tests[0], tuple(tests), (*settings, "macs", "parameters"))
+
+
 def _points(trials: Iterable[EndedTrial], total: int, metric: str) -> Iterator[MetricPoint]:
     """Yield a point of each curve for each trial that has ended, in the order of their ends."""
     accuracies: list[float] = []
@@ -158,14 +170,13 @@ def _points(trials: Iterable[EndedTrial], total: int, metric: str) -> Iterator[M
 
 
 def _note(study: Study, last: Conclusion) -> dict[str, str]:
-    """Return the description that MLflow shows above everything else, once there is an answer."""
-    lines = [study.manifest.description, last.answer]
+    """Return the description that MLflow shows: what was asked, the answer, and what to open."""
+    further: list[str] = []
     if last.artifacts:
-        lines.append("The report is the artifact `report/report.html`.")
+        further.append("The report is the artifact `report/report.html`.")
     if last.best is not None and last.best.registered:
-        lines.append(
+        further.append(
             f"The best network, `{last.best.name}`, loads by "
             f'`mlflow.pyfunc.load_model("models:/{last.best.registered}@best")`.'
         )
-    text = "\n\n".join(line for line in lines if line)
-    return {"mlflow.note.content": text} if text else {}
+    return {"mlflow.note.content": write_note(study.manifest.description, last.answer, further)}

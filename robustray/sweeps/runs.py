@@ -62,9 +62,14 @@ def trial_run(
     ``models``: what it leaves beside its numbers.
     """
     trial, manifest = state.trial, study.manifest
-    params = {
+    stages = {
         "depths": "-".join(map(str, trial.depths)),
         "widths": "-".join(f"{width:g}" for width in trial.widths),
+    }
+    options = {k: v for k, v in trial.model.options().items() if k not in stages}
+    params = {
+        **{name: text for name, text in stages.items() if text},
+        **flatten({"model": {"name": trial.model.name, **options}}),
         "parameters": str(profile.parameters),
         "macs": str(profile.macs),
         "seed": str(trial.seed),

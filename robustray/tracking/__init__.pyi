@@ -1,12 +1,14 @@
 from .faults import RecordRejectedError, TrackingUnavailableError, default_tracking_uri
 from .journal import Journal, read_journal
 from .mlflow_sink import MlflowSink
-from .records import DataUse, MetricPoint, ModelRecord, RunRecord
+from .records import Columns, DataUse, MetricPoint, ModelRecord, RunRecord
+from .sink import Sink
 from .sinks import Uploaders, check_sinks, make_sinks
 from .ui import runs_page, ui_command, ui_lines
-from .uploader import Sink, Uploader
+from .uploader import Uploader
 
 __all__ = [
+    "Columns",
     "DataUse",
     "Journal",
     "MetricPoint",

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustray.tracking.faults import sqlite_file
+from robustray.tracking.faults import RecordRejectedError, sqlite_file
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -69,3 +69,32 @@ def ask_database(file: Path) -> None:
     else:
         file.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=file.parent).close()
+
+
+def find_experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """Return the id of an experiment, which is made if need be; files lie beside an SQLite file.
+
+    Raises
+    ------
+    RecordRejectedError
+        If it was deleted.
+    """
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        _make_experiment(client, uri, name)
+        found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage != "active":
+        raise RecordRejectedError(f"experiment {name!r} was deleted in MLflow; restore it")
+    return found.experiment_id
+
+
+def _make_experiment(client: MlflowClient, uri: str, name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    file = sqlite_file(uri)
+    location = (file.parent / "mlflow-artifacts").as_uri() if file else None
+    try:
+        client.create_experiment(name, artifact_location=location)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # made by somebody else meanwhile
+            raise

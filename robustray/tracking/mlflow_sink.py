@@ -28,9 +28,15 @@ from robustray.tracking.limits import (
     changes,
     wanted_tags,
 )
-from robustray.tracking.mlflow_client import ask_database, import_mlflow, make_client
+from robustray.tracking.mlflow_client import (
+    ask_database,
+    find_experiment,
+    import_mlflow,
+    make_client,
+)
 from robustray.tracking.mlflow_models import log_models
 from robustray.tracking.records import DataUse, RunRecord, bytes_digest
+from robustray.tracking.ui import show_columns
 from robustray.words import redact
 
 if TYPE_CHECKING:
@@ -217,6 +223,8 @@ class MlflowSink:
         last = digest if digest.items() - shown.tags.items() else {}
         tags = news.tags | digests | (last if not record.models else {})
         self._log_data(shown, news.data)
+        if record.columns is not None:
+            show_columns(self._client(), self._experiment(record.experiment), record.columns)
         for batch in limits.batches(news.params, points, tags):
             self._log(shown.run_id, batch)
         if record.models:
@@ -278,25 +286,8 @@ class MlflowSink:
     def _experiment(self, name: str) -> str:
         """Return the id of the experiment, which is made if need be."""
         if name not in self._experiments:
-            found = self._client().get_experiment_by_name(name)
-            if found is None:
-                self._create_experiment(name)
-                found = self._client().get_experiment_by_name(name)
-            if found is None or found.lifecycle_stage != "active":
-                raise RecordRejectedError(f"experiment {name!r} was deleted in MLflow; restore it")
-            self._experiments[name] = found.experiment_id
+            self._experiments[name] = find_experiment(self._client(), self.uri, name)
         return self._experiments[name]
-
-    def _create_experiment(self, name: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        file = sqlite_file(self.uri)
-        location = (file.parent / "mlflow-artifacts").as_uri() if file else None
-        try:
-            self._client().create_experiment(name, artifact_location=location)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # made by somebody else meanwhile
-                raise
 
     def _forget(self, experiment: str) -> None:
         self._experiments.pop(experiment, None)

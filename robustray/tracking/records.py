@@ -58,6 +58,22 @@ class DataUse(NamedTuple):
     profile: str = "{}"
 
 
+class Columns(NamedTuple):
+    """What the table of an experiment's runs shows, the best runs first.
+
+    Parameters
+    ----------
+    sorted_by : str
+        The metric that says which runs are the best.
+    metrics, params : tuple of str
+        Their columns.
+    """
+
+    sorted_by: str
+    metrics: tuple[str, ...]
+    params: tuple[str, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelRecord:
     """A checkpoint that a run leaves as a model which MLflow can load.
@@ -128,6 +144,8 @@ class RunRecord:
         The data sets that it used.
     models : tuple of ModelRecord
         Checkpoints that it leaves as models.
+    columns : Columns or None
+        What the table of the experiment shows, of which this is the main run.
     status : {"RUNNING", "FINISHED", "FAILED", "KILLED"}
         ``end_ms`` belongs to the last three; None then means the moment of sending.
     start_ms, end_ms : int
@@ -149,6 +167,7 @@ class RunRecord:
     artifacts: dict[str, bytes] = field(default_factory=dict[str, bytes])
     data: tuple[DataUse, ...] = ()
     models: tuple[ModelRecord, ...] = ()
+    columns: Columns | None = None
     status: Status = "RUNNING"
     start_ms: int
     end_ms: int | None = None
@@ -185,6 +204,7 @@ class RunRecord:
             "artifacts": {path: bytes_digest(data) for path, data in self.artifacts.items()},
             "data": self.data,
             "models": [model.describe() for model in self.models],
+            "columns": self.columns,
             "start": self.start_ms,
         }
         return bytes_digest(json.dumps(content, sort_keys=True).encode())

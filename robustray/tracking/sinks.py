@@ -11,7 +11,8 @@ from robustray.errors import UserError
 from robustray.manifest import Tracking
 from robustray.tracking.faults import resolve_uri
 from robustray.tracking.mlflow_sink import MlflowSink
-from robustray.tracking.uploader import RecordMaker, Sink, Uploader
+from robustray.tracking.sink import Sink
+from robustray.tracking.uploader import RecordMaker, Uploader
 
 # The fields of a manifest's section ``tracking`` that name a sink, and the package of each.
 _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import sys
 import threading
+from typing import TYPE_CHECKING
 
 from robustray.tracking.faults import plain_errors, resolve_uri, sqlite_file
+from robustray.tracking.limits import tidy_name
 from robustray.tracking.mlflow_client import make_client
+from robustray.tracking.records import Columns
 from robustray.words import redact
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 _LOCAL = "http://127.0.0.1:5000"
 _PATIENCE_S = 5.0
+_VIEW = "robustray"
+_VIEW_TAG = f"mlflow.sharedViewState.{_VIEW}"
 
 
 def ui_command(uri: str) -> str | None:
@@ -43,7 +53,32 @@ def runs_page(uri: str, experiment: str | None = None) -> str:
     uri = resolve_uri(uri)
     start = redact(uri) if uri.startswith(("http://", "https://")) else _LOCAL
     found = _find_experiment(uri, experiment) if experiment else None
-    return f"{start}/#/experiments{f'/{found}/runs' if found else ''}?workflowType=machine_learning"
+    page = f"{start}/#/experiments{f'/{found.experiment_id}/runs' if found else ''}"
+    view = f"&viewStateShareKey={_VIEW}" if found and _VIEW_TAG in found.tags else ""
+    return f"{page}?workflowType=machine_learning{view}"
+
+
+def show_columns(client: MlflowClient, experiment_id: str, columns: Columns) -> None:
+    """Have MLflow keep which columns the table of an experiment has when `runs_page` opens it.
+
+    It is a view as MLflow's pages share them. Versions that read no such views show their usual
+    table.
+    """
+    names = [f"metrics.`{tidy_name(name)}`" for name in columns.metrics]
+    names += [f"params.`{tidy_name(name)}`" for name in columns.params]
+    state = {
+        "selectedColumns": [*names, "attributes.`Models`"],
+        "orderByKey": f"metrics.`{tidy_name(columns.sorted_by)}`",
+        "orderByAsc": False,
+        "searchFilter": "",
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "modelVersionFilter": "All Runs",
+        "datasetsFilter": [],
+    }
+    text = json.dumps(state)
+    if client.get_experiment(experiment_id).tags.get(_VIEW_TAG) != text:
+        client.set_experiment_tag(experiment_id, _VIEW_TAG, text)
 
 
 def ui_lines(uri: str, experiment: str | None = None) -> list[str]:
@@ -54,15 +89,15 @@ def ui_lines(uri: str, experiment: str | None = None) -> list[str]:
     return [f"MLflow       {command}", f"             then open {page}"]
 
 
-def _find_experiment(uri: str, name: str) -> str | None:
-    """Return an experiment's number; None if there is none, or MLflow does not answer soon."""
-    answer: list[str] = []
+def _find_experiment(uri: str, name: str) -> Experiment | None:
+    """Return an experiment; None if there is none, or MLflow does not answer soon."""
+    answer: list[Experiment] = []
 
     def ask() -> None:
         try:
             with plain_errors():
                 found = make_client(uri).get_experiment_by_name(name)
-                answer.extend([found.experiment_id] if found else [])
+                answer.extend([found] if found else [])
         except Exception:  # noqa: S110 (a link without a number does)
             pass
 

@@ -9,11 +9,12 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 from robustray.errors import MachineError, StoreUnavailableError
 from robustray.tracking.faults import RecordRejectedError, TrackingUnavailableError
 from robustray.tracking.records import RunRecord
+from robustray.tracking.sink import Sink
 from robustray.words import redact
 
 RecordMaker = Callable[[], RunRecord]
@@ -22,31 +23,6 @@ FIRST_WAIT = 1.0
 LONGEST_WAIT = 30.0
 LONGEST_WAIT_WHEN_DRAINING = 5.0
 CHECK_SECONDS = 5.0
-
-
-class Sink(Protocol):
-    """Something that shows runs; used by one thread at a time.
-
-    Its methods raise `TrackingUnavailableError` where a later try may succeed, and
-    `RecordRejectedError` where none will.
-    """
-
-    name: str
-
-    @property
-    def title(self) -> str:
-        """Its name, and where it is."""
-        ...
-
-    def prepare(self) -> None:
-        """Import what it needs, which may take seconds."""
-
-    def probe(self) -> None:
-        """Return if it answers."""
-
-    def apply(self, record: RunRecord) -> bool:
-        """Bring it to a record's state; False if the parent's run is not there to be named."""
-        ...
 
 
 @dataclass

@@ -15,6 +15,7 @@ from robustray.store import sha256_file
 from robustray.store.tensors import save_tensors
 from robustray.tracking import MlflowSink, ModelRecord
 from tests.helpers.mlflow_records import record, runs_of
+from tests.helpers.servers import MlflowServer
 
 OPTIONS = {"depths": (1, 1, 1), "widths": (0.25, 0.25, 0.5)}
 NETWORK = {
@@ -79,6 +80,24 @@ def test_a_checkpoint_becomes_a_model_that_a_fresh_process_loads(uri, experiment
     with torch.inference_mode():
         expected = network(torch.from_numpy(images)).numpy()
     logits = load_and_predict(uri, f"models:/{found.registered}@best", tmp_path, images)
+    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_server_keeps_models_in_a_bucket(s3_server, experiment, tmp_path):
+    network, found = make_model(tmp_path, 0)
+    images = np.random.default_rng(0).random((3, 3, 8, 8), dtype=np.float32)
+    with MlflowServer(bucket=s3_server) as server:
+        wanted = record("study", experiment=experiment, models=(found,))
+        for _ in range(2):
+            MlflowSink(server.endpoint).apply(wanted)
+        (run,) = runs_of(server.endpoint, experiment)
+        (model,) = models_of(server.endpoint, run)
+        assert model.artifact_location.startswith("mlflow-artifacts:")
+        name = f"models:/{found.registered}@best"
+        logits = load_and_predict(server.endpoint, name, tmp_path, images)
+    with torch.inference_mode():
+        expected = network(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
 
 

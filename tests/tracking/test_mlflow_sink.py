@@ -1,3 +1,4 @@
+import json
 import math
 import threading
 import traceback
@@ -8,11 +9,13 @@ import pytest
 from mlflow import MlflowClient
 
 from robustray.tracking import (
+    Columns,
     DataUse,
     MetricPoint,
     MlflowSink,
     RecordRejectedError,
     TrackingUnavailableError,
+    runs_page,
 )
 from robustray.tracking.records import bytes_digest
 from tests.helpers.mlflow_records import artifacts, everything, history, points, record, runs_of
@@ -239,6 +242,22 @@ def test_pages_show_only_tags_that_are_for_people(sqlite_uri, experiment):
     (run,) = runs_of(sqlite_uri, experiment)
     shown = {n: v for n, v in run.data.tags.items() if not n.startswith("mlflow.")}
     assert shown == {"host": "a", "failure": ""}
+
+
+def test_the_table_of_runs_opens_on_the_columns_of_a_study(uri, experiment):
+    columns = Columns("test_cw-40", ("test_cw-40", "test_clean"), ("widths",))
+    for _ in range(2):
+        MlflowSink(uri).apply(record(experiment=experiment, columns=columns))
+    found = MlflowClient(uri).get_experiment_by_name(experiment)
+    view = json.loads(found.tags["mlflow.sharedViewState.robustray"])
+    assert view["orderByKey"] == "metrics.`test_cw-40`"
+    assert view["selectedColumns"][:3] == [
+        "metrics.`test_cw-40`", "metrics.`test_clean`", "params.`widths`",
+    ]  # fmt: skip
+    assert runs_page(uri, experiment).endswith(
+        f"/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning"
+        "&viewStateShareKey=robustray"
+    )
 
 
 def test_data_sets_are_named_once(uri, experiment):
