@@ -79,7 +79,7 @@ def study_run(
     ended : iterable of EndedTrial
         Its trials that have ended.
     conclusion : Conclusion, optional
-        What is known in the end.
+        What is known in the end. Without it the run keeps the description that it has.
     """
     manifest, last = study.manifest, conclusion or Conclusion()
     trials = sorted(ended, key=lambda trial: (trial.time_ms, str(trial.accuracy)))
@@ -95,7 +95,7 @@ def study_run(
             "versions": list_versions(package_versions()),
             "driver": socket.gethostname(),
             **source_tags(find_source()),
-            **_note(study, last),
+            **(_note(study, last) if conclusion else {}),
         },
         metrics=tuple(_points(trials, len(study.trials), manifest.evaluation.attacks[-1])),
         artifacts={"manifest.yaml": study.manifest_yaml().encode(), **last.artifacts},

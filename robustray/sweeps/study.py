@@ -278,6 +278,8 @@ class _Driver(TrialListener):
         )
 
     def _track_study(self, status: Status, conclusion: Conclusion | None = None) -> None:
+        if conclusion is None and not self._queue.finished:
+            conclusion = Conclusion()  # an answer that stands there already is one no longer
         ended = list(self._ended.values())
         record = study_run(self._study, status, self._started_ms, ended, conclusion)
         with self._parent:  # the uploader's thread calls this too, and must not open it again

@@ -58,9 +58,9 @@ def test_what_is_known_grows_with_the_study():
 
 
 def test_the_description_has_the_manifests_words_and_names_the_model():
-    assert study_run(STUDY, "RUNNING", 500, []).tags["mlflow.note.content"] == (
-        "Which width is best?"
-    )
+    begun = study_run(STUDY, "RUNNING", 500, [], Conclusion())
+    assert begun.tags["mlflow.note.content"] == "Which width is best?"
+    assert "mlflow.note.content" not in study_run(STUDY, "KILLED", 500, []).tags
     model = ModelRecord(
         name="w1", weights_sha256="0" * 64, network={}, step=1, metrics={}, time_ms=1,
         registered=STUDY.id, fetch=bytes,

@@ -72,7 +72,7 @@ def test_a_checkpoint_becomes_a_model_that_a_fresh_process_loads(uri, experiment
     assert (model.name, str(model.status)) == ("w0_25-0_5", "READY")
     assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
     assert model.source_run_id == run.info.run_id
-    assert {metric.key: metric.value for metric in model.metrics} == {"test_pgd-20": 0.5}
+    assert {metric.key: metric.value for metric in model.metrics or ()} == {"test_pgd-20": 0.5}
     client = MlflowClient(uri)
     (version,) = client.search_model_versions(f"name = '{found.registered}'")
     assert client.get_registered_model(found.registered).aliases == {"best": version.version}

@@ -1,5 +1,8 @@
 """TensorBoard's event files and wandb's offline folders, read back; and how sinks are chosen."""
 
+# The classes of protocol buffers are made when they are imported.
+# pyright: reportAttributeAccessIssue=false
+
 import struct
 from dataclasses import replace
 from importlib import util
