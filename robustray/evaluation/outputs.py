@@ -10,7 +10,7 @@ from robustray.evaluation.distances import find_distances, write_curves
 from robustray.evaluation.driver import Conclusion
 from robustray.evaluation.pictures.curves import CurvePoint
 from robustray.evaluation.pictures.drawings import evaluation_figures
-from robustray.evaluation.plan import EvaluationPlan
+from robustray.evaluation.plan import EvaluationPlan, Images
 from robustray.evaluation.record import (
     metrics_of,
     model_info,
