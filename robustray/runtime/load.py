@@ -1,10 +1,14 @@
 """How loaded the machine of a worker is: processors, memory, GPU; sampled now and then."""
 
+# What torch says of a GPU has no types.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Self
 
 import psutil
 import torch
@@ -29,8 +33,7 @@ class LoadMonitor:
         self._process = psutil.Process()
         self._gpu: Callable[[], dict[str, float]] | None = None
         if device.type == "cuda":
-            properties: Any = torch.cuda.get_device_properties(device)  # pyright: ignore[reportUnknownMemberType]
-            total = int(properties.total_memory)
+            total = int(torch.cuda.get_device_properties(device).total_memory)
             self._gpu = lambda: _look_at_gpu(device, total)
         self._sums: dict[str, float] = {}
         self._count = 0
