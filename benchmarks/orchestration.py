@@ -42,7 +42,7 @@ from robustray.sweeps.checkpointing import read_digest
 from robustray.sweeps.records import TrialReader
 from robustray.sweeps.runs import trial_run
 from robustray.sweeps.trial import TrialJob, attempt_trial
-from robustray.tracking import Uploader
+from robustray.tracking import MlflowSink, Uploader
 
 MANIFESTS = Path(__file__).resolve().parent.parent / "manifests/sweeps"
 
@@ -138,7 +138,7 @@ def ours(study: Study, store_uri: str, share: float) -> float:
 
 def drain_to_mlflow(study: Study, store_uri: str, tracking_uri: str) -> float:
     """Return the seconds until MLflow has every run."""
-    store, uploader = open_store(store_uri), Uploader(tracking_uri)
+    store, uploader = open_store(store_uri), Uploader(MlflowSink(tracking_uri))
     profile = make_plan(study).costs[study.trials[0].name].profile
     started = time.perf_counter()
     for trial in study.trials:

@@ -25,7 +25,7 @@ from robustray.evaluation.units.worker import Worker
 from robustray.files import write_atomically
 from robustray.manifest import Evaluation, build_manifest, load_manifest
 from robustray.registry import MODELS
-from robustray.runtime.commands import Commands, Ended, Request, Say
+from robustray.runtime.commands import Commands, Ended, Request, Say, say_tracking
 from robustray.runtime.failures import Failure, Reply, make_error
 from robustray.runtime.pool import Listener, Pool, make_place
 from robustray.runtime.queue import Node
@@ -33,7 +33,7 @@ from robustray.runtime.session import check_store, find_workers
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import ObjectStore
 from robustray.sweeps import load_study
-from robustray.sweeps.commands import ended_study, report, say_tracking, show_report
+from robustray.sweeps.commands import ended_study, report, show_report
 from robustray.user_code import import_from
 
 
@@ -199,7 +199,7 @@ class EvaluationCommands(Commands[Evaluation]):
             say(f"\ncomputed     {done.computed} units in this run" if done.computed else
                 "\ncomputed     nothing: everything was there")  # fmt: skip
             say(f"record       {done.folder}")
-        say_tracking(done.untracked, uri, say)
+        say_tracking(done.untracked, uri, manifest.name, say)
         for reason in done.failed:
             say(f"failed: {reason}")
         if done.failed:
@@ -256,7 +256,7 @@ def _run_study(manifest: Evaluation, request: Request) -> Ended:
     )
     say("")
     show_report(done.published, say)
-    say_tracking(done.untracked, uri, say)
+    say_tracking(done.untracked, uri, done.published.report.study, say)
     for name, reason in sorted(done.failed.items()):
         say(f"failed: {name}: {reason}")
     return ended_study(done.published, done.failed, interrupted=done.interrupted)

@@ -20,7 +20,7 @@ from robustray.reports.pages.judgements import judgements_page
 from robustray.reports.words import network_name
 from robustray.store import NotFoundError, ObjectStore, read_sealed, sha256_bytes
 from robustray.store.opening import choose_id, newest_attempt
-from robustray.tracking import MetricPoint, RunRecord, Uploader
+from robustray.tracking import MetricPoint, MlflowSink, RunRecord, Uploader
 
 Say = Callable[[str], None]
 
@@ -185,7 +185,7 @@ def _track(
         start_ms=now,
         end_ms=now,
     )
-    with Uploader(tracking_uri, log=say) as uploader:
+    with Uploader(MlflowSink(tracking_uri), log=say) as uploader:
         uploader.submit(key, lambda: record)
         if uploader.drain(60):
             say(

@@ -27,6 +27,7 @@ from robustray.runtime.failures import Failure, Reply, UnitError, make_error
 from robustray.runtime.pool import Listener, Pool, make_place, pool_size
 from robustray.runtime.progress import UnitProgress
 from robustray.runtime.session import Session
+from robustray.runtime.source import find_source
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import canonical_json
 
@@ -86,7 +87,9 @@ class Driver(Listener):
         self.computed = 0
         self.failures: dict[str, str] = {}
         self._failed: dict[tuple[str, int], int] = Counter()
-        self.attempt = attempts.register(self._store, prefix, torch.device("cpu"))
+        self.attempt = attempts.register(
+            self._store, prefix, torch.device("cpu"), source=find_source()
+        )
 
     def run(self, manifest: Evaluation | Corruptions, data_root: str | None) -> bool:
         """Complete every task, but for units that fail again and again: see ``failures``.

@@ -122,7 +122,7 @@ def run_evaluation(
     """
     import_from((str(Path.cwd()),))
     prepared = prepare(manifest, store.impatient(), data_root)
-    check_services(store, tracking_uri)
+    check_services(store, tracking_uri, manifest.tracking)
 
     def find_prefix(resources: Resources) -> str:
         return make_plan(prepared, store, on_gpu=on_gpu(resources), dry=True).prefix
@@ -130,7 +130,7 @@ def run_evaluation(
     with open_session(
         store,
         tracking_uri,
-        manifest.resources,
+        manifest,
         say,
         prefix=find_prefix,
         cpus_do=may_use_cpus(manifest.resources, assume_yes),

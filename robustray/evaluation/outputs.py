@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from robustray.evaluation.distances import find_distances, write_curves
 from robustray.evaluation.driver import Conclusion
 from robustray.evaluation.pictures.curves import CurvePoint
 from robustray.evaluation.pictures.drawings import evaluation_figures
-from robustray.evaluation.plan import EvaluationPlan
+from robustray.evaluation.plan import EvaluationPlan, Images
 from robustray.evaluation.record import (
     metrics_of,
     model_info,
@@ -23,10 +24,12 @@ from robustray.evaluation.units.merge import Merged
 from robustray.evaluation.units.store import UnitStore
 from robustray.manifest import dump_manifest
 from robustray.reports import render
+from robustray.reports.answers import answer_evaluation, write_note
 from robustray.reports.words import eps_text
-from robustray.runtime.attempts import Attempt
+from robustray.runtime.attempts import Attempt, list_versions
+from robustray.runtime.source import source_tags
 from robustray.store import canonical_json, seal
-from robustray.tracking import MetricPoint, RunRecord
+from robustray.tracking import DataUse, MetricPoint, RunRecord
 from robustray.tracking.records import Status, flatten
 
 
@@ -116,11 +119,18 @@ def evaluation_run(
             "conditions": dict(vars(main.conditions)),
         }
     )
-    tags = {"evaluation": plan.id, "store": f"{store_uri.rstrip('/')}/{plan.prefix}"}
+    tags = {
+        "mlflow.note.content": plan.manifest.description,
+        "evaluation": plan.id,
+        "store": f"{store_uri.rstrip('/')}/{plan.prefix}",
+        **source_tags(sessions[-1].environment.get("source", {})),
+    }
     points: list[MetricPoint] = []
     if result is not None and provenance is not None:
         tags |= {"device": ", ".join(provenance["devices"])}
-        tags |= {f"version.{name}": text for name, text in provenance["versions"].items()}
+        tags |= {"versions": list_versions(provenance["versions"])}
+        note = write_note(plan.manifest.description, answer_evaluation(result))
+        tags |= {"mlflow.note.content": note}
         seconds = {name: provenance[name] for name in ("wall_seconds", "worker_seconds")}
         numbers = metrics_of(result) | seconds
         points = [MetricPoint(k, v, 0, provenance["ended_ms"]) for k, v in numbers.items()]
@@ -134,9 +144,27 @@ def evaluation_run(
         tags=tags,
         metrics=tuple(points),
         artifacts={"manifest.yaml": dump_manifest(plan.manifest).encode(), **(artifacts or {})},
+        data=(data_use(plan.images),),
         status=status,
         start_ms=sessions[0].started_ms,
         end_ms=None if status == "RUNNING" else now,
+    )
+
+
+def data_use(images: Images) -> DataUse:
+    """Return the images of an evaluation as MLflow shows data sets."""
+    profile = {
+        "label": images.label,
+        "num_rows": len(images.split),
+        "image_shape": images.split.image_shape,
+    }
+    config = images.config.model_dump(mode="json", exclude_none=True)
+    return DataUse(
+        f"{images.config.name} {images.config.split}",
+        images.split.digest[:16],
+        "test",
+        json.dumps(config),
+        json.dumps(profile),
     )
 
 

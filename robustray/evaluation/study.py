@@ -38,9 +38,11 @@ from robustray.store import (
     seal,
 )
 from robustray.sweeps import make_plan, publish
+from robustray.sweeps.logged import list_models
+from robustray.sweeps.parent_run import conclude_study, find_ended, study_run
 from robustray.sweeps.records import finished_trials, read_trial
 from robustray.sweeps.report import Published
-from robustray.sweeps.runs import study_run, trial_run
+from robustray.sweeps.runs import trial_run
 from robustray.tracking import RunRecord
 
 
@@ -99,11 +101,11 @@ def evaluate_study(
         If machines failed too often.
     """
     setting = resolve_study(manifest, store.impatient(), data_root)
-    check_services(store, tracking_uri)
+    check_services(store, tracking_uri, manifest.tracking)
     with open_session(
         store,
         tracking_uri,
-        manifest.resources,
+        manifest,
         say,
         prefix=setting.study.prefix,  # the sweep's own
         cpus_do=may_use_cpus(manifest.resources, assume_yes),
@@ -162,7 +164,9 @@ class _Run:
         counts = published.report.counts
         ended = counts.finished + counts.failed == counts.expected
         status = "KILLED" if not ended else "FAILED" if counts.failed else "FINISHED"
-        record = study_run(study, status, self._started_ms(), published.artifacts)
+        ended = find_ended(study, published.states).values()
+        last = conclude_study(study, published, self._store)
+        record = study_run(study, status, self._started_ms(), ended, last)
         self._session.uploader.submit(study.prefix, lambda: record)
         untracked = self._session.drain(20 if interrupted else math.inf)
         return StudyEvaluated(
@@ -238,7 +242,11 @@ class _Run:
 
         def make() -> RunRecord:
             state = read_trial(store, study, trial)
-            return trial_run(study, state, profile, store.uri, failed=False, stopped=False)
+            every = study.manifest.tracking.models == "all"
+            models = list_models(study, state, store) if every else ()
+            return trial_run(
+                study, state, profile, store.uri, failed=False, stopped=False, models=models
+            )
 
         self._session.uploader.submit(study.trial_prefix(name), make)
 

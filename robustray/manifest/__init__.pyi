@@ -12,7 +12,16 @@ from .evaluation import (
     WeightsConfig,
 )
 from .fields import Code
-from .job import DataConfig, ExtraData, FolderData, Manifest, Resources, Retries, Transform
+from .job import (
+    DataConfig,
+    ExtraData,
+    FolderData,
+    Manifest,
+    Resources,
+    Retries,
+    Tracking,
+    Transform,
+)
 from .loading import (
     ManifestError,
     build_manifest,
@@ -76,6 +85,7 @@ __all__ = [
     "SurrogateConfig",
     "Sweep",
     "ThreatConfig",
+    "Tracking",
     "Transform",
     "WeightsConfig",
     "build_manifest",

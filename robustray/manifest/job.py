@@ -211,6 +211,22 @@ class Resources(Section):
         return self
 
 
+Folder = Annotated[str, Field(min_length=1, max_length=4000)]
+
+
+class Tracking(Section):
+    """Where a run is shown beside MLflow, and which checkpoints MLflow gets as models.
+
+    ``tensorboard`` and ``wandb`` name folders on the driver's machine; each needs its package.
+    ``models`` are the study's ``best`` network, ``all`` checkpoints whose bytes are kept, or
+    ``none``. No part of a study's identity.
+    """
+
+    tensorboard: Folder | None = None
+    wandb: Folder | None = None
+    models: Literal["best", "all", "none"] = "best"
+
+
 class Manifest(Section):
     """A manifest of any kind, which adds fields of its own.
 
@@ -221,6 +237,7 @@ class Manifest(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
     description: str = ""
     resources: Resources = Resources()
+    tracking: Tracking = Tracking()
 
     @classmethod
     def spell_out(cls, document: dict[str, Any]) -> dict[str, Any]:

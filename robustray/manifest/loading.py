@@ -29,6 +29,7 @@ _NOT_IDENTITY: Any = {
     "description": True,
     "resources": True,
     "retention": True,
+    "tracking": True,
     "data": {"download"},
 }
 
@@ -97,7 +98,8 @@ def validate(document: dict[str, Any], file: str = "") -> Manifest:
 def manifest_hash(manifest: Manifest) -> str:
     """Return the manifest's identity: SHA-256 (hex) of its canonical JSON.
 
-    Resources, retention and description are left out: they don't change what is computed.
+    Resources, retention, tracking and description are left out: they don't change what is
+    computed.
     So are fields at their defaults, so that a field that is added later renames no study.
     """
     content = manifest.model_dump(mode="json", exclude=_NOT_IDENTITY, exclude_defaults=True)
@@ -113,7 +115,8 @@ def study_id(manifest: Manifest) -> str:
 def dump_manifest(manifest: Manifest) -> str:
     """Return the resolved manifest as YAML, loadable again to an equal manifest."""
     content = manifest.model_dump(mode="json")
-    content["resources"] = content.pop("resources")  # where it runs stands last
+    for place in ("resources", "tracking"):  # where it runs, and is shown, stands last
+        content[place] = content.pop(place)
     return yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -194,3 +195,28 @@ def _span(numbers: Sequence[int]) -> str:
     ordered = sorted(numbers)
     whole = len(ordered) > 2 and ordered == list(range(ordered[0], ordered[-1] + 1))
     return f"{ordered[0]} to {ordered[-1]}" if whole else ", ".join(map(str, ordered))
+
+
+def write_note(description: str, answer: Answer | None, further: Sequence[str] = ()) -> str:
+    """Write a description and an answer as Markdown, as MLflow shows beside a run.
+
+    Parameters
+    ----------
+    description : str
+        What people wrote themselves, in Markdown; may be empty.
+    answer : Answer or None
+        What was found, once something is.
+    further : sequence of str
+        More paragraphs, in Markdown.
+    """
+    parts = [description]
+    if answer is not None:
+        parts += [f"*{_plain(answer.question)}*", f"**{_plain(answer.sentence)}**"]
+        parts += ["\n".join(f"- {_plain(n)}: {_plain(v)}" for n, v in answer.numbers.items())]
+        parts += [f"Doubt: {_plain(doubt)}" for doubt in answer.doubts]
+    return "\n\n".join(part for part in (*parts, *further) if part)
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_\[\]<>#|])", r"\\\1", text)

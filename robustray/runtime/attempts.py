@@ -9,7 +9,7 @@ import platform
 import socket
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -19,6 +19,7 @@ import torch
 
 from robustray.errors import CorruptObjectError
 from robustray.runtime.failures import classify, one_line
+from robustray.runtime.source import source_tags
 from robustray.store import ObjectStore, read_sealed, seal
 from robustray.words import redact
 
@@ -44,11 +45,22 @@ class Attempt:
     traceback: str = ""
 
 
-def register(store: ObjectStore, prefix: str, device: torch.device, workers: int = 1) -> Attempt:
-    """Take the next attempt number of a trial, atomically; ``workers`` make it together."""
+def register(
+    store: ObjectStore,
+    prefix: str,
+    device: torch.device,
+    workers: int = 1,
+    *,
+    source: Mapping[str, str] | None = None,
+) -> Attempt:
+    """Take the next attempt number of a trial, atomically; ``workers`` make it together.
+
+    ``source`` says which code the run was started from.
+    """
     trial, number = prefix.rpartition("/")[2], len(store.list(f"{prefix}/attempts/")) + 1
+    found = {**environment(device), "workers": workers, "source": dict(source or {})}
     while True:
-        attempt = Attempt(trial, number, _now_ms(), {**environment(device), "workers": workers})
+        attempt = Attempt(trial, number, _now_ms(), found)
         if store.create(_key(prefix, number), _encode(attempt)):
             return attempt
         number += 1
@@ -125,8 +137,14 @@ def describe_attempts(tries: Sequence[Attempt]) -> dict[str, str]:
         "device": found["device"],
         "host": found["host"],
         "attempts": str(len(tries)),
-        **{f"version.{name}": text for name, text in found["versions"].items()},
+        "versions": list_versions(found["versions"]),
+        **source_tags(found.get("source", {})),
     }
+
+
+def list_versions(versions: Mapping[str, str]) -> str:
+    """Return versions of packages as one line."""
+    return ", ".join(f"{name} {text}" for name, text in sorted(versions.items()))
 
 
 def environment(device: torch.device) -> dict[str, Any]:

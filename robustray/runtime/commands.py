@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Manifest
 from robustray.store import ObjectStore
-from robustray.tracking import default_tracking_uri
+from robustray.tracking import default_tracking_uri, ui_lines
 
 M = TypeVar("M", bound=Manifest)
 Say = Callable[[str], None]
@@ -114,3 +114,14 @@ class Commands(ABC, Generic[M]):
     def overview(self, request: Request) -> Iterator[str | Trouble]:
         """Yield a text on each job of the kind in the store, or what is wrong with it."""
         yield from ()
+
+
+def say_tracking(untracked: Sequence[str], uri: str, experiment: str, say: Say) -> None:
+    """Say what is not shown yet, and how to look at the runs of an experiment in MLflow."""
+    if untracked:
+        say(
+            f"MLflow       {len(untracked)} runs are not there yet; nothing is lost: run the same "
+            "command again when it answers"
+        )
+    for line in ui_lines(uri, experiment):
+        say(line)

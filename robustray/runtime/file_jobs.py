@@ -228,7 +228,9 @@ def job_run(
     """Return the MLflow run that a job should have, as far as the store knows it."""
     manifest, prefix = job.manifest, job.prefix
     tries = list_attempts(store, prefix)
-    settings = manifest.model_dump(mode="json", exclude={"description", "resources", "kind"})
+    settings = manifest.model_dump(
+        mode="json", exclude={"description", "resources", "tracking", "kind"}
+    )
     artifacts: dict[str, bytes] = {"manifest.yaml": dump_manifest(manifest).encode()}
     checkpoints = CheckpointStore(store, prefix, Path(tempfile.gettempdir()))
     points = epoch_points(

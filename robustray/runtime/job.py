@@ -33,6 +33,7 @@ from robustray.manifest import pin_code
 from robustray.runtime import attempts
 from robustray.runtime.attempts import Attempt
 from robustray.runtime.failures import classify, is_store_away, one_line
+from robustray.runtime.load import LoadMonitor
 from robustray.store import CheckpointStore, ObjectStore, create_sealed, find_sealed, open_store
 from robustray.tracking import Journal
 from robustray.training import ALONE, LostWorkerError, PreemptedError, World
@@ -57,6 +58,8 @@ class Job(ABC):
         Where the store and the data sets are.
     import_paths : tuple of str
         Folders that a user's code is imported from.
+    source : dict of str to str
+        Which code the run was started from; provenance (see `robustray.runtime.source`).
     """
 
     prefix: str
@@ -64,6 +67,7 @@ class Job(ABC):
     store_uri: str
     data_root: str | None
     import_paths: tuple[str, ...] = field(default=(), kw_only=True)
+    source: dict[str, str] = field(default_factory=dict[str, str], kw_only=True)
 
     @property
     def pinned(self) -> Any:
@@ -105,6 +109,7 @@ class Context:
     journal: Journal
     device: torch.device
     report: Report
+    load: LoadMonitor
     world: World = ALONE
 
     @property
@@ -157,7 +162,13 @@ class Context:
         PreemptedError
             After the commit, if this process must go.
         """
-        self.journal.append("epoch", epoch=step, metrics=dict(metrics), timing=dict(timing or {}))
+        self.journal.append(
+            "epoch",
+            epoch=step,
+            metrics=dict(metrics),
+            timing=dict(timing or {}),
+            load=self.load.take(),
+        )
         note = {"state": dict(info), "journal": self.journal.segment()}
         self.checkpoints.commit(step, files, note)
         self.journal.mark_committed()
@@ -197,7 +208,9 @@ def attempt_job(
             store = open_store(job.store_uri)
             if not job.is_done(store):
                 device = pick_device(*job.share)
-                attempt = attempts.register(store, job.prefix, device, world.size)
+                attempt = attempts.register(
+                    store, job.prefix, device, world.size, source=job.source
+                )
                 with _open_context(job, store, device, report, world) as context:
                     result = job.work(context)
                 commit_result(store, job.prefix, attempt, result)
@@ -262,7 +275,8 @@ def _open_context(
     with tempfile.TemporaryDirectory(prefix="robustray-") as scratch:
         checkpoints = CheckpointStore(store, job.prefix, Path(scratch))
         journal = Journal(Path(scratch) / "journal.jsonl")
-        yield Context(job, store, checkpoints, journal, device, report, world)
+        with LoadMonitor(device) as load:
+            yield Context(job, store, checkpoints, journal, device, report, load, world)
 
 
 def _conclude_quietly(

@@ -38,6 +38,7 @@ from robustray.runtime.progress import Progress
 from robustray.runtime.queue import TrialQueue
 from robustray.runtime.session import Session, check_services, open_session
 from robustray.runtime.signals import Stop, stopping_politely
+from robustray.runtime.source import find_source
 from robustray.store import CheckpointStore, NotFoundError, ObjectStore
 from robustray.tracking.records import Status
 
@@ -125,12 +126,12 @@ def run_job(
         If it can't be run as asked; nothing was started then.
     """
     folder = data_root(data_folder).resolve()
-    check_services(store, tracking_uri)
+    check_services(store, tracking_uri, manifest.tracking)
     prefix = prefix_of(manifest, kind)
     with open_session(
         store,
         tracking_uri,
-        manifest.resources,
+        manifest,
         say,
         prefix=prefix,
         cpus_do=assume_yes,
@@ -139,7 +140,7 @@ def run_job(
         session.store.put(f"{prefix}/manifest.yaml", dump_manifest(manifest).encode())
         job = FileJob(
             prefix, manifest, store.uri, str(folder), work, session.resources, coordinates,
-            import_paths=(str(Path.cwd()),), present=present,
+            import_paths=(str(Path.cwd()),), source=find_source(), present=present,
         )  # fmt: skip
         driver = _Driver(job, session, steps, params or {})
         with session.closing(lambda error: driver.end("KILLED", 10)):

@@ -13,13 +13,12 @@ from typing_extensions import override
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Manifest, study_id
 from robustray.runtime import attempts
-from robustray.runtime.commands import Commands, Ended, M, Request, Say, Trouble
+from robustray.runtime.commands import Commands, Ended, M, Request, Say, Trouble, say_tracking
 from robustray.runtime.file_jobs import Product, present_job, read_result, write_files
 from robustray.runtime.finished import PAGE, Present
 from robustray.runtime.job import Context
 from robustray.runtime.job_driver import prefix_of, run_job
 from robustray.store import CheckpointStore, ObjectStore
-from robustray.tracking import ui_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +81,7 @@ class LongJob(Commands[M]):
             self._say_files(done.answer, done.folder, say)
         if done.failure:
             say(f"failed: {done.failure}")
-        if done.untracked:
-            say("MLflow       the run is not there yet; nothing is lost: run the command again")
-        say(f"MLflow UI    {ui_command(uri)}")
+        say_tracking(done.untracked, uri, manifest.name, say)
         metrics: dict[str, Any] = done.result["metrics"] if done.result is not None else {}
         return Ended(
             done.result is not None,

@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 from robustray.cluster import Capacity, connect, find_room, read_capacity
 from robustray.errors import StoreUnavailableError, UserError
-from robustray.manifest import Resources
+from robustray.manifest import Manifest, Resources, Tracking
 from robustray.runtime.lease import Lease, LeaseLostError, lease
 from robustray.store import LocalStore, ObjectStore
 from robustray.store.opening import GuardedStore
-from robustray.tracking import Uploader, ui_command
+from robustray.tracking import Uploaders, check_sinks, make_sinks
 
 
-def check_services(store: ObjectStore, tracking_uri: str) -> None:
-    """Refuse what is no tracking URI, and a store that can't be written.
+def check_services(store: ObjectStore, tracking_uri: str, tracking: Tracking) -> None:
+    """Refuse what is no tracking URI, sinks that can't be had, and a store that can't be written.
 
     MLflow may be away; it gets everything when it answers.
     """
-    ui_command(tracking_uri)
+    check_sinks(tracking_uri, tracking)
     check_store(store)
 
 
@@ -94,15 +94,15 @@ class Session:
         Makes this the only driver.
     resources : Resources
         Of each worker, as settled for the cluster that there is.
-    uploader : Uploader
-        Brings records to MLflow as long as the lease holds.
+    uploader : Uploaders
+        Brings records to MLflow and other sinks as long as the lease holds.
     patience_s : float
         How long to wait for MLflow at the end, in seconds.
     """
 
     lease: Lease
     resources: Resources
-    uploader: Uploader
+    uploader: Uploaders
     patience_s: float
 
     @property
@@ -136,7 +136,7 @@ class Session:
 def open_session(
     store: ObjectStore,
     tracking_uri: str,
-    resources: Resources,
+    manifest: Manifest,
     say: Callable[[str], None],
     *,
     prefix: str | Callable[[Resources], str],
@@ -151,7 +151,9 @@ def open_session(
     ----------
     store, tracking_uri
         As checked by `check_services`.
-    resources, say, cpus_do, work
+    manifest : Manifest
+        Says which resources are wanted, and where the run is shown.
+    say, cpus_do, work
         As in `robustray.cluster.find_room`.
     prefix : str or callable
         The work's place in the store; may depend on the resources that there are.
@@ -163,10 +165,10 @@ def open_session(
     MachineError
         As `find_workers`.
     """
-    with find_workers(store, resources, say, cpus_do=cpus_do, work=work) as settled:
+    with find_workers(store, manifest.resources, say, cpus_do=cpus_do, work=work) as settled:
         place = prefix if isinstance(prefix, str) else prefix(settled)
         with lease(store, place, say) as held:
-            uploader, patience_s = start_tracking(tracking_uri, say, held)
+            uploader, patience_s = start_tracking(tracking_uri, say, held, manifest.tracking)
             try:
                 yield Session(held, settled, uploader, patience_s)
             finally:
@@ -174,17 +176,21 @@ def open_session(
 
 
 def start_tracking(
-    uri: str, say: Callable[[str], None], held: Lease | None = None
-) -> tuple[Uploader, float]:
-    """Start the uploader; return it, and how long to wait for it at the end, in seconds.
+    uri: str,
+    say: Callable[[str], None],
+    held: Lease | None = None,
+    tracking: Tracking | None = None,
+) -> tuple[Uploaders, float]:
+    """Start the uploaders; return them, and how long to wait for them at the end, in seconds.
 
     A driver names its lease: nothing goes to MLflow after that is lost.
     """
-    uploader = Uploader(uri, log=say, allowed=held.holds if held else lambda: True)
-    answer = uploader.check()
-    if answer is not True:
+    sinks = make_sinks(uri, tracking or Tracking())
+    uploaders = Uploaders(sinks, log=say, allowed=held.holds if held else lambda: True)
+    problems = uploaders.check()
+    for name, problem in problems.items():
         say(
-            f"warning: MLflow does not answer ({answer}); the work continues, and MLflow gets "
+            f"warning: {name} does not answer ({problem}); the work continues, and {name} gets "
             "the results from the store when it answers"
         )
-    return uploader, 120 if answer is True else 15
+    return uploaders, 15 if problems else 120

@@ -76,6 +76,7 @@ def _commit(context: Context, report: EpochReport, state: Callable[[], TrainingS
         epoch=report.epoch,
         metrics=report.metrics,
         timing=report.timing,
+        load=context.load.take(),
         is_best=report.is_best,
         **({"warning": report.warning} if report.warning else {}),
     )

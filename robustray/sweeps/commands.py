@@ -16,7 +16,7 @@ from robustray.errors import (
 )
 from robustray.manifest import Sweep, study_id
 from robustray.reports import columns, text_table
-from robustray.runtime.commands import Commands, Ended, Request, Say, Trouble
+from robustray.runtime.commands import Commands, Ended, Request, Say, Trouble, say_tracking
 from robustray.store import ObjectStore
 from robustray.store.staged_data import find_missing
 from robustray.sweeps.agreement import publish_comparison
@@ -35,7 +35,6 @@ from robustray.sweeps.records import (
 from robustray.sweeps.report import Published, publish, read_rows
 from robustray.sweeps.study import run_study
 from robustray.sweeps.throughput import measure_here
-from robustray.tracking import ui_command
 
 # Trials of a study that is started without --large.
 _LARGE = 10_000
@@ -74,7 +73,7 @@ class SweepCommands(Commands[Sweep]):
         if outcome.published is not None:
             say("")
             show_report(outcome.published, say)
-        say_tracking(outcome.untracked, uri, say)
+        say_tracking(outcome.untracked, uri, manifest.name, say)
         for name, reason in () if outcome.interrupted else sorted(outcome.failed.items()):
             say(f"failed: {name}: {reason}")
         if outcome.published is None:
@@ -157,16 +156,6 @@ def show_report(published: Published, say: Say) -> None:
     """Print a report's table, and where the report is."""
     say(text_table(published.report.rows, limit=20))
     say(f"\nreport       {published.folder / 'report.html'}")
-
-
-def say_tracking(untracked: Sequence[str], uri: str, say: Say) -> None:
-    """Say what MLflow has not got yet, and how to look at it."""
-    if untracked:
-        say(
-            f"MLflow       {len(untracked)} runs are not there yet; nothing is lost: run the same "
-            "command again when it answers"
-        )
-    say(f"MLflow UI    {ui_command(uri)}")
 
 
 def compare(study: Study, names: Sequence[str], request: Request) -> None:

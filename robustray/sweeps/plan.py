@@ -72,11 +72,25 @@ class Plan:
     @property
     def stored_bytes(self) -> int:
         """Bytes of checkpoints that stay in the store."""
+        return sum(cost.checkpoint_bytes * self._kept for cost in self.costs.values())
+
+    @property
+    def model_bytes(self) -> int:
+        """Bytes of weights, in 32 bits each, that MLflow gets as models at most."""
+        sizes = [4 * cost.profile.parameters for cost in self.costs.values()]
+        wanted = self.study.manifest.tracking.models
+        if wanted == "none":
+            return 0
+        return max(sizes) + (self._kept * sum(sizes) if wanted == "all" else 0)
+
+    @property
+    def _kept(self) -> int:
+        """How many checkpoints of a trial keep their bytes."""
         retention, recipe = self.study.manifest.retention, self.study.manifest.recipe
         kept = {"last": 1, "best-last": 2, "all": recipe.epochs}[retention.keep]
         if retention.every:
             kept = min(recipe.epochs, kept + recipe.epochs // retention.every)
-        return sum(cost.checkpoint_bytes * kept for cost in self.costs.values())
+        return kept
 
 
 def make_plan(study: Study, store: ObjectStore | None = None) -> Plan:
@@ -136,6 +150,7 @@ def describe_plan(plan: Plan, limit: int | None = 12) -> str:
         f"{manifest.recipe.epochs} epochs, {recipe_passes(manifest.recipe):g} passes per image)",
         f"evaluation   {evaluation:.3e} FLOPs (validation included)",
         f"checkpoints  {_bytes(plan.stored_bytes)} kept ({manifest.retention.keep})",
+        f"models       {_bytes(plan.model_bytes)} to MLflow ({manifest.tracking.models})",
         *_time_lines(plan),
         *([f"search       {describe_search(plan)}"] if manifest.search else []),
         "",

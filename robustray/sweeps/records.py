@@ -77,6 +77,24 @@ class TrialState:
         """Epochs committed so far."""
         return self.checkpoints[-1].step if self.checkpoints else 0
 
+    @property
+    def ended_ms(self) -> int | None:
+        """When the trial ended, as far as that is known."""
+        if self.finished is not None:
+            return self.finished["finished_ms"]
+        return self.attempts[-1].ended_ms if self.attempts else None
+
+    @property
+    def data_digest(self) -> str | None:
+        """Digest of the data set, which the result tells."""
+        return (self.result or {}).get("data", {}).get("digest")
+
+    @property
+    def spent_hours(self) -> float:
+        """How long its attempts took together."""
+        spans = ((one.ended_ms or one.started_ms) - one.started_ms for one in self.attempts)
+        return sum(spans) / 3.6e6
+
     def events(self) -> list[dict[str, Any]]:
         """Return the journal of the committed epochs, in order."""
         return [event for record in self.checkpoints for event in record.info["journal"]]

@@ -23,11 +23,12 @@ from robustray.training.optimizer import describe_optimizer
 
 @dataclass(frozen=True)
 class Published:
-    """A written report: its folder, and its files as MLflow artifacts."""
+    """A written report: its folder, its files as MLflow artifacts, and what it was made from."""
 
     folder: Path
     artifacts: dict[str, bytes]
     report: StudyReport
+    states: list[TrialState]
 
 
 def publish(
@@ -59,7 +60,7 @@ def publish(
         name = path.relative_to(folder).as_posix()
         artifacts[f"report/{name}"] = path.read_bytes()
         store.put(f"{study.prefix}/report/{name}", artifacts[f"report/{name}"])
-    return Published(folder, artifacts, report)
+    return Published(folder, artifacts, report, states)
 
 
 def _assemble(
@@ -200,14 +201,7 @@ def _recipe(recipe: Recipe) -> dict[str, str]:
 
 def _cost(plan: Plan, states: list[TrialState]) -> dict[str, tuple[float | None, float | None]]:
     """Planned against actual: device-hours of the trials on the device that ran most of them."""
-    spent = {
-        state.trial.name: sum(
-            (attempt.ended_ms or attempt.started_ms) - attempt.started_ms
-            for attempt in state.attempts
-        )
-        / 3.6e6
-        for state in states
-    }
+    spent = {state.trial.name: state.spent_hours for state in states}
     devices = [state.attempts[-1].environment["device"] for state in states if state.attempts]
     used = max(set(devices), key=devices.count) if devices else None
     measured = [record for record in plan.throughputs if record.device == used]

@@ -1,19 +1,18 @@
-"""A study as others show it: rows of its table, and the runs that MLflow should have."""
+"""A trial as others show it: its row of the table, and the run that MLflow should have."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from typing import Any
 
-from robustray.manifest import manifest_hash
 from robustray.models import Profile
 from robustray.reports import TrialRow
-from robustray.runtime.attempts import describe_attempts, package_versions
+from robustray.runtime.attempts import describe_attempts
 from robustray.store import canonical_json
 from robustray.sweeps.grid import Study
+from robustray.sweeps.logged import list_data
 from robustray.sweeps.records import TrialState
-from robustray.tracking import MetricPoint, RunRecord
+from robustray.tracking import MetricPoint, ModelRecord, RunRecord
 from robustray.tracking.records import Status as RunStatus
 from robustray.tracking.records import epoch_points, flatten
 
@@ -55,15 +54,22 @@ def trial_run(
     *,
     failed: bool,
     stopped: bool,
+    models: tuple[ModelRecord, ...] = (),
 ) -> RunRecord:
     """Return the MLflow run that a trial should have, as far as the store knows it.
 
-    ``failed``: its budget of retries is spent; ``stopped``: the sweep was stopped before its end.
+    ``failed``: its budget of retries is spent; ``stopped``: the sweep was stopped before its end;
+    ``models``: what it leaves beside its numbers.
     """
     trial, manifest = state.trial, study.manifest
-    params = {
+    stages = {
         "depths": "-".join(map(str, trial.depths)),
         "widths": "-".join(f"{width:g}" for width in trial.widths),
+    }
+    options = {k: v for k, v in trial.model.options().items() if k not in stages}
+    params = {
+        **{name: text for name, text in stages.items() if text},
+        **flatten({"model": {"name": trial.model.name, **options}}),
         "parameters": str(profile.parameters),
         "macs": str(profile.macs),
         "seed": str(trial.seed),
@@ -97,48 +103,11 @@ def trial_run(
         tags=tags,
         metrics=_metric_points(state),
         artifacts=artifacts,
+        data=list_data(study, state.data_digest) if state.data_digest else (),
+        models=models,
         status=status,
         start_ms=first,
-        end_ms=_end_ms(state),
-    )
-
-
-def study_run(
-    study: Study,
-    status: RunStatus,
-    started_ms: int,
-    artifacts: dict[str, bytes],
-) -> RunRecord:
-    """Return the parent run of a study: its manifest, and its report once there is one."""
-    manifest = study.manifest
-    settings: dict[str, Any] = {
-        "trials": len(study.trials),
-        "seed": manifest.seed,
-        "model": manifest.model.model_dump(mode="json", exclude_none=True),
-        "grid": manifest.grid.model_dump(mode="json", exclude_none=True)
-        if manifest.grid
-        else "none",
-        "data": manifest.data.model_dump(mode="json", exclude_none=True),
-        "recipe": manifest.recipe.model_dump(mode="json"),
-    }
-    if manifest.search is not None:
-        settings["search"] = manifest.search.model_dump(mode="json", exclude_none=True)
-    if manifest.narrow is not None:
-        settings["narrow"] = manifest.narrow
-    return RunRecord(
-        key=study.prefix,
-        name=study.id,
-        experiment=manifest.name,
-        params=flatten(settings),
-        tags={
-            "study": study.id,
-            "manifest_sha256": manifest_hash(manifest),
-            **{f"version.{name}": text for name, text in package_versions().items()},
-            "driver": socket.gethostname(),
-        },
-        artifacts={"manifest.yaml": study.manifest_yaml().encode(), **artifacts},
-        status=status,
-        start_ms=started_ms,
+        end_ms=state.ended_ms,
     )
 
 
@@ -146,7 +115,7 @@ def _metric_points(state: TrialState) -> tuple[MetricPoint, ...]:
     points = epoch_points(state.events())
     if state.result is not None:
         points += [
-            MetricPoint(f"test_{name}", value, state.result["epochs"], _end_ms(state) or 0)
+            MetricPoint(f"test_{name}", value, state.result["epochs"], state.ended_ms or 0)
             for name, value in state.result["metrics"].items()
         ]
         points += [
@@ -183,9 +152,3 @@ def _checkpoint_table(state: TrialState, store_uri: str) -> list[dict[str, Any]]
         }
         for record in state.checkpoints
     ]
-
-
-def _end_ms(state: TrialState) -> int | None:
-    if state.finished is not None:
-        return state.finished["finished_ms"]
-    return state.attempts[-1].ended_ms if state.attempts else None

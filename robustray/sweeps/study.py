@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,16 +20,25 @@ from robustray.runtime.failures import Failure
 from robustray.runtime.progress import TrialProgress
 from robustray.runtime.queue import TrialQueue
 from robustray.runtime.session import Session, check_services, open_session
+from robustray.runtime.source import find_source
 from robustray.runtime.trial_pool import TrialListener, run_queue
 from robustray.store import ObjectStore
 from robustray.store.staged_data import load_staged_dataset
 from robustray.sweeps.grid import Study
 from robustray.sweeps.halving import Halving, stop_words
+from robustray.sweeps.logged import list_models
 from robustray.sweeps.mending import mend_study, save_study
+from robustray.sweeps.parent_run import (
+    Conclusion,
+    EndedTrial,
+    conclude_study,
+    find_ended,
+    study_run,
+)
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
 from robustray.sweeps.records import TrialReader, committed_epochs, stopped_trials
 from robustray.sweeps.report import Published, publish
-from robustray.sweeps.runs import study_run, trial_run
+from robustray.sweeps.runs import trial_run
 from robustray.sweeps.throughput import load_throughputs
 from robustray.sweeps.trial import execute_attempt
 from robustray.tracking import RunRecord
@@ -86,13 +96,13 @@ def run_study(
     folder = data_root(data_folder).resolve()  # workers run elsewhere
     # A damaged file must not stop 512 trials one by one.
     load_staged_dataset(manifest.data, folder, store.impatient())
-    check_services(store, tracking_uri)
+    check_services(store, tracking_uri, manifest.tracking)
     plan = replace(plan, throughputs=tuple(load_throughputs(store, manifest)))
     say(describe_plan(plan))
     with open_session(
         store,
         tracking_uri,
-        manifest.resources,
+        manifest,
         say,
         prefix=study.prefix,
         cpus_do=assume_yes,
@@ -114,12 +124,14 @@ class _Driver(TrialListener):
         self._by_name = {trial.name: trial for trial in study.trials}
         self._readers = {t.name: TrialReader(store, study, t) for t in study.trials}
         self._failures: dict[str, str] = {}
+        self._ended: dict[str, EndedTrial] = {}  # as far as MLflow has been told
         self._done = mend_study(store, study)
         self._halving = Halving(study, store) if study.manifest.search else None
         self._stopped = stopped_trials(store, study) - self._done
         self._epochs = committed_epochs(store, study)
         self._started_ms = int(time.time() * 1000)
-        self._interrupted = False
+        self._interrupted = self._concluded = False
+        self._parent = threading.Lock()
         self._begun = set(self._epochs) - self._done - self._stopped
         total = study.manifest.recipe.epochs
         self._progress = TrialProgress(
@@ -143,7 +155,14 @@ class _Driver(TrialListener):
                 f"{early}, {len(self._begun)} have checkpoints"
             )
         if not self._queue.finished:
-            execute = partial(execute_attempt, self._study, self._store.uri, data_folder, resources)
+            execute = partial(
+                execute_attempt,
+                self._study,
+                self._store.uri,
+                data_folder,
+                resources,
+                find_source(),
+            )
             self._interrupted = not run_queue(
                 self._queue, execute, resources, self, name=self._study.id, judge=self._halving
             )
@@ -157,7 +176,8 @@ class _Driver(TrialListener):
             return self._outcome(None, untracked)
         report = publish(self._plan, self._store, report_root, self._failures)
         status: Status = "FAILED" if self._failures else "FINISHED"
-        self._track_study(status, report.artifacts)
+        self._ended |= find_ended(self._study, report.states)
+        self._track_study(status, conclude_study(self._study, report, self._store))
         untracked = self._session.drain()
         return self._outcome(report, untracked)
 
@@ -241,16 +261,32 @@ class _Driver(TrialListener):
         )
 
     def _trial_record(self, name: str, stopped: bool) -> RunRecord:
-        state = self._readers[name].read()
-        profile = self._plan.costs[name].profile
-        failed = name in self._failures
+        study, state = self._study, self._readers[name].read()
+        ended = EndedTrial.of(study, state)
+        if ended is not None and self._ended.get(name) != ended:
+            self._ended[name] = ended
+            self._track_study("RUNNING")
+        every = study.manifest.tracking.models == "all"
         return trial_run(
-            self._study, state, profile, self._store.uri, failed=failed, stopped=stopped
+            study,
+            state,
+            self._plan.costs[name].profile,
+            self._store.uri,
+            failed=name in self._failures,
+            stopped=stopped,
+            models=list_models(study, state, self._store) if every else (),
         )
 
-    def _track_study(self, status: Status, artifacts: dict[str, bytes] | None = None) -> None:
-        record = study_run(self._study, status, self._started_ms, artifacts or {})
-        self._session.uploader.submit(self._study.prefix, lambda: record)
+    def _track_study(self, status: Status, conclusion: Conclusion | None = None) -> None:
+        if conclusion is None and not self._queue.finished:
+            conclusion = Conclusion()  # an answer that stands there already is one no longer
+        ended = list(self._ended.values())
+        record = study_run(self._study, status, self._started_ms, ended, conclusion)
+        with self._parent:  # the uploader's thread calls this too, and must not open it again
+            if self._concluded and status == "RUNNING":
+                return
+            self._concluded = status != "RUNNING"
+            self._session.uploader.submit(self._study.prefix, lambda: record)
 
 
 def _bounded(resources: Resources, capacity: Capacity) -> Resources:

@@ -96,6 +96,7 @@ def execute_attempt(
     store_uri: str,
     data_folder: str,
     resources: Resources,
+    source: dict[str, str],
     name: str,
     report: Report,
 ) -> dict[str, Any]:
@@ -109,6 +110,8 @@ def execute_attempt(
         Where the worker finds the store and the data sets.
     resources : Resources
         Of each trial, as settled for the cluster that there is.
+    source : dict of str to str
+        Which code the run was started from.
     name : str
         The trial's.
     report : callable
@@ -123,7 +126,9 @@ def execute_attempt(
     manifest = study.manifest.model_copy(update={"resources": resources})
     prefix = study.trial_prefix(name)
     paths = study.import_paths
-    job = TrialJob(prefix, manifest, store_uri, data_folder, trial, import_paths=paths)
+    job = TrialJob(
+        prefix, manifest, store_uri, data_folder, trial, import_paths=paths, source=source
+    )
     if resources.workers > 1:
         from robustray.sweeps.distributed import attempt_on_workers
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import shutil
-import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -122,32 +119,6 @@ _DATABASES = ("postgresql", "mysql", "mssql")
 def default_tracking_uri() -> str:
     """Return $MLFLOW_TRACKING_URI, or else an SQLite file below ./runs."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path('runs/mlflow.db').resolve()}"
-
-
-def ui_command(uri: str) -> str:
-    """Return what opens the MLflow UI on a tracking URI, without credentials.
-
-    Parameters
-    ----------
-    uri : str
-        A tracking URI.
-
-    Returns
-    -------
-    str
-        A shell command for a database; for a server, the address to open in a browser.
-    """
-    uri = resolve_uri(uri)
-    if uri.startswith(("http://", "https://")):
-        return redact(uri)
-    if redact(uri) != uri and os.environ.get("MLFLOW_TRACKING_URI") == uri:
-        return f'{_program()} ui --backend-store-uri "$MLFLOW_TRACKING_URI"'
-    return f"{_program()} ui --backend-store-uri {shlex.quote(redact(uri))}"
-
-
-def _program() -> str:
-    """Return how a shell starts MLflow here, with or without an activated environment."""
-    return "mlflow" if shutil.which("mlflow") else f"{shlex.quote(sys.executable)} -m mlflow"
 
 
 def resolve_uri(uri: str) -> str:

@@ -10,7 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from robustray.tracking.records import MetricPoint, RunRecord, bytes_digest, points_digest
+from robustray.tracking.records import (
+    DataUse,
+    MetricPoint,
+    RunRecord,
+    bytes_digest,
+    points_digest,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -124,9 +130,13 @@ def _tidy_value(value: str, limit: int) -> str:
     return value if len(value) <= limit else value[: limit - 1] + "…"
 
 
-KEY_TAG = "robustray.key"
-DIGEST_TAG = "robustray.record_digest"
-ARTIFACT_TAG = "robustray.artifact."
+# MLflow's pages show no tag that begins with "mlflow.". Earlier versions wrote "robustray.key" and
+# so on: such runs are still found, and their tags renamed.
+OLD_MARK = "robustray."
+MARK = "mlflow.robustray."
+KEY_TAG = MARK + "key"
+DIGEST_TAG = MARK + "record_digest"
+ARTIFACT_TAG = MARK + "artifact."
 PARENT_TAG = "mlflow.parentRunId"
 NAME_TAG = "mlflow.runName"
 
@@ -146,12 +156,24 @@ class Shown:
     tags: dict[str, str] = field(default_factory=dict[str, str])
     points: int = 0
     points_digest: str = ""
+    data: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
 
     @classmethod
     def of(cls, run: Run) -> Shown:
         """Read it from a run that MLflow returned."""
         info, data = run.info, run.data
-        return cls(info.run_id, info.status, info.end_time, dict(data.params), dict(data.tags))
+        shown = cls(info.run_id, info.status, info.end_time, dict(data.params), dict(data.tags))
+        inputs = run.inputs.dataset_inputs if run.inputs else []
+        shown.data = {(used.dataset.name, used.dataset.digest) for used in inputs}
+        return shown
+
+    def old_tags(self) -> dict[str, str]:
+        """Return the tags that an earlier version wrote under other names: old name to new."""
+        return {
+            name: MARK + name.removeprefix(OLD_MARK)
+            for name in self.tags
+            if name.startswith(OLD_MARK)
+        }
 
     def know_points(self, points: tuple[MetricPoint, ...]) -> None:
         """Note that these points, and no other, are there."""
@@ -175,10 +197,11 @@ class Changes:
     tags: dict[str, str]
     points: tuple[MetricPoint, ...]
     artifacts: dict[str, bytes]
+    data: tuple[DataUse, ...]
     conflicts: tuple[str, ...]
 
     def __bool__(self) -> bool:
-        return bool(self.params or self.tags or self.points or self.artifacts)
+        return bool(self.params or self.tags or self.points or self.artifacts or self.data)
 
 
 def wanted_tags(record: RunRecord, parent_id: str | None) -> dict[str, str]:
@@ -213,13 +236,14 @@ def changes(record: RunRecord, shown: Shown, parent_id: str | None) -> Changes:
     )
     return Changes(
         params={name: value for name, value in params.items() if name not in shown.params},
-        tags={name: value for name, value in tags.items() if shown.tags.get(name) != value},
+        tags={name: value for name, value in tags.items() if shown.tags.get(name, "") != value},
         points=record.metrics[seen:],
         artifacts={
             path: content
             for path, content in record.artifacts.items()
             if shown.tags.get(artifact_tag(path)) != bytes_digest(content)
         },
+        data=tuple(used for used in record.data if used[:2] not in shown.data),
         conflicts=tuple(n for n, value in params.items() if shown.params.get(n, value) != value),
     )
 

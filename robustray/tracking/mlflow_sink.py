@@ -4,14 +4,8 @@
 # pyright: reportUnknownMemberType=false
 from __future__ import annotations
 
-import fcntl
-import logging
-import os
-import sqlite3
 import tempfile
 import threading
-from collections.abc import Generator
-from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,32 +21,35 @@ from robustray.tracking.faults import (
 from robustray.tracking.limits import (
     DIGEST_TAG,
     KEY_TAG,
+    OLD_MARK,
     Changes,
     Shown,
     artifact_tag,
     changes,
     wanted_tags,
 )
-from robustray.tracking.records import RunRecord, bytes_digest
+from robustray.tracking.mlflow_client import (
+    ask_database,
+    find_experiment,
+    import_mlflow,
+    make_client,
+)
+from robustray.tracking.mlflow_models import log_models
+from robustray.tracking.records import DataUse, RunRecord, bytes_digest
+from robustray.tracking.ui import show_columns
+from robustray.words import redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# One try and a short patience: whoever calls has a retry loop that knows what else waits.
-_SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-}
 _MAX_TAGS_AT_CREATION = 100
 
 
 class MlflowSink:
     """One MLflow server or database; for one thread at a time.
 
-    A run is found by its tag ``robustray.key``. Only one process at a time may own a key.
+    A run is found by its tag ``mlflow.robustray.key``, or by the name that earlier versions gave
+    it. Only one process at a time may own a key.
 
     Parameters
     ----------
@@ -74,6 +71,18 @@ class MlflowSink:
         self._experiments: dict[str, str] = {}
         self._shown: dict[tuple[str, str], Shown] = {}
         self._doubtful: set[tuple[str, str]] = set()
+        self._has_old: dict[str, bool] = {}
+
+    name = "MLflow"
+
+    @property
+    def title(self) -> str:
+        """Its name, and where it is."""
+        return f"MLflow ({redact(self.uri)})"
+
+    def prepare(self) -> None:
+        """Import MLflow."""
+        import_mlflow()
 
     def apply(self, record: RunRecord) -> bool:
         """Bring MLflow to the record's state; a repetition sends nothing.
@@ -112,12 +121,8 @@ class MlflowSink:
             file = sqlite_file(self.uri)
             if file is None:
                 self._client().search_experiments(max_results=1)
-            elif file.exists():
-                with closing(sqlite3.connect(f"{file.as_uri()}?mode=rw", uri=True)) as database:
-                    database.execute("PRAGMA schema_version")
             else:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                tempfile.TemporaryFile(dir=file.parent).close()
+                ask_database(file)
 
     def _apply(self, record: RunRecord) -> bool:
         place = (record.experiment, record.key)
@@ -157,16 +162,43 @@ class MlflowSink:
         Further ones are removed: they come from a request to create one that the server carried out
         after we had given up on it.
         """
-        query = f"tags.`{KEY_TAG}` = '{key}'"
-        runs = [Shown.of(r) for r in self._client().search_runs([experiment_id], query)]
+        runs = self._search(experiment_id, f"tags.`{KEY_TAG}` = '{key}'")
+        if not runs and self._holds_old(experiment_id):
+            runs = self._search(experiment_id, f"tags.`{OLD_MARK}key` = '{key}'")
+        for run in runs:
+            self._rename_tags(run)
         runs.sort(key=lambda run: (run.run_id != known_id, -len(run.tags), run.run_id))
         for surplus in runs[1:]:
             self._client().delete_run(surplus.run_id)
         return runs[0] if runs else None
 
+    def _search(self, experiment_id: str, query: str) -> list[Shown]:
+        return [Shown.of(run) for run in self._client().search_runs([experiment_id], query)]
+
+    def _holds_old(self, experiment_id: str) -> bool:
+        """Whether an earlier version has written to the experiment."""
+        if experiment_id not in self._has_old:
+            found = self._client().search_runs(
+                [experiment_id], f"tags.`{OLD_MARK}key` != ''", max_results=1
+            )
+            self._has_old[experiment_id] = bool(found)
+        return self._has_old[experiment_id]
+
+    def _rename_tags(self, shown: Shown) -> None:
+        """Give the tags of an earlier version the names that they have now."""
+        old = shown.old_tags()
+        renamed = {new: shown.tags[name] for name, new in old.items() if new not in shown.tags}
+        for batch in limits.batches({}, [], renamed):
+            self._log(shown.run_id, batch)
+        for name in old:
+            self._client().delete_tag(shown.run_id, name)
+            del shown.tags[name]
+        shown.tags |= renamed
+
     def _create(self, record: RunRecord, parent_id: str | None) -> Shown:
         place = (record.experiment, record.key)
-        tags = dict(islice(wanted_tags(record, parent_id).items(), _MAX_TAGS_AT_CREATION))
+        wanted = ((name, value) for name, value in wanted_tags(record, parent_id).items() if value)
+        tags = dict(islice(wanted, _MAX_TAGS_AT_CREATION))
         try:
             run = self._client().create_run(
                 self._experiment(record.experiment),
@@ -187,12 +219,21 @@ class MlflowSink:
         self._upload(shown.run_id, news.artifacts)
         digests = {artifact_tag(p): bytes_digest(data) for p, data in news.artifacts.items()}
         # The record's digest vouches for everything, so it comes last.
-        tags = news.tags | digests | (digest if digest.items() - shown.tags.items() else {})
         points = [limits.tidy_point(point) for point in news.points]
+        last = digest if digest.items() - shown.tags.items() else {}
+        tags = news.tags | digests | (last if not record.models else {})
+        self._log_data(shown, news.data)
+        if record.columns is not None:
+            show_columns(self._client(), self._experiment(record.experiment), record.columns)
         for batch in limits.batches(news.params, points, tags):
             self._log(shown.run_id, batch)
+        if record.models:
+            place = self._experiment(record.experiment)
+            log_models(self._client(), place, shown.run_id, record.models)
+            for batch in limits.batches({}, [], last):
+                self._log(shown.run_id, batch)
         shown.params |= news.params
-        shown.tags |= tags
+        shown.tags |= tags | last
         shown.know_points(record.metrics)
 
     def _log(self, run_id: str, batch: limits.LogBatch) -> None:
@@ -205,6 +246,21 @@ class MlflowSink:
             tags=[RunTag(name, value) for name, value in batch.tags],
             synchronous=True,
         )
+
+    def _log_data(self, shown: Shown, data: tuple[DataUse, ...]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        if not data:
+            return
+        inputs = [
+            DatasetInput(
+                Dataset(used.name, used.digest, "robustray", used.source, profile=used.profile),
+                [InputTag("mlflow.data.context", used.context)],
+            )
+            for used in data
+        ]
+        self._client().log_inputs(shown.run_id, inputs)
+        shown.data |= {used[:2] for used in data}
 
     def _upload(self, run_id: str, artifacts: dict[str, bytes]) -> None:
         if not artifacts:
@@ -230,25 +286,8 @@ class MlflowSink:
     def _experiment(self, name: str) -> str:
         """Return the id of the experiment, which is made if need be."""
         if name not in self._experiments:
-            found = self._client().get_experiment_by_name(name)
-            if found is None:
-                self._create_experiment(name)
-                found = self._client().get_experiment_by_name(name)
-            if found is None or found.lifecycle_stage != "active":
-                raise RecordRejectedError(f"experiment {name!r} was deleted in MLflow; restore it")
-            self._experiments[name] = found.experiment_id
+            self._experiments[name] = find_experiment(self._client(), self.uri, name)
         return self._experiments[name]
-
-    def _create_experiment(self, name: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        file = sqlite_file(self.uri)
-        location = (file.parent / "mlflow-artifacts").as_uri() if file else None
-        try:
-            self._client().create_experiment(name, artifact_location=location)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # made by somebody else meanwhile
-                raise
 
     def _forget(self, experiment: str) -> None:
         self._experiments.pop(experiment, None)
@@ -257,36 +296,5 @@ class MlflowSink:
     def _client(self) -> MlflowClient:
         with self._client_lock:
             if self._made is None:
-                self._made = _make_client(self.uri)
+                self._made = make_client(self.uri)
             return self._made
-
-
-def import_mlflow() -> type[MlflowClient]:
-    """Import MLflow (seconds, and 100 MB) with its own retries and chatter turned down.
-
-    Settings that the environment already has are left alone.
-    """
-    for name, value in _SETTINGS.items():
-        os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
-
-    return MlflowClient
-
-
-def _make_client(uri: str) -> MlflowClient:
-    make = import_mlflow()
-    file = sqlite_file(uri)
-    if file is None:
-        return make(uri)
-    # Makes or migrates the tables on the way; two processes at once would trip over each other.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # told by us, once
-    with _locked(file.with_name(file.name + ".lock")):
-        return make(uri)
-
-
-@contextmanager
-def _locked(path: Path) -> Generator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

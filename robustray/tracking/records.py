@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -36,6 +36,89 @@ class MetricPoint(NamedTuple):
     timestamp_ms: int
 
 
+class DataUse(NamedTuple):
+    """A part of a data set that a run used.
+
+    Parameters
+    ----------
+    name, digest : str
+        What it is called, and what its content is known by (32 characters at most).
+    context : {"training", "validation", "test"}
+        What it was used for.
+    source : str
+        JSON that says where it comes from.
+    profile : str
+        JSON: number of images, their shape, classes.
+    """
+
+    name: str
+    digest: str
+    context: str
+    source: str = "{}"
+    profile: str = "{}"
+
+
+class Columns(NamedTuple):
+    """What the table of an experiment's runs shows, the best runs first.
+
+    Parameters
+    ----------
+    sorted_by : str
+        The metric that says which runs are the best.
+    metrics, params : tuple of str
+        Their columns.
+    """
+
+    sorted_by: str
+    metrics: tuple[str, ...]
+    params: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """A checkpoint that a run leaves as a model which MLflow can load.
+
+    Parameters
+    ----------
+    name : str
+        What the model is called; MLflow gets it without what it does not allow.
+    weights_sha256 : str
+        Of the safetensors file; a model with other weights is another model.
+    network : mapping
+        JSON: name and options of the network, classes and shape of its images.
+    step : int
+        The epoch that the weights are of.
+    metrics : mapping of str to float
+        What was measured of these weights.
+    time_ms : int
+        When that was.
+    registered : str or None
+        The registered model that this becomes a version of; its alias ``best`` then points here.
+    fetch : callable
+        Returns the bytes of the safetensors file. May raise `MachineError`.
+    """
+
+    name: str
+    weights_sha256: str
+    network: Mapping[str, Any]
+    step: int
+    metrics: Mapping[str, float]
+    time_ms: int
+    registered: str | None = None
+    fetch: Callable[[], bytes] = field(compare=False, repr=False)
+
+    def describe(self) -> dict[str, Any]:
+        """Return all but the weights themselves."""
+        return {
+            "name": self.name,
+            "weights": self.weights_sha256,
+            "network": dict(self.network),
+            "step": self.step,
+            "metrics": dict(self.metrics),
+            "registered": self.registered,
+        }
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """What MLflow shall show of one run; a newer record of the same key only adds to it.
@@ -52,11 +135,17 @@ class RunRecord:
         Key of the run, in the same experiment, under which this one is nested.
     params, tags : dict of str to str
         Names and values that MLflow can't hold are tidied or cut on their way. A parameter never
-        changes once it is in MLflow; a tag may.
+        changes once it is in MLflow; a tag may. An empty tag is there only to clear an earlier one.
     metrics : tuple of MetricPoint
         All points so far, oldest first. Only what follows those already sent is sent.
     artifacts : dict of str to bytes
         Path inside the run ("report/table.csv") to content.
+    data : tuple of DataUse
+        The data sets that it used.
+    models : tuple of ModelRecord
+        Checkpoints that it leaves as models.
+    columns : Columns or None
+        What the table of the experiment shows, of which this is the main run.
     status : {"RUNNING", "FINISHED", "FAILED", "KILLED"}
         ``end_ms`` belongs to the last three; None then means the moment of sending.
     start_ms, end_ms : int
@@ -76,6 +165,9 @@ class RunRecord:
     tags: dict[str, str] = field(default_factory=dict[str, str])
     metrics: tuple[MetricPoint, ...] = ()
     artifacts: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    data: tuple[DataUse, ...] = ()
+    models: tuple[ModelRecord, ...] = ()
+    columns: Columns | None = None
     status: Status = "RUNNING"
     start_ms: int
     end_ms: int | None = None
@@ -110,6 +202,9 @@ class RunRecord:
             "tags": self.tags,
             "metrics": points_digest(self.metrics),
             "artifacts": {path: bytes_digest(data) for path, data in self.artifacts.items()},
+            "data": self.data,
+            "models": [model.describe() for model in self.models],
+            "columns": self.columns,
             "start": self.start_ms,
         }
         return bytes_digest(json.dumps(content, sort_keys=True).encode())
@@ -130,21 +225,22 @@ def points_digest(points: Iterable[MetricPoint]) -> str:
 
 
 def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Write nested settings as dotted parameters."""
+    """Write nested settings as dotted parameters; what is None is left out."""
     flat: dict[str, str] = {}
     for key, value in document.items():
         if isinstance(value, dict):
             flat |= flatten(cast(dict[str, Any], value), f"{prefix}{key}.")
-        else:
+        elif value is not None:
             flat[f"{prefix}{key}"] = str(value)
     return flat
 
 
 def epoch_points(events: Iterable[Mapping[str, Any]]) -> list[MetricPoint]:
-    """Return the metrics and timings of the epochs that a journal tells of."""
+    """Return the metrics, timings and loads of the epochs that a journal tells of."""
     return [
         MetricPoint(name, value, event["epoch"], event["time_ms"])
         for event in events
         if event["event"] == "epoch"
-        for name, value in {**event["metrics"], **event.get("timing", {})}.items()
+        for part in ("metrics", "timing", "load")
+        for name, value in event.get(part, {}).items()
     ]

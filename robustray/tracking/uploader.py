@@ -1,4 +1,4 @@
-"""Feeding MLflow from the background: records in, patience with servers that are away."""
+"""Feeding MLflow and other sinks from the background, with patience for those that are away."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Self
 
 from robustray.errors import MachineError, StoreUnavailableError
 from robustray.tracking.faults import RecordRejectedError, TrackingUnavailableError
-from robustray.tracking.mlflow_sink import MlflowSink, import_mlflow
 from robustray.tracking.records import RunRecord
+from robustray.tracking.sink import Sink
 from robustray.words import redact
 
 RecordMaker = Callable[[], RunRecord]
@@ -51,37 +51,32 @@ class _Task:
 
 
 class Uploader:
-    """Brings records to MLflow from a daemon thread, so that work never waits for it.
+    """Brings records to a sink from a daemon thread, so that work never waits for it.
 
-    While MLflow (or the store that records are made from) is away, nothing is lost: tries are
+    While the sink (or the store that records are made from) is away, nothing is lost: tries are
     repeated after 1, 2, 4 ... 30 seconds, with one message when it goes and one when it is back. A
-    record that MLflow will never accept is reported once and holds up nothing.
+    record that it will never accept is reported once and holds up nothing.
 
     Parameters
     ----------
-    uri : str
-        See `MlflowSink`.
+    sink : Sink
+        What records are brought to.
     log : callable
         Takes one line of text; the logger ``robustray.tracking`` by default.
     allowed : callable, optional
         Asked before each try, and may raise what records may; once it says False, nothing more is
-        brought to MLflow.
-
-    Raises
-    ------
-    UserError
-        If the URI can't be used.
+        brought there.
     """
 
     def __init__(
         self,
-        uri: str,
+        sink: Sink,
         *,
         log: Callable[[str], None] | None = None,
         allowed: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._sink = MlflowSink(uri)
-        self._mlflow = f"MLflow ({redact(self._sink.uri)})"
+        self._sink = sink
+        self.name, self.title = sink.name, sink.title
         self._logger = log or logging.getLogger("robustray.tracking").warning
         self._allowed = allowed
         self._change = threading.Condition()
@@ -95,7 +90,7 @@ class Uploader:
         self._thread.start()
 
     def submit(self, key: str, make_record: RecordMaker) -> None:
-        """Have the record of a run brought to MLflow, soon; returns at once.
+        """Have the record of a run brought to the sink, soon; returns at once.
 
         Parameters
         ----------
@@ -111,13 +106,13 @@ class Uploader:
             self._change.notify_all()
 
     def check(self) -> bool | str:
-        """Return True if MLflow answers within some 5 seconds, else what is wrong.
+        """Return True if the sink answers within some 5 seconds, else what is wrong.
 
         The answer is for people; submitting works either way. The first call in a process imports
         MLflow, which takes further seconds.
         """
         answer: list[bool | str] = []
-        import_mlflow()
+        self._sink.prepare()
 
         def ask() -> None:
             try:
@@ -132,14 +127,14 @@ class Uploader:
         return answer[0] if answer else f"no answer within {CHECK_SECONDS:.0f} s"
 
     def drain(self, timeout_s: float) -> list[str]:
-        """Wait until everything submitted is in MLflow, at most ``timeout_s`` seconds.
+        """Wait until everything submitted is in the sink, at most ``timeout_s`` seconds.
 
         Whatever waits for a later try is tried now.
 
         Returns
         -------
         list of str
-            Keys whose newest record is not in MLflow: the server was away, or refuses the record.
+            Keys whose newest record is not there: the sink was away, or refuses the record.
         """
         with self._change:
             self._drains += 1
@@ -223,22 +218,22 @@ class Uploader:
                 raise
             if task.waiting.failures:
                 raise RecordRejectedError(str(error)) from None
-            # Something before MLflow may have said no in its place, until just now.
+            # Something before a server may have said no in its place, until just now.
             return self._postpone(key, task, "")
-        self._note_back(self._mlflow)
+        self._note_back(self.title)
         if linked or parent not in self._tasks:
             self._done(key, task)
         else:
             self._postpone(key, task, "")
 
     def _answers(self, key: str) -> bool:
-        """After a failure: whether MLflow is there, so that the fault is the record's."""
+        """After a failure: whether the sink is there, so that the fault is the record's."""
         try:
             self._sink.probe()
         except Exception as error:
-            self._note_away(self._mlflow, key, _reason(error))
+            self._note_away(self.title, key, _reason(error))
             return False
-        self._note_back(self._mlflow)
+        self._note_back(self.title)
         return True
 
     def _note_away(self, service: str, key: str, reason: str) -> None:
@@ -269,7 +264,7 @@ class Uploader:
                 self._rejected[key] = reason
                 del self._tasks[key]
         if is_news:
-            self._log(f"run {key} can't be shown in MLflow: {reason}")
+            self._log(f"run {key} can't be shown in {self.name}: {reason}")
         self._notify()
 
     def _done(self, key: str, task: _Task) -> None:

@@ -26,7 +26,7 @@ def assert_tracked_once(client: MlflowClient) -> None:
     """Each run there once, ended, with each step of each metric once."""
     experiments = [e.experiment_id for e in client.search_experiments() if e.name == "small"]
     runs = client.search_runs(experiments, max_results=1000)
-    keys = Counter(run.data.tags["robustray.key"] for run in runs)
+    keys = Counter(run.data.tags["mlflow.robustray.key"] for run in runs)
     assert len(keys) == TRIALS + 1
     assert set(keys.values()) == {1}
     assert {run.info.status for run in runs} == {"FINISHED"}

@@ -39,7 +39,7 @@ def runs_of(uri: str, experiment: str) -> list[Any]:
     client = MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
     runs = client.search_runs([found.experiment_id], max_results=1000) if found else []
-    return sorted(runs, key=lambda run: run.data.tags["robustray.key"])
+    return sorted(runs, key=lambda run: run.data.tags["mlflow.robustray.key"])
 
 
 def history(uri: str, run: Any, metric: str) -> list[tuple[int, float, int]]:

@@ -125,14 +125,27 @@ class RcloneServer(S3Server):
 
 
 class MlflowServer(Server):
-    """An MLflow tracking server over SQLite, artifacts in the data folder."""
+    """An MLflow tracking server over SQLite, artifacts in the data folder or in a bucket.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        As in `Server`.
+    bucket : S3Server, optional
+        Holds the artifacts; clients need no keys for it.
+    """
 
     name = "mlflow"
+
+    def __init__(self, folder: Path | None = None, bucket: S3Server | None = None) -> None:
+        super().__init__(folder)
+        self._artifacts = bucket.uri() if bucket else str(self.folder / "artifacts")
+        self._keys = bucket.env() if bucket else {}
 
     def command(self) -> list[str]:
         listen = ["--host", HOST, "--port", str(self.port), "--workers", "1"]
         database = ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
-        artifacts = ["--artifacts-destination", str(self.folder / "artifacts")]
+        artifacts = ["--artifacts-destination", self._artifacts]
         return [program("mlflow"), "server", *listen, *database, *artifacts]
 
     def environment(self) -> dict[str, str]:
@@ -143,7 +156,7 @@ class MlflowServer(Server):
             "OMP_NUM_THREADS": "1",
         }
         kept = {k: v for k, v in super().environment().items() if not k.startswith("MLFLOW_")}
-        return kept | mine
+        return kept | mine | self._keys
 
     def answers(self) -> bool:
         """Ask for /health."""

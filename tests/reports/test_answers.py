@@ -8,10 +8,12 @@ import pytest
 from scipy.stats import norm
 
 from robustray.reports.answers import (
+    Answer,
     answer_corruptions,
     answer_evaluation,
     answer_study,
     measured,
+    write_note,
 )
 from robustray.reports.intervals import difference, wilson
 from tests.helpers.made_up_studies import grid, trial
@@ -156,3 +158,19 @@ def test_best_of_a_grid_is_the_first_of_the_table():
     rows = grid("width", (4, 8))
     best = max(rows, key=lambda row: row.metrics["cw-40"])
     assert answer_study(study(rows)).sentence.startswith(f"Best: {best.name}, ")
+
+
+def test_a_note_is_markdown_that_shows_names_as_they_are():
+    answer = Answer(
+        "Which of w_1 and w_2?", "Best: w_1 (50.0 %).", {"Median": "4 *"}, doubts=["a|b"]
+    )
+    note = write_note("See [this](https://a.b).", answer, ["The end."])
+    assert note.split("\n\n") == [
+        "See [this](https://a.b).",
+        r"*Which of w\_1 and w\_2?*",
+        r"**Best: w\_1 (50.0 %).**",
+        r"- Median: 4 \*",
+        r"Doubt: a\|b",
+        "The end.",
+    ]
+    assert write_note("", None) == ""

@@ -1,3 +1,4 @@
+import json
 import math
 import threading
 import traceback
@@ -8,11 +9,15 @@ import pytest
 from mlflow import MlflowClient
 
 from robustray.tracking import (
+    Columns,
+    DataUse,
     MetricPoint,
     MlflowSink,
     RecordRejectedError,
     TrackingUnavailableError,
+    runs_page,
 )
+from robustray.tracking.records import bytes_digest
 from tests.helpers.mlflow_records import artifacts, everything, history, points, record, runs_of
 
 END = 1_700_000_100_000
@@ -157,11 +162,17 @@ def test_children_are_found_under_their_parent(uri, experiment):
     sink.apply(record("study", experiment=experiment))
     for number in range(3):
         sink.apply(record(f"study/{number}", experiment=experiment, parent_key="study"))
-    parent = next(r for r in runs_of(uri, experiment) if r.data.tags["robustray.key"] == "study")
+    parent = next(
+        r for r in runs_of(uri, experiment) if r.data.tags["mlflow.robustray.key"] == "study"
+    )
     children = MlflowClient(uri).search_runs(
         [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
     )
-    assert {c.data.tags["robustray.key"] for c in children} == {"study/0", "study/1", "study/2"}
+    assert {c.data.tags["mlflow.robustray.key"] for c in children} == {
+        "study/0",
+        "study/1",
+        "study/2",
+    }
 
 
 def test_a_child_before_its_parent_is_linked_when_it_is_applied_again(sqlite_uri, experiment):
@@ -199,11 +210,69 @@ def test_a_run_that_was_made_twice_becomes_one(sqlite_uri, experiment):
     sink.apply(record(experiment=experiment))
     (kept,) = runs_of(sqlite_uri, experiment)
     client = MlflowClient(sqlite_uri)
-    client.create_run(kept.info.experiment_id, tags={"robustray.key": "study/trial"})
+    client.create_run(kept.info.experiment_id, tags={"mlflow.robustray.key": "study/trial"})
     MlflowSink(sqlite_uri).apply(record(experiment=experiment, steps=4))
     (run,) = runs_of(sqlite_uri, experiment)
     assert run.info.run_id == kept.info.run_id
     assert len(history(sqlite_uri, run, "loss")) == 4
+
+
+def test_a_run_of_an_earlier_version_is_found_and_its_tags_are_renamed(uri, experiment):
+    client = MlflowClient(uri)
+    number = client.create_experiment(experiment)
+    ended = record(experiment=experiment, status="FINISHED", end_ms=END, artifacts={"a": b"1"})
+    digest = {"robustray.record_digest": "0" * 32, "robustray.artifact.a": bytes_digest(b"1")}
+    old = client.create_run(number, tags={"robustray.key": ended.key, "host": "a", **digest})
+    client.log_metric(old.info.run_id, "loss", 0.5, timestamp=1_700_000_000_000, step=0)
+    for _ in range(2):
+        MlflowSink(uri).apply(ended)
+    (run,) = runs_of(uri, experiment)
+    assert run.info.run_id == old.info.run_id
+    assert not [name for name in run.data.tags if name.startswith("robustray.")]
+    assert history(uri, run, "loss") == [(0, 0.5, 1_700_000_000_000), (1, 1.5, 1_700_000_000_010)]
+    assert artifacts(uri, run) == {}  # the digest says that it was sent
+
+
+def test_pages_show_only_tags_that_are_for_people(sqlite_uri, experiment):
+    tags = {"host": "a", "failure": ""}
+    wanted = record(experiment=experiment, tags=tags, artifacts={"a": b"1"})
+    MlflowSink(sqlite_uri).apply(wanted)
+    MlflowSink(sqlite_uri).apply(replace(wanted, tags={**tags, "failure": "of memory"}))
+    MlflowSink(sqlite_uri).apply(wanted)
+    (run,) = runs_of(sqlite_uri, experiment)
+    shown = {n: v for n, v in run.data.tags.items() if not n.startswith("mlflow.")}
+    assert shown == {"host": "a", "failure": ""}
+
+
+def test_the_table_of_runs_opens_on_the_columns_of_a_study(uri, experiment):
+    columns = Columns("test_cw-40", ("test_cw-40", "test_clean"), ("widths",))
+    for _ in range(2):
+        MlflowSink(uri).apply(record(experiment=experiment, columns=columns))
+    found = MlflowClient(uri).get_experiment_by_name(experiment)
+    view = json.loads(found.tags["mlflow.sharedViewState.robustray"])
+    assert view["orderByKey"] == "metrics.`test_cw-40`"
+    assert view["selectedColumns"][:3] == [
+        "metrics.`test_cw-40`", "metrics.`test_clean`", "params.`widths`",
+    ]  # fmt: skip
+    assert runs_page(uri, experiment).endswith(
+        f"/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning"
+        "&viewStateShareKey=robustray"
+    )
+
+
+def test_data_sets_are_named_once(uri, experiment):
+    parts = [("digits train", "training"), ("digits test", "test")]
+    data = tuple(
+        DataUse(n, "f" * 32, use, '{"name": "digits"}', '{"num_rows": 9}') for n, use in parts
+    )
+    for used in (data[:1], data, data):
+        MlflowSink(uri).apply(record(experiment=experiment, data=used))
+    (run,) = runs_of(uri, experiment)
+    found = [
+        (entry.dataset.name, entry.dataset.digest, entry.tags[0].value)
+        for entry in run.inputs.dataset_inputs
+    ]
+    assert sorted(found) == sorted((n, "f" * 32, use) for n, use in parts)
 
 
 def test_a_parameter_that_would_change_is_told_and_all_else_arrives(uri, experiment):

@@ -3,8 +3,20 @@ from dataclasses import replace
 
 import pytest
 
-from robustray.tracking import MetricPoint
+from robustray.tracking import DataUse, MetricPoint, ModelRecord
+from robustray.tracking.records import flatten
 from tests.helpers.mlflow_records import points, record
+
+MODEL = ModelRecord(
+    name="a", weights_sha256="0" * 64, network={}, step=1, metrics={}, time_ms=1, fetch=bytes
+)
+
+
+def test_settings_become_dotted_parameters_without_what_is_not_set():
+    assert flatten({"a": {"b": 1, "c": None}, "d": None, "e": [1, 2]}) == {
+        "a.b": "1",
+        "e": "[1, 2]",
+    }
 
 
 def test_digest_sees_every_part_of_the_content():
@@ -18,6 +30,9 @@ def test_digest_sees_every_part_of_the_content():
         replace(base, metrics=points(2)[::-1]),
         replace(base, artifacts={"a/b.txt": b"y"}),
         replace(base, start_ms=1),
+        replace(base, data=(DataUse("digits", "0", "test"),)),
+        replace(base, models=(MODEL,)),
+        replace(base, models=(replace(MODEL, registered="study"),)),
     ]
     assert len({r.digest() for r in [base, *others]}) == len(others) + 1
 

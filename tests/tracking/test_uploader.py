@@ -8,7 +8,7 @@ import pytest
 from mlflow import MlflowClient
 
 from robustray.errors import CorruptObjectError, StoreUnavailableError
-from robustray.tracking import Uploader
+from robustray.tracking import MlflowSink, Uploader
 from tests.helpers.http_proxy import FORWARD, Proxy
 from tests.helpers.mlflow_records import history, record, runs_of
 from tests.helpers.servers import MlflowServer
@@ -23,7 +23,7 @@ def lines():
 
 @pytest.fixture
 def uploader(sqlite_uri, lines, quick):
-    with Uploader(sqlite_uri, log=lines.append) as made:
+    with Uploader(MlflowSink(sqlite_uri), log=lines.append) as made:
         yield made
 
 
@@ -45,7 +45,9 @@ def keys_of(uri, experiment):
 
 def test_an_uploader_that_may_no_longer_bring_anything_says_so_at_once(sqlite_uri, lines, quick):
     answers = iter([True, False])
-    with Uploader(sqlite_uri, log=lines.append, allowed=lambda: next(answers)) as uploader:
+    with Uploader(
+        MlflowSink(sqlite_uri), log=lines.append, allowed=lambda: next(answers)
+    ) as uploader:
         uploader.submit("first", lambda: finished("first", "e"))
         assert uploader.drain(60) == []
         uploader.submit("second", lambda: pytest.fail("it may not be made"))
@@ -64,7 +66,7 @@ def test_a_server_killed_in_the_middle_of_30_runs(mlflow_server, experiment, lin
         return finished(f"study/{number:02}", experiment, parent_key="study", steps=4)
 
     uri = mlflow_server.endpoint
-    with Uploader(uri, log=lines.append) as uploader:
+    with Uploader(MlflowSink(uri), log=lines.append) as uploader:
         uploader.submit("study", lambda: finished("study", experiment))
         for number in range(30):
             uploader.submit(f"study/{number:02}", lambda number=number: make(number))
@@ -86,7 +88,7 @@ def test_a_server_that_comes_late(mlflow_server, experiment, lines, quick):
     place = Proxy(mlflow_server.endpoint, lambda _: FORWARD)
     with place:
         pass  # its port is free, and nobody listens there
-    with Uploader(place.endpoint, log=lines.append) as uploader:
+    with Uploader(MlflowSink(place.endpoint), log=lines.append) as uploader:
         start = time.monotonic()
         for number in range(5):
             uploader.submit(f"k{number}", lambda n=number: finished(f"k{n}", experiment))
@@ -102,7 +104,10 @@ def test_a_server_that_comes_late(mlflow_server, experiment, lines, quick):
 
 @pytest.mark.slow
 def test_a_server_that_comes_back_without_its_database(experiment, lines, quick):
-    with MlflowServer() as server, Uploader(server.endpoint, log=lines.append) as uploader:
+    with (
+        MlflowServer() as server,
+        Uploader(MlflowSink(server.endpoint), log=lines.append) as uploader,
+    ):
         uploader.submit("k", lambda: record("k", experiment=experiment))
         assert uploader.drain(60) == []
         server.kill()
@@ -258,7 +263,7 @@ def test_a_gateway_that_answers_for_an_absent_server(
     fault = lambda _: status if down.is_set() else FORWARD  # noqa: E731
     with (
         Proxy(mlflow_server.endpoint, fault) as proxy,
-        Uploader(proxy.endpoint, log=lines.append) as uploader,
+        Uploader(MlflowSink(proxy.endpoint), log=lines.append) as uploader,
     ):
         for key in "ab":
             uploader.submit(key, lambda key=key: finished(key, experiment))
@@ -284,7 +289,7 @@ def test_one_record_that_the_server_stumbles_over_does_not_stop_others(
     done = threading.Event()
     with (
         Proxy(mlflow_server.endpoint, fault) as proxy,
-        Uploader(proxy.endpoint, log=lines.append) as uploader,
+        Uploader(MlflowSink(proxy.endpoint), log=lines.append) as uploader,
     ):
         uploader.submit("sick", lambda: done.clear() or finished("sick", experiment))
         uploader.submit("well", lambda: done.set() or finished("well", experiment))
@@ -298,7 +303,9 @@ def test_one_record_that_the_server_stumbles_over_does_not_stop_others(
 def test_check_gives_up_on_a_server_that_says_nothing(lines, monkeypatch):
     monkeypatch.setattr("robustray.tracking.uploader.CHECK_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        uploader = Uploader(f"http://127.0.0.1:{silent.getsockname()[1]}", log=lines.append)
+        uploader = Uploader(
+            MlflowSink(f"http://127.0.0.1:{silent.getsockname()[1]}"), log=lines.append
+        )
         assert "no answer" in str(uploader.check())
         start = time.monotonic()
         uploader.submit("k", lambda: record("k"))
@@ -308,12 +315,12 @@ def test_check_gives_up_on_a_server_that_says_nothing(lines, monkeypatch):
 
 
 def test_check_of_a_file_that_cannot_be_made(lines):
-    with Uploader("sqlite:////proc/none/mlflow.db", log=lines.append) as uploader:
+    with Uploader(MlflowSink("sqlite:////proc/none/mlflow.db"), log=lines.append) as uploader:
         assert uploader.check() == "No such file or directory"
 
 
 def test_a_broken_log_stops_nothing(sqlite_uri, experiment):
-    with Uploader(sqlite_uri, log=lambda line: [][1]) as uploader:
+    with Uploader(MlflowSink(sqlite_uri), log=lambda line: [][1]) as uploader:
         uploader.submit("wrong", lambda: [][1])
         uploader.submit("good", lambda: finished("good", experiment))
         assert uploader.drain(30) == ["wrong"]

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from robustray.errors import UserError
-from robustray.tracking import default_tracking_uri, ui_command
+from robustray.tracking import MlflowSink, default_tracking_uri, runs_page, ui_command, ui_lines
 from robustray.tracking.faults import resolve_uri, sqlite_file
 from robustray.words import redact
+from tests.helpers.mlflow_records import record, runs_of
 
 
 def test_default_is_the_environments_or_a_file_below_runs(monkeypatch, tmp_path):
@@ -19,16 +20,29 @@ def test_default_is_the_environments_or_a_file_below_runs(monkeypatch, tmp_path)
 
 
 def test_the_ui_command_can_be_pasted(monkeypatch):
-    assert ui_command("sqlite:////a/m.db").endswith(
-        "mlflow ui --backend-store-uri sqlite:////a/m.db"
-    )
+    command = ui_command("sqlite:////a/m.db")
+    assert command.startswith("MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false ")
+    assert command.endswith("mlflow server --workers 1 --backend-store-uri sqlite:////a/m.db")
     assert ui_command("sqlite:////a b/m.db").endswith("'sqlite:////a b/m.db'")
-    assert ui_command("http://there:5000/") == "http://there:5000"
-    assert ui_command("https://me:secret@there/x") == "https://***@there/x"
+    assert ui_command("http://there:5000/") is None
     database = "postgresql://me:secret@there/mlflow"
     assert ui_command(database).endswith("'postgresql://***@there/mlflow'")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
-    assert ui_command(database).endswith('mlflow ui --backend-store-uri "$MLFLOW_TRACKING_URI"')
+    assert ui_command(database).endswith('server --backend-store-uri "$MLFLOW_TRACKING_URI"')
+
+
+def test_the_page_is_that_of_an_experiments_runs(sqlite_uri, experiment):
+    asked = "?workflowType=machine_learning"
+    MlflowSink(sqlite_uri).apply(record(experiment=experiment))
+    (run,) = runs_of(sqlite_uri, experiment)
+    page = f"/#/experiments/{run.info.experiment_id}/runs{asked}"
+    assert runs_page(sqlite_uri, experiment) == f"http://127.0.0.1:5000{page}"
+    assert ui_lines(sqlite_uri, experiment)[1].endswith(page)
+    assert runs_page(sqlite_uri, "unknown").endswith(f"/#/experiments{asked}")
+    assert runs_page("http://127.0.0.1:1", "any") == f"http://127.0.0.1:1/#/experiments{asked}"
+    assert ui_lines("https://me:secret@there/x")[0].endswith(
+        f"https://***@there/x/#/experiments{asked}"
+    )
 
 
 def test_files_become_absolute(monkeypatch, tmp_path):

@@ -30,7 +30,7 @@ from robustray.runtime.file_jobs import Product, read_file
 from robustray.runtime.job import Context
 from robustray.store import ObjectStore, canonical_json
 
-_NO_SETTINGS = ("kind", "name", "description", "resources", "seed", "code")
+_NO_SETTINGS = ("kind", "name", "description", "resources", "tracking", "seed", "code")
 _REFERENCE = {"run", "uri", "sha256"}
 
 

@@ -22,9 +22,8 @@ from robustray.evaluation.units.store import UnitStore
 from robustray.files import write_atomically
 from robustray.manifest.corruptions import Corruptions
 from robustray.reports.corruptions import table_text
-from robustray.runtime.commands import Commands, Ended, Request, Trouble
+from robustray.runtime.commands import Commands, Ended, Request, Trouble, say_tracking
 from robustray.store import find_sealed
-from robustray.sweeps.commands import say_tracking
 
 
 class CorruptionsCommands(Commands[Corruptions]):
@@ -52,7 +51,7 @@ class CorruptionsCommands(Commands[Corruptions]):
         say(f"\ncomputed     {units}")
         if done.folder is not None:
             say(f"record       {done.folder}")
-        say_tracking(done.untracked, uri, say)
+        say_tracking(done.untracked, uri, manifest.name, say)
         for name, reason in sorted(done.failed.items()):
             say(f"failed: {name}: {reason}")
         if not done.whole:

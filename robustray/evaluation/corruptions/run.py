@@ -100,7 +100,7 @@ def run_corruptions(
         If machines failed too often.
     """
     prepared = prepare_corruptions(manifest, store.impatient(), data_root)
-    check_services(store, tracking_uri)
+    check_services(store, tracking_uri, manifest.tracking)
 
     def find_prefix(resources: Resources) -> str:
         return make_plan(prepared, on_gpu=on_gpu(resources)).prefix
@@ -108,7 +108,7 @@ def run_corruptions(
     with open_session(
         store,
         tracking_uri,
-        manifest.resources,
+        manifest,
         say,
         prefix=find_prefix,
         cpus_do=may_use_cpus(manifest.resources, assume_yes),
