@@ -202,8 +202,8 @@ def _await_silence(look: Callable[[], _Sign], say: Callable[[str], None], timing
     if first.has_ended:
         return first
     say(
-        f"{first} was running this study; waiting {timing.patience_s:.0f} s to see whether it is "
-        "alive"
+        f"{first} was running this study and did not give its lease back; waiting up to "
+        f"{timing.patience_s:.0f} s for a sign that it is alive"
     )
     silence, seen = 0.0, time.monotonic()
     while silence < timing.patience_s:

@@ -79,7 +79,7 @@ def find_workers(
     MachineError
         If no node has come in time.
     """
-    with connect():
+    with connect(say=say):
         check_shared(store, read_capacity(), say)
         yield find_room(resources, say, cpus_do=cpus_do, work=work)
 

@@ -182,7 +182,7 @@ def test_a_damaged_result_is_made_again_byte_for_byte(place, caplog):
     (decision,) = place.rglob("trials/*/rungs/*.json")
     intact, kept = path.read_bytes(), decision.read_bytes()
     with damaged(path, flipped), damaged(decision, torn):
-        assert mend_study(store, study) == set()
+        assert mend_study(store, study) == {}
         assert "its score is lost" in caplog.text
         assert not path.exists()
         assert read_decisions(store, study)[0][0] == STOPPED
@@ -191,7 +191,7 @@ def test_a_damaged_result_is_made_again_byte_for_byte(place, caplog):
         path.write_bytes(flipped(intact))  # under the worker's eyes, after the driver looked
         assert attempt_trial(job_of(study, place, DONE), lambda _: None)["outcome"] == "finished"
         assert path.read_bytes() == intact
-        assert mend_study(store, study) == {DONE}
+        assert set(mend_study(store, study)) == {DONE}
     assert decision.read_bytes() == kept
 
 
