@@ -15,9 +15,10 @@ from robustray.errors import UserError
 from robustray.evaluation.agenda import may_use_cpus, on_gpu
 from robustray.evaluation.audit.checks import audit_key, read_audit
 from robustray.evaluation.comparing import read_result
+from robustray.evaluation.describing import describe_plan, plan_document
 from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
 from robustray.evaluation.outputs import describe_result
-from robustray.evaluation.plan import EvaluationPlan, describe_plan, make_plan, prepare
+from robustray.evaluation.plan import EvaluationPlan, make_plan, prepare
 from robustray.evaluation.record import metrics_of
 from robustray.evaluation.study import describe_study, evaluate_study
 from robustray.evaluation.units.store import UnitStore
@@ -108,8 +109,8 @@ class _Listener(Listener):
         self._say(f"audit failed ({kind.value}): {reply.message}; again in {wait:.0f} s")
 
 
-def describe_status(plan: EvaluationPlan, store: ObjectStore) -> str:
-    """Return a line for each attack of each task: how many of its units are committed.
+def describe_status(plan: EvaluationPlan, store: ObjectStore) -> tuple[str, dict[str, Any]]:
+    """Return how far an evaluation is: a line for each attack of each task, and for scripts.
 
     Raises
     ------
@@ -117,15 +118,31 @@ def describe_status(plan: EvaluationPlan, store: ObjectStore) -> str:
         If its result is damaged.
     """
     there = UnitStore(store).committed(plan.tasks[0].subject.digest)
-    done = store.exists(f"{plan.prefix}/result.json") and read_result(store, plan.id)
-    lines = [f"{plan.id}: {'finished' if done else 'not finished'}"]
+    done = bool(store.exists(f"{plan.prefix}/result.json") and read_result(store, plan.id))
+    attacks: list[dict[str, Any]] = []
     for task in plan.tasks:
-        for position in range(len(task.attacks) + 1):
+        for position, label in enumerate(task.labels):
             units = [task.unit(range_, position) for range_ in task.ranges]
             number = sum(unit.prefix in there for unit in units)
-            name = " ".join(word for word in (task.name, task.labels[position]) if word)
-            lines.append(f"  {name:<24} {number} of {len(units)} units")
-    return "\n".join(lines)
+            found = {"task": task.name, "attack": label, "done": number, "total": len(units)}
+            attacks.append(found)
+    state = "finished" if done else "unfinished"
+    lines = [f"{plan.id}: {'finished' if done else 'not finished'}"]
+    for found in attacks:
+        name = " ".join(word for word in (found["task"], found["attack"]) if word)
+        lines.append(f"  {name:<24} {found['done']} of {found['total']} units")
+    return "\n".join(lines), {
+        "kind": plan.manifest.kind,
+        "id": plan.id,
+        "name": plan.manifest.name,
+        "state": state,
+        "progress": {
+            "unit": "units",
+            "done": sum(found["done"] for found in attacks),
+            "total": sum(found["total"] for found in attacks),
+        },
+        "attacks": attacks,
+    }
 
 
 def manifest_of(options: Namespace) -> Evaluation:
@@ -170,16 +187,20 @@ class EvaluationCommands(Commands[Evaluation]):
     @override
     def plan(self, manifest: Evaluation, request: Request) -> None:
         if manifest.study is not None:
-            request.say(describe_study(manifest, request.store, None))
-        else:
-            request.say(describe_plan(plan_evaluation(manifest, request.store, None)))
+            return self.status(manifest, request)
+        plan = plan_evaluation(manifest, request.store, None)
+        request.say(describe_plan(plan))
+        return request.tell(plan_document(plan))
 
     @override
     def status(self, manifest: Evaluation, request: Request) -> None:
         if manifest.study is not None:
-            return self.plan(manifest, request)
-        plan = plan_evaluation(manifest, request.store, None)
-        return request.say(describe_status(plan, request.store))
+            text, document = describe_study(manifest, request.store, None)
+        else:
+            plan = plan_evaluation(manifest, request.store, None)
+            text, document = describe_status(plan, request.store)
+        request.say(text)
+        request.tell(document)
 
     @override
     def run(self, manifest: Evaluation, request: Request) -> Ended:
@@ -229,7 +250,16 @@ class EvaluationCommands(Commands[Evaluation]):
             write_atomically(folder / name, request.store.get(entry.key))
         record = json.loads(request.store.get(f"{within}record.json"))
         request.say(describe_result(record["result"], record["provenance"]))
-        return request.say(f"\nrecord       {folder}")
+        request.say(f"\nrecord       {folder}")
+        return request.tell(
+            {
+                "kind": manifest.kind,
+                "id": plan.id,
+                "name": manifest.name,
+                "result": record["result"],
+                "folder": folder,
+            }
+        )
 
 
 EVALUATION = EvaluationCommands()

@@ -9,6 +9,7 @@ from typing import Any
 
 from robustray.evaluation.agenda import Work, expected_on_gpu, may_use_cpus, on_gpu
 from robustray.evaluation.audit.checks import audit_key, read_audit
+from robustray.evaluation.describing import describe_plan
 from robustray.evaluation.driver import Conclusion, Driver
 from robustray.evaluation.outputs import (
     describe_result,
@@ -17,7 +18,7 @@ from robustray.evaluation.outputs import (
     provenance_document,
     result_files,
 )
-from robustray.evaluation.plan import EvaluationPlan, describe_plan, make_plan, prepare
+from robustray.evaluation.plan import EvaluationPlan, make_plan, prepare
 from robustray.evaluation.record import summary_text, write_csv
 from robustray.evaluation.units.merge import Merged
 from robustray.evaluation.units.store import UnitStore

@@ -180,6 +180,12 @@ def lease(
         held.end()
 
 
+def find_driver(store: ObjectStore, prefix: str) -> str | None:
+    """Return who drives the work at a prefix, as far as is known; None if that has ended."""
+    sign = _look(store, prefix)
+    return None if sign.has_ended else str(sign)
+
+
 def _claim(store: ObjectStore, prefix: str, say: Callable[[str], None], timing: Timing) -> int:
     """Return the number that was claimed, once it is the highest one."""
     _await_silence(lambda: _look_for_old_driver(store, prefix), say, timing)

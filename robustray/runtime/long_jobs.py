@@ -13,7 +13,7 @@ from typing_extensions import override
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Manifest, study_id
 from robustray.runtime import attempts
-from robustray.runtime.commands import Commands, Ended, M, Request, Trouble
+from robustray.runtime.commands import Commands, Ended, M, Request, Tell, Trouble
 from robustray.runtime.file_jobs import Product, read_result, write_files
 from robustray.runtime.job import Context
 from robustray.runtime.job_driver import prefix_of, run_job
@@ -53,8 +53,11 @@ class LongJob(Commands[M]):
 
     @override
     def plan(self, manifest: M, request: Request) -> None:
-        request.say(self.describe_plan(manifest, self.look(manifest, request.store)))
-        self.status(manifest, request)
+        words = self.describe_plan(manifest, self.look(manifest, request.store))
+        line, document = self._progress(manifest, request)
+        request.say(words)
+        request.say(line)
+        request.tell({**document, "description": words})
 
     @override
     def run(self, manifest: M, request: Request) -> Ended:
@@ -92,8 +95,13 @@ class LongJob(Commands[M]):
 
     @override
     def status(self, manifest: M, request: Request) -> None:
+        line, document = self._progress(manifest, request)
+        request.say(line)
+        request.tell(document)
+
+    def _progress(self, manifest: M, request: Request) -> tuple[str, dict[str, Any]]:
         steps = self.count_steps(manifest)
-        request.say(describe_progress(manifest, self.folder, steps, request.store))
+        return describe_progress(manifest, self.folder, steps, request.store)
 
     @override
     def report(self, manifest: M, request: Request) -> None:
@@ -104,32 +112,54 @@ class LongJob(Commands[M]):
         folder = write_files(request.store, prefix, result, request.report_root)
         request.say(self.describe_result(result["metrics"]))
         request.say(f"\nfiles        {folder}")
+        request.tell(
+            {
+                "kind": manifest.kind,
+                "id": study_id(manifest),
+                "name": manifest.name,
+                "metrics": result["metrics"],
+                "files": {name: folder / name for name in result["files"]},
+                "folder": folder,
+            }
+        )
 
     @override
     def overview(self, request: Request) -> Iterator[str | Trouble]:
-        return describe_jobs(request.store, self.folder)
+        return describe_jobs(request.store, self.folder, request.tell)
 
 
-def describe_progress(manifest: Manifest, kind: str, steps: int, store: ObjectStore) -> str:
-    """Return a line on how far a job is, and why its last attempt ended.
+def describe_progress(
+    manifest: Manifest, kind: str, steps: int, store: ObjectStore
+) -> tuple[str, dict[str, Any]]:
+    """Return how far a job is, and why its last attempt ended: as a line, and for scripts.
 
     Raises
     ------
     CorruptObjectError
         If its result is damaged; running it again makes it anew.
     """
-    prefix = prefix_of(manifest, kind)
-    if read_result(store, prefix) is not None:
-        return f"{study_id(manifest)}: finished"
+    prefix, job = prefix_of(manifest, kind), study_id(manifest)
+    finished = read_result(store, prefix) is not None
     done = max(CheckpointStore(store, prefix, Path(tempfile.gettempdir())).steps(), default=0)
-    line = f"{study_id(manifest)}: {done} of {steps} steps are committed"
     tries = attempts.list_attempts(store, prefix)
-    if tries and tries[-1].message:
-        line += f"; attempt {tries[-1].number} ended: {tries[-1].outcome}: {tries[-1].message}"
-    return line
+    last = tries[-1].message if tries and not finished else ""
+    line = f"{job}: finished" if finished else f"{job}: {done} of {steps} steps are committed"
+    if last:
+        line += f"; attempt {tries[-1].number} ended: {tries[-1].outcome}: {last}"
+    return line, {
+        "kind": manifest.kind,
+        "id": job,
+        "name": manifest.name,
+        "state": "finished" if finished else "unfinished",
+        "progress": {"unit": "steps", "done": steps if finished else done, "total": steps},
+        "attempts": len(tries),
+        "failure": last,
+    }
 
 
-def describe_jobs(store: ObjectStore, folder: str) -> Iterator[str | Trouble]:
+def describe_jobs(
+    store: ObjectStore, folder: str, tell: Tell = lambda found: None
+) -> Iterator[str | Trouble]:
     """Yield a line for each job in a folder of the store, or that its result is damaged."""
     files: dict[str, set[str]] = {}
     for entry in store.list(f"{folder}/"):
@@ -137,11 +167,20 @@ def describe_jobs(store: ObjectStore, folder: str) -> Iterator[str | Trouble]:
         files.setdefault(job, set()).add(rest)
     for job, names in sorted(files.items()):
         steps = {name.split("/")[1] for name in names if name.startswith("checkpoints/")}
-        state = f"{max(map(int, steps), default=0)} steps are committed"
+        done, finished = max(map(int, steps), default=0), False
         try:
-            if "result.json" in names and read_result(store, f"{folder}/{job}"):
-                state = "finished"
+            if "result.json" in names:
+                finished = read_result(store, f"{folder}/{job}") is not None
         except CorruptObjectError as error:
             yield CorruptObjectError(f"{error}. Run it again: it is made again")
-        else:
-            yield f"{folder} {job}: {state}"
+            continue
+        state = "finished" if finished else f"{done} steps are committed"
+        yield f"{folder} {job}: {state}"
+        tell(
+            {
+                "id": job,
+                "name": job.rpartition("-")[0],
+                "state": "finished" if finished else "unfinished",
+                "progress": {"unit": "steps", "done": done, "total": None},
+            }
+        )

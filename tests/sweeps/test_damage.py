@@ -15,7 +15,7 @@ from robustray.manifest import Sweep, validate
 from robustray.reports.report import write_table
 from robustray.runtime import attempts
 from robustray.store import LocalStore, canonical_json, find_sealed
-from robustray.sweeps import Study, describe_status, load_study, make_plan, run_study
+from robustray.sweeps import Study, describe_status, load_study, make_plan, read_status, run_study
 from robustray.sweeps.halving import Halving, read_decisions
 from robustray.sweeps.mending import mend_study, save_study
 from robustray.sweeps.records import read_trials
@@ -65,7 +65,7 @@ def table_of(folder: Path, scratch: Path) -> bytes:
     """Return the canonical table, as a report reads it from the store."""
     store = LocalStore(folder)
     study = load_study(store, small_study().id)
-    describe_status(store, study, details=True)
+    describe_status(read_status(store, study), details=True)
     rows = [
         trial_row(state, PROFILES[state.trial.name], failed=state.status == "failed")
         for state in read_trials(store, study)

@@ -14,6 +14,7 @@ from robustray.evaluation.corruptions.plan import (
     describe_plan,
     make_plan,
     make_work,
+    plan_document,
     prepare_corruptions,
 )
 from robustray.evaluation.corruptions.record import metrics_of, whole_files
@@ -32,7 +33,9 @@ class CorruptionsCommands(Commands[Corruptions]):
 
     @override
     def plan(self, manifest: Corruptions, request: Request) -> None:
-        request.say(describe_plan(_plan(manifest, request)))
+        plan = _plan(manifest, request)
+        request.say(describe_plan(plan))
+        request.tell(plan_document(plan))
 
     @override
     def run(self, manifest: Corruptions, request: Request) -> Ended:
@@ -74,7 +77,9 @@ class CorruptionsCommands(Commands[Corruptions]):
 
     @override
     def status(self, manifest: Corruptions, request: Request) -> None:
-        request.say(describe_status(_plan(manifest, request), request))
+        text, document = describe_status(_plan(manifest, request), request)
+        request.say(text)
+        request.tell(document)
 
     @override
     def report(self, manifest: Corruptions, request: Request) -> None:
@@ -87,6 +92,15 @@ class CorruptionsCommands(Commands[Corruptions]):
             write_atomically(folder / name, content)
         request.say(table_text(result))
         request.say(f"\nrecord       {folder}")
+        request.tell(
+            {
+                "kind": manifest.kind,
+                "id": plan.id,
+                "name": manifest.name,
+                "result": result,
+                "folder": folder,
+            }
+        )
 
     @override
     def overview(self, request: Request) -> Iterator[str | Trouble]:
@@ -98,13 +112,16 @@ class CorruptionsCommands(Commands[Corruptions]):
                 yield CorruptObjectError(f"{error}. Run it again: it is made again")
             else:
                 yield f"corruptions {job}: {'finished' if done else 'not finished'}"
+                state = "finished" if done else "unfinished"
+                name = job.rpartition("-")[0]
+                request.tell({"id": job, "name": name, "state": state})
 
 
 CORRUPTIONS = CorruptionsCommands()
 
 
-def describe_status(plan: CorruptionsPlan, request: Request) -> str:
-    """Return a line for each network: how many of its units are committed."""
+def describe_status(plan: CorruptionsPlan, request: Request) -> tuple[str, dict[str, Any]]:
+    """Return how many units of each network are committed: as text, and for scripts."""
     store = request.store
     units, totals, done = UnitStore(store), {}, {}
     there = {
@@ -119,7 +136,18 @@ def describe_status(plan: CorruptionsPlan, request: Request) -> str:
     finished = find_sealed(store, f"{plan.prefix}/result.json") is not None
     lines = [f"{plan.id}: {'finished' if finished else 'not finished'}"]
     lines += [f"  {name:<24} {done[name]} of {total} units" for name, total in totals.items()]
-    return "\n".join(lines)
+    return "\n".join(lines), {
+        "kind": plan.manifest.kind,
+        "id": plan.id,
+        "name": plan.manifest.name,
+        "state": "finished" if finished else "unfinished",
+        "progress": {
+            "unit": "units",
+            "done": sum(done.values()),
+            "total": sum(totals.values()),
+        },
+        "networks": {name: {"done": done[name], "total": totals[name]} for name in totals},
+    }
 
 
 def _plan(manifest: Corruptions, request: Request) -> CorruptionsPlan:

@@ -125,7 +125,13 @@ class Screen:
         room = self._console.height - len(view.facts) - 5
         rows = view.rows
         hidden = len(rows) - max(room, _LEAST_ROWS)
-        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+        table = Table(
+            box=None,
+            padding=(0, 2, 0, 0),
+            pad_edge=False,
+            header_style="dim",
+            show_header=any(view.columns),
+        )
         for number, name in enumerate(view.columns):
             justify = "right" if number else "left"
             table.add_column(name, justify=justify, no_wrap=True, overflow="ellipsis")
