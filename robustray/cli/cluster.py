@@ -40,7 +40,10 @@ _DOCTOR = Page(
 
 def add_cluster(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the commands to the command line's; ``common`` takes a manifest."""
-    usage = "robustray submit [--address URL] [--working-dir DIR] [--no-follow] -- COMMAND ..."
+    usage = (
+        "robustray submit [--address URL] [--working-dir DIR] [--no-follow]\n"
+        "                        -- COMMAND ..."
+    )
     submit = add_page(commands, "submit", _SUBMIT, usage=usage)
     submit.add_argument(
         "--address", metavar="URL", help="default: $RAY_API_SERVER_ADDRESS, or this machine"

@@ -30,7 +30,7 @@ _PAGE = Page(
 def add_completion(commands: Any) -> None:
     """Add the command to the command line's."""
     completion = add_page(commands, "completion", _PAGE)
-    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell's name")
     completion.set_defaults(command=_print)
 
 

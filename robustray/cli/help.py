@@ -23,7 +23,7 @@ class Page:
     more : str
         What else there is to know.
     examples : tuple of (str, str)
-        A command, and what it does.
+        What a command does, and the command.
     """
 
     line: str
@@ -63,5 +63,5 @@ def list_examples(examples: tuple[tuple[str, str], ...]) -> str:
     """Return examples as lines: what each does, and below it the command."""
     if not examples:
         return ""
-    lines = [f"  # {words}\n  {command}" for command, words in examples]
+    lines = [f"  # {words}\n  {command}" for words, command in examples]
     return "\n".join(["examples:", *lines])

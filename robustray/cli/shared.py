@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def run_manifest(manifest: Manifest, options: argparse.Namespace) -> int:
             say("\n".join(lines))  # all of it or, before an error, nothing
         return EXIT_OK
     request = make_request(output, patient=True)
-    output.say(f"{manifest.name}: loading PyTorch and Ray, usually a few seconds")
+    if sys.stderr.isatty():  # who waits there wants to know for what
+        print("loading PyTorch and Ray, usually a few seconds", file=sys.stderr, flush=True)
     ended = perform(manifest, replace(request, assume_yes=options.yes, large=large))
     output.tell(describe_ended(manifest, ended))
     output.end(manifest.kind)

@@ -60,7 +60,7 @@ def add_weights(commands: Any) -> None:
         help="of the catalogue, of a library (timm:NAME), or package.module:function for a network "
         "of one's own",
     )
-    convert.add_argument("--output", required=True, metavar="FILE.safetensors")
+    convert.add_argument("--output", required=True, metavar="FILE.safetensors", help="where to")
     convert.add_argument(
         "--published", metavar="SET", help="one of the model's sets of weights that the zoo records"
     )
@@ -90,19 +90,33 @@ def add_weights(commands: Any) -> None:
         metavar="DIR",
         help="of published files: Base/ and CompModel/; with --set preset",
     )
-    assemble.add_argument("--output", required=True, metavar="FILE.safetensors")
-    assemble.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE")
+    assemble.add_argument("--output", required=True, metavar="FILE.safetensors", help="where to")
+    assemble.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an option of adaptive_smoothing, such as preset=...; may be repeated",
+    )
     assemble.set_defaults(command=_assemble)
 
     freeze = add_page(actions, "freeze", _FREEZE)
     freeze.add_argument("file", metavar="FILE", help="weights that normalise with their batch")
     freeze.add_argument("--model", required=True, metavar="NAME", help="of the catalogue")
-    freeze.add_argument("--output", required=True, metavar="FILE.safetensors")
+    freeze.add_argument("--output", required=True, metavar="FILE.safetensors", help="where to")
     freeze.add_argument("--data", default="cifar10", help="data set; default: cifar10")
-    freeze.add_argument("--data-root", metavar="DIR")
+    freeze.add_argument(
+        "--data-root", metavar="DIR", help="folder of data sets; default: $ROBUSTRAY_DATA, ./data"
+    )
     freeze.add_argument("--parts", help="files of the training set, comma-separated; default: all")
     freeze.add_argument("--images", type=int, default=1000, help="the first ones; default: 1000")
-    freeze.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE")
+    freeze.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="OPTION=VALUE",
+        help="an option of the model; may be repeated",
+    )
     freeze.set_defaults(command=_freeze)
 
 

@@ -136,12 +136,10 @@ class TrialProgress(Progress):
         """Tell that a trial is done."""
         trial = self._trials[name]
         trial.state, trial.done_here = State.DONE, True
-        numbers = [f"{attack} {percent(trial.last.get(attack))}" for attack in self._attacks]
-        if numbers and trial.attacks:
-            numbers = [f"clean {percent(trial.last.get('clean'))}", *numbers]
-            self._tell(f"{name} finished: {', '.join(numbers)}")
-        else:
-            self._tell(f"{name} finished")
+        names = self._attacks if self._screen is None else self._attacks[-1:]  # a line is short
+        numbers = [f"{one} {percent(trial.last.get(one))}" for one in ("clean", *names)]
+        told = names and trial.attacks
+        self._tell(f"{name} finished" + (f": {', '.join(numbers)}" if told else ""))
 
     def stopped(self, name: str, words: str) -> None:
         """Tell that a trial was stopped early, while it ran or before it began."""
