@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from robustray.cli.help import Page, add_page
-from robustray.cli.output import Output, add_json
+from robustray.cli.output import add_json
 from robustray.cli.scaling import add_target, plan_target
 from robustray.cli.shared import (
     EXIT_OK,
@@ -129,7 +129,7 @@ def _plan(options: argparse.Namespace) -> int:
     planned = plan_target(options)
     if planned is not None:
         return planned
-    manifest, output = read_manifest(options), Output(options.json)
+    manifest, output = read_manifest(options), options.output
     request = replace(
         make_request(output), measure=options.measure, in_full=options.all, large=options.large
     )
@@ -173,7 +173,7 @@ def add_evaluations(commands: Any, common: argparse.ArgumentParser) -> None:
     add_json(evaluate)
     evaluate.set_defaults(command=_evaluate)
     audit = add_page(commands, "audit", _AUDIT, parents=[common, network])
-    audit.add_argument("--json", action="store_true", help="print the findings as JSON")
+    add_json(audit)
     audit.set_defaults(command=_audit, suite=None, suite_mode=None, study=None)
 
 
@@ -186,12 +186,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     from robustray.evaluation.commands import audit, manifest_of
 
-    request = make_request(Output(options.json), patient=True)
-    audit(
-        manifest_of(options),
-        request.store,
-        yes=options.yes,
-        as_json=options.json,
-        say=request.say,
-    )
+    request = replace(make_request(options.output, patient=True), assume_yes=options.yes)
+    findings = audit(manifest_of(options), request)
+    if options.output.as_json:
+        options.output.write(findings)
     return EXIT_OK

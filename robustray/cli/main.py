@@ -8,6 +8,7 @@ import select
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from robustray import __version__
@@ -20,6 +21,7 @@ from robustray.cli.jobs import add_evaluations, add_jobs, add_quickstart
 from robustray.cli.looking import add_looking
 from robustray.cli.manifests import add_manifests, settle_manifest
 from robustray.cli.models import add_models
+from robustray.cli.output import Output
 from robustray.cli.shared import EXIT_INTERRUPTED, EXIT_OK
 from robustray.cli.weights import add_weights
 from robustray.cli.zoo import add_zoo
@@ -50,9 +52,12 @@ def main(
     parser = make_parser(default_manifest)
     complete(parser)
     options = parser.parse_args(arguments)
+    options.output = Output(getattr(options, "json", False))
+    elsewhere = redirect_stdout(sys.stderr) if options.output.as_json else nullcontext()
     try:
-        settle_manifest(options)
-        return options.command(options)
+        with elsewhere:  # whatever a library prints
+            settle_manifest(options)
+            return options.command(options)
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED

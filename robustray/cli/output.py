@@ -32,12 +32,12 @@ class Output:
     """
 
     def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
+        self.as_json, self._documents = as_json, sys.stdout
         self.told: list[Mapping[str, Any]] = []
 
     def say(self, text: str) -> None:
         """Print a line for a person, at once."""
-        print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+        print(text, flush=True)  # with --json, that is standard error
 
     def tell(self, found: Mapping[str, Any]) -> None:
         """Keep what a script reads."""
@@ -55,11 +55,12 @@ class Output:
             return
         if not self.told:
             raise UserError(f"--json: the commands of kind {kind} tell nothing to scripts")
-        self.print(self.told[-1])
+        self.write(self.told[-1])
 
-    def print(self, document: Mapping[str, Any]) -> None:
-        """Print a document for a script."""
-        print(json.dumps(_plain(document), indent=2, allow_nan=False), flush=True)
+    def write(self, document: object) -> None:
+        """Write a document for a script."""
+        text = json.dumps(_plain(document), indent=2, allow_nan=False)
+        print(text, file=self._documents, flush=True)
 
 
 def describe_ended(manifest: Manifest, ended: Ended) -> dict[str, Any]:
@@ -69,6 +70,7 @@ def describe_ended(manifest: Manifest, ended: Ended) -> dict[str, Any]:
         "id": ended.id or study_id(manifest),
         "name": manifest.name,
         "status": ended.status,
+        "answer": ended.answer,
         "failed": dict(ended.failed),
         "judged_by": ended.judged_by,
         "best": ended.best,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robustray.cli.help import Page, add_page
-from robustray.cli.output import Output, add_json
+from robustray.cli.output import add_json
 from robustray.cli.shared import make_request, read_assignment
 from robustray.errors import UserError, choice_error
 from robustray.registry import MODELS
@@ -135,7 +135,7 @@ def _export(options: argparse.Namespace) -> int:
     from robustray.sweeps import load_study
     from robustray.sweeps.exporting import export_weights
 
-    output = Output(options.json)
+    output = options.output
     store = make_request(output).store
     study = load_study(store, options.study)
     done = export_weights(store, study, options.trial, Path(options.file))

@@ -135,6 +135,8 @@ def _start(words: str, **settings: Any) -> None:
         fault = find_fault(error)
         remedy = f"; {fault.remedy}" if fault and fault.kind != "preemption" else ""
         raise MachineError(f"{words}: {redact(said.strip())[:400]}{remedy}") from error
+    # Else Ray prints a page for each worker that ends, to standard output. We tell what failed.
+    ray._private.worker._worker_logs_enabled = False
 
 
 def _check_answers(address: str) -> None:

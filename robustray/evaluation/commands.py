@@ -26,7 +26,8 @@ from robustray.evaluation.units.worker import Worker
 from robustray.files import write_atomically
 from robustray.manifest import Evaluation, build_manifest, load_manifest
 from robustray.registry import MODELS
-from robustray.runtime.commands import Commands, Ended, Request, Say
+from robustray.reports.answers import answer_evaluation
+from robustray.runtime.commands import Commands, Ended, Request, say_files
 from robustray.runtime.failures import Failure, Reply, make_error
 from robustray.runtime.pool import Listener, Pool, make_place
 from robustray.runtime.queue import Node
@@ -34,8 +35,9 @@ from robustray.runtime.session import check_store, find_workers
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import ObjectStore
 from robustray.sweeps import load_study
-from robustray.sweeps.commands import ended_study, report, say_tracking, show_report
+from robustray.sweeps.commands import ended_study, report, say_next, say_tracking, show_report
 from robustray.user_code import import_from
+from robustray.words import lay_out
 
 
 def run_audit(
@@ -215,11 +217,14 @@ class EvaluationCommands(Commands[Evaluation]):
             assume_yes=request.assume_yes,
             say=say,
         )
-        say(f"\n{done.text}")
+        answer = answer_evaluation(done.result).sentence
+        say("")
+        say(lay_out([("answer", answer)]))
+        say(f"\n{done.text}\n")
         if done.folder is not None:
-            say(f"\ncomputed     {done.computed} units in this run" if done.computed else
-                "\ncomputed     nothing: everything was there")  # fmt: skip
-            say(f"record       {done.folder}")
+            units = f"{done.computed} units in this run" if done.computed else "nothing was left"
+            say(f"computed     {units}")
+            say_files(done.folder, say)
         say_tracking(done.untracked, uri, say)
         for reason in done.failed:
             say(f"failed: {reason}")
@@ -234,6 +239,7 @@ class EvaluationCommands(Commands[Evaluation]):
             {f"{done.id} {number}": reason for number, reason in enumerate(done.failed, 1)},
             {"name": [manifest.name], **{name: [value] for name, value in numbers.items()}},
             "robust_accuracy" if numbers else None,
+            answer,
         )
 
     @override
@@ -250,12 +256,14 @@ class EvaluationCommands(Commands[Evaluation]):
             write_atomically(folder / name, request.store.get(entry.key))
         record = json.loads(request.store.get(f"{within}record.json"))
         request.say(describe_result(record["result"], record["provenance"]))
-        request.say(f"\nrecord       {folder}")
+        request.say("")
+        say_files(folder, request.say)
         return request.tell(
             {
                 "kind": manifest.kind,
                 "id": plan.id,
                 "name": manifest.name,
+                "answer": answer_evaluation(record["result"]).sentence,
                 "result": record["result"],
                 "folder": folder,
             }
@@ -265,13 +273,14 @@ class EvaluationCommands(Commands[Evaluation]):
 EVALUATION = EvaluationCommands()
 
 
-def audit(manifest: Evaluation, store: ObjectStore, *, yes: bool, as_json: bool, say: Say) -> None:
-    """Audit a network and print the findings."""
+def audit(manifest: Evaluation, request: Request) -> list[dict[str, Any]]:
+    """Audit a network, print the findings and return them; see `run_audit`."""
     if manifest.study is not None:
         raise UserError("an audit needs one network: give --model and --weights")
-    quiet: Say = (lambda _: None) if as_json else say
-    findings = run_audit(manifest, store, assume_yes=yes, say=quiet)
-    say(json.dumps(findings, indent=2) if as_json else describe_findings(findings))
+    say, yes = request.say, request.assume_yes
+    findings = run_audit(manifest, request.store, assume_yes=yes, say=say)
+    say(describe_findings(findings))
+    return findings
 
 
 def _run_study(manifest: Evaluation, request: Request) -> Ended:
@@ -287,6 +296,7 @@ def _run_study(manifest: Evaluation, request: Request) -> Ended:
     say("")
     show_report(done.published, say)
     say_tracking(done.untracked, uri, say)
+    say_next(done.published, say)
     for name, reason in sorted(done.failed.items()):
         say(f"failed: {name}: {reason}")
     return ended_study(done.published, done.failed, interrupted=done.interrupted)

@@ -6,8 +6,8 @@ from typing import Any
 
 from robustray.evaluation.agenda import CLEAN_ACCURACY, ROBUST_SHARE, Passes, task_passes
 from robustray.evaluation.plan import EvaluationPlan
-from robustray.evaluation.record import eps_text, network_name
 from robustray.evaluation.suites import suite_text
+from robustray.reports.words import eps_text, network_name
 from robustray.words import lay_out
 
 

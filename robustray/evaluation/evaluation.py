@@ -25,7 +25,7 @@ from robustray.evaluation.units.store import UnitStore
 from robustray.files import write_atomically
 from robustray.manifest import Evaluation, Resources
 from robustray.runtime import attempts
-from robustray.runtime.session import Session, check_services, open_session
+from robustray.runtime.session import Session, check_services, open_session, say_places
 from robustray.store import ObjectStore, canonical_json
 from robustray.tracking import RunRecord
 from robustray.tracking.records import Status
@@ -139,6 +139,7 @@ def run_evaluation(
         # Only its driver settles the shards.
         plan = make_plan(prepared, session.store, on_gpu=on_gpu(session.resources))
         say(describe_plan(plan))
+        say_places(report_root / plan.id, tracking_uri, say)
         run = _Run(plan, session)
         if not run.drive(data_root):
             return run.stop()

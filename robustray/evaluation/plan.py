@@ -20,7 +20,6 @@ from robustray.evaluation.task import SAMPLES, Conditions, Subject, Task
 from robustray.evaluation.units.engines import is_independent, load_engine
 from robustray.manifest import Evaluation, JudgedData
 from robustray.models import ModelError, profile
-from robustray.reports.words import eps_text, network_name
 from robustray.store import (
     NotFoundError,
     ObjectStore,

@@ -29,7 +29,7 @@ from robustray.evaluation.task import Conditions, Task
 from robustray.evaluation.units.store import UnitStore
 from robustray.manifest import Evaluation
 from robustray.runtime import attempts
-from robustray.runtime.session import Session, check_services, open_session
+from robustray.runtime.session import Session, check_services, open_session, say_places
 from robustray.store import (
     NotFoundError,
     ObjectStore,
@@ -101,6 +101,7 @@ def evaluate_study(
     """
     setting = resolve_study(manifest, store.impatient(), data_root)
     check_services(store, tracking_uri)
+    say_places(report_root / setting.study.id, tracking_uri, say)
     with open_session(
         store,
         tracking_uri,

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from robustray.errors import CorruptObjectError, UserError
+from robustray.files import from_here
 from robustray.manifest import Manifest
 from robustray.store import ObjectStore
 from robustray.tracking import default_tracking_uri
@@ -80,6 +81,8 @@ class Ended:
         A table with a row for each trial, or one row for the job: values by column.
     judged_by : str, optional
         The column by which rows are compared; more is better.
+    answer : str
+        What came of it, in a sentence; "" where nobody says.
     """
 
     whole: bool
@@ -91,6 +94,7 @@ class Ended:
         default_factory=lambda: MappingProxyType[str, Sequence[Any]]({})
     )
     judged_by: str | None = None
+    answer: str = ""
 
     @property
     def status(self) -> str:
@@ -101,7 +105,7 @@ class Ended:
     @property
     def page(self) -> Path | None:
         """The HTML page, where there is one."""
-        return next(iter(sorted(self.folder.glob("*.html"))), None) if self.folder else None
+        return find_page(self.folder) if self.folder else None
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -129,6 +133,17 @@ class Ended:
             if score is not None and state == "finished"
         ]
         return -max(judged)[1] if judged else None
+
+
+def say_files(folder: Path, say: Say) -> None:
+    """Say where the files for people are: the page, or the folder where there is none."""
+    page = find_page(folder)
+    say(f"{'page' if page else 'files':<12} {from_here(page or folder)}")
+
+
+def find_page(folder: Path) -> Path | None:
+    """Return the HTML page in a folder, where there is one."""
+    return next(iter(sorted(folder.glob("*.html"))), None)
 
 
 class Commands(ABC, Generic[M]):

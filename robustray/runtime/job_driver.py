@@ -34,7 +34,7 @@ from robustray.runtime.file_jobs import (
 from robustray.runtime.job import Context
 from robustray.runtime.progress import StepProgress
 from robustray.runtime.queue import TrialQueue
-from robustray.runtime.session import Session, check_services, open_session
+from robustray.runtime.session import Session, check_services, open_session, say_places
 from robustray.runtime.signals import Stop, stopping_politely
 from robustray.store import CheckpointStore, NotFoundError, ObjectStore
 from robustray.tracking.records import Status
@@ -117,6 +117,7 @@ def run_job(
     """
     folder = data_root(data_folder).resolve()
     check_services(store, tracking_uri)
+    say_places(report_root / study_id(manifest), tracking_uri, say)
     prefix = prefix_of(manifest, kind)
     with open_session(
         store,

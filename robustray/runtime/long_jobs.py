@@ -13,7 +13,7 @@ from typing_extensions import override
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Manifest, study_id
 from robustray.runtime import attempts
-from robustray.runtime.commands import Commands, Ended, M, Request, Tell, Trouble
+from robustray.runtime.commands import Commands, Ended, M, Request, Tell, Trouble, say_files
 from robustray.runtime.file_jobs import Product, read_result, write_files
 from robustray.runtime.job import Context
 from robustray.runtime.job_driver import prefix_of, run_job
@@ -61,8 +61,8 @@ class LongJob(Commands[M]):
 
     @override
     def run(self, manifest: M, request: Request) -> Ended:
-        self.look(manifest, request.store)
         uri, say = request.tracking, request.say
+        say(self.describe_plan(manifest, self.look(manifest, request.store)))
         done = run_job(
             manifest,
             self.folder,
@@ -76,8 +76,8 @@ class LongJob(Commands[M]):
             say=say,
         )
         if done.result is not None:
-            say(f"\n{self.describe_result(done.result['metrics'])}")
-            say(f"\nfiles        {done.folder}")
+            say(f"\n{self.describe_result(done.result['metrics'])}\n")
+            say_files(done.folder, say)
         if done.failure:
             say(f"failed: {done.failure}")
         if done.untracked:
@@ -111,7 +111,8 @@ class LongJob(Commands[M]):
             raise UserError(f"{study_id(manifest)} is not finished: run its manifest")
         folder = write_files(request.store, prefix, result, request.report_root)
         request.say(self.describe_result(result["metrics"]))
-        request.say(f"\nfiles        {folder}")
+        request.say("")
+        say_files(folder, request.say)
         request.tell(
             {
                 "kind": manifest.kind,

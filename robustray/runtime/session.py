@@ -7,9 +7,11 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from robustray.cluster import Capacity, connect, find_room, read_capacity
 from robustray.errors import StoreUnavailableError, UserError
+from robustray.files import from_here
 from robustray.manifest import Resources
 from robustray.runtime.lease import Lease, LeaseLostError, lease
 from robustray.store import LocalStore, ObjectStore
@@ -51,6 +53,22 @@ def check_shared(store: ObjectStore, capacity: Capacity, say: Callable[[str], No
             "of a submitted job is deleted after the job. Set ROBUSTRAY_STORE and "
             "MLFLOW_TRACKING_URI to keep it"
         )
+
+
+def say_places(folder: Path, uri: str, say: Callable[[str], None]) -> None:
+    """Say at once where the page and MLflow will be.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the job's files for people.
+    uri : str
+        Of MLflow.
+    say : callable
+        Takes lines for a person.
+    """
+    say(f"page         in {from_here(folder)}, when it is done")
+    say(f"MLflow UI    {ui_command(uri)}")
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,8 @@ from robustray.errors import (
 )
 from robustray.manifest import Sweep, study_id
 from robustray.reports import columns, text_table
-from robustray.runtime.commands import Commands, Ended, Request, Say, Trouble
+from robustray.reports.answers import answer_study
+from robustray.runtime.commands import Commands, Ended, Request, Say, Trouble, say_files
 from robustray.store import ObjectStore
 from robustray.store.staged_data import find_missing
 from robustray.sweeps.agreement import publish_comparison
@@ -30,6 +33,7 @@ from robustray.sweeps.study import run_study
 from robustray.sweeps.throughput import measure_here
 from robustray.sweeps.watching import describe_status, read_status
 from robustray.tracking import ui_command
+from robustray.words import lay_out
 
 # Trials of a study that is started without --large.
 _LARGE = 10_000
@@ -70,6 +74,8 @@ class SweepCommands(Commands[Sweep]):
             say("")
             show_report(outcome.published, say)
         say_tracking(outcome.untracked, uri, say)
+        if outcome.published is not None:
+            say_next(outcome.published, say)
         for name, reason in () if outcome.interrupted else sorted(outcome.failed.items()):
             say(f"failed: {name}: {reason}")
         if outcome.published is None:
@@ -118,6 +124,7 @@ def ended_study(published: Published, failed: Mapping[str, str], *, interrupted:
         failed,
         columns(report.rows),
         report.headline,
+        answer_study(report).sentence,
     )
 
 
@@ -159,6 +166,7 @@ def _report_document(published: Published, name: str) -> dict[str, Any]:
         "kind": "Sweep",
         "id": ended.id,
         "name": name,
+        "answer": ended.answer,
         "partial": published.report.is_partial,
         "trials": {**vars(counts), "judged": counts.judged},
         "judged_by": ended.judged_by,
@@ -171,9 +179,18 @@ def _report_document(published: Published, name: str) -> dict[str, Any]:
 
 
 def show_report(published: Published, say: Say) -> None:
-    """Print a report's table, and where the report is."""
-    say(text_table(published.report.rows, limit=20))
-    say(f"\nreport       {published.folder / 'report.html'}")
+    """Print a report: the answer in a sentence, the table, and where the page is."""
+    found = published.report
+    say(lay_out([("answer", answer_study(found).sentence)]))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    say(f"\n{text_table(found.rows, limit=20, width=width)}\n")
+    say_files(published.folder, say)
+
+
+def say_next(published: Published, say: Say) -> None:
+    """Print what one may do with a study next: the first commands of its page."""
+    for number, (_, command) in enumerate(published.report.commands[:2]):
+        say(f"{'' if number else 'next':<12} {command}")
 
 
 def say_tracking(untracked: Sequence[str], uri: str, say: Say) -> None:

@@ -17,7 +17,7 @@ from robustray.manifest import Resources, Sweep
 from robustray.runtime import attempts
 from robustray.runtime.failures import Failure
 from robustray.runtime.queue import TrialQueue
-from robustray.runtime.session import Session, check_services, open_session
+from robustray.runtime.session import Session, check_services, open_session, say_places
 from robustray.runtime.trial_pool import TrialListener, run_queue
 from robustray.store import ObjectStore
 from robustray.store.staged_data import load_staged_dataset
@@ -88,7 +88,8 @@ def run_study(
     load_staged_dataset(manifest.data, folder, store.impatient())
     check_services(store, tracking_uri)
     plan = replace(plan, throughputs=tuple(load_throughputs(store, manifest)))
-    say(describe_plan(plan))
+    say(describe_plan(plan, 0))
+    say_places(report_root / study.id, tracking_uri, say)
     with open_session(
         store,
         tracking_uri,

@@ -22,10 +22,12 @@ from robustray.evaluation.corruptions.run import run_corruptions
 from robustray.evaluation.units.store import UnitStore
 from robustray.files import write_atomically
 from robustray.manifest.corruptions import Corruptions
+from robustray.reports.answers import answer_corruptions
 from robustray.reports.corruptions import table_text
-from robustray.runtime.commands import Commands, Ended, Request, Trouble
+from robustray.runtime.commands import Commands, Ended, Request, Trouble, say_files
 from robustray.store import find_sealed
 from robustray.sweeps.commands import say_tracking
+from robustray.words import lay_out
 
 
 class CorruptionsCommands(Commands[Corruptions]):
@@ -48,13 +50,15 @@ class CorruptionsCommands(Commands[Corruptions]):
             assume_yes=request.assume_yes,
             say=say,
         )
-        networks = done.result["networks"]
+        networks, answer = done.result["networks"], answer_corruptions(done.result).sentence
+        say("")
+        say(lay_out([("answer", answer)]))
         if networks:
             say(f"\n{table_text(done.result)}")
         units = f"{done.computed} units in this run" if done.computed else "nothing was left to do"
         say(f"\ncomputed     {units}")
         if done.folder is not None:
-            say(f"record       {done.folder}")
+            say_files(done.folder, say)
         say_tracking(done.untracked, uri, say)
         for name, reason in sorted(done.failed.items()):
             say(f"failed: {name}: {reason}")
@@ -73,6 +77,7 @@ class CorruptionsCommands(Commands[Corruptions]):
             done.failed,
             columns,
             "mean_accuracy" if rows else None,
+            answer,
         )
 
     @override
@@ -91,12 +96,14 @@ class CorruptionsCommands(Commands[Corruptions]):
         for name, content in whole_files(result, plan.id).items():
             write_atomically(folder / name, content)
         request.say(table_text(result))
-        request.say(f"\nrecord       {folder}")
+        request.say("")
+        say_files(folder, request.say)
         request.tell(
             {
                 "kind": manifest.kind,
                 "id": plan.id,
                 "name": manifest.name,
+                "answer": answer_corruptions(result).sentence,
                 "result": result,
                 "folder": folder,
             }
