@@ -65,11 +65,11 @@ def test_a_manifest_to_begin_with_is_planned_as_it_is_and_never_overwritten(fold
 
 def test_an_evaluation_to_begin_with_names_the_newest_study_or_a_network(folder, capsys):
     assert main(["init", "before", "--kind", "evaluation"]) == 0
-    assert load_manifest("before.yaml", ()).model.name == "rrn_a1"
+    assert load_manifest("before.yaml", ()).model_dump()["model"]["name"] == "rrn_a1"
     store = LocalStore(folder / "runs/store")
     store.put("manifests/small-0123456789.yaml", b"")
     assert main(["init", "after.yaml", "--kind", "evaluation"]) == 0
-    assert load_manifest("after.yaml", ()).study == "small-0123456789"
+    assert load_manifest("after.yaml", ()).model_dump()["study"] == "small-0123456789"
     assert main(["init", "No Name"]) == 2
     assert "small letters" in capsys.readouterr().err
 

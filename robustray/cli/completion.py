@@ -35,9 +35,9 @@ def add_completion(commands: Any) -> None:
 
 
 def _print(options: argparse.Namespace) -> int:
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    print(argcomplete.shellcode(["robustray"], shell=options.shell))
+    print(shellcode(["robustray"], shell=options.shell))
     return 0
 
 

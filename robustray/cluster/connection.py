@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 import torch
+from ray._private import worker
 
 from robustray.errors import MachineError, UserError, find_fault
 from robustray.runtime.progress.screen import leave_terminal
@@ -136,7 +137,7 @@ def _start(words: str, **settings: Any) -> None:
         remedy = f"; {fault.remedy}" if fault and fault.kind != "preemption" else ""
         raise MachineError(f"{words}: {redact(said.strip())[:400]}{remedy}") from error
     # Else Ray prints a page for each worker that ends, to standard output. We tell what failed.
-    ray._private.worker._worker_logs_enabled = False
+    worker._worker_logs_enabled = False
 
 
 def _check_answers(address: str) -> None:

@@ -75,7 +75,7 @@ class LongJob(Commands[M]):
             assume_yes=request.assume_yes,
             say=say,
         )
-        if done.result is not None:
+        if done.result is not None and done.folder is not None:
             say(f"\n{self.describe_result(done.result['metrics'])}\n")
             say_files(done.folder, say)
         if done.failure:

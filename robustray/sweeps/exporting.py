@@ -144,12 +144,13 @@ def _score(study: Study, result: Mapping[str, Any]) -> tuple[float, float]:
 def evaluate_command(study: Study, trial: Trial, path: Path) -> str:
     """Return the command that attacks exported weights on the images of their study."""
     data, threat = study.manifest.data, study.manifest.evaluation.threat
+    cut = data.transform
     threat = threat or study.manifest.recipe.threat
     settings: dict[str, Any] = {
         "model": trial.model.model_dump(mode="json", exclude_none=True),
         "data.name": data.name,
         "data.arguments": data.arguments,
-        "data.transform": data.transform and data.transform.model_dump(mode="json"),
+        "data.transform": cut if isinstance(cut, str) or cut is None else cut.model_dump(),
         "data.first": data.test_limit,
         "threat.norm": threat.norm,
         "threat.eps": threat.eps,
