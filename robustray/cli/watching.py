@@ -71,7 +71,7 @@ def _view(lines: list[str], done: int, total: int, unit: str, first: tuple[float
     facts: tuple[tuple[str, str], ...] = ()
     if done > begun and done < total:
         seconds = (time.monotonic() - since) * (total - done) / (done - begun)
-        facts = (("left", describe_rest(seconds, f"{done - begun} {unit} since this began")),)
+        facts = (("time", describe_rest(seconds, f"{done - begun} {unit} since this began")),)
     return View(unit, done, total, facts, ("",), tuple((line,) for line in lines))
 
 

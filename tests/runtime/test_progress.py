@@ -70,7 +70,7 @@ def test_counts_agree_whatever_happens_in_whichever_order(events, earlier, epoch
         assert view.done == sum(trial.epochs for trial in trials.values()) <= view.total
         if not counts[State.RUNNING] + counts[State.WAITING]:
             assert view.done == view.total
-            assert "left" not in dict(view.facts)
+            assert "time" not in dict(view.facts)
     progress.interrupt()
     assert not progress.counts[State.RUNNING]
 
@@ -107,7 +107,7 @@ def test_results_of_earlier_runs_are_among_the_best_and_not_in_the_time_left(mon
     monkeypatch.setattr("time.monotonic", lambda: begun + 600)
     facts = dict(progress.view().facts)
     assert facts["best"] == "75.0 % under cw-40, a"
-    assert facts["left"] == "about 30 min left, from 2 epochs of this run"  # half of b, all of c
+    assert facts["time"] == "about 30 min left, from 2 epochs of this run"  # half of b, all of c
 
 
 def test_a_terminal_gets_a_picture_lines_above_it_and_its_cursor_back(monkeypatch):
@@ -147,13 +147,13 @@ def test_a_long_job_tells_each_step_and_what_its_time_left_is_known_from(monkeyp
     progress.started()
     begun = progress._begun
     monkeypatch.setattr("time.monotonic", lambda: begun + 300)
-    assert "known after the next step; 5 min" in dict(progress.view().facts)["left"]
+    assert "known after the next step; 5 min" in dict(progress.view().facts)["time"]
     progress.step(3, {"loss": 0.5, "accuracy": 0.25})
     assert log.getvalue().endswith(
         "step 3 of 5: loss 0.5, accuracy 0.25; about 5 min left, from 2 steps of this run\n"
     )
     progress.waits()
-    assert "left" not in dict(progress.view().facts)
+    assert "time" not in dict(progress.view().facts)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ class StepProgress(Progress):
             seconds = time.monotonic() - self._since
             facts.append(("waiting", describe_waiting(self._needs, seconds)))
         elif left := self._left():
-            facts.append(("left", left))
+            facts.append(("time", left))
         return View("steps", self._done, self._steps, tuple(facts))
 
     def _left(self) -> str:
@@ -80,5 +80,5 @@ class StepProgress(Progress):
             return ""
         elapsed = time.monotonic() - self._begun
         if not done:
-            return f"known after the next step; {elapsed / 60:.0f} min in this attempt"
+            return f"left: known after the next step; {elapsed / 60:.0f} min in this attempt"
         return describe_rest(elapsed * ahead / done, f"{count(done, 'step')} of this run")

@@ -176,7 +176,7 @@ class TrialProgress(Progress):
         facts = [("trials", self.describe_counts())]
         facts += self._waiting()
         facts += [("best", best)] if (best := self.describe_best()) else []
-        facts += [("left", left)] if (left := self._left()) else []
+        facts += [("time", left)] if (left := self._left()) else []
         running = [n for n, trial in self._trials.items() if trial.state is State.RUNNING]
         rows, columns = [self._row(name) for name in running], _COLUMNS
         if all(row[-1] == UNKNOWN for row in rows):  # there is no GPU
@@ -230,7 +230,7 @@ class TrialProgress(Progress):
         """Say how long the rest will take, if it takes as long for its cost as what was done."""
         trials, trained = self._trials.values(), sum(t.trained_here for t in self._trials.values())
         if trained == 0 or self._begun is None:
-            return "known after the first epoch" if self.counts[State.RUNNING] else ""
+            return "left: known after the first epoch" if self.counts[State.RUNNING] else ""
         each = 1 / self._epochs
         done = sum(
             trial.training * trial.trained_here * each + trial.evaluation * trial.done_here

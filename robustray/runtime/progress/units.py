@@ -59,6 +59,7 @@ class UnitProgress(Progress):
         self._columns: tuple[str, ...] = ()
         self._rows: tuple[tuple[str, ...], ...] = ()
         self._here = self._examples = self._passes = 0
+        self._measured_s = 0.0
         super().__init__(stream, heartbeat_s)
 
     def unit(self, examples: int, passes: int) -> None:
@@ -66,6 +67,7 @@ class UnitProgress(Progress):
         self._here += 1
         self._examples += examples
         self._passes += passes
+        self._measured_s = self.elapsed
 
     def update(
         self,
@@ -104,7 +106,7 @@ class UnitProgress(Progress):
             facts.append(("speed", self._speed()))
         if self._seconds_left is not None and self._here:
             basis = f"{count(self._here, 'unit')} of this run"
-            facts.append(("left", describe_rest(self._seconds_left, basis)))
+            facts.append(("time", describe_rest(self._seconds_left, basis)))
         done = self._units.done
         total = self._units.total - self._units.given_up
         return View("units", done, total, tuple(facts), self._columns, self._rows)
@@ -113,5 +115,5 @@ class UnitProgress(Progress):
         words = [count(self._workers, "worker")]
         if self._passes:
             words.append(f"{self._examples:,} images attacked")
-            words.append(f"{self._passes / self.elapsed:,.0f} passes/s")
+            words.append(f"{self._passes / self._measured_s:,.0f} passes/s")
         return ", ".join(words)

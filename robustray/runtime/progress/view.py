@@ -41,7 +41,7 @@ class View:
     def line(self) -> str:
         """Return it as one line for a log."""
         words = [f"{self.unit} {self.done}/{self.total}"]
-        words += [text if head == "left" else f"{head} {text}" for head, text in self.facts]
+        words += [text if head == "time" else f"{head} {text}" for head, text in self.facts]
         return "; ".join([*words, *([self.brief] if self.brief else [])])
 
 
