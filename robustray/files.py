@@ -42,6 +42,11 @@ def write_atomically(path: Path, data: bytes) -> Path:
     return path
 
 
+def from_here(path: Path) -> Path:
+    """Return a path as short as it can be typed: below the working directory, relative to that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def csv_bytes(lines: Iterable[Iterable[object]]) -> bytes:
     """Write lines, the head among them, as CSV."""
     buffer = io.StringIO()

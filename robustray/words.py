@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable, Mapping
 
 _SHOWN = 60  # characters of a value
@@ -65,6 +68,29 @@ def alternatives(words: Iterable[str]) -> str:
     """Join words as "a, b or c"."""
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last
+
+
+_INDENT, _LEAST_WIDTH = 13, 40
+
+
+def lay_out(facts: Iterable[tuple[str, str]]) -> str:
+    """Return a line for each fact, after its heading; folded where a terminal is narrower."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    lines: list[str] = []
+    for head, text in facts:
+        start = f"{head:<{_INDENT - 1}} "
+        if not width or len(start) + len(text) <= width:
+            lines.append(start + text)
+            continue
+        lines += textwrap.wrap(
+            text,
+            max(width, _LEAST_WIDTH),
+            initial_indent=start,
+            subsequent_indent=" " * _INDENT,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return "\n".join(lines)
 
 
 def _folded(word: str) -> str:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from robustray.cli import main
+from robustray.cli.main import make_parser
+from robustray.cli.watching import watch
+from robustray.manifest import load_manifest
+from robustray.store import LocalStore
 from tests.helpers.study_runs import REPOSITORY, enter_folder
 
 SPHERES = str(REPOSITORY / "manifests/alignment/spheres_pgd.yaml")
@@ -18,6 +27,139 @@ WIDTH = str(REPOSITORY / "manifests/sweeps/width_512.yaml")
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     return enter_folder(tmp_path, monkeypatch)
+
+
+def test_a_plan_lists_a_dozen_trials_and_all_of_them_if_asked(folder, capsys):
+    more = ["--set", "grid={widths: {stages: 3, each_stage: [0.25, 0.5, 1]}}"]
+    assert main(["plan", "small.yaml", *more]) == 0
+    short = capsys.readouterr().out.splitlines()
+    assert main(["plan", "small.yaml", *more, "--all"]) == 0
+    whole = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("d1-1-1_w") for line in short) == 12
+    assert "... 15 more (--all lists them) ..." in short
+    assert sum(line.startswith("d1-1-1_w") for line in whole) == 27
+    assert main(["run", "small.yaml", *more, "--dry-run"]) == 0
+    assert short[-12:] == capsys.readouterr().out.splitlines()[-12:]
+    assert main(["plan", "small.yaml", *more, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert len(document["trials"]) == 27
+    assert document["missing_files"] == []
+    assert document["device_hours"] == {}
+
+
+@pytest.mark.parametrize("kind", ["sweep", "training", "mixing", "alignment"])
+def test_a_manifest_to_begin_with_is_planned_as_it_is_and_never_overwritten(folder, capsys, kind):
+    assert main(["init", f"my-{kind}", "--kind", kind]) == 0
+    text = (folder / f"my-{kind}.yaml").read_text()
+    assert text.startswith("#")
+    assert f"robustray plan my-{kind}.yaml" in text
+    capsys.readouterr()
+    assert main(["plan", "--manifest", f"my-{kind}.yaml", "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["name"] == plan["manifest"]["name"] == f"my-{kind}"
+    assert plan["id"].startswith(f"my-{kind}-")
+    assert main(["init", f"my-{kind}"]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert (folder / f"my-{kind}.yaml").read_text() == text
+
+
+def test_an_evaluation_to_begin_with_names_the_newest_study_or_a_network(folder, capsys):
+    assert main(["init", "before", "--kind", "evaluation"]) == 0
+    assert load_manifest("before.yaml", ()).model_dump()["model"]["name"] == "rrn_a1"
+    store = LocalStore(folder / "runs/store")
+    store.put("manifests/small-0123456789.yaml", b"")
+    assert main(["init", "after.yaml", "--kind", "evaluation"]) == 0
+    assert load_manifest("after.yaml", ()).model_dump()["study"] == "small-0123456789"
+    assert main(["init", "No Name"]) == 2
+    assert "small letters" in capsys.readouterr().err
+
+
+def test_scripts_get_an_error_beside_and_nothing_else(folder, capsys):
+    wrong = (
+        ["plan", "small.yaml", "--set", "recipe.epoch=3"],
+        ["status", "--study", "nothing"],
+        ["report", "--study", "nothing"],
+        ["report", "--paper"],
+        ["plan", "--target-gmacs", "5"],
+        ["weights", "export", "nothing", "--best", "a.safetensors"],
+        ["evaluate", "--study", "nothing"],
+    )
+    for arguments in wrong:
+        assert main([*arguments, "--json"]) == 2, arguments
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.count("error: ") == 1
+    assert main(["status", "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["jobs"] == []
+    assert "no study" in captured.err
+
+
+def test_who_watches_is_told_what_changes_until_all_is_finished(folder, capsys, monkeypatch):
+    looks = [(0, 2, "unfinished"), (0, 2, "unfinished"), (1, 2, "unfinished"), (2, 2, "finished")]
+
+    def look(output):
+        done, total, state = looks.pop(0)
+        output.say(f"{done} of {total}")
+        progress = {"unit": "epochs", "done": done, "total": total}
+        return 0, {"jobs": [{"state": state, "progress": progress}]}
+
+    assert watch(look, 0.001) == 0
+    assert capsys.readouterr().out.split("\n") == ["0 of 2", "1 of 2", "2 of 2", ""]
+    for wrong in (["--watch", "0"], ["--watch", "--json"]):
+        assert main(["status", *wrong]) == 2
+        assert "--watch" in capsys.readouterr().err
+
+
+def test_every_command_explains_itself_within_a_terminal(capsys, monkeypatch):
+    for width in (80, 120):
+        monkeypatch.setenv("COLUMNS", str(width))
+        for name, parser in commands_of(make_parser()):
+            said = parser.format_help()
+            assert max(map(len, said.splitlines())) <= width, name
+            for action in parser._actions:
+                assert action.help or action.nargs == "A...", f"{name}: {action.dest}"
+
+
+def commands_of(parser, name="robustray"):
+    """Yield every parser of the command line with its name."""
+    yield name, parser
+    for action in parser._actions:
+        for word, command in (action.choices or {}).items() if action.nargs == "A..." else ():
+            yield from commands_of(command, f"{name} {word}")
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("robustray run manifests/qui", {"manifests/quickstart.yaml"}),
+        ("robustray run sm", {"small.yaml"}),
+        ("robustray sta", {"status"}),
+        ("robustray init x --kind tr", {"training"}),
+        ("robustray status --study quick", {"quickstart-0123456789"}),
+        ("robustray plan --meas", {"--measure"}),
+    ],
+)
+def test_a_shell_is_told_what_fits_without_torch(folder, typed, expected):
+    LocalStore(folder / "runs/store").put("manifests/quickstart-0123456789.yaml", b"")
+    asked = {
+        "_ARGCOMPLETE": "1", "_ARGCOMPLETE_STDOUT_FILENAME": str(folder / "out"),
+        "COMP_LINE": typed, "COMP_POINT": str(len(typed)), "_ARGCOMPLETE_IFS": "\n",
+    }  # fmt: skip
+    command = [sys.executable, "-X", "importtime", "-m", "robustray.cli"]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(REPOSITORY), **asked}, capture_output=True,
+        text=True, cwd=folder,
+    )  # fmt: skip
+    found = {word.strip() for word in (folder / "out").read_text().split("\n")}
+    assert found == expected
+    assert not re.search(r"\| +(torch|ray|pandas)$", done.stderr, re.MULTILINE)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_get_a_script(capsys, shell):
+    assert main(["completion", shell]) == 0
+    assert "robustray" in capsys.readouterr().out
 
 
 @pytest.mark.slow

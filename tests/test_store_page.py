@@ -9,7 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LINES = re.findall(
     r"^([a-zA-Z][\w./-]*)(?:  .*)?$",
-    "\n".join(re.findall(r"```\n(.*?)```", (ROOT / "docs/reference/store.md").read_text(), re.DOTALL)),
+    "\n".join(
+        re.findall(r"```\n(.*?)```", (ROOT / "docs/reference/store.md").read_text(), re.DOTALL)
+    ),
     re.MULTILINE,
 )
 NAMES = {"KIND": "(mixing|alignment)", "NUMBER": r"\d+", "STEP": r"\d{6}", "SHA256": "[0-9a-f]{64}"}

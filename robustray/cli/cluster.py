@@ -7,19 +7,44 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from robustray.cli.help import Page, add_page
 from robustray.cli.shared import say
 from robustray.errors import MachineError, UserError
 from robustray.manifest import DataConfig, load_manifest
 
+_SUBMIT = Page(
+    "run a command on a Ray cluster, and follow it",
+    "Ctrl-C asks the job to stop; the same command again continues its study.",
+    (
+        (
+            "a manifest of this folder",
+            "robustray submit -- python -m robustray.cli run my_study.yaml",
+        ),
+        ("one that comes along", "robustray submit -- python jobs/sweep_width.py"),
+    ),
+)
+_DATA = Page("bring data sets to a cluster")
+_PUSH = Page(
+    "put verified data files into the store, for nodes to fetch",
+    examples=(("download here, then put it there", "robustray data push --download cifar10"),),
+)
+_DOCTOR = Page(
+    "check Ray, store, MLflow, data, GPU and disk",
+    "One line for each, with what to do about it. Exit code 3 if anything fails.",
+    (
+        ("this place", "robustray doctor"),
+        ("and what a manifest needs", "robustray doctor --manifest my_study.yaml"),
+    ),
+)
+
 
 def add_cluster(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add the commands to the command line's; ``common`` takes a manifest."""
-    submit = commands.add_parser(
-        "submit",
-        help="run a command on a Ray cluster, and follow it",
-        usage="robustray submit [--address URL] [--working-dir DIR] [--no-follow] -- COMMAND ...",
-        epilog="Ctrl-C asks the job to stop; the same command again continues its study.",
+    usage = (
+        "robustray submit [--address URL] [--working-dir DIR] [--no-follow]\n"
+        "                        -- COMMAND ..."
     )
+    submit = add_page(commands, "submit", _SUBMIT, usage=usage)
     submit.add_argument(
         "--address", metavar="URL", help="default: $RAY_API_SERVER_ADDRESS, or this machine"
     )
@@ -30,11 +55,9 @@ def add_cluster(commands: Any, common: argparse.ArgumentParser) -> None:
     submit.add_argument("words", nargs="*", metavar="COMMAND", help="python jobs/... ARGUMENTS")
     submit.set_defaults(command=_submit)
 
-    data = commands.add_parser("data", help="bring data sets to a cluster")
-    actions = data.add_subparsers(required=True, metavar="ACTION")
-    push = actions.add_parser(
-        "push", parents=[common], help="put verified data files into the store, for nodes to fetch"
-    )
+    data = add_page(commands, "data", _DATA)
+    actions = data.add_subparsers(required=True, metavar="ACTION", title="actions")
+    push = add_page(actions, "push", _PUSH, parents=[common])
     push.add_argument(
         "names",
         nargs="*",
@@ -44,9 +67,7 @@ def add_cluster(commands: Any, common: argparse.ArgumentParser) -> None:
     push.add_argument("--download", action="store_true", help="download what is missing here")
     push.set_defaults(command=_push)
 
-    doctor = commands.add_parser(
-        "doctor", parents=[common], help="check Ray, store, MLflow, data, GPU and disk"
-    )
+    doctor = add_page(commands, "doctor", _DOCTOR, parents=[common])
     doctor.set_defaults(command=_doctor)
 
 

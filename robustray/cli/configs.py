@@ -7,17 +7,23 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from robustray.cli.help import Page, add_page
 from robustray.errors import UserError
 
 _WIDTH = 98
 
 
+_IMPORT = Page(
+    "read a published study's configuration file as a manifest",
+    "Files of RobustResNets (arXiv:2212.11005) and of adaptive smoothing. What has no counterpart "
+    "is told in comments.",
+    (("print the manifest", "robustray import-config configs/sat.yaml"),),
+)
+
+
 def add_configs(commands: Any) -> None:
     """Add the command to the command line's."""
-    imported = commands.add_parser(
-        "import-config",
-        help="read a configuration file of RobustResNets or adaptive smoothing as a manifest",
-    )
+    imported = add_page(commands, "import-config", _IMPORT)
     imported.add_argument("file", metavar="FILE", help="a YAML file of either study")
     imported.add_argument(
         "-o", "--output", metavar="MANIFEST", help="default: print it; an existing file is kept"

@@ -1,77 +1,120 @@
-"""``robustray plan``, ``run``, ``status`` and ``report``: jobs of any kind, and what there is.
-
-``robustray evaluate`` and ``robustray audit`` take a network from the command line.
-"""
+"""``robustray plan``, ``run``, ``quickstart``, ``evaluate`` and ``audit``: what computes."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+from robustray.cli.help import Page, add_page
+from robustray.cli.output import add_json
 from robustray.cli.scaling import add_target, plan_target
-from robustray.cli.shared import EXIT_OK, make_request, read_manifest, run_manifest, say
+from robustray.cli.shared import (
+    EXIT_OK,
+    add_yes,
+    make_request,
+    plan_manifest,
+    read_manifest,
+    run_manifest,
+)
 from robustray.errors import UserError
-from robustray.kinds import find_kind
-from robustray.manifest import load_manifest, pin_code, study_id
+from robustray.manifest import load_manifest, pin_code
 from robustray.manifest.packaged import QUICKSTART, find_packaged
-from robustray.registry import KINDS
-from robustray.runtime.commands import Request, Trouble
+
+_QUICKSTART = Page(
+    "train and attack eight small networks, on any machine: about 2 minutes",
+    "Handwritten digits, two cores, no download. It ends with a table, an HTML page and runs in "
+    "MLflow, all below ./runs. Ctrl-C stops it; the same command continues.",
+    (
+        ("the whole of it", "robustray quickstart"),
+        ("shorter still", "robustray quickstart --set recipe.epochs=2"),
+    ),
+)
+_PLAN = Page(
+    "say what a manifest's job computes and costs; start nothing",
+    "For a sweep: parameters, multiply-accumulates (MACs) and floating-point operations (FLOPs) of "
+    "each trial, bytes of checkpoints, and device-hours once this device's speed was measured. "
+    "What a run would refuse is refused here, with the field's name.",
+    (
+        ("a manifest of yours", "robustray plan my_study.yaml"),
+        ("measure this device first", "robustray plan my_study.yaml --measure"),
+        ("how does a field change it?", "robustray plan my_study.yaml --set recipe.epochs=10"),
+        ("a network of 5 GMACs", "robustray plan --target-gmacs 5"),
+    ),
+)
+_RUN = Page(
+    "run a manifest's job, or continue it",
+    "Everything is kept in the store (ROBUSTRAY_STORE, default ./runs/store): after Ctrl-C, a kill "
+    "or a failure the same command continues. Without RAY_ADDRESS, Ray is started on this machine.",
+    (
+        ("a manifest that comes along", "robustray run manifests/quickstart.yaml"),
+        ("look at the whole manifest and its plan first", "robustray run my_study.yaml --dry-run"),
+        ("change fields", "robustray run my_study.yaml --set recipe.epochs=10 --set seed=1"),
+    ),
+)
+_EVALUATE = Page(
+    "attack a network, or every selected network of a study",
+    "The network is one of the catalogue, a function of yours, or that of a manifest of kind "
+    "Evaluation. Default: AutoAttack on CIFAR-10's test images at eps = 8/255 (linf).",
+    (
+        (
+            "a network of the catalogue",
+            "robustray evaluate --model rrn_a1 --weights rrn_a1.safetensors",
+        ),
+        (
+            "your own, on the first 1,000 images, in an l2 ball",
+            "robustray evaluate --model my_package.nets:make --set data.first=1000 \\\n"
+            "      --set threat.norm=l2 --set threat.eps=0.5",
+        ),
+        ("every network of a study", "robustray evaluate --study my_study --suite cw-40"),
+        ("for a script", "robustray evaluate my_evaluation.yaml --json > result.json"),
+    ),
+)
+_AUDIT = Page(
+    "look for what makes a network's robust accuracy doubtful",
+    "Checks gradients, randomness, dependence on the batch and more on a few images. Evaluations "
+    "do the same before they attack.",
+    (
+        (
+            "a network of the catalogue",
+            "robustray audit --model rrn_a1 --weights rrn_a1.safetensors",
+        ),
+    ),
+)
+_DRY_RUN = "print the whole manifest and the plan, and stop"
+
+
+def add_quickstart(commands: Any) -> None:
+    """Add ``quickstart``."""
+    quickstart = add_page(commands, "quickstart", _QUICKSTART)
+    quickstart.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of its manifest, such as recipe.epochs=2; may be repeated",
+    )
+    quickstart.add_argument("--dry-run", action="store_true", help=_DRY_RUN)
+    add_json(quickstart)
+    quickstart.set_defaults(command=_quickstart, yes=False)
 
 
 def add_jobs(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add ``plan`` and ``run``; ``common`` takes a manifest."""
-    plan = commands.add_parser("plan", parents=[common], help="say what a study will cost")
-    _add_large(plan)
+    plan = add_page(commands, "plan", _PLAN, parents=[common])
+    plan.add_argument("--all", action="store_true", help="list every trial, not a dozen of them")
     plan.add_argument("--measure", action="store_true", help="measure this device's speed first")
-    plan.add_argument("--all", action="store_true", help="list every trial")
+    _add_large(plan)
+    add_json(plan)
     add_target(plan)
     plan.set_defaults(command=_plan)
 
-    run = commands.add_parser("run", parents=[common], help="run a study, or continue it")
-    run_help = "print manifest and plan, and stop"
-    run.add_argument("--dry-run", action="store_true", help=run_help)
+    run = add_page(commands, "run", _RUN, parents=[common])
+    run.add_argument("--dry-run", action="store_true", help=_DRY_RUN)
+    add_yes(run)
     _add_large(run)
-    run.add_argument("--yes", action="store_true", help="use CPUs where no GPU is")
+    add_json(run)
     run.set_defaults(command=_run)
-
-    quickstart = commands.add_parser(
-        "quickstart", help="train and attack eight small networks, on any machine: about 2 minutes"
-    )
-    quickstart.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    quickstart.add_argument("--dry-run", action="store_true", help=run_help)
-    quickstart.set_defaults(command=_quickstart, yes=False)
-
-
-def add_reports(commands: Any, common: argparse.ArgumentParser) -> None:
-    """Add ``status`` and ``report``; ``common`` takes a manifest."""
-    status = commands.add_parser("status", parents=[common], help="say how far studies are")
-    status.add_argument("--study", metavar="ID", help="a study's id, its name, or how it begins")
-    status.set_defaults(command=_status)
-
-    report = commands.add_parser("report", parents=[common], help="write a study's report again")
-    report.add_argument("--study", metavar="ID", help="a study's id, its name, or how it begins")
-    report.add_argument(
-        "--against",
-        nargs="+",
-        metavar="ID",
-        help="compare with cheaper studies of the same trials (or itself, at its early epochs)",
-    )
-    report.add_argument(
-        "--paper",
-        nargs="*",
-        metavar="ID",
-        help="the published study's tables and figures, filled from these studies (default: all)",
-    )
-    report.add_argument(
-        "--evaluations",
-        nargs="+",
-        metavar="ID",
-        help="put evaluations of one network side by side: without and with surrogates, black-box",
-    )
-    report.set_defaults(command=_report)
 
 
 def _add_large(command: argparse.ArgumentParser) -> None:
@@ -81,14 +124,16 @@ def _add_large(command: argparse.ArgumentParser) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
+    if options.target_gmacs is not None and options.json:
+        raise UserError("--json gives the plan of a manifest; leave it out with --target-gmacs")
     planned = plan_target(options)
     if planned is not None:
         return planned
-    manifest = read_manifest(options)
+    manifest, output = read_manifest(options), options.output
     request = replace(
-        make_request(), measure=options.measure, in_full=options.all, large=options.large
+        make_request(output), measure=options.measure, in_full=options.all, large=options.large
     )
-    find_kind(manifest.kind).commands.plan(manifest, request)
+    plan_manifest(manifest, request, output)
     return EXIT_OK
 
 
@@ -101,91 +146,18 @@ def _quickstart(options: argparse.Namespace) -> int:
     return run_manifest(pin_code(manifest), options)
 
 
-def _status(options: argparse.Namespace) -> int:
-    request = make_request()
-    if options.manifest:
-        manifest = read_manifest(options)
-        find_kind(manifest.kind).commands.status(manifest, request)
-        return EXIT_OK
-    if options.study:
-        from robustray.sweeps.commands import show_study
-
-        show_study(options.study, request)
-        return EXIT_OK
-    code, nothing = EXIT_OK, True
-    for found in _overview(request):
-        nothing = False
-        if isinstance(found, str):
-            print(found)
-        else:  # the others are told all the same
-            print(f"error: {found}", file=sys.stderr)
-            code = found.exit_code
-    if nothing:
-        print(f"no study in {request.store.uri} yet")
-    return code
-
-
-def _overview(request: Request) -> Iterator[str | Trouble]:
-    """Yield a text on each job of every kind, or what is wrong with it."""
-    for name in KINDS.names():
-        try:
-            kind = find_kind(name)
-        except UserError as error:  # an installed package that can't be imported
-            yield error
-        else:
-            yield from kind.commands.overview(request)
-
-
-def _report(options: argparse.Namespace) -> int:
-    request = make_request()
-    if options.paper is not None or options.evaluations:
-        return _report_together(options)
-    if options.manifest and not options.study and not options.against:
-        manifest = read_manifest(options)
-        find_kind(manifest.kind).commands.report(manifest, request)
-        return EXIT_OK
-    from robustray.sweeps.commands import chosen_study, compare, report
-
-    wanted = options.study or (study_id(read_manifest(options)) if options.manifest else None)
-    study = chosen_study(request.store, wanted)
-    if options.against:
-        compare(study, options.against, request)
-    else:
-        report(study, request)
-    return EXIT_OK
-
-
-def _report_together(options: argparse.Namespace) -> int:
-    """Write what several jobs come to: the published study's tables, evaluations side by side."""
-    from robustray.tracking import default_tracking_uri
-
-    request, uri = make_request(), default_tracking_uri()
-    if options.paper is not None:
-        if options.study or options.manifest or options.against:
-            raise UserError(
-                "--paper takes the ids of studies (--paper ID ...); without ids it uses all studies"
-            )
-        from robustray.scaling.job import paper
-
-        paper(options.paper, request.store, request.report_root, uri, say)
-    else:
-        from robustray.evaluation.comparing import publish_judgements
-
-        publish_judgements(options.evaluations, request.store, request.report_root, uri, say)
-    return EXIT_OK
-
-
 def add_evaluations(commands: Any, common: argparse.ArgumentParser) -> None:
     """Add what takes a network from the command line."""
     network = argparse.ArgumentParser(add_help=False)
     network.add_argument(
-        "--model", metavar="NAME", help="of the catalogue, or package.module:function"
+        "--model",
+        metavar="NAME",
+        help="of the catalogue (robustray models), or package.module:function",
     )
     network.add_argument("--weights", metavar="FILE_OR_URI", help="a file, or s3://bucket/key")
-    network.add_argument("--yes", action="store_true", help="use CPUs where no GPU is")
-    evaluate = commands.add_parser(
-        "evaluate", parents=[common, network], help="attack a network, or a study's networks"
-    )
+    add_yes(network)
+    evaluate = add_page(commands, "evaluate", _EVALUATE, parents=[common, network])
+    evaluate.add_argument("--study", metavar="ID", help="attack every selected checkpoint of it")
     evaluate.add_argument(
         "--suite",
         metavar="NAME[,NAME]",
@@ -194,18 +166,14 @@ def add_evaluations(commands: Any, common: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "--suite-mode",
         choices=("cascade", "independent"),
-        help="each attack on what those before have left (a list, by default), or each on all "
-        "correctly classified images, as in published tables",
+        help="cascade: each attack on the images that those before it have left (default for a "
+        "list); independent: each on all correctly classified images, as in published tables",
     )
-    evaluate.add_argument("--study", metavar="ID", help="attack every selected checkpoint of it")
-    evaluate.add_argument(
-        "--dry-run", action="store_true", help="print manifest and plan, and stop"
-    )
+    evaluate.add_argument("--dry-run", action="store_true", help=_DRY_RUN)
+    add_json(evaluate)
     evaluate.set_defaults(command=_evaluate)
-    audit = commands.add_parser(
-        "audit", parents=[common, network], help="look for what makes a robust accuracy doubtful"
-    )
-    audit.add_argument("--json", action="store_true", help="print the findings as JSON")
+    audit = add_page(commands, "audit", _AUDIT, parents=[common, network])
+    add_json(audit)
     audit.set_defaults(command=_audit, suite=None, suite_mode=None, study=None)
 
 
@@ -218,12 +186,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     from robustray.evaluation.commands import audit, manifest_of
 
-    request = make_request(patient=True)
-    audit(
-        manifest_of(options),
-        request.store,
-        yes=options.yes,
-        as_json=options.json,
-        say=request.say,
-    )
+    request = replace(make_request(options.output, patient=True), assume_yes=options.yes)
+    findings = audit(manifest_of(options), request)
+    if options.output.as_json:
+        options.output.write(findings)
     return EXIT_OK

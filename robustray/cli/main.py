@@ -8,15 +8,22 @@ import select
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from robustray import __version__
 from robustray.cli.cluster import add_cluster
+from robustray.cli.completion import add_completion, complete
 from robustray.cli.configs import add_configs
-from robustray.cli.jobs import add_evaluations, add_jobs, add_reports
+from robustray.cli.help import HelpPage
+from robustray.cli.init import add_init
+from robustray.cli.jobs import add_evaluations, add_jobs, add_quickstart
+from robustray.cli.looking import add_looking
 from robustray.cli.manifests import add_manifests, settle_manifest
 from robustray.cli.models import add_models
+from robustray.cli.output import Output
 from robustray.cli.shared import EXIT_INTERRUPTED, EXIT_OK
+from robustray.cli.weights import add_weights
 from robustray.cli.zoo import add_zoo
 from robustray.errors import MachineError, UserError, find_fault
 from robustray.words import redact
@@ -42,10 +49,15 @@ def main(
         0 done; 1 some trials failed, or an error of the program; 2 wrong input; 3 a machine or
         service failed, worth trying again; 130 stopped by hand.
     """
-    options = make_parser(default_manifest).parse_args(arguments)
+    parser = make_parser(default_manifest)
+    complete(parser)
+    options = parser.parse_args(arguments)
+    options.output = Output(getattr(options, "json", False))
+    elsewhere = redirect_stdout(sys.stderr) if options.output.as_json else nullcontext()
     try:
-        settle_manifest(options)
-        return options.command(options)
+        with elsewhere:  # whatever a library prints
+            settle_manifest(options)
+            return options.command(options)
     except KeyboardInterrupt:
         print("stopped; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -82,14 +94,39 @@ def _named(error: Exception) -> str:
     return redact(f"{type(error).__name__}: {' '.join(str(error).split())}")[:500]
 
 
+_ABOUT = """\
+Train, sweep and attack image classifiers; every checkpoint, metric and verdict is on record."""
+_FIRST = """\
+first steps:
+  robustray quickstart             # eight small networks: about 2 minutes
+  robustray init my_study          # writes my_study.yaml, with comments
+  robustray plan my_study.yaml     # what will it cost?
+  robustray run my_study.yaml      # run it; after a stop, the same continues
+  robustray status --watch         # how far is it? (in another terminal)
+
+robustray COMMAND --help explains each command, with examples.
+
+places:
+  ROBUSTRAY_STORE      results: a folder or s3://bucket/prefix (./runs/store)
+  ROBUSTRAY_DATA       data sets (./data)
+  MLFLOW_TRACKING_URI  MLflow (sqlite:///./runs/mlflow.db)
+  RAY_ADDRESS          a Ray cluster (a local Ray while the command runs)
+
+exit codes:
+  0    done
+  1    some trials failed, or an error of the program
+  2    wrong input, nothing was started
+  3    a machine or service failed, try again
+  130  stopped by hand, run it again to continue"""
+
+
 def make_parser(default_manifest: str | Path | None = None) -> argparse.ArgumentParser:
     """Return the parser of the command line; see `main`."""
     parser = argparse.ArgumentParser(
-        prog="robustray",
-        description="Plans, runs, evaluations, audits, reports, and the catalogue of networks.",
+        prog="robustray", description=_ABOUT, epilog=_FIRST, formatter_class=HelpPage
     )
     parser.add_argument("--version", action="version", version=f"robustray {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--manifest", metavar="FILE", help="a YAML manifest (see robustray manifests)"
@@ -99,17 +136,21 @@ def make_parser(default_manifest: str | Path | None = None) -> argparse.Argument
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="override a field of the manifest, such as recipe.epochs=2; may be repeated",
+        help="change a field of the manifest, such as recipe.epochs=2; may be repeated",
     )
     common.set_defaults(default_manifest=default_manifest)
     named = argparse.ArgumentParser(add_help=False, parents=[common])
     named.add_argument("named", nargs="?", metavar="MANIFEST", help="the same as --manifest FILE")
+    add_quickstart(commands)
+    add_init(commands)
     add_jobs(commands, named)
+    add_looking(commands, named)
     add_evaluations(commands, named)
-    add_manifests(commands)
+    add_weights(commands)
     add_models(commands)
     add_zoo(commands)
+    add_manifests(commands)
     add_configs(commands)
     add_cluster(commands, common)
-    add_reports(commands, named)
+    add_completion(commands)
     return parser

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path, PurePath
 from typing import Any
 
+from robustray.cli.help import Page, add_page
 from robustray.errors import UserError
 from robustray.files import write_atomically
 from robustray.manifest.packaged import (
@@ -17,22 +18,32 @@ from robustray.manifest.packaged import (
     resolve_path,
 )
 
+_MANIFESTS = Page(
+    "list the manifests that come along, or copy them",
+    "Published sweeps, recipes, evaluations and jobs. Commands take them by their names, and "
+    "robustray init writes a smaller one to begin with.",
+    (
+        ("all of them", "robustray manifests"),
+        ("run one as it is", "robustray run manifests/training/rs_fgsm_digits.yaml"),
+        ("copy one, to change it", "robustray manifests copy manifests/quickstart.yaml ."),
+    ),
+)
+_COPY = Page(
+    "copy manifests into a folder, to change them",
+    "manifests/training/x.yaml becomes DIR/training/x.yaml. Equal files may be there.",
+)
+
 
 def add_manifests(commands: Any) -> None:
     """Add the command to the command line's."""
-    manifests = commands.add_parser("manifests", help="list the manifests that come along, or copy")
+    manifests = add_page(commands, "manifests", _MANIFESTS)
     manifests.set_defaults(command=_list)
-    actions = manifests.add_subparsers(metavar="ACTION")
-    copy = actions.add_parser(
-        "copy",
-        help="copy some into a folder, to change them",
-        usage="robustray manifests copy (NAME ... | --all) DIR",
-    )
+    actions = manifests.add_subparsers(metavar="ACTION", title="actions")
+    usage = "robustray manifests copy (NAME ... | --all) DIR"
+    copy = add_page(actions, "copy", _COPY, usage=usage)
     copy.add_argument("--all", action="store_true", help="copy all of them")
     copy.add_argument("names", nargs="*", metavar="NAME", help="such as manifests/quickstart.yaml")
-    copy.add_argument(
-        "folder", metavar="DIR", help="manifests/training/x.yaml: DIR/training/x.yaml"
-    )
+    copy.add_argument("folder", metavar="DIR", help="where to")
     copy.set_defaults(command=_copy)
 
 

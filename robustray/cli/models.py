@@ -1,12 +1,12 @@
-"""``robustray models`` and ``robustray weights``: the catalogue, for a shell."""
+"""``robustray models``: the catalogue, for a shell."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robustray.cli.help import Page, add_page
 from robustray.cli.shared import read_assignment
 from robustray.errors import ManifestError, UserError, choice_error
 from robustray.registry import MODELS
@@ -15,9 +15,21 @@ if TYPE_CHECKING:
     from robustray.zoo import ZooRecord
 
 
+_MODELS = Page(
+    "list the networks of the catalogue; all that is known of one",
+    "Names go into manifests (model.name) and after --model. Networks of timm, torchvision and "
+    "others have a prefix.",
+    (
+        ("some of them", "robustray models 'rrn_*'"),
+        ("one: options, paper, published weights", "robustray models rrn_a1"),
+        ("another library's", "robustray models 'timm:vit_small*'"),
+    ),
+)
+
+
 def add_models(commands: Any) -> None:
-    """Add both commands to the command line's."""
-    models = commands.add_parser("models", help="list the catalogue; check its published costs")
+    """Add the command to the command line's."""
+    models = add_page(commands, "models", _MODELS)
     models.add_argument(
         "pattern", nargs="?", default="*", help="of names, such as 'rrn_*' or 'timm:vit*'"
     )
@@ -36,66 +48,6 @@ def add_models(commands: Any) -> None:
         "be repeated",
     )
     models.set_defaults(command=_models)
-
-    weights = commands.add_parser("weights", help="bring published weights into our format")
-    actions = weights.add_subparsers(required=True, metavar="ACTION")
-    convert = actions.add_parser("convert", help="write a published file as safetensors")
-    convert.add_argument("file", metavar="FILE", help="what torch.save wrote, or safetensors")
-    convert.add_argument(
-        "--model",
-        required=True,
-        metavar="NAME",
-        help="of the catalogue, of a library (timm:NAME), or package.module:function for a network "
-        "of one's own",
-    )
-    convert.add_argument("--output", required=True, metavar="FILE.safetensors")
-    convert.add_argument(
-        "--published", metavar="SET", help="one of the model's sets of weights that the zoo records"
-    )
-    convert.add_argument("--format", default="auto", help="layout of the file; default: auto")
-    convert.add_argument("--sha256", metavar="DIGEST", help="that the file must have")
-    convert.add_argument(
-        "--drop-objects",
-        action="store_true",
-        help="leave out objects other than tensors and containers, such as schedules",
-    )
-    convert.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="OPTION=VALUE",
-        help="an option of the model, such as num_classes=100, or an argument of the function; "
-        "may be repeated",
-    )
-    convert.set_defaults(command=_convert)
-
-    assemble = actions.add_parser(
-        "assemble", help="write the parts of a mixed classifier as one file, with its constants"
-    )
-    assemble.add_argument("--accurate", metavar="FILE", help="weights of the accurate base")
-    assemble.add_argument("--robust", metavar="FILE", help="weights of the robust base")
-    assemble.add_argument("--mixing", metavar="FILE", help="weights of the mixing network")
-    assemble.add_argument(
-        "--folder",
-        metavar="DIR",
-        help="of published files: Base/ and CompModel/; with --set preset",
-    )
-    assemble.add_argument("--output", required=True, metavar="FILE.safetensors")
-    assemble.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE")
-    assemble.set_defaults(command=_assemble)
-
-    freeze = actions.add_parser(
-        "freeze", help="store the batch statistics of training images in weights: mode frozen"
-    )
-    freeze.add_argument("file", metavar="FILE", help="weights that normalise with their batch")
-    freeze.add_argument("--model", required=True, metavar="NAME", help="of the catalogue")
-    freeze.add_argument("--output", required=True, metavar="FILE.safetensors")
-    freeze.add_argument("--data", default="cifar10", help="data set; default: cifar10")
-    freeze.add_argument("--data-root", metavar="DIR")
-    freeze.add_argument("--parts", help="files of the training set, comma-separated; default: all")
-    freeze.add_argument("--images", type=int, default=1000, help="the first ones; default: 1000")
-    freeze.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE")
-    freeze.set_defaults(command=_freeze)
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -214,84 +166,3 @@ def _weights(record: ZooRecord) -> list[str]:
 
 def _address(source: str) -> str:
     return source.removeprefix("page:").replace("drive:", "https://drive.google.com/uc?id=")
-
-
-def _convert(options: argparse.Namespace) -> int:
-    from robustray.evaluation.networks import build_function
-    from robustray.models.weights.convert import convert_weights
-    from robustray.zoo import known_as, records_of
-
-    given = dict(read_assignment(text) for text in options.set)
-    model: Any = options.model
-    sha256 = options.sha256
-    if options.published is not None:
-        sets = records_of(model)
-        if options.published not in sets:
-            raise choice_error(f"set of weights of {model}", options.published, sets or ("none",))
-        record = sets[options.published]
-        given = record.options | given
-        sha256 = sha256 or record.sha256
-    if MODELS.is_reference(model):
-        model, given = build_function(model, given), {}
-    try:
-        done = convert_weights(
-            options.file,
-            options.output,
-            model,
-            format=options.format,
-            sha256=sha256,
-            drop_objects=options.drop_objects,
-            options=given,
-        )
-    except OSError as error:
-        raise UserError(str(error)) from error
-    names = ", ".join(known_as(done.report.sha256))
-    print(f"{done}\nknown as   {names or 'none of the digests in the zoo'}")
-    return 0
-
-
-def _assemble(options: argparse.Namespace) -> int:
-    from robustray.models.weights.assemble import assemble, published_files
-
-    given = dict(read_assignment(text) for text in options.set)
-    accurate, robust, mixing = options.accurate, options.robust, options.mixing
-    if options.folder is not None:
-        if accurate or robust or mixing or not given.get("preset"):
-            raise UserError("--folder goes with --set preset=NAME, and without single files")
-        files = published_files(Path(options.folder), str(given["preset"]))
-        accurate, robust, mixing = (files[role] for role in ("accurate", "robust", "mixing"))
-    if accurate is None or robust is None:
-        raise UserError("name the parts with --accurate, --robust and --mixing, or with --folder")
-    parts = Path(accurate), Path(robust), None if mixing is None else Path(mixing)
-    try:
-        composite = assemble(Path(options.output), given, *parts)
-    except OSError as error:
-        raise UserError(str(error)) from error
-    print(f"constants  {composite.constants}\nwrote      {options.output}")
-    return 0
-
-
-def _freeze(options: argparse.Namespace) -> int:
-    from robustray.evaluation.images import load_images
-    from robustray.manifest import build_manifest
-    from robustray.models.weights.convert import freeze_weights
-
-    parts = {"parts": options.parts.split(",")} if options.parts else {}
-    data = {"name": options.data, "split": "train", "first": options.images, **parts}
-    manifest: Any = build_manifest(
-        {"kind": "Evaluation", "factory": "weights:freeze", "data": data}
-    )
-    images = load_images(manifest.data, options.data_root)
-    given = dict(read_assignment(text) for text in options.set)
-    try:
-        freeze_weights(
-            options.file,
-            options.output,
-            options.model,
-            images.x_NCHW.float() / 255,
-            options=given,
-        )
-    except OSError as error:
-        raise UserError(str(error)) from error
-    print(f"calibrated on {len(images)} images (sha256 {images.digest}); wrote {options.output}")
-    return 0

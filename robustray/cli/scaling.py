@@ -32,7 +32,9 @@ def add_target(plan: argparse.ArgumentParser) -> None:
         help="robust_resnet (default), uniform, or package.module:name of a Rule",
     )
     group.add_argument("--stages", type=int, metavar="N", help="2 to 6; default: the rule's, 3")
-    group.add_argument("--num-classes", type=int, metavar="N")
+    group.add_argument(
+        "--num-classes", type=int, metavar="N", help="default: the function's, or 10"
+    )
     group.add_argument(
         "--widths",
         metavar="KIND",

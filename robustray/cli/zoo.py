@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robustray.cli.help import Page, add_page
 from robustray.errors import UserError, choice_error
 
 if TYPE_CHECKING:
@@ -13,27 +14,36 @@ if TYPE_CHECKING:
     from robustray.zoo.records import ZooRecord
 
 
+_ZOO = Page(
+    "published weights: list, fetch, verify, import",
+    "Files go to zoo/ in the folder of data sets (ROBUSTRAY_DATA). What is downloaded has the "
+    "digest that was published, or that of the first download.",
+    (
+        ("what is there", "robustray zoo list 'wrn*'"),
+        ("one of them, as safetensors", "robustray zoo import NAME --output weights.safetensors"),
+    ),
+)
+_LIST = Page("one line for each set of weights, those of RobustBench too")
+_IMPORT = Page("fetch a set of weights and write it as safetensors")
+
+
 def add_zoo(commands: Any) -> None:
     """Add the command to the command line's."""
-    zoo = commands.add_parser("zoo", help="published weights: list, fetch, verify, import")
-    actions = zoo.add_subparsers(required=True, metavar="ACTION")
-    listed = actions.add_parser("list", help="one line for each set of weights, RobustBench's too")
+    zoo = add_page(commands, "zoo", _ZOO)
+    actions = zoo.add_subparsers(required=True, metavar="ACTION", title="actions")
+    listed = add_page(actions, "list", _LIST)
     listed.add_argument("pattern", nargs="?", default="*", help="of names, such as 'wrn*'")
     listed.set_defaults(command=_list)
     for name, command, words in (
         ("show", _show, "everything that is known of a set"),
         ("fetch", _fetch, "download a set, and check it"),
-        (
-            "verify",
-            _verify,
-            "check a set's files here; exit code 1 if one is damaged",
-        ),
+        ("verify", _verify, "check a set's files here; exit code 1 if one is damaged"),
     ):
-        action = actions.add_parser(name, help=words)
-        action.add_argument("name", metavar="NAME")
+        action = add_page(actions, name, Page(words))
+        action.add_argument("name", metavar="NAME", help="as robustray zoo list has it")
         action.set_defaults(command=command)
-    imported = actions.add_parser("import", help="fetch a set and write it as safetensors")
-    imported.add_argument("name", metavar="NAME")
+    imported = add_page(actions, "import", _IMPORT)
+    imported.add_argument("name", metavar="NAME", help="as robustray zoo list has it")
     imported.add_argument("--output", metavar="FILE.safetensors", help="default: beside the file")
     imported.add_argument(
         "--drop-objects", action="store_true", help="leave out objects other than tensors"

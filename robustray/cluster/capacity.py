@@ -177,7 +177,8 @@ def check_fits(resources: Resources, capacity: Capacity) -> bool:
 
 def describe(resources: Resources) -> str:
     """Return what a trial takes, in words."""
-    each = f"{resources.gpus:g} GPUs and {resources.cpus:g} CPUs"
+    amounts = ((resources.gpus, "GPU"), (resources.cpus, "CPU"))
+    each = " and ".join(f"{n:g} {kind}{'' if n == 1 else 's'}" for n, kind in amounts if n)
     return each if resources.workers == 1 else f"{resources.workers} workers of {each} each"
 
 

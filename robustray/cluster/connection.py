@@ -8,14 +8,16 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 import torch
+from ray._private import worker
 
 from robustray.errors import MachineError, UserError, find_fault
+from robustray.runtime.progress.screen import leave_terminal
 from robustray.words import redact
 
 # Tune must not retry, snapshot often, write result files or print: the store holds the state.
@@ -32,7 +34,9 @@ _GCS_SHARE = 0.75  # of it, before Ray ends the process
 
 
 @contextmanager
-def connect(num_cpus: int | None = None) -> Iterator[None]:
+def connect(
+    num_cpus: int | None = None, say: Callable[[str], None] = lambda text: None
+) -> Iterator[None]:
     """Connect to Ray for the length of a ``with`` block.
 
     ``RAY_ADDRESS`` (set by ``ray job submit`` too) names a running cluster; without it a local
@@ -42,6 +46,8 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
     ----------
     num_cpus : int, optional
         CPUs of a local Ray; by default those of the machine.
+    say : callable
+        Takes lines for a person: what is waited for.
     """
     for name, value in _TUNE_SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -51,9 +57,11 @@ def connect(num_cpus: int | None = None) -> Iterator[None]:
     patience_s = _GCS_SHARE * _read_timeout()
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address := os.environ.get("RAY_ADDRESS"):
+        say(f"connecting to the Ray cluster at {redact(address)}")
         _check_answers(address)
         _start(f"the Ray cluster at RAY_ADDRESS={address} can't be used", **quiet)
     else:
+        say("starting Ray on this machine, usually 10 s")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         local = {"address": "local", "include_dashboard": False, "num_cpus": num_cpus}
         _start("Ray can't be started on this machine", **local, **quiet)
@@ -107,6 +115,7 @@ def _watch(address: str, patience_s: float, ended: threading.Event) -> None:
             silence, seen = silence + min(now - seen, 2 * _LOOK_S), now
             if silence > patience_s and not ended.is_set():
                 sys.stdout.flush()
+                leave_terminal()
                 words = f"error: Ray's head at {address} is lost ({error.strerror or error}). "
                 os.write(2, f"{words}Nothing is lost; give the same command again\n".encode())
                 os._exit(MachineError.exit_code)
@@ -127,6 +136,8 @@ def _start(words: str, **settings: Any) -> None:
         fault = find_fault(error)
         remedy = f"; {fault.remedy}" if fault and fault.kind != "preemption" else ""
         raise MachineError(f"{words}: {redact(said.strip())[:400]}{remedy}") from error
+    # Else Ray prints a page for each worker that ends, to standard output. We tell what failed.
+    worker._worker_logs_enabled = False
 
 
 def _check_answers(address: str) -> None:

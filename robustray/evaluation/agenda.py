@@ -120,6 +120,8 @@ class Agenda:
         For each task, the units that are not committed.
     done : set of str
         What is committed.
+    counts : dict of str to mapping
+        What committed units have counted.
     """
 
     nodes: dict[str, Node] = field(default_factory=dict)
@@ -127,6 +129,7 @@ class Agenda:
     audits: dict[str, Work] = field(default_factory=dict)
     left: dict[str, set[str]] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    counts: dict[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def make_agenda(work: Iterable[Work], units: UnitStore) -> Agenda:
@@ -135,6 +138,7 @@ def make_agenda(work: Iterable[Work], units: UnitStore) -> Agenda:
     for item in work:
         task, records = item.task, valid_records(item.task, units)
         agenda.done |= set(records)
+        agenda.counts |= {prefix: record.counts for prefix, record in records.items()}
         agenda.left[task.name] = {u.prefix for u in task.units() if u.prefix not in records}
         if item.audit_key is not None:
             _add_audit(agenda, item, units)

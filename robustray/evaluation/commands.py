@@ -15,9 +15,10 @@ from robustray.errors import UserError
 from robustray.evaluation.agenda import may_use_cpus, on_gpu
 from robustray.evaluation.audit.checks import audit_key, read_audit
 from robustray.evaluation.comparing import read_result
+from robustray.evaluation.describing import describe_plan, plan_document
 from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
 from robustray.evaluation.outputs import describe_result
-from robustray.evaluation.plan import EvaluationPlan, describe_plan, make_plan, prepare
+from robustray.evaluation.plan import EvaluationPlan, make_plan, prepare
 from robustray.evaluation.record import metrics_of
 from robustray.evaluation.study import describe_study, evaluate_study
 from robustray.evaluation.units.store import UnitStore
@@ -25,7 +26,8 @@ from robustray.evaluation.units.worker import Worker
 from robustray.files import write_atomically
 from robustray.manifest import Evaluation, build_manifest, load_manifest
 from robustray.registry import MODELS
-from robustray.runtime.commands import Commands, Ended, Request, Say, say_tracking
+from robustray.reports.answers import answer_evaluation
+from robustray.runtime.commands import Commands, Ended, Request, say_files, say_tracking
 from robustray.runtime.failures import Failure, Reply, make_error
 from robustray.runtime.pool import Listener, Pool, make_place
 from robustray.runtime.queue import Node
@@ -33,8 +35,9 @@ from robustray.runtime.session import check_store, find_workers
 from robustray.runtime.unit_queue import Call, UnitQueue
 from robustray.store import ObjectStore
 from robustray.sweeps import load_study
-from robustray.sweeps.commands import ended_study, report, show_report
+from robustray.sweeps.commands import ended_study, report, say_next, show_report
 from robustray.user_code import import_from
+from robustray.words import lay_out
 
 
 def run_audit(
@@ -108,8 +111,8 @@ class _Listener(Listener):
         self._say(f"audit failed ({kind.value}): {reply.message}; again in {wait:.0f} s")
 
 
-def describe_status(plan: EvaluationPlan, store: ObjectStore) -> str:
-    """Return a line for each attack of each task: how many of its units are committed.
+def describe_status(plan: EvaluationPlan, store: ObjectStore) -> tuple[str, dict[str, Any]]:
+    """Return how far an evaluation is: a line for each attack of each task, and for scripts.
 
     Raises
     ------
@@ -117,15 +120,31 @@ def describe_status(plan: EvaluationPlan, store: ObjectStore) -> str:
         If its result is damaged.
     """
     there = UnitStore(store).committed(plan.tasks[0].subject.digest)
-    done = store.exists(f"{plan.prefix}/result.json") and read_result(store, plan.id)
-    lines = [f"{plan.id}: {'finished' if done else 'not finished'}"]
+    done = bool(store.exists(f"{plan.prefix}/result.json") and read_result(store, plan.id))
+    attacks: list[dict[str, Any]] = []
     for task in plan.tasks:
-        for position in range(len(task.attacks) + 1):
+        for position, label in enumerate(task.labels):
             units = [task.unit(range_, position) for range_ in task.ranges]
             number = sum(unit.prefix in there for unit in units)
-            name = " ".join(word for word in (task.name, task.labels[position]) if word)
-            lines.append(f"  {name:<24} {number} of {len(units)} units")
-    return "\n".join(lines)
+            found = {"task": task.name, "attack": label, "done": number, "total": len(units)}
+            attacks.append(found)
+    state = "finished" if done else "unfinished"
+    lines = [f"{plan.id}: {'finished' if done else 'not finished'}"]
+    for found in attacks:
+        name = " ".join(word for word in (found["task"], found["attack"]) if word)
+        lines.append(f"  {name:<24} {found['done']} of {found['total']} units")
+    return "\n".join(lines), {
+        "kind": plan.manifest.kind,
+        "id": plan.id,
+        "name": plan.manifest.name,
+        "state": state,
+        "progress": {
+            "unit": "units",
+            "done": sum(found["done"] for found in attacks),
+            "total": sum(found["total"] for found in attacks),
+        },
+        "attacks": attacks,
+    }
 
 
 def manifest_of(options: Namespace) -> Evaluation:
@@ -170,16 +189,20 @@ class EvaluationCommands(Commands[Evaluation]):
     @override
     def plan(self, manifest: Evaluation, request: Request) -> None:
         if manifest.study is not None:
-            request.say(describe_study(manifest, request.store, None))
-        else:
-            request.say(describe_plan(plan_evaluation(manifest, request.store, None)))
+            return self.status(manifest, request)
+        plan = plan_evaluation(manifest, request.store, None)
+        request.say(describe_plan(plan))
+        return request.tell(plan_document(plan))
 
     @override
     def status(self, manifest: Evaluation, request: Request) -> None:
         if manifest.study is not None:
-            return self.plan(manifest, request)
-        plan = plan_evaluation(manifest, request.store, None)
-        return request.say(describe_status(plan, request.store))
+            text, document = describe_study(manifest, request.store, None)
+        else:
+            plan = plan_evaluation(manifest, request.store, None)
+            text, document = describe_status(plan, request.store)
+        request.say(text)
+        request.tell(document)
 
     @override
     def run(self, manifest: Evaluation, request: Request) -> Ended:
@@ -194,11 +217,14 @@ class EvaluationCommands(Commands[Evaluation]):
             assume_yes=request.assume_yes,
             say=say,
         )
-        say(f"\n{done.text}")
+        answer = answer_evaluation(done.result).sentence
+        say("")
+        say(lay_out([("answer", answer)]))
+        say(f"\n{done.text}\n")
         if done.folder is not None:
-            say(f"\ncomputed     {done.computed} units in this run" if done.computed else
-                "\ncomputed     nothing: everything was there")  # fmt: skip
-            say(f"record       {done.folder}")
+            units = f"{done.computed} units in this run" if done.computed else "nothing was left"
+            say(f"computed     {units}")
+            say_files(done.folder, say)
         say_tracking(done.untracked, uri, manifest.name, say)
         for reason in done.failed:
             say(f"failed: {reason}")
@@ -213,6 +239,7 @@ class EvaluationCommands(Commands[Evaluation]):
             {f"{done.id} {number}": reason for number, reason in enumerate(done.failed, 1)},
             {"name": [manifest.name], **{name: [value] for name, value in numbers.items()}},
             "robust_accuracy" if numbers else None,
+            answer,
         )
 
     @override
@@ -229,19 +256,31 @@ class EvaluationCommands(Commands[Evaluation]):
             write_atomically(folder / name, request.store.get(entry.key))
         record = json.loads(request.store.get(f"{within}record.json"))
         request.say(describe_result(record["result"], record["provenance"]))
-        return request.say(f"\nrecord       {folder}")
+        request.say("")
+        say_files(folder, request.say)
+        return request.tell(
+            {
+                "kind": manifest.kind,
+                "id": plan.id,
+                "name": manifest.name,
+                "answer": answer_evaluation(record["result"]).sentence,
+                "result": record["result"],
+                "folder": folder,
+            }
+        )
 
 
 EVALUATION = EvaluationCommands()
 
 
-def audit(manifest: Evaluation, store: ObjectStore, *, yes: bool, as_json: bool, say: Say) -> None:
-    """Audit a network and print the findings."""
+def audit(manifest: Evaluation, request: Request) -> list[dict[str, Any]]:
+    """Audit a network, print the findings and return them; see `run_audit`."""
     if manifest.study is not None:
         raise UserError("an audit needs one network: give --model and --weights")
-    quiet: Say = (lambda _: None) if as_json else say
-    findings = run_audit(manifest, store, assume_yes=yes, say=quiet)
-    say(json.dumps(findings, indent=2) if as_json else describe_findings(findings))
+    say, yes = request.say, request.assume_yes
+    findings = run_audit(manifest, request.store, assume_yes=yes, say=say)
+    say(describe_findings(findings))
+    return findings
 
 
 def _run_study(manifest: Evaluation, request: Request) -> Ended:
@@ -257,6 +296,7 @@ def _run_study(manifest: Evaluation, request: Request) -> Ended:
     say("")
     show_report(done.published, say)
     say_tracking(done.untracked, uri, done.published.report.study, say)
+    say_next(done.published, say)
     for name, reason in sorted(done.failed.items()):
         say(f"failed: {name}: {reason}")
     return ended_study(done.published, done.failed, interrupted=done.interrupted)

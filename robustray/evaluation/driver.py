@@ -13,9 +13,11 @@ from typing import Any
 import ray
 import torch
 
+from robustray.cluster import describe
 from robustray.errors import MachineError, UserError
 from robustray.evaluation.agenda import Agenda, Work, make_agenda, valid_records
 from robustray.evaluation.audit.checks import read_audit, refusal
+from robustray.evaluation.tally import Tally
 from robustray.evaluation.task import Task, Unit
 from robustray.evaluation.units.merge import Merged, MergeError, merge
 from robustray.evaluation.units.store import LoadedUnit, UnitStore
@@ -83,6 +85,7 @@ class Driver(Listener):
         self._open = set(self._work)
         self._queue = UnitQueue([], Resources().retries)
         self._agenda = Agenda()
+        self._tally = Tally([], {})
         self._progress: UnitProgress | None = None
         self.computed = 0
         self.failures: dict[str, str] = {}
@@ -159,6 +162,8 @@ class Driver(Listener):
         passes = counts.get("forwards", 0) + counts.get("backwards", 0)
         assert self._progress is not None
         self._progress.unit(counts.get("attacked", 0), passes)
+        if counts:
+            self._tally.add(reply.prefix, counts)
         if reply.prefix in self._agenda.audits:
             self._check_audit(self._agenda.audits[reply.prefix])
             return
@@ -172,6 +177,7 @@ class Driver(Listener):
         _, before = self._agenda.orders[reply.prefix]
         assert before is not None
         self._units.discard(before)
+        self._tally.forget(before.prefix)
         self._say(f"a committed unit is damaged and computed again ({reply.message})")
         if not self._queue.redo(before.prefix):
             raise UnitError(f"a unit was damaged when it was read, several times: {reply.message}")
@@ -192,7 +198,15 @@ class Driver(Listener):
         """Follow `Listener`."""
         self._session.lease.tick()
         if self._progress is not None:
-            self._progress.heartbeat(workers, self._queue.seconds_left(workers))
+            tally = self._tally
+            self._progress.update(
+                self._queue.counts,
+                workers,
+                self._queue.seconds_left(workers),
+                tally.facts(),
+                tally.columns,
+                tally.rows(),
+            )
 
     def _prepare(self, resources: Resources, bundle: int, slots: int) -> None:
         """Find out what is committed, and queue the rest."""
@@ -210,9 +224,8 @@ class Driver(Listener):
             fill=min((item.task.conditions.compute_shape for item in work), default=1),
             done=self._agenda.done,
         )
-        self._progress = UnitProgress(
-            len(nodes), sum(node.name in self._agenda.done for node in nodes)
-        )
+        self._tally = Tally([item.task for item in work], self._agenda.counts)
+        self._progress = UnitProgress(self._queue.counts, describe(resources))
 
     def _dispatch(self, actor: Any, call: Call) -> ray.ObjectRef:
         first = call.names[0]

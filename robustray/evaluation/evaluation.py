@@ -9,6 +9,7 @@ from typing import Any
 
 from robustray.evaluation.agenda import Work, expected_on_gpu, may_use_cpus, on_gpu
 from robustray.evaluation.audit.checks import audit_key, read_audit
+from robustray.evaluation.describing import describe_plan
 from robustray.evaluation.driver import Conclusion, Driver
 from robustray.evaluation.outputs import (
     describe_result,
@@ -18,14 +19,14 @@ from robustray.evaluation.outputs import (
     result_files,
 )
 from robustray.evaluation.page import PAGE, partial_page, whole_page
-from robustray.evaluation.plan import EvaluationPlan, describe_plan, make_plan, prepare
+from robustray.evaluation.plan import EvaluationPlan, make_plan, prepare
 from robustray.evaluation.record import summary_text, write_csv
 from robustray.evaluation.units.merge import Merged
 from robustray.evaluation.units.store import UnitStore
 from robustray.files import write_atomically
 from robustray.manifest import Evaluation, Resources
 from robustray.runtime import attempts
-from robustray.runtime.session import Session, check_services, open_session
+from robustray.runtime.session import Session, check_services, open_session, say_places
 from robustray.store import ObjectStore, canonical_json
 from robustray.tracking import RunRecord
 from robustray.tracking.records import Status
@@ -139,6 +140,7 @@ def run_evaluation(
         # Only its driver settles the shards.
         plan = make_plan(prepared, session.store, on_gpu=on_gpu(session.resources))
         say(describe_plan(plan))
+        say_places(report_root / plan.id, tracking_uri, say)
         run = _Run(plan, session)
         if not run.drive(data_root):
             return run.stop()

@@ -12,16 +12,14 @@ from robustray.attacks import Suite, ThreatModel
 from robustray.attacks.engine import default_compute_shape
 from robustray.data import Split
 from robustray.errors import CorruptObjectError, ManifestError, StoreUnavailableError
-from robustray.evaluation.agenda import CLEAN_ACCURACY, ROBUST_SHARE, Passes, task_passes
 from robustray.evaluation.images import facts_of, label_of, load_images, ranges_of
 from robustray.evaluation.networks import build_network
 from robustray.evaluation.subjects import find_subject
-from robustray.evaluation.suites import curve_suite_of, resolve_threat, suite_of, suite_text
+from robustray.evaluation.suites import curve_suite_of, resolve_threat, suite_of
 from robustray.evaluation.task import SAMPLES, Conditions, Subject, Task
 from robustray.evaluation.units.engines import is_independent, load_engine
 from robustray.manifest import Evaluation, JudgedData
 from robustray.models import ModelError, profile
-from robustray.reports.words import eps_text, network_name
 from robustray.store import (
     NotFoundError,
     ObjectStore,
@@ -232,55 +230,6 @@ def count_macs(subject: Subject, images: Images) -> int | None:
         return profile(model, images.split.image_shape).macs
     except (ModelError, RuntimeError, NotImplementedError):
         return None
-
-
-def estimated_passes(plan: EvaluationPlan) -> Passes:
-    """Return the passes of all tasks, for accuracies that are assumed."""
-    total = Passes(0, 0)
-    for task in plan.tasks:
-        total = total.plus(
-            task_passes(
-                task.attacks,
-                task.count,
-                classes=task.classes,
-                attack_all=task.attack_all,
-                apart=task.conditions.searches_apart,
-                columns=task.columns,
-            )
-        )
-    return total
-
-
-def describe_plan(plan: EvaluationPlan) -> str:
-    """Return the plan as text: what is judged, how, in how many units, and what it costs."""
-    main, subject = plan.tasks[0], plan.tasks[0].subject
-    network = network_name(subject.network)
-    passes = estimated_passes(plan)
-    units = len({unit.prefix for task in plan.tasks for unit in task.units()})
-    conditions = main.conditions
-    cost = f"{passes.forwards:.3g} forward and {passes.backwards:.3g} backward passes"
-    if plan.macs:
-        cost += f", {2 * plan.macs * passes.equivalents:.3g} FLOPs"
-    else:
-        cost += " (FLOPs unknown: the network's operations can't be counted)"
-    curve = [eps_text(task.eps) for task in plan.tasks[1:]]
-    return "\n".join(
-        [
-            f"evaluation   {plan.id}",
-            f"network      {network}, weights sha256 {subject.weights_sha256}",
-            f"images       {plan.images.label}: {main.count}",
-            f"threat       {main.norm}, eps = {eps_text(main.eps)}",
-            f"suite        {suite_text(plan.suite)}",
-            *([f"curve        eps = {', '.join(curve)}"] if curve else []),
-            f"conditions   seed {conditions.seed}, compute shape {conditions.compute_shape}, "
-            f"search in {conditions.search_dtype}, engine {conditions.engine['name']}",
-            *([f"batches      {composition}"] if (composition := conditions.composition) else []),
-            f"units        {units}, of at most {len(main.ranges[0])} images and one attack each",
-            f"cost         about {cost}; that assumes {100 * CLEAN_ACCURACY:.0f} % clean accuracy "
-            f"and {100 * CLEAN_ACCURACY * ROBUST_SHARE:.0f} % robust accuracy, which nobody has "
-            "measured yet",
-        ]
-    )
 
 
 def _identity(manifest: Evaluation, images: Images, tasks: list[Task]) -> str:

@@ -29,7 +29,7 @@ from robustray.evaluation.task import Conditions, Task
 from robustray.evaluation.units.store import UnitStore
 from robustray.manifest import Evaluation
 from robustray.runtime import attempts
-from robustray.runtime.session import Session, check_services, open_session
+from robustray.runtime.session import Session, check_services, open_session, say_places
 from robustray.store import (
     NotFoundError,
     ObjectStore,
@@ -44,6 +44,7 @@ from robustray.sweeps.records import finished_trials, read_trial
 from robustray.sweeps.report import Published
 from robustray.sweeps.runs import trial_run
 from robustray.tracking import RunRecord
+from robustray.words import lay_out
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def evaluate_study(
     """
     setting = resolve_study(manifest, store.impatient(), data_root)
     check_services(store, tracking_uri, manifest.tracking)
+    say_places(report_root / setting.study.id, tracking_uri, say)
     with open_session(
         store,
         tracking_uri,
@@ -116,20 +118,33 @@ def evaluate_study(
         return run.conclude(report_root, interrupted=not whole)
 
 
-def describe_study(manifest: Evaluation, store: ObjectStore, data_root: str | None) -> str:
-    """Say what the evaluation of a study would compute; starts nothing."""
+def describe_study(
+    manifest: Evaluation, store: ObjectStore, data_root: str | None
+) -> tuple[str, dict[str, Any]]:
+    """Return what the evaluation of a study would compute, as text and as scripts read it."""
     setting = resolve_study(manifest, store, data_root)
     study, images = setting.study, setting.images
     done = finished_trials(store, study)
     there = sum(store.exists(f"{setting.prefix(name)}/record.json") for name in done)
-    return "\n".join(
+    text = lay_out(
         [
-            f"study        {study.id}: {len(done)} of {len(study.trials)} trials are finished",
-            f"column       {setting.label}: {there} trials have it",
-            f"images       {images.label}: {len(images.split)}",
-            f"suite        {suite_text(setting.wanted.suite)}",
+            ("study", f"{study.id}: {len(done)} of {len(study.trials)} trials are finished"),
+            ("column", f"{setting.label}: {there} trials have it"),
+            ("images", f"{images.label}: {len(images.split)}"),
+            ("suite", suite_text(setting.wanted.suite)),
         ]
     )
+    return text, {
+        "kind": manifest.kind,
+        "id": study.id,
+        "name": manifest.name,
+        "state": "finished" if there == len(study.trials) else "unfinished",
+        "column": setting.label,
+        "images": {**images.describe(), "count": len(images.split)},
+        "threat": {"norm": setting.wanted.threat.norm, "eps": setting.wanted.threat.eps},
+        "suite": setting.wanted.suite.name,
+        "progress": {"unit": "trials", "done": there, "total": len(study.trials)},
+    }
 
 
 class _Run:

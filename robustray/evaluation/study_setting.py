@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 
-from robustray.errors import ManifestError, UserError
+from robustray.errors import ManifestError
 from robustray.evaluation.images import facts_of
 from robustray.evaluation.networks import describe_model
 from robustray.evaluation.plan import Images, Wanted, read_images
@@ -16,15 +14,9 @@ from robustray.evaluation.units.engines import load_engine
 from robustray.manifest import Evaluation, JudgedData, JudgedThreat, SurrogateConfig
 from robustray.manifest.fields import Extent, check_lengths
 from robustray.models.weights.files import check_recorded
-from robustray.store import (
-    CheckpointStore,
-    NotFoundError,
-    ObjectStore,
-    canonical_json,
-    sha256_bytes,
-)
+from robustray.store import ObjectStore, canonical_json, sha256_bytes
 from robustray.sweeps import Study, Trial, load_study
-from robustray.sweeps.trial import read_result
+from robustray.sweeps.exporting import find_selected
 
 
 @dataclass(frozen=True)
@@ -115,27 +107,13 @@ def selected_subject(store: ObjectStore, setting: StudySetting, trial: Trial) ->
         If the bytes of its weights were not kept or are not known to be the selected ones, or it
         was trained behind another standardisation of its input than this robustray gives it.
     """
-    prefix = setting.study.trial_prefix(trial.name)
-    result = read_result(store, prefix)
-    assert result is not None
-    checkpoints = CheckpointStore(store, prefix, Path(tempfile.gettempdir()))
-    try:
-        record = checkpoints.record(result["selected_epoch"])
-    except NotFoundError as error:
-        raise UserError(
-            "the record of its selected checkpoint is damaged: delete its result.json and run the "
-            "study again, to train it anew"
-        ) from error
-    wanted = result["weights_sha256"]
-    entry = next((e for e in record.files.values() if e["sha256"] == wanted), None)
-    if record.state == "pruned" or entry is None:
-        raise UserError("its selected checkpoint was not kept (retention.keep of the study)")
+    found = find_selected(store, setting.study, trial.name)
     network = describe_model(
         trial.model, None, facts_of(setting.images.config), setting.manifest.surrogate
     )
-    recorded = record.info.get("training", {}).get("standardisation")
+    recorded = found.record.info.get("training", {}).get("standardisation")
     check_recorded(recorded, network.get("standardisation", {}), trial.name)
-    return Subject(network, wanted, "safetensors", entry["key"])
+    return Subject(network, found.weights["sha256"], "safetensors", found.weights["key"])
 
 
 def task_digest(task: Task, setting: StudySetting) -> str:

@@ -121,6 +121,7 @@ def text_table(
     *,
     metric: str | None = None,
     planned_trials: int | None = None,
+    width: int | None = None,
 ) -> str:
     """Return an aligned table, best trials first, accuracies in percent.
 
@@ -135,6 +136,9 @@ def text_table(
         The accuracy to sort by; None: the last attack of the rows.
     planned_trials : int or None
         Trials that were planned; None: as many as there are rows.
+    width : int or None
+        Of a terminal: where the table is wider, depths and widths are left out, which most names
+        say; None: the table may be as wide as it is.
 
     Returns
     -------
@@ -148,11 +152,17 @@ def text_table(
     lines = [_cells(row, metrics) for row in ordered]
     number = sum(metric in row.metrics for row in ordered)
     counts = count(rows, metric, planned_trials)
-    foot = f"{counts}; Kendall's tau of MACs and {metric_label(metric or 'accuracy')}: "
+    table = [[*header, "epoch", "status"], *lines]
+    aligned = _aligned(table)
+    if width is not None and len(aligned[0]) > width:
+        aligned = _aligned([[row[0], *row[3:]] for row in table], words=1)
+    tau = f"Kendall's tau of MACs and {metric_label(metric or 'accuracy')}: "
+    tau += correlation_words(correlation(rows, metric))
+    short = width is None or len(f"{counts}; {tau}") <= width
     return "\n".join([
         *(["PARTIAL"] if counts.partial else []),
-        *_shortened(_aligned([[*header, "epoch", "status"], *lines]), limit, number),
-        foot + correlation_words(correlation(rows, metric)),
+        *_shortened(aligned, limit, number),
+        *([f"{counts}; {tau}"] if short else [str(counts), tau]),
     ])  # fmt: skip
 
 
@@ -170,13 +180,13 @@ def _cells(row: TrialRow, metrics: Sequence[str]) -> list[str]:
     ]
 
 
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """Pad the cells: words to the left (the first three and the last), numbers to the right."""
+def _aligned(table: Sequence[Sequence[str]], words: int = 3) -> list[str]:
+    """Pad the cells: words to the left (the first few and the last), numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    words = {0, 1, 2, len(widths) - 1}
+    left = {*range(words), len(widths) - 1}
     return [
         "  ".join(
-            cell.ljust(width) if place in words else cell.rjust(width)
+            cell.ljust(width) if place in left else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in table

@@ -10,12 +10,14 @@ from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 from robustray.errors import CorruptObjectError, UserError
+from robustray.files import from_here
 from robustray.manifest import Manifest
 from robustray.store import ObjectStore
 from robustray.tracking import default_tracking_uri, ui_lines
 
 M = TypeVar("M", bound=Manifest)
 Say = Callable[[str], None]
+Tell = Callable[[Mapping[str, Any]], None]
 Trouble = CorruptObjectError | UserError
 
 
@@ -31,6 +33,8 @@ class Request:
         The folder for files that people read.
     say : callable
         Takes lines for a person.
+    tell : callable
+        Takes what scripts read (``--json``): the same facts as a mapping with stable keys.
     assume_yes : bool
         Use CPUs where no GPU is.
     measure : bool
@@ -46,6 +50,7 @@ class Request:
     store: ObjectStore
     report_root: Path
     say: Say
+    tell: Tell = lambda found: None
     assume_yes: bool = False
     measure: bool = False
     in_full: bool = False
@@ -76,6 +81,8 @@ class Ended:
         A table with a row for each trial, or one row for the job: values by column.
     judged_by : str, optional
         The column by which rows are compared; more is better.
+    answer : str
+        What came of it, in a sentence; "" where nobody says.
     """
 
     whole: bool
@@ -87,10 +94,63 @@ class Ended:
         default_factory=lambda: MappingProxyType[str, Sequence[Any]]({})
     )
     judged_by: str | None = None
+    answer: str = ""
+
+    @property
+    def status(self) -> str:
+        """``"finished"``, ``"failed"`` (parts were given up) or ``"interrupted"``."""
+        done = "finished" if self.whole else "failed"
+        return "interrupted" if self.interrupted else done
+
+    @property
+    def page(self) -> Path | None:
+        """The HTML page, where there is one."""
+        return find_page(self.folder) if self.folder else None
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The table as a mapping for each row."""
+        size = max(map(len, self.columns.values()), default=0)
+        return [{name: column[row] for name, column in self.columns.items()} for row in range(size)]
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """The row of `best_row`."""
+        return None if self.best_row is None else self.rows[self.best_row]
+
+    @property
+    def best_row(self) -> int | None:
+        """The finished row that is best under the strongest attack; None while there is none."""
+        columns, judge = self.columns, self.judged_by
+        if judge is None:
+            alone = len(columns.get("name", ())) == 1
+            return 0 if self.status == "finished" and alone else None
+        scores = columns.get(judge, ())
+        states = columns.get("status", ["finished"] * len(scores))
+        judged = [
+            (score, -row)
+            for row, (score, state) in enumerate(zip(scores, states, strict=True))
+            if score is not None and state == "finished"
+        ]
+        return -max(judged)[1] if judged else None
+
+
+def say_files(folder: Path, say: Say) -> None:
+    """Say where the files for people are: the page, or the folder where there is none."""
+    page = find_page(folder)
+    say(f"{'page' if page else 'files':<12} {from_here(page or folder)}")
+
+
+def find_page(folder: Path) -> Path | None:
+    """Return the HTML page in a folder, where there is one."""
+    return next(iter(sorted(folder.glob("*.html"))), None)
 
 
 class Commands(ABC, Generic[M]):
     """What can be done with manifests of a kind.
+
+    What `plan`, `status`, `overview` and `report` print, they also tell to scripts
+    (`Request.tell`): a mapping with ``kind``, ``id`` and ``name`` for each job.
 
     All but `overview` raise a UserError for what can't be done as asked.
     """

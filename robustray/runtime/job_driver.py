@@ -17,7 +17,7 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import OutOfMemoryError, RayError, TaskCancelledError
 
-from robustray.cluster import preemption
+from robustray.cluster import describe, preemption
 from robustray.data import data_root
 from robustray.errors import MachineError
 from robustray.manifest import Manifest, dump_manifest, study_id
@@ -34,16 +34,15 @@ from robustray.runtime.file_jobs import (
 )
 from robustray.runtime.finished import Present
 from robustray.runtime.job import Context
-from robustray.runtime.progress import Progress
+from robustray.runtime.progress import StepProgress
 from robustray.runtime.queue import TrialQueue
-from robustray.runtime.session import Session, check_services, open_session
+from robustray.runtime.session import Session, check_services, open_session, say_places
 from robustray.runtime.signals import Stop, stopping_politely
 from robustray.runtime.source import find_source
 from robustray.store import CheckpointStore, NotFoundError, ObjectStore
 from robustray.tracking.records import Status
 
 _LOOK_S = 0.5
-_HEARTBEAT_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -127,6 +126,7 @@ def run_job(
     """
     folder = data_root(data_folder).resolve()
     check_services(store, tracking_uri, manifest.tracking)
+    say_places(report_root / study_id(manifest), tracking_uri, say)
     prefix = prefix_of(manifest, kind)
     with open_session(
         store,
@@ -164,7 +164,7 @@ class _Driver:
         self._checkpoints = CheckpointStore(self._store, job.prefix, Path(tempfile.gettempdir()))
         self._seen = max(self._checkpoints.steps(), default=0)
         self._queue = TrialQueue([(job.prefix, 1.0)], job.resources.retries)
-        self._bar = Progress(steps, self._seen, "step", None, _HEARTBEAT_S)
+        self._bar = StepProgress(steps, self._seen, describe(session.resources))
         self._failure = ""
 
     def run(self) -> None:
@@ -192,15 +192,18 @@ class _Driver:
             cloudpickle.dumps(self._job),  # type: ignore[attr-defined]
             self._job.import_paths,
         )
-        begun, earlier = time.monotonic(), self._count_attempts()
-        asked = False
+        earlier, begun, asked = self._count_attempts(), False, False
+        self._bar.waits()
         while not stop.overdue:
             ready, _ = ray.wait([reference], timeout=_LOOK_S)
-            self._look(begun)
+            if not begun and self._count_attempts() > earlier:
+                begun = True
+                self._bar.started()
+            self._look()
             if ready:
                 return self._ended(reference)
             if stop.is_set() and not asked:
-                if self._count_attempts() == earlier:
+                if not begun:
                     break  # no node has started it yet: there is nothing to save
                 preemption.ask_workers()
                 asked = True
@@ -210,21 +213,16 @@ class _Driver:
         attempts.conclude_lost(self._store, self._job.prefix, "stopped", "stopped by hand")
         return None
 
-    def _look(self, begun: float) -> None:
+    def _look(self) -> None:
         """Tell of the steps that were committed since the last look."""
         self._session.lease.tick()
         newest = max(self._checkpoints.steps(), default=0)
         if newest > self._seen:
-            metrics = self._last_metrics(newest)
-            self._bar.advance(newest - self._seen)
-            shown = ", ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
-            self._bar.say(f"step {newest} of {self._steps}: {shown}")
+            self._bar.step(newest, self._last_metrics(newest))
             self._seen = newest
             self._queue.progress(self._job.prefix)
             self._track("RUNNING")
-        elif self._bar.silent:
-            minutes = (time.monotonic() - begun) / 60
-            self._bar.say(f"step {self._seen} of {self._steps}, {minutes:.0f} min in this attempt")
+        self._bar.show()
 
     def _last_metrics(self, step: int) -> dict[str, float]:
         try:

@@ -180,6 +180,12 @@ def lease(
         held.end()
 
 
+def find_driver(store: ObjectStore, prefix: str) -> str | None:
+    """Return who drives the work at a prefix, as far as is known; None if that has ended."""
+    sign = _look(store, prefix)
+    return None if sign.has_ended else str(sign)
+
+
 def _claim(store: ObjectStore, prefix: str, say: Callable[[str], None], timing: Timing) -> int:
     """Return the number that was claimed, once it is the highest one."""
     _await_silence(lambda: _look_for_old_driver(store, prefix), say, timing)
@@ -202,8 +208,8 @@ def _await_silence(look: Callable[[], _Sign], say: Callable[[str], None], timing
     if first.has_ended:
         return first
     say(
-        f"{first} was running this study; waiting {timing.patience_s:.0f} s to see whether it is "
-        "alive"
+        f"{first} was running this study and did not give its lease back; waiting up to "
+        f"{timing.patience_s:.0f} s for a sign that it is alive"
     )
     silence, seen = 0.0, time.monotonic()
     while silence < timing.patience_s:

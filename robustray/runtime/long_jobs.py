@@ -13,12 +13,23 @@ from typing_extensions import override
 from robustray.errors import CorruptObjectError, UserError
 from robustray.manifest import Manifest, study_id
 from robustray.runtime import attempts
-from robustray.runtime.commands import Commands, Ended, M, Request, Say, Trouble, say_tracking
+from robustray.runtime.commands import (
+    Commands,
+    Ended,
+    M,
+    Request,
+    Say,
+    Tell,
+    Trouble,
+    say_files,
+    say_tracking,
+)
 from robustray.runtime.file_jobs import Product, present_job, read_result, write_files
-from robustray.runtime.finished import PAGE, Present
+from robustray.runtime.finished import Present
 from robustray.runtime.job import Context
 from robustray.runtime.job_driver import prefix_of, run_job
 from robustray.store import CheckpointStore, ObjectStore
+from robustray.words import lay_out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +67,16 @@ class LongJob(Commands[M]):
 
     @override
     def plan(self, manifest: M, request: Request) -> None:
-        request.say(self.describe_plan(manifest, self.look(manifest, request.store)))
-        self.status(manifest, request)
+        words = self.describe_plan(manifest, self.look(manifest, request.store))
+        line, document = self._progress(manifest, request)
+        request.say(words)
+        request.say(line)
+        request.tell({**document, "description": words})
 
     @override
     def run(self, manifest: M, request: Request) -> Ended:
-        self.look(manifest, request.store)
         uri, say = request.tracking, request.say
+        say(self.describe_plan(manifest, self.look(manifest, request.store)))
         done = run_job(
             manifest,
             self.folder,
@@ -76,9 +90,8 @@ class LongJob(Commands[M]):
             assume_yes=request.assume_yes,
             say=say,
         )
-        if done.result is not None:
-            say(f"\n{self.describe_result(done.result['metrics'])}")
-            self._say_files(done.answer, done.folder, say)
+        if done.result is not None and done.folder is not None:
+            self._say_result(done.result["metrics"], done.answer, done.folder, say)
         if done.failure:
             say(f"failed: {done.failure}")
         say_tracking(done.untracked, uri, manifest.name, say)
@@ -94,8 +107,13 @@ class LongJob(Commands[M]):
 
     @override
     def status(self, manifest: M, request: Request) -> None:
+        line, document = self._progress(manifest, request)
+        request.say(line)
+        request.tell(document)
+
+    def _progress(self, manifest: M, request: Request) -> tuple[str, dict[str, Any]]:
         steps = self.count_steps(manifest)
-        request.say(describe_progress(manifest, self.folder, steps, request.store))
+        return describe_progress(manifest, self.folder, steps, request.store)
 
     @override
     def report(self, manifest: M, request: Request) -> None:
@@ -106,40 +124,64 @@ class LongJob(Commands[M]):
         presented = present_job(request.store, prefix, manifest, result, self.present)
         folder = write_files(request.store, prefix, result, request.report_root, presented)
         request.say(self.describe_result(result["metrics"]))
-        self._say_files(presented.sentence if presented else "", folder, request.say)
+        sentence = presented.sentence if presented else ""
+        self._say_result(result["metrics"], sentence, folder, request.say)
+        request.tell(
+            {
+                "kind": manifest.kind,
+                "id": study_id(manifest),
+                "name": manifest.name,
+                "answer": sentence,
+                "metrics": result["metrics"],
+                "files": {name: folder / name for name in result["files"]},
+                "folder": folder,
+            }
+        )
 
-    def _say_files(self, answer: str, folder: Path | None, say: Say) -> None:
-        """Say the answer, and where page and files are."""
-        say(f"\n{answer}\n" if answer else "")
-        if self.present is not None and folder is not None:
-            say(f"page         {folder / PAGE}")
-        say(f"files        {folder}")
+    def _say_result(self, metrics: Mapping[str, Any], answer: str, folder: Path, say: Say) -> None:
+        """Say the answer first, then the numbers, and where page and files are."""
+        if answer:
+            say(f"\n{lay_out([('answer', answer)])}")
+        say(f"\n{self.describe_result(metrics)}\n")
+        say_files(folder, say)
 
     @override
     def overview(self, request: Request) -> Iterator[str | Trouble]:
-        return describe_jobs(request.store, self.folder)
+        return describe_jobs(request.store, self.folder, request.tell)
 
 
-def describe_progress(manifest: Manifest, kind: str, steps: int, store: ObjectStore) -> str:
-    """Return a line on how far a job is, and why its last attempt ended.
+def describe_progress(
+    manifest: Manifest, kind: str, steps: int, store: ObjectStore
+) -> tuple[str, dict[str, Any]]:
+    """Return how far a job is, and why its last attempt ended: as a line, and for scripts.
 
     Raises
     ------
     CorruptObjectError
         If its result is damaged; running it again makes it anew.
     """
-    prefix = prefix_of(manifest, kind)
-    if read_result(store, prefix) is not None:
-        return f"{study_id(manifest)}: finished"
+    prefix, job = prefix_of(manifest, kind), study_id(manifest)
+    finished = read_result(store, prefix) is not None
     done = max(CheckpointStore(store, prefix, Path(tempfile.gettempdir())).steps(), default=0)
-    line = f"{study_id(manifest)}: {done} of {steps} steps are committed"
     tries = attempts.list_attempts(store, prefix)
-    if tries and tries[-1].message:
-        line += f"; attempt {tries[-1].number} ended: {tries[-1].outcome}: {tries[-1].message}"
-    return line
+    last = tries[-1].message if tries and not finished else ""
+    line = f"{job}: finished" if finished else f"{job}: {done} of {steps} steps are committed"
+    if last:
+        line += f"; attempt {tries[-1].number} ended: {tries[-1].outcome}: {last}"
+    return line, {
+        "kind": manifest.kind,
+        "id": job,
+        "name": manifest.name,
+        "state": "finished" if finished else "unfinished",
+        "progress": {"unit": "steps", "done": steps if finished else done, "total": steps},
+        "attempts": len(tries),
+        "failure": last,
+    }
 
 
-def describe_jobs(store: ObjectStore, folder: str) -> Iterator[str | Trouble]:
+def describe_jobs(
+    store: ObjectStore, folder: str, tell: Tell = lambda found: None
+) -> Iterator[str | Trouble]:
     """Yield a line for each job in a folder of the store, or that its result is damaged."""
     files: dict[str, set[str]] = {}
     for entry in store.list(f"{folder}/"):
@@ -147,11 +189,20 @@ def describe_jobs(store: ObjectStore, folder: str) -> Iterator[str | Trouble]:
         files.setdefault(job, set()).add(rest)
     for job, names in sorted(files.items()):
         steps = {name.split("/")[1] for name in names if name.startswith("checkpoints/")}
-        state = f"{max(map(int, steps), default=0)} steps are committed"
+        done, finished = max(map(int, steps), default=0), False
         try:
-            if "result.json" in names and read_result(store, f"{folder}/{job}"):
-                state = "finished"
+            if "result.json" in names:
+                finished = read_result(store, f"{folder}/{job}") is not None
         except CorruptObjectError as error:
             yield CorruptObjectError(f"{error}. Run it again: it is made again")
-        else:
-            yield f"{folder} {job}: {state}"
+            continue
+        state = "finished" if finished else f"{done} steps are committed"
+        yield f"{folder} {job}: {state}"
+        tell(
+            {
+                "id": job,
+                "name": job.rpartition("-")[0],
+                "state": "finished" if finished else "unfinished",
+                "progress": {"unit": "steps", "done": done, "total": None},
+            }
+        )

@@ -72,26 +72,13 @@ class Outcome:
     @property
     def best(self) -> pd.Series | None:
         """The finished row that is best under the strongest attack; None while there is none."""
-        row = self._find_best()
+        row = self._ended.best_row
         return None if row is None else self.trials.iloc[row]
-
-    def _find_best(self) -> int | None:
-        columns, judge = self._ended.columns, self._ended.judged_by
-        if judge is None:
-            return 0 if self.status == "finished" and len(self.trials) == 1 else None
-        scores = columns.get(judge, ())
-        states = columns.get("status", ["finished"] * len(scores))
-        judged = [
-            (score, -row)
-            for row, (score, state) in enumerate(zip(scores, states, strict=True))
-            if score is not None and state == "finished"
-        ]
-        return -max(judged)[1] if judged else None
 
     @property
     def page(self) -> Path | None:
         """The HTML report, where the kind writes one."""
-        return next(iter(sorted(self.folder.glob("*.html"))), None) if self.folder else None
+        return self._ended.page
 
     def __repr__(self) -> str:
         return f"<{self._headline}>"
@@ -187,11 +174,8 @@ def run(
     )
     with keeping_handlers():
         ended = perform(wanted, request)
-    done = "finished" if ended.whole else "failed"
-    status = "interrupted" if ended.interrupted else done
-    return Outcome(
-        ended.id or study_id(wanted), wanted.kind, status, dict(ended.failed), ended.folder, ended
-    )
+    job = ended.id or study_id(wanted)
+    return Outcome(job, wanted.kind, ended.status, dict(ended.failed), ended.folder, ended)
 
 
 def perform(manifest: Manifest, request: Request) -> Ended:

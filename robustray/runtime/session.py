@@ -7,14 +7,16 @@ import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from robustray.cluster import Capacity, connect, find_room, read_capacity
 from robustray.errors import StoreUnavailableError, UserError
+from robustray.files import from_here
 from robustray.manifest import Manifest, Resources, Tracking
 from robustray.runtime.lease import Lease, LeaseLostError, lease
 from robustray.store import LocalStore, ObjectStore
 from robustray.store.opening import GuardedStore
-from robustray.tracking import Uploaders, check_sinks, make_sinks
+from robustray.tracking import Uploaders, check_sinks, make_sinks, ui_lines
 
 
 def check_services(store: ObjectStore, tracking_uri: str, tracking: Tracking) -> None:
@@ -53,6 +55,23 @@ def check_shared(store: ObjectStore, capacity: Capacity, say: Callable[[str], No
         )
 
 
+def say_places(folder: Path, uri: str, say: Callable[[str], None]) -> None:
+    """Say at once where the page and MLflow will be.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the job's files for people.
+    uri : str
+        Of MLflow.
+    say : callable
+        Takes lines for a person.
+    """
+    say(f"page         in {from_here(folder)}, when it is done")
+    for line in ui_lines(uri):
+        say(line)
+
+
 @contextmanager
 def find_workers(
     store: ObjectStore,
@@ -79,7 +98,7 @@ def find_workers(
     MachineError
         If no node has come in time.
     """
-    with connect():
+    with connect(say=say):
         check_shared(store, read_capacity(), say)
         yield find_room(resources, say, cpus_do=cpus_do, work=work)
 

@@ -9,9 +9,11 @@ import socket
 import threading
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from robustray.runtime.progress.screen import tell_at_once
 
 _GRACE_S = 10.0  # what sends SIGTERM kills soon after it
 _STOPPING = "stopping after this step"
@@ -64,9 +66,7 @@ def stopping_politely(stop: Stop) -> Generator[None]:
             stop.deadline = min(stop.deadline, time.monotonic() + _GRACE_S)
         if not stop.is_set():
             stop.set()
-            words = _STOPPING + (_AGAIN if number == signal.SIGINT else "")
-            with suppress(OSError):  # not through sys.stderr, which may be writing just now
-                os.write(2, f"\n{words}\n".encode())
+            tell_at_once(_STOPPING + (_AGAIN if number == signal.SIGINT else ""))
 
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -14,6 +14,7 @@ from statistics import median
 
 from robustray.manifest import Retries
 from robustray.runtime.failures import Budget, Failure
+from robustray.runtime.progress.units import UnitsDone
 from robustray.runtime.queue import Node, ReadyUnits
 
 # A call is slow when it takes this many times what it should, and at least so many seconds.
@@ -253,6 +254,18 @@ class UnitQueue:
         """Units that are neither done nor given up."""
         states = self._states.items()
         return sum(not state.done and name not in self.given_up for name, state in states)
+
+    @property
+    def counts(self) -> UnitsDone:
+        """How many units are where."""
+        states = self._states.values()
+        open_ = [s for name, s in self._states.items() if not s.done and name not in self.given_up]
+        return UnitsDone(
+            total=len(states),
+            done=sum(state.done for state in states),
+            running=sum(state.running > 0 for state in open_),
+            given_up=sum(not self._states[name].done for name in self.given_up),
+        )
 
     @property
     def finished(self) -> bool:

@@ -108,8 +108,8 @@ def scale(
     Networks are built on the meta device and counted by `robustray.models.profile`: about twenty
     small ones, of one or two blocks in each stage, and the one that is returned. With the
     published rule, ``robust_resnet``, blocks are divided 2 : 2 : 1 over three stages, widening
-    factors 2 : 2.5 : 1, and 0.7 of both together is depth. `docs/guides/scaling.md` tells what of this
-    is published and what is robustray's.
+    factors 2 : 2.5 : 1, and 0.7 of both together is depth. `docs/guides/scaling.md` tells what of
+    this is published and what is robustray's.
 
     Parameters
     ----------

@@ -1,4 +1,3 @@
-from .commands import describe_status
 from .grid import Study, Trial, expand, profile_trials
 from .mending import list_studies
 from .plan import Plan, TrialCost, describe_plan, make_plan
@@ -6,6 +5,7 @@ from .records import load_study, read_trial
 from .report import publish
 from .study import Outcome, run_study
 from .throughput import measure_here
+from .watching import describe_status, read_status
 
 __all__ = [
     "Outcome",
@@ -22,6 +22,7 @@ __all__ = [
     "measure_here",
     "profile_trials",
     "publish",
+    "read_status",
     "read_trial",
     "run_study",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+import torch
 from torch import Tensor
 
 from robustray.errors import CorruptObjectError
@@ -66,7 +67,15 @@ def commit_epoch(context: Context, report: EpochReport, state: Callable[[], Trai
     if context.commits:
         _commit(context, report, state)
     warning = {"warning": report.warning} if report.warning else {}
-    context.report({"epoch": report.epoch, **report.metrics, **warning})
+    numbers = {**report.metrics, **report.timing, **_memory(context.device)}
+    context.report({"epoch": report.epoch, **numbers, **warning})
+
+
+def _memory(device: torch.device) -> dict[str, int]:
+    """Return the most memory that this process has held on a GPU so far, in bytes."""
+    if device.type != "cuda":
+        return {}
+    return {"gpu_bytes": torch.cuda.max_memory_reserved(device)}
 
 
 def _commit(context: Context, report: EpochReport, state: Callable[[], TrainingState]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from typing_extensions import override
 
@@ -16,25 +19,28 @@ from robustray.errors import (
 )
 from robustray.manifest import Sweep, study_id
 from robustray.reports import columns, text_table
-from robustray.runtime.commands import Commands, Ended, Request, Say, Trouble, say_tracking
+from robustray.reports.answers import answer_study
+from robustray.runtime.commands import (
+    Commands,
+    Ended,
+    Request,
+    Say,
+    Trouble,
+    say_files,
+    say_tracking,
+)
 from robustray.store import ObjectStore
 from robustray.store.staged_data import find_missing
 from robustray.sweeps.agreement import publish_comparison
 from robustray.sweeps.grid import Study
 from robustray.sweeps.mending import list_studies
-from robustray.sweeps.plan import describe_plan, make_plan
-from robustray.sweeps.records import (
-    TrialState,
-    attempted_trials,
-    committed_epochs,
-    finished_trials,
-    load_study,
-    read_trials,
-    stopped_trials,
-)
+from robustray.sweeps.plan import describe_plan, make_plan, plan_document
+from robustray.sweeps.records import load_study, read_trials
 from robustray.sweeps.report import Published, publish, read_rows
 from robustray.sweeps.study import run_study
 from robustray.sweeps.throughput import measure_here
+from robustray.sweeps.watching import describe_status, read_status
+from robustray.words import lay_out
 
 # Trials of a study that is started without --large.
 _LARGE = 10_000
@@ -57,6 +63,7 @@ class SweepCommands(Commands[Sweep]):
         request.say(describe_plan(plan, None if request.in_full else 12))
         for line in _missing_lines(manifest, missing, root):
             request.say(line)
+        request.tell({**plan_document(plan), "missing_files": missing})
 
     @override
     def run(self, manifest: Sweep, request: Request) -> Ended:
@@ -74,6 +81,8 @@ class SweepCommands(Commands[Sweep]):
             say("")
             show_report(outcome.published, say)
         say_tracking(outcome.untracked, uri, manifest.name, say)
+        if outcome.published is not None:
+            say_next(outcome.published, say)
         for name, reason in () if outcome.interrupted else sorted(outcome.failed.items()):
             say(f"failed: {name}: {reason}")
         if outcome.published is None:
@@ -101,8 +110,9 @@ class SweepCommands(Commands[Sweep]):
         known = list_studies(request.store)
         for name in known:
             try:
-                study = load_study(request.store, name)
-                yield describe_status(request.store, study, details=len(known) == 1)
+                found = read_status(request.store, load_study(request.store, name))
+                request.tell(found)
+                yield describe_status(found, details=len(known) == 1)
             except (CorruptObjectError, UserError) as error:  # the others are told all the same
                 yield error
 
@@ -121,6 +131,7 @@ def ended_study(published: Published, failed: Mapping[str, str], *, interrupted:
         failed,
         columns(report.rows),
         report.headline,
+        answer_study(report).sentence,
     )
 
 
@@ -142,20 +153,51 @@ def chosen_study(store: ObjectStore, name: str | None) -> Study:
 
 def show_study(name: str, request: Request) -> None:
     """Print how far a study is, with its trials."""
-    study = load_study(request.store, name)
-    request.say(describe_status(request.store, study, details=True))
+    found = read_status(request.store, load_study(request.store, name))
+    request.say(describe_status(found, details=True))
+    request.tell(found)
 
 
 def report(study: Study, request: Request) -> None:
     """Write a study's report again, and show its table."""
     published = publish(make_plan(study, request.store), request.store, request.report_root)
     show_report(published, request.say)
+    request.tell(_report_document(published, study.manifest.name))
+
+
+def _report_document(published: Published, name: str) -> dict[str, Any]:
+    """Return a report as scripts read it: as the end of a run, but for what only a run knows."""
+    ended = ended_study(published, published.report.failures, interrupted=False)
+    counts = published.report.counts
+    return {
+        "kind": "Sweep",
+        "id": ended.id,
+        "name": name,
+        "answer": ended.answer,
+        "partial": published.report.is_partial,
+        "trials": {**vars(counts), "judged": counts.judged},
+        "judged_by": ended.judged_by,
+        "best": ended.best,
+        "rows": ended.rows,
+        "failed": dict(ended.failed),
+        "folder": ended.folder,
+        "page": ended.page,
+    }
 
 
 def show_report(published: Published, say: Say) -> None:
-    """Print a report's table, and where the report is."""
-    say(text_table(published.report.rows, limit=20))
-    say(f"\nreport       {published.folder / 'report.html'}")
+    """Print a report: the answer in a sentence, the table, and where the page is."""
+    found = published.report
+    say(lay_out([("answer", answer_study(found).sentence)]))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    say(f"\n{text_table(found.rows, limit=20, width=width)}\n")
+    say_files(published.folder, say)
+
+
+def say_next(published: Published, say: Say) -> None:
+    """Print what one may do with a study next: the first commands of its page."""
+    for number, (_, command) in enumerate(published.report.commands[:2]):
+        say(f"{'' if number else 'next':<12} {command}")
 
 
 def compare(study: Study, names: Sequence[str], request: Request) -> None:
@@ -165,45 +207,6 @@ def compare(study: Study, names: Sequence[str], request: Request) -> None:
     for pairing in pairings:
         request.say(pairing.words())
     request.say(f"\ncomparison   {folder}")
-
-
-def describe_status(store: ObjectStore, study: Study, details: bool = False) -> str:
-    """Return a line on a study, and with ``details`` one on each unfinished trial.
-
-    Parameters
-    ----------
-    store : ObjectStore
-        Where the study is kept.
-    study : Study
-        The study.
-    details : bool
-        Tell of trials that have begun and aren't done: their epoch, and how they last failed.
-
-    Raises
-    ------
-    CorruptObjectError
-        If something that a report would believe is damaged.
-    """
-    total = study.manifest.recipe.epochs
-    done, epochs = finished_trials(store, study), committed_epochs(store, study)
-    stopped = stopped_trials(store, study) - done
-    early = f", {len(stopped)} stopped early" if stopped else ""
-    begun = attempted_trials(store, study) if details else set()
-    lines = [
-        f"{study.id}: {len(done)} of {len(study.trials)} trials finished{early}, "
-        f"{sum(epochs.values())} of {total * len(study.trials)} epochs committed"
-    ]
-    if details:
-        lines += [
-            _trial_line(study, state) for state in read_trials(store, study, begun - done - stopped)
-        ]
-    return "\n".join(lines)
-
-
-def _trial_line(study: Study, state: TrialState) -> str:
-    last = state.attempts[-1] if state.attempts else None
-    ending = f", attempt {last.number} {last.outcome} {last.message}".rstrip() if last else ""
-    return f"  {state.trial.name}: epoch {state.epochs} of {study.manifest.recipe.epochs}{ending}"
 
 
 def _missing_lines(manifest: Sweep, missing: list[str], root: Path) -> list[str]:

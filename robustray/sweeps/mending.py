@@ -29,7 +29,7 @@ class DamagedEvaluationError(CorruptObjectError):
     """What a further suite found on a trial is damaged; its evaluation mends that, not a run."""
 
 
-def mend_study(store: ObjectStore, study: Study) -> set[str]:
+def mend_study(store: ObjectStore, study: Study) -> dict[str, dict[str, Any]]:
     """Delete what is damaged of the results and decisions of a study; they are made again.
 
     The score that a trial had at a rung is not: trials that are judged later are not compared
@@ -37,20 +37,20 @@ def mend_study(store: ObjectStore, study: Study) -> set[str]:
 
     Returns
     -------
-    set of str
-        The names of the trials that are finished.
+    dict of str to dict
+        The results of the trials that are finished, by their names.
     """
-    start, finished = f"{study.prefix}/trials/", set()
+    start, finished = f"{study.prefix}/trials/", dict[str, dict[str, Any]]()
     keys = [e.key for e in store.list(start) if _MADE.fullmatch(e.key[len(start) :])]
-    for key, stays in zip(keys, for_each(lambda key: _may_stay(store, key), keys), strict=True):
+    for key, found in zip(keys, for_each(lambda key: _look_at(store, key), keys), strict=True):
         name, _, rest = key[len(start) :].partition("/")
-        if not stays:
+        if isinstance(found, CorruptObjectError):
             becomes = "its score is lost" if rest.startswith("rungs/") else "it is made again"
             logger.warning("%s is damaged; %s", key, becomes)
             store.delete(key)
-        elif rest == "result.json":
-            finished.add(name)
-    return finished & {trial.name for trial in study.trials}
+        elif found is not None:
+            finished[name] = found
+    return {trial.name: finished[trial.name] for trial in study.trials if trial.name in finished}
 
 
 def for_each(call: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
@@ -79,13 +79,13 @@ def require_intact(study: Study, found: list[Any]) -> list[Any]:
     return found
 
 
-def _may_stay(store: ObjectStore, key: str) -> bool:
-    if not key.endswith("/result.json"):
-        return not is_damaged(store, key)
-    try:
-        return read_result(store, key.removesuffix("/result.json")) is not None
-    except CorruptObjectError:
-        return False
+def _look_at(store: ObjectStore, key: str) -> dict[str, Any] | None:
+    """Return a trial's result, None for anything else; raise where it is damaged."""
+    if key.endswith("/result.json"):
+        return read_result(store, key.removesuffix("/result.json"))
+    if is_damaged(store, key):
+        raise CorruptObjectError(f"{key} is damaged")
+    return None
 
 
 # They lie apart from the trials, so that studies are found quickly. The first line is a comment

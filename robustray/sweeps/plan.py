@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from robustray.attacks import ThreatModel, attack_suite
 from robustray.data import describe
@@ -23,6 +24,7 @@ from robustray.training import (
 )
 from robustray.training.objectives import loss_of
 from robustray.training.optimizer import check_optimizer
+from robustray.words import lay_out
 
 
 @dataclass(frozen=True)
@@ -135,33 +137,60 @@ def _check_recipe(manifest: Sweep) -> None:
 def describe_plan(plan: Plan, limit: int | None = 12) -> str:
     """Return the plan as text: totals, then the longest and shortest trials.
 
-    ``limit`` is the number of trials listed, half from each end; None lists all.
+    ``limit`` is the number of trials listed, half from each end; None lists all, 0 none.
     """
     study, manifest = plan.study, plan.study.manifest
-    order = sorted(plan.costs, key=lambda name: (-plan.costs[name].total_macs, name))
     total = sum(cost.training_flops for cost in plan.costs.values())
     evaluation = 2 * sum(cost.evaluation_macs for cost in plan.costs.values())
-    lines = [
-        f"study        {study.id}",
-        f"manifest     sha256 {manifest_hash(manifest)}",
-        f"trials       {len(study.trials)}, longest first",
-        f"devices      {_devices(manifest.resources)} for each trial",
-        f"training     {total:.3e} FLOPs ({manifest.recipe.objective}, "
-        f"{manifest.recipe.epochs} epochs, {recipe_passes(manifest.recipe):g} passes per image)",
-        f"evaluation   {evaluation:.3e} FLOPs (validation included)",
-        f"checkpoints  {_bytes(plan.stored_bytes)} kept ({manifest.retention.keep})",
-        f"models       {_bytes(plan.model_bytes)} to MLflow ({manifest.tracking.models})",
-        *_time_lines(plan),
-        *([f"search       {describe_search(plan)}"] if manifest.search else []),
-        "",
-        f"{'trial':<28} {'parameters':>13} {'MACs':>15} {'train FLOPs':>12}  expected",
-    ]
-    shown = order
-    if limit is not None and len(order) > limit:
-        shown = [*order[: limit // 2], "", *order[-(limit - limit // 2) :]]
-    for name in shown:
-        lines.append(_trial_line(plan, name) if name else f"... {len(order) - limit} more ...")  # type: ignore[operator]
-    return "\n".join(lines)
+    return lay_out(
+        [
+            ("study", study.id),
+            ("manifest", f"sha256 {manifest_hash(manifest)}"),
+            ("trials", f"{len(study.trials)}, longest first"),
+            ("devices", f"{_devices(manifest.resources)} for each trial"),
+            (
+                "training",
+                f"{total:.3e} FLOPs ({manifest.recipe.objective}, {manifest.recipe.epochs} "
+                f"epochs, {recipe_passes(manifest.recipe):g} passes per image)",
+            ),
+            ("evaluation", f"{evaluation:.3e} FLOPs (validation included)"),
+            ("checkpoints", f"{_bytes(plan.stored_bytes)} kept ({manifest.retention.keep})"),
+            ("models", f"{_bytes(plan.model_bytes)} to MLflow ({manifest.tracking.models})"),
+            *_time_lines(plan),
+            *([("search", describe_search(plan))] if manifest.search else []),
+        ]
+    ) + _trial_table(plan, limit)
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """Return the plan as scripts read it (``--json``)."""
+    study, manifest = plan.study, plan.study.manifest
+    return {
+        "kind": manifest.kind,
+        "id": study.id,
+        "name": manifest.name,
+        "manifest_sha256": manifest_hash(manifest),
+        "training_flops": sum(cost.training_flops for cost in plan.costs.values()),
+        "evaluation_flops": 2 * sum(cost.evaluation_macs for cost in plan.costs.values()),
+        "stored_bytes": plan.stored_bytes,
+        "model_bytes": plan.model_bytes,
+        "device_hours": {each.device: plan.device_hours(each) for each in plan.throughputs},
+        "trials": [
+            {
+                "name": name,
+                "parameters": plan.costs[name].profile.parameters,
+                "macs": plan.costs[name].profile.macs,
+                "training_flops": plan.costs[name].training_flops,
+                "evaluation_flops": 2 * plan.costs[name].evaluation_macs,
+                "seconds": {each.device: plan.seconds(name, each) for each in plan.throughputs},
+            }
+            for name in _longest_first(plan)
+        ],
+    }
+
+
+def _longest_first(plan: Plan) -> list[str]:
+    return sorted(plan.costs, key=lambda name: (-plan.costs[name].total_macs, name))
 
 
 def describe_search(plan: Plan) -> str:
@@ -225,27 +254,50 @@ def _devices(resources: Resources) -> str:
     return words + (f" ({resources.workers} workers)" if resources.workers > 1 else "")
 
 
-def _time_lines(plan: Plan) -> list[str]:
+def _time_lines(plan: Plan) -> list[tuple[str, str]]:
     if not plan.throughputs:
         wanted = precision_name(plan.study.manifest.recipe)
-        return [f"device-hours unmeasured for {wanted} (take it: robustray plan --measure)"]
+        return [("device-hours", f"unmeasured for {wanted}: robustray plan --measure")]
     lines = []
     for record in plan.throughputs:
         longest = max(plan.seconds(name, record) for name in plan.costs)
-        lines.append(
-            f"device-hours {plan.device_hours(record):.4g} h on {record.device} "
-            f"({record.precision}); longest trial {describe_duration(longest)}"
+        words = (
+            f"{plan.device_hours(record):.4g} h on {record.device} ({record.precision}); longest "
+            f"trial {describe_duration(longest)}"
         )
+        lines.append(("device-hours", words))
     return lines
 
 
-def _trial_line(plan: Plan, name: str) -> str:
+def _trial_table(plan: Plan, limit: int | None) -> str:
+    """Return the longest and the shortest trials; as narrow as they are."""
+    order = _longest_first(plan)
+    hidden = 0 if limit is None else max(0, len(order) - limit)
+    if limit == 0:
+        return ""
+    shown = order if limit is None or not hidden else order[: limit // 2]
+    rest = order[len(order) - (limit - limit // 2) :] if limit and hidden else []
+    head = ("trial", "parameters", "MACs", "train FLOPs")
+    expected = ("expected",) if plan.throughputs else ()
+    rows = [(*head, *expected), *(_trial_row(plan, name) for name in (*shown, *rest))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            f"{cell:<{width}}" if column in (0, 4) else f"{cell:>{width}}"
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    if hidden:
+        lines.insert(1 + len(shown), f"... {hidden} more (--all lists them) ...")
+    return "\n".join(["", "", *lines])
+
+
+def _trial_row(plan: Plan, name: str) -> tuple[str, ...]:
     cost = plan.costs[name]
     times = [describe_duration(plan.seconds(name, record)) for record in plan.throughputs]
-    return (
-        f"{name:<28} {cost.profile.parameters:>13,} {cost.profile.macs:>15,} "
-        f"{cost.training_flops:>12.3e}  {', '.join(times) or 'unmeasured'}"
-    )
+    sizes = (f"{cost.profile.parameters:,}", f"{cost.profile.macs:,}", f"{cost.training_flops:.3e}")
+    return (name, *sizes, *([", ".join(times)] if times else []))
 
 
 def _bytes(count: float) -> str:

@@ -198,11 +198,20 @@ def finished_trials(store: ObjectStore, study: Study) -> set[str]:
     CorruptObjectError
         As `read_trials`.
     """
-    names = _trials_with(store, study, "result.json")
-    require_intact(
-        study, for_each(lambda name: read_result(store, study.trial_prefix(name)), names)
-    )
-    return names
+    return set(read_results(store, study))
+
+
+def read_results(store: ObjectStore, study: Study) -> dict[str, dict[str, Any]]:
+    """Return the results of the trials that have one, by their names.
+
+    Raises
+    ------
+    CorruptObjectError
+        As `read_trials`.
+    """
+    names = sorted(_trials_with(store, study, "result.json"))
+    found = for_each(lambda name: read_result(store, study.trial_prefix(name)), names)
+    return dict(zip(names, require_intact(study, found), strict=True))
 
 
 def stopped_trials(store: ObjectStore, study: Study) -> set[str]:

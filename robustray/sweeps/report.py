@@ -114,12 +114,16 @@ def _next_commands(report: StudyReport) -> list[tuple[str, str]]:
     """Return what one may do with a study next."""
     commands = []
     if report.counts.finished:
-        commands.append(
+        commands += [
             (
                 "Attack every network with AutoAttack, as another column of the table:",
                 f"robustray evaluate --study {report.study_id}",
-            )
-        )
+            ),
+            (
+                "Write the weights of the best network as a file:",
+                f"robustray weights export {report.study_id} --best best.safetensors",
+            ),
+        ]
     return [
         *commands,
         ("See how far the study is:", f"robustray status --study {report.study_id}"),

@@ -17,9 +17,8 @@ from robustray.errors import MachineError
 from robustray.manifest import Resources, Sweep
 from robustray.runtime import attempts
 from robustray.runtime.failures import Failure
-from robustray.runtime.progress import TrialProgress
 from robustray.runtime.queue import TrialQueue
-from robustray.runtime.session import Session, check_services, open_session
+from robustray.runtime.session import Session, check_services, open_session, say_places
 from robustray.runtime.source import find_source
 from robustray.runtime.trial_pool import TrialListener, run_queue
 from robustray.store import ObjectStore
@@ -41,6 +40,7 @@ from robustray.sweeps.report import Published, publish
 from robustray.sweeps.runs import trial_run
 from robustray.sweeps.throughput import load_throughputs
 from robustray.sweeps.trial import execute_attempt
+from robustray.sweeps.watching import open_progress
 from robustray.tracking import RunRecord
 from robustray.tracking.records import Status
 
@@ -98,7 +98,8 @@ def run_study(
     load_staged_dataset(manifest.data, folder, store.impatient())
     check_services(store, tracking_uri, manifest.tracking)
     plan = replace(plan, throughputs=tuple(load_throughputs(store, manifest)))
-    say(describe_plan(plan))
+    say(describe_plan(plan, 0))
+    say_places(report_root / study.id, tracking_uri, say)
     with open_session(
         store,
         tracking_uri,
@@ -125,7 +126,8 @@ class _Driver(TrialListener):
         self._readers = {t.name: TrialReader(store, study, t) for t in study.trials}
         self._failures: dict[str, str] = {}
         self._ended: dict[str, EndedTrial] = {}  # as far as MLflow has been told
-        self._done = mend_study(store, study)
+        results = mend_study(store, study)
+        self._done = set(results)
         self._halving = Halving(study, store) if study.manifest.search else None
         self._stopped = stopped_trials(store, study) - self._done
         self._epochs = committed_epochs(store, study)
@@ -133,13 +135,8 @@ class _Driver(TrialListener):
         self._interrupted = self._concluded = False
         self._parent = threading.Lock()
         self._begun = set(self._epochs) - self._done - self._stopped
-        total = study.manifest.recipe.epochs
-        self._progress = TrialProgress(
-            len(study.trials),
-            total * len(study.trials),
-            len(self._done),
-            sum(self._epochs.values()),
-            len(self._stopped),
+        self._progress = open_progress(
+            plan, session.resources, results, self._stopped, self._epochs
         )
 
     def run(self, data_folder: str, resources: Resources) -> None:
@@ -154,19 +151,17 @@ class _Driver(TrialListener):
                 f"continuing: {len(self._done)} of {len(self._study.trials)} trials are done"
                 f"{early}, {len(self._begun)} have checkpoints"
             )
-        if not self._queue.finished:
-            execute = partial(
-                execute_attempt,
-                self._study,
-                self._store.uri,
-                data_folder,
-                resources,
-                find_source(),
-            )
-            self._interrupted = not run_queue(
-                self._queue, execute, resources, self, name=self._study.id, judge=self._halving
-            )
-        self._progress.close()
+        try:
+            if not self._queue.finished:
+                work = self._study, self._store.uri, data_folder, resources, find_source()
+                execute = partial(execute_attempt, *work)
+                self._interrupted = not run_queue(
+                    self._queue, execute, resources, self, name=self._study.id, judge=self._halving
+                )
+        finally:
+            self._progress.close()
+        if self._interrupted:
+            self._progress.interrupt()
 
     def conclude(self, report_root: Path) -> Outcome:
         """Write the report and close the MLflow runs; after an interruption only the latter."""
@@ -195,12 +190,12 @@ class _Driver(TrialListener):
 
     def started(self, name: str) -> None:
         self._begun.add(name)
-        self._progress.started()
+        self._progress.started(name)
 
     def progressed(self, name: str, report: dict[str, Any]) -> None:
+        self._progress.report(name, report)
         epoch = report.get("epoch")
         if epoch is not None:
-            self._progress.epoch(max(0, epoch - self._epochs.get(name, 0)))
             if "warning" in report:
                 self._progress.say(f"{name}: {report['warning']}")
             if epoch > self._epochs.get(name, 0):
@@ -218,7 +213,7 @@ class _Driver(TrialListener):
         decision = self._halving.stopped(name)
         assert decision is not None
         self._stopped.add(name)
-        self._progress.stopped(name, stop_words(decision), running)
+        self._progress.stopped(name, stop_words(decision))
         self._conclude_attempt(name, "stopped early", stop_words(decision))
         self._track(name)
 
@@ -238,7 +233,7 @@ class _Driver(TrialListener):
 
     def tick(self) -> None:
         self._session.lease.tick()
-        self._progress.heartbeat()
+        self._progress.show()
 
     def _conclude_attempt(self, name: str, outcome: str, message: str) -> None:
         """Close a lost worker's attempt; provenance must not stop a study."""

@@ -29,7 +29,7 @@ def test_two_nodes_together_are_not_one():
 def test_workers_may_lie_on_several_nodes_each_whole():
     twelve = Resources(workers=12, gpus=1, cpus=2)
     assert check_fits(twelve, Capacity((GPU_NODE, CPU_HEAD, GPU_NODE)))
-    with pytest.raises(UserError, match="12 workers of 1 GPUs and 2 CPUs each"):
+    with pytest.raises(UserError, match="12 workers of 1 GPU and 2 CPUs each"):
         check_fits(twelve, Capacity((GPU_NODE, CPU_HEAD), ()))
 
 

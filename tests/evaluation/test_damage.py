@@ -57,7 +57,7 @@ def told(folder: Path, scratch: Path, monkeypatch) -> list[str]:
     store, manifest = LocalStore(folder / "store"), manifest_in(folder)
     monkeypatch.setattr("robustray.evaluation.comparing._track", lambda *_: None)
     publish_judgements(["small"], store, scratch, "unused", said.append)
-    said.append(describe_status(plan_evaluation(manifest, store, None), store))
+    said.append(describe_status(plan_evaluation(manifest, store, None), store)[0])
     return said
 
 

@@ -1,6 +1,7 @@
 """The record: intervals, RobustBench's form, findings, costs, pictures."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from robustray.evaluation.pictures.exhibits import find_exhibits
 from robustray.evaluation.pictures.sheet import example_sheet
 from robustray.evaluation.plan import read_images
 from robustray.evaluation.record import metrics_of, model_info, result_document
+from robustray.evaluation.tally import Tally
 from robustray.evaluation.units.merge import merge
 from robustray.evaluation.units.store import UnitStore
 from robustray.reports import render
@@ -50,6 +52,44 @@ def test_metrics_are_those_of_the_table(made):
     assert metrics["robust_accuracy_low"] < metrics["robust_accuracy"]
     assert metrics["after.dlr"] == metrics["robust_accuracy"]
     assert metrics["after.weak"] >= metrics["after.pgd"]
+
+
+def test_what_is_shown_meanwhile_ends_as_the_table(made):
+    task, _, loaded = made
+    metrics, tally = metrics_of(result_of(task, loaded)), Tally([task], {})
+    bounds = []
+    for part in [*loaded, loaded[0]]:  # a unit that is heard of twice counts once
+        tally.add(part.unit.prefix, part.record.counts)
+        ((heading, words),) = tally.facts()
+        assert heading == "robust"
+        assert words.endswith("of 60 images")
+        bounds.append(tally._tasks[""].robust)
+    assert bounds[-1] == pytest.approx(metrics["robust_accuracy"])
+    shown = f"{100 * metrics['robust_accuracy']:.1f} %"
+    assert tally.facts() == (("robust", f"{shown} so far, of 60 of 60 images"),)
+    rows = {label: (units, accuracy) for label, units, _, accuracy in tally.rows()}
+    assert list(rows) == task.labels
+    assert rows["pgd"] == ("3/3", f"{100 * metrics['after.pgd']:.1f} %")
+    assert rows["dlr"] == ("3/3", shown)
+    last = next(part for part in loaded if part.unit.position == len(task.attacks))
+    tally.forget(last.unit.prefix)
+    assert {label: units for label, units, *_ in tally.rows()}["dlr"] == "2/3"
+    assert tally._tasks[""].robust >= metrics["robust_accuracy"]
+
+
+def test_several_tasks_are_shown_while_they_are_under_way(made):
+    task, _, loaded = made
+    twin = replace(task, name="twin")
+    counts = {part.unit.prefix: part.record.counts for part in loaded[:2]}
+    tally = Tally([task, twin], counts)
+    assert tally.facts() == (("tasks", "0 of 2 complete"),)
+    assert [row[:2] for row in tally.rows()] == [
+        (name, f"2/{len(loaded)}") for name in ("main", "twin")
+    ]
+    for part in loaded:
+        tally.add(part.unit.prefix, part.record.counts)
+    assert tally.facts() == (("tasks", "2 of 2 complete"),)
+    assert tally.rows() == ()
 
 
 def test_the_robustbench_entry_has_its_fields(made):

@@ -46,7 +46,7 @@ def told(folder: Path) -> object:
     files = {name: read_file(store, PREFIX, result, name) for name in result["files"]}
     shown = job_run(job_of(folder), store, "FINISHED", {}).artifacts
     believed = {name: shown[name] for name in ("result.json", "table.csv")}
-    return result, files, describe_progress(MANIFEST, "alignment", 2, store), believed
+    return result, files, describe_progress(MANIFEST, "alignment", 2, store)[0], believed
 
 
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)

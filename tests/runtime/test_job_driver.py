@@ -63,7 +63,7 @@ def test_a_killed_worker_costs_nothing_that_was_committed(tmp_path):
     assert (outcome.folder / "table.csv").read_bytes() == b"total,10.0\n"
     attempts = [json.loads(store.get(f"{prefix}/attempts/000{n}.json")) for n in (1, 2)]
     assert [attempt["outcome"] for attempt in attempts] == ["preemption", "finished"]
-    assert "finished" in describe_progress(manifest(), "counting", 4, store)
+    assert "finished" in describe_progress(manifest(), "counting", 4, store)[0]
     assert list(describe_jobs(store, "counting")) == [f"counting {outcome.id}: finished"]
     assert list(describe_jobs(store, "other")) == []
 
@@ -88,7 +88,7 @@ def test_a_users_error_is_final_and_keeps_what_was_committed(tmp_path):
     assert outcome.result is None
     assert "the sum is not wanted" in outcome.failure
     assert read_result(store, f"counting/{outcome.id}") is None
-    words = describe_progress(manifest(), "counting", 4, store)
+    words, _ = describe_progress(manifest(), "counting", 4, store)
     assert "1 of 4 steps" in words
     assert list(describe_jobs(store, "counting")) == [
         f"counting {outcome.id}: 1 steps are committed"

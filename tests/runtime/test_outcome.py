@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -83,7 +85,7 @@ def kept(folder, **more):
 
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.timeout(300)
-def test_a_study_and_its_evaluation_come_back_as_tables(folder):
+def test_a_study_and_its_evaluation_come_back_as_tables(folder, monkeypatch, capfd):
     handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
     document, lines = dict(SMALL), []
     outcome = robustray.run(document, overrides=CHANGES, **kept(folder, say=lines.append))
@@ -123,8 +125,52 @@ def test_a_study_and_its_evaluation_come_back_as_tables(folder):
     assert "d1-1-1_w0.25-0.25-0.5" in html
     assert str(judged.page) in html
     assert "weights_sha256" not in html
+    monkeypatch.setenv("ROBUSTRAY_STORE", str(folder / "kept"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/mine.db")
+    scripts_find_the_same(outcome, words, capfd)
     assert ray.is_initialized()
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def scripts_find_the_same(outcome, words, capfd):
+    """Read with ``--json`` what the notebook has got: only documents go to standard output."""
+
+    def ask(*arguments):
+        capfd.readouterr()
+        assert main([*arguments, "--json"]) == 0
+        return json.loads(capfd.readouterr().out)
+
+    best = outcome.best["name"]
+    plan = ask("plan", "small.yaml", *words)
+    assert (plan["kind"], plan["id"], plan["name"]) == ("Sweep", outcome.id, "small")
+    assert plan["manifest"]["recipe"]["epochs"] == 2
+    assert sorted(trial["name"] for trial in plan["trials"]) == list(outcome.trials["name"])
+    (job,) = ask("status")["jobs"]
+    assert (job["id"], job["state"], job["begun"]) == (outcome.id, "finished", [])
+    assert job["progress"] == {"unit": "epochs", "done": 4, "total": 4}
+    assert job["trials"] == {
+        "all": 2, "done": 2, "waiting": 0, "running": 0, "stopped": 0, "failed": 0
+    }  # fmt: skip
+    assert job["best"]["name"] == best
+    report = ask("report", "--study", "small")
+    assert report["rows"] == ask("report", "small.yaml", *words)["rows"]
+    assert report["page"].endswith("report.html")
+    assert report["trials"]["finished"] == 2
+    exported = ask("weights", "export", "small", "--best", "best.safetensors")
+    assert exported["trial"] == best
+    assert exported["sha256"] == outcome.best["weights_sha256"]
+    assert main(["weights", "export", "small", "--trial", best, "best.safetensors"]) == 2
+    assert "exists" in capfd.readouterr().err
+    _, *command = shlex.split(exported["evaluate"])
+    judged = ask(*command, "--set", "resources.gpus=0", "--dry-run")
+    assert judged["weights_sha256"] == exported["sha256"]
+    assert judged["images"]["count"] == SMALL["data"]["test_limit"]
+    ended = ask(
+        "evaluate", "--study", "small", "--suite", "fgsm", "--set", "resources.gpus=0"
+    )  # nothing is left to do
+    assert (ended["status"], ended["failed"]) == ("finished", {})
+    assert {row["name"] for row in ended["rows"]} == set(outcome.trials["name"])
+    assert ended["best"] in ended["rows"]
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -15,7 +15,7 @@ from robustray.manifest import Sweep, validate
 from robustray.reports.report import write_table
 from robustray.runtime import attempts
 from robustray.store import LocalStore, canonical_json, find_sealed
-from robustray.sweeps import Study, describe_status, load_study, make_plan, run_study
+from robustray.sweeps import Study, describe_status, load_study, make_plan, read_status, run_study
 from robustray.sweeps.halving import Halving, read_decisions
 from robustray.sweeps.mending import mend_study, save_study
 from robustray.sweeps.records import read_trials
@@ -65,7 +65,7 @@ def table_of(folder: Path, scratch: Path) -> bytes:
     """Return the canonical table, as a report reads it from the store."""
     store = LocalStore(folder)
     study = load_study(store, small_study().id)
-    describe_status(store, study, details=True)
+    describe_status(read_status(store, study), details=True)
     rows = [
         trial_row(state, PROFILES[state.trial.name], failed=state.status == "failed")
         for state in read_trials(store, study)
@@ -182,7 +182,7 @@ def test_a_damaged_result_is_made_again_byte_for_byte(place, caplog):
     (decision,) = place.rglob("trials/*/rungs/*.json")
     intact, kept = path.read_bytes(), decision.read_bytes()
     with damaged(path, flipped), damaged(decision, torn):
-        assert mend_study(store, study) == set()
+        assert mend_study(store, study) == {}
         assert "its score is lost" in caplog.text
         assert not path.exists()
         assert read_decisions(store, study)[0][0] == STOPPED
@@ -191,7 +191,7 @@ def test_a_damaged_result_is_made_again_byte_for_byte(place, caplog):
         path.write_bytes(flipped(intact))  # under the worker's eyes, after the driver looked
         assert attempt_trial(job_of(study, place, DONE), lambda _: None)["outcome"] == "finished"
         assert path.read_bytes() == intact
-        assert mend_study(store, study) == {DONE}
+        assert set(mend_study(store, study)) == {DONE}
     assert decision.read_bytes() == kept
 
 

@@ -14,6 +14,7 @@ from robustray.evaluation.corruptions.plan import (
     describe_plan,
     make_plan,
     make_work,
+    plan_document,
     prepare_corruptions,
 )
 from robustray.evaluation.corruptions.record import metrics_of, whole_files
@@ -21,9 +22,18 @@ from robustray.evaluation.corruptions.run import run_corruptions
 from robustray.evaluation.units.store import UnitStore
 from robustray.files import write_atomically
 from robustray.manifest.corruptions import Corruptions
+from robustray.reports.answers import answer_corruptions
 from robustray.reports.corruptions import table_text
-from robustray.runtime.commands import Commands, Ended, Request, Trouble, say_tracking
+from robustray.runtime.commands import (
+    Commands,
+    Ended,
+    Request,
+    Trouble,
+    say_files,
+    say_tracking,
+)
 from robustray.store import find_sealed
+from robustray.words import lay_out
 
 
 class CorruptionsCommands(Commands[Corruptions]):
@@ -31,7 +41,9 @@ class CorruptionsCommands(Commands[Corruptions]):
 
     @override
     def plan(self, manifest: Corruptions, request: Request) -> None:
-        request.say(describe_plan(_plan(manifest, request)))
+        plan = _plan(manifest, request)
+        request.say(describe_plan(plan))
+        request.tell(plan_document(plan))
 
     @override
     def run(self, manifest: Corruptions, request: Request) -> Ended:
@@ -44,13 +56,15 @@ class CorruptionsCommands(Commands[Corruptions]):
             assume_yes=request.assume_yes,
             say=say,
         )
-        networks = done.result["networks"]
+        networks, answer = done.result["networks"], answer_corruptions(done.result).sentence
+        say("")
+        say(lay_out([("answer", answer)]))
         if networks:
             say(f"\n{table_text(done.result)}")
         units = f"{done.computed} units in this run" if done.computed else "nothing was left to do"
         say(f"\ncomputed     {units}")
         if done.folder is not None:
-            say(f"record       {done.folder}")
+            say_files(done.folder, say)
         say_tracking(done.untracked, uri, manifest.name, say)
         for name, reason in sorted(done.failed.items()):
             say(f"failed: {name}: {reason}")
@@ -69,11 +83,14 @@ class CorruptionsCommands(Commands[Corruptions]):
             done.failed,
             columns,
             "mean_accuracy" if rows else None,
+            answer,
         )
 
     @override
     def status(self, manifest: Corruptions, request: Request) -> None:
-        request.say(describe_status(_plan(manifest, request), request))
+        text, document = describe_status(_plan(manifest, request), request)
+        request.say(text)
+        request.tell(document)
 
     @override
     def report(self, manifest: Corruptions, request: Request) -> None:
@@ -85,7 +102,18 @@ class CorruptionsCommands(Commands[Corruptions]):
         for name, content in whole_files(result, plan.id).items():
             write_atomically(folder / name, content)
         request.say(table_text(result))
-        request.say(f"\nrecord       {folder}")
+        request.say("")
+        say_files(folder, request.say)
+        request.tell(
+            {
+                "kind": manifest.kind,
+                "id": plan.id,
+                "name": manifest.name,
+                "answer": answer_corruptions(result).sentence,
+                "result": result,
+                "folder": folder,
+            }
+        )
 
     @override
     def overview(self, request: Request) -> Iterator[str | Trouble]:
@@ -97,13 +125,16 @@ class CorruptionsCommands(Commands[Corruptions]):
                 yield CorruptObjectError(f"{error}. Run it again: it is made again")
             else:
                 yield f"corruptions {job}: {'finished' if done else 'not finished'}"
+                state = "finished" if done else "unfinished"
+                name = job.rpartition("-")[0]
+                request.tell({"id": job, "name": name, "state": state})
 
 
 CORRUPTIONS = CorruptionsCommands()
 
 
-def describe_status(plan: CorruptionsPlan, request: Request) -> str:
-    """Return a line for each network: how many of its units are committed."""
+def describe_status(plan: CorruptionsPlan, request: Request) -> tuple[str, dict[str, Any]]:
+    """Return how many units of each network are committed: as text, and for scripts."""
     store = request.store
     units, totals, done = UnitStore(store), {}, {}
     there = {
@@ -118,7 +149,18 @@ def describe_status(plan: CorruptionsPlan, request: Request) -> str:
     finished = find_sealed(store, f"{plan.prefix}/result.json") is not None
     lines = [f"{plan.id}: {'finished' if finished else 'not finished'}"]
     lines += [f"  {name:<24} {done[name]} of {total} units" for name, total in totals.items()]
-    return "\n".join(lines)
+    return "\n".join(lines), {
+        "kind": plan.manifest.kind,
+        "id": plan.id,
+        "name": plan.manifest.name,
+        "state": "finished" if finished else "unfinished",
+        "progress": {
+            "unit": "units",
+            "done": sum(done.values()),
+            "total": sum(totals.values()),
+        },
+        "networks": {name: {"done": done[name], "total": totals[name]} for name in totals},
+    }
 
 
 def _plan(manifest: Corruptions, request: Request) -> CorruptionsPlan:

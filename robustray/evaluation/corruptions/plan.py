@@ -18,6 +18,7 @@ from robustray.manifest.corruptions import Corruptions
 from robustray.reports.words import network_name
 from robustray.store import ObjectStore, canonical_json, sha256_bytes
 from robustray.user_code import import_from
+from robustray.words import lay_out
 
 Cell = tuple[str, int]  # a corruption and a severity, or ("clean", 0)
 
@@ -165,31 +166,56 @@ def cell_name(cell: Cell) -> str:
 def describe_plan(plan: CorruptionsPlan) -> str:
     """Return the plan as text: what is judged, on what, and what it costs."""
     manifest, prepared = plan.manifest, plan.prepared
-    lines = [f"corruptions  {plan.id}"]
+    facts = [("corruptions", plan.id)]
     for name, judged in prepared.networks.items():
         what, digest = network_name(judged.subject.network), judged.subject.weights_sha256
-        lines.append(f"network      {name}: {what}, weights sha256 {digest}")
-    counts = sorted({facts.test for cell, facts in prepared.facts.items() if cell[1]})
+        facts.append(("network", f"{name}: {what}, weights sha256 {digest}"))
+    counts = sorted({found.test for cell, found in prepared.facts.items() if cell[1]})
     each = " or ".join(map(str, counts))
-    lines += [
-        f"images       {manifest.data.name}: {each} for each corruption and severity",
-        f"corruptions  {', '.join(manifest.corruptions)}",
-        f"severities   {', '.join(map(str, manifest.severities))}",
+    facts += [
+        ("images", f"{manifest.data.name}: {each} for each corruption and severity"),
+        ("corruptions", ", ".join(manifest.corruptions)),
+        ("severities", ", ".join(map(str, manifest.severities))),
     ]
     if ("clean", 0) in prepared.facts:
-        facts = prepared.facts["clean", 0]
-        lines.append(f"clean        {facts.label}: {facts.test}")
-    macs = [judged.macs for judged in prepared.networks.values()]
-    known = [one for one in macs if one is not None]
-    cost = f"{plan.images * len(macs):,} forward passes"
-    if len(known) == len(macs):
-        cost += f", {2 * plan.images * sum(known):.3g} FLOPs"
-    lines += [
-        f"baseline     {manifest.baseline or 'none: errors are not normalised'}",
-        f"conditions   compute shape {plan.conditions.compute_shape}",
-        f"cost         {cost}",
+        clean = prepared.facts["clean", 0]
+        facts.append(("clean", f"{clean.label}: {clean.test}"))
+    flops = _flops(plan)
+    cost = f"{plan.images * len(prepared.networks):,} forward passes"
+    facts += [
+        ("baseline", manifest.baseline or "none: errors are not normalised"),
+        ("conditions", f"compute shape {plan.conditions.compute_shape}"),
+        ("cost", cost + (f", {flops:.3g} FLOPs" if flops else "")),
     ]
-    return "\n".join(lines)
+    return lay_out(facts)
+
+
+def plan_document(plan: CorruptionsPlan) -> dict[str, Any]:
+    """Return the plan as scripts read it (``--json``)."""
+    manifest, networks = plan.manifest, plan.prepared.networks
+    return {
+        "kind": manifest.kind,
+        "id": plan.id,
+        "name": manifest.name,
+        "networks": {
+            name: {
+                "network": network_name(judged.subject.network),
+                "weights_sha256": judged.subject.weights_sha256,
+            }
+            for name, judged in networks.items()
+        },
+        "corruptions": list(manifest.corruptions),
+        "severities": list(manifest.severities),
+        "forward_passes": plan.images * len(networks),
+        "flops": _flops(plan),
+    }
+
+
+def _flops(plan: CorruptionsPlan) -> int | None:
+    """Return the operations of all forward passes; None where a network's can't be counted."""
+    macs = [judged.macs for judged in plan.prepared.networks.values()]
+    known = [one for one in macs if one is not None]
+    return 2 * plan.images * sum(known) if len(known) == len(macs) else None
 
 
 def _check_alike(facts: Mapping[Cell, DataFacts]) -> None:

@@ -31,7 +31,7 @@ from robustray.files import write_atomically
 from robustray.manifest import Resources
 from robustray.manifest.corruptions import Corruptions
 from robustray.runtime import attempts
-from robustray.runtime.session import Session, check_services, open_session
+from robustray.runtime.session import Session, check_services, open_session, say_places
 from robustray.store import ObjectStore, canonical_json
 from robustray.tracking.records import Status
 
@@ -116,6 +116,7 @@ def run_corruptions(
     ) as session:
         plan = make_plan(prepared, on_gpu=on_gpu(session.resources))
         say(describe_plan(plan))
+        say_places(report_root / plan.id, tracking_uri, say)
         run = _Run(plan, session, data_root, say)
         whole = run.drive()
         return run.conclude(report_root, interrupted=not whole)
