@@ -68,8 +68,9 @@ def robustness_curve(
         show_percent(axes)
         if scale != 1:
             axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
-        name = shorten(metric_label(label), 17, 2.2)
-        framed(axes, f"eps ({words})", f"% accuracy under {plain(name)}")
+        name = plain(shorten(metric_label(label), 17, 2.2))
+        own = "% robust accuracy" if label == "custom" else f"% accuracy under {name}"
+        framed(axes, f"eps ({words})", own)
     return figure
 
 

@@ -249,11 +249,11 @@ def _draw_step(axes: Axes, place: int, fate: Fate, end: int, total: int) -> None
             right, place, xerr=[[right - low], [high - right]], color="black", capsize=4, fmt="none"
         )
         words, right = f"{fate.images:,} ({right:.1f} % [{low:.1f}, {high:.1f}])", high
-    inside = right > 60 and left < 40
-    if inside:
+    if right > 60 and left < 40:
+        start = left == 0  # an interval stands at the other end
         axes.text(
-            (left + min(right, 97)) / 2, place, words, ha="center", va="center", fontsize=13.5,
-            color="white" if fate.kind != UNDECIDED else _INK,
+            1.5 if start else (left + min(right, 97)) / 2, place, words, va="center", fontsize=13.5,
+            ha="left" if start else "center", color=_INK if fate.kind == UNDECIDED else "white",
         )  # fmt: skip
     elif right <= 60:
         axes.text(right + 1.5, place, words, ha="left", va="center", fontsize=13.5)
