@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from robustray.evaluation.describing import estimated_passes
 from robustray.evaluation.pictures.curves import CurvePoint
 from robustray.evaluation.pictures.drawings import evaluation_figures
-from robustray.evaluation.plan import EvaluationPlan, estimated_passes
+from robustray.evaluation.plan import EvaluationPlan
 from robustray.evaluation.record import published_text
 from robustray.evaluation.units.merge import Merged
 from robustray.evaluation.units.store import LoadedUnit, UnitStore
