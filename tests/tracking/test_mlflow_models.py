@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -154,7 +155,7 @@ def test_nothing_of_a_model_is_pickled(sqlite_uri, experiment, tmp_path):
     MlflowSink(sqlite_uri).apply(record("study", experiment=experiment, models=(found,)))
     (run,) = runs_of(sqlite_uri, experiment)
     (model,) = models_of(sqlite_uri, run)
-    place = Path(model.artifact_location.removeprefix("file://"))
+    place = Path(unquote(model.artifact_location.removeprefix("file://")))
     files = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
     assert files == {
         "MLmodel",
