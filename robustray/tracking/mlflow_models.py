@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ALIAS = "best"
 _WEIGHTS_TAG = "weights_sha256"
+_VERSIONS_TAG = "mlflow.modelVersions"
 _NOT_IN_NAMES = re.compile(r"[/:.%\"']+")
 _NEEDED = ("robustray", "torch", "numpy", "safetensors", "mlflow")
 
@@ -149,15 +150,24 @@ def _register(client: MlflowClient, run_id: str, model: LoggedModel, name: str) 
     with suppress(MlflowException):  # it is there already; if not, the next request says why
         client.create_registered_model(name)
     versions = client.search_model_versions(f"name = '{name}'")
-    found = next((one for one in versions if one.model_id == model.model_id), None)
+    # By its place: databases keep no id of the model, and a source "models:/ID" would be looked up
+    # at the process's own tracking URI.
+    place = model.artifact_location
+    found = next((one for one in versions if one.source == place), None)
     if found is None:
-        # By its place: a source "models:/ID" would be looked up at the process's own tracking URI.
-        place = model.artifact_location
         found = client.create_model_version(
             name, place, run_id, await_creation_for=0, model_id=model.model_id
         )
+    _name_version(client, model, {"name": name, "version": str(found.version)})
     if str(client.get_registered_model(name).aliases.get(ALIAS)) != str(found.version):
         client.set_registered_model_alias(name, ALIAS, str(found.version))
+
+
+def _name_version(client: MlflowClient, model: LoggedModel, version: dict[str, str]) -> None:
+    """Have the model's page lead to its version, as MLflow's own functions do."""
+    known: list[Any] = json.loads(model.tags.get(_VERSIONS_TAG, "[]"))
+    if version not in known:
+        client.set_logged_model_tags(model.model_id, {_VERSIONS_TAG: json.dumps([*known, version])})
 
 
 def _model_name(name: str) -> str:

@@ -1,9 +1,11 @@
 """Checkpoints as models of a real MLflow: logged once, registered, loaded by a fresh process."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -65,8 +67,8 @@ def models_of(uri, run):
 def test_a_checkpoint_becomes_a_model_that_a_fresh_process_loads(uri, experiment, tmp_path):
     network, found = make_model(tmp_path, 0)
     wanted = record("study", experiment=experiment, models=(found,), status="FINISHED", end_ms=1)
-    for _ in range(2):
-        MlflowSink(uri).apply(wanted)  # each as another process
+    for host in ("a", "b", "b"):
+        MlflowSink(uri).apply(replace(wanted, tags={"host": host}))  # each as another process
     (run,) = runs_of(uri, experiment)
     (model,) = models_of(uri, run)
     assert (model.name, str(model.status)) == ("w0_25-0_5", "READY")
@@ -76,6 +78,9 @@ def test_a_checkpoint_becomes_a_model_that_a_fresh_process_loads(uri, experiment
     client = MlflowClient(uri)
     (version,) = client.search_model_versions(f"name = '{found.registered}'")
     assert client.get_registered_model(found.registered).aliases == {"best": version.version}
+    assert json.loads(model.tags["mlflow.modelVersions"]) == [
+        {"name": found.registered, "version": str(version.version)}
+    ]
     images = np.random.default_rng(0).random((5, 3, 8, 8), dtype=np.float32)
     with torch.inference_mode():
         expected = network(torch.from_numpy(images)).numpy()
@@ -89,8 +94,8 @@ def test_a_server_keeps_models_in_a_bucket(s3_server, experiment, tmp_path):
     images = np.random.default_rng(0).random((3, 3, 8, 8), dtype=np.float32)
     with MlflowServer(bucket=s3_server) as server:
         wanted = record("study", experiment=experiment, models=(found,))
-        for _ in range(2):
-            MlflowSink(server.endpoint).apply(wanted)
+        for host in ("a", "b"):
+            MlflowSink(server.endpoint).apply(replace(wanted, tags={"host": host}))
         (run,) = runs_of(server.endpoint, experiment)
         (model,) = models_of(server.endpoint, run)
         assert model.artifact_location.startswith("mlflow-artifacts:")
@@ -106,16 +111,17 @@ def test_a_better_checkpoint_takes_the_alias_and_the_older_one_stays(
 ):
     (_, first), (_, second) = (make_model(tmp_path, seed, f"trial{seed}") for seed in (0, 1))
     base = record("study", experiment=experiment, status="FINISHED", end_ms=1)
-    for model in (first, second, second):
-        MlflowSink(sqlite_uri).apply(replace(base, models=(model,)))
+    for host, model in (("a", first), ("a", second), ("b", second)):
+        MlflowSink(sqlite_uri).apply(replace(base, models=(model,), tags={"host": host}))
     (run,) = runs_of(sqlite_uri, experiment)
     assert {model.name for model in models_of(sqlite_uri, run)} == {"trial0", "trial1"}
     client = MlflowClient(sqlite_uri)
     best = client.get_registered_model(first.registered).aliases["best"]
     versions = client.search_model_versions(f"name = '{first.registered}'")
     assert len(versions) == 2
-    (model_id,) = (version.model_id for version in versions if version.version == best)
-    assert client.get_logged_model(model_id).name == "trial1"
+    (place,) = (version.source for version in versions if version.version == best)
+    (model,) = (one for one in models_of(sqlite_uri, run) if one.artifact_location == place)
+    assert model.name == "trial1"
 
 
 def test_a_model_that_was_cut_off_is_logged_again(sqlite_uri, experiment, tmp_path):
@@ -149,7 +155,7 @@ def test_nothing_of_a_model_is_pickled(sqlite_uri, experiment, tmp_path):
     MlflowSink(sqlite_uri).apply(record("study", experiment=experiment, models=(found,)))
     (run,) = runs_of(sqlite_uri, experiment)
     (model,) = models_of(sqlite_uri, run)
-    place = Path(model.artifact_location.removeprefix("file://"))
+    place = Path(unquote(model.artifact_location.removeprefix("file://")))
     files = {path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file()}
     assert files == {
         "MLmodel",
