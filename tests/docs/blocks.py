@@ -89,9 +89,9 @@ def read_blocks(page: Path) -> list[Block]:
 
 
 def read_commands(text: str) -> Iterator[list[str]]:
-    """Yield the words of each command; without settings before it (``NAME=value command``)."""
+    """Yield the words of each command, without settings (``NAME=value``) and redirections."""
     for line in text.replace("\\\n", " ").splitlines():
-        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|()")
+        lexer = shlex.shlex(re.sub(r" [<>]+ *\S+", "", line), posix=True, punctuation_chars=";&|()")
         lexer.whitespace_split = True
         words: list[str] = []
         for word in [*lexer, ";"]:
