@@ -222,7 +222,14 @@ class _Run:
         files["record.json"] = canonical_json(record)
         main = self._done[""]
         files[PAGE] = whole_page(
-            plan, result, main.merged, main.units, self._units, files, provenance
+            plan,
+            result,
+            main.merged,
+            main.units,
+            self._units,
+            files,
+            provenance,
+            self._session.tracking_uri,
         )
         folder = report_root / plan.id
         for name in _PARTIAL:

@@ -17,6 +17,7 @@ from robustray.evaluation.units.store import LoadedUnit, UnitStore
 from robustray.reports.html import Picture
 from robustray.reports.pages.drawing import draw
 from robustray.reports.pages.evaluation import Evaluated, evaluation_page
+from robustray.reports.pages.runs import find_runs
 from robustray.reports.rows import Link
 from robustray.reports.style import render
 
@@ -31,6 +32,7 @@ def whole_page(
     units: UnitStore,
     files: Mapping[str, bytes],
     provenance: Mapping[str, Any],
+    tracking_uri: str,
 ) -> bytes:
     """Return the page of a finished evaluation.
 
@@ -46,6 +48,8 @@ def whole_page(
         What lies beside the page.
     provenance : mapping
         When, where and how it was computed.
+    tracking_uri : str
+        Where MLflow shows its run.
     """
     curve = json.loads(files["curve.json"])["points"] if "curve.json" in files else []
     points = [CurvePoint(p["eps"], p["accuracy"], *p["interval_95"]) for p in curve]
@@ -59,7 +63,11 @@ def whole_page(
         for one in drawn
     ]
     about = _about(plan, result, list(files))
-    about = replace(about, cost=_cost(plan, result, provenance), provenance=provenance)
+    start, runs = find_runs(tracking_uri, plan.manifest.name)
+    about = replace(
+        about, cost=_cost(plan, result, provenance), provenance=provenance,
+        commands=[*about.commands, *start], links=[*about.links, *runs],
+    )  # fmt: skip
     return evaluation_page(result, about, pictures).encode()
 
 

@@ -173,7 +173,10 @@ class _Run:
     def conclude(self, report_root: Path, *, interrupted: bool) -> StudyEvaluated:
         """Write the study's report again, and close its runs in MLflow."""
         self._session.lease.check(self._store)
-        study, published = self._setting.study, publish(self._plan, self._store, report_root)
+        study, published = (
+            self._setting.study,
+            publish(self._plan, self._store, report_root, tracking_uri=self._session.tracking_uri),
+        )
         for name in finished_trials(self._store, study):
             self._track(name)
         counts = published.report.counts

@@ -79,7 +79,7 @@ def answer_evaluation(result: Mapping[str, Any]) -> Answer:
         f"How robust is {network_name(result['subject']['network'])} on {data['count']:,} images "
         f"of {data['label']} ({threat['norm']}, eps = {eps_text(threat['eps'])})?"
     )
-    suite, total = metric_label(result["suite"]["name"]), data["count"]
+    suite, total = suite_words(result), data["count"]
     doubts = [f["message"] for f in result["audit"] if f["severity"] in ("warning", "error")]
     numbers = {
         f"After {attack['label']}": f"{100 * attack['accuracy_after']:.1f} %, "
@@ -99,6 +99,15 @@ def answer_evaluation(result: Mapping[str, Any]) -> Answer:
         f"{_rate(result['clean'])} are classified correctly without attack."
     )
     return Answer(question, sentence, numbers, False, doubts)
+
+
+def suite_words(result: Mapping[str, Any]) -> str:
+    """Return what a suite is called, or what it consists of where it has no name of its own."""
+    name = result["suite"]["name"]
+    if name != "custom":
+        return metric_label(name)
+    *first, last = [metric_label(attack["label"]) for attack in result["attacks"]]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def answer_corruptions(result: Mapping[str, Any]) -> Answer:

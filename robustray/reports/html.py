@@ -101,10 +101,10 @@ def list_html(lines: Iterable[str]) -> str:
     return f"<ul>{items}</ul>" if items else ""
 
 
-def figure_html(picture: Picture) -> str:
-    """Return a figure with its image inside."""
+def figure_html(picture: Picture, wide: bool = False) -> str:
+    """Return a figure with its image inside; a wide one has its line for itself."""
     title, caption = escape(picture.title), escape(picture.caption)
-    kind = ' class="wide"' if picture.aspect > _WIDE else ""
+    kind = ' class="wide"' if wide else ""
     if picture.png.startswith(b"<svg"):
         image = picture.png.decode().replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
     else:
@@ -116,7 +116,12 @@ def figure_html(picture: Picture) -> str:
 
 def figures_html(pictures: Iterable[Picture]) -> str:
     """Return figures side by side where there is room."""
-    items = "".join(map(figure_html, pictures))
+    pictures = list(pictures)
+    wide = [picture.aspect > _WIDE for picture in pictures]
+    if wide.count(False) % 2:  # one would be alone in its line: the first one, or else the last
+        alone = 0 if not wide[0] else len(wide) - 1 - wide[::-1].index(False)
+        wide[alone] = True
+    items = "".join(map(figure_html, pictures, wide))
     return f'<div class="figures">{items}</div>' if items else ""
 
 
@@ -182,7 +187,7 @@ def _tiles(numbers: Mapping[str, str]) -> str:
 def _link(link: Link) -> str:
     about = f' <span class="soft">{escape(link.about)}</span>' if link.about else ""
     scheme, colon, _ = link.target.partition(":")
-    if (not colon and not scheme.startswith("/")) or scheme in ("http", "https"):
+    if (not colon and "/" not in scheme) or scheme in ("http", "https"):
         return f'<a href="{escape(link.target)}">{escape(link.word)}</a>{about}'
     return f'{escape(link.word)}{about}<pre class="copy"><code>{escape(link.target)}</code></pre>'
 
@@ -190,7 +195,9 @@ def _link(link: Link) -> str:
 def _number(value: object) -> str:
     if value is None:
         return "not known"
-    return escape(f"{value:,.3g}" if isinstance(value, float) else f"{value}")
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return escape(str(value))
 
 
 def _ratio(planned: object, actual: object) -> str:

@@ -117,12 +117,15 @@ class Session:
         Brings records to MLflow and other sinks as long as the lease holds.
     patience_s : float
         How long to wait for MLflow at the end, in seconds.
+    tracking_uri : str
+        Where MLflow is.
     """
 
     lease: Lease
     resources: Resources
     uploader: Uploaders
     patience_s: float
+    tracking_uri: str
 
     @property
     def store(self) -> GuardedStore:
@@ -189,7 +192,7 @@ def open_session(
         with lease(store, place, say) as held:
             uploader, patience_s = start_tracking(tracking_uri, say, held, manifest.tracking)
             try:
-                yield Session(held, settled, uploader, patience_s)
+                yield Session(held, settled, uploader, patience_s, tracking_uri)
             finally:
                 uploader.close()
 

@@ -160,7 +160,10 @@ def show_study(name: str, request: Request) -> None:
 
 def report(study: Study, request: Request) -> None:
     """Write a study's report again, and show its table."""
-    published = publish(make_plan(study, request.store), request.store, request.report_root)
+    published = publish(
+        make_plan(study, request.store), request.store, request.report_root,
+        tracking_uri=request.tracking,
+    )  # fmt: skip
     show_report(published, request.say)
     request.tell(_report_document(published, study.manifest.name))
 

@@ -10,6 +10,7 @@ from robustray.data import describe
 from robustray.manifest import Grid, Recipe, Sweep, manifest_hash
 from robustray.reports import GridKind, StudyReport, TrialRow, write_report
 from robustray.reports.frontier import find_best
+from robustray.reports.pages.runs import find_runs
 from robustray.reports.rows import Link
 from robustray.store import ObjectStore
 from robustray.sweeps.notes import study_notes
@@ -32,7 +33,12 @@ class Published:
 
 
 def publish(
-    plan: Plan, store: ObjectStore, report_root: Path, failures: Mapping[str, str] | None = None
+    plan: Plan,
+    store: ObjectStore,
+    report_root: Path,
+    failures: Mapping[str, str] | None = None,
+    *,
+    tracking_uri: str | None = None,
 ) -> Published:
     """Write the report of what the store holds now, locally and into the store.
 
@@ -46,13 +52,15 @@ def publish(
         The report goes to ``report_root/<study id>``.
     failures : mapping, optional
         Why trials were given up; by default what their last attempts say.
+    tracking_uri : str, optional
+        Where MLflow shows the runs; the page links to it.
     """
     study = plan.study
     states = read_trials(store, study)
     report = _assemble(plan, states, failures)
-    report = replace(
-        report, commands=_next_commands(report), links=_weights(report, states, store.uri)
-    )
+    start, runs = find_runs(tracking_uri, study.manifest.name)
+    links = [*_weights(report, states, store.uri), *runs]
+    report = replace(report, commands=[*_next_commands(report), *start], links=links)
     folder = report_root / study.id
     paths = write_report(report, folder)
     artifacts = {}
@@ -113,6 +121,13 @@ def _tested(manifest: Sweep, states: list[TrialState]) -> dict[str, int]:
 def _next_commands(report: StudyReport) -> list[tuple[str, str]]:
     """Return what one may do with a study next."""
     commands = []
+    if report.is_partial:
+        commands.append(
+            (
+                "Go on, with the manifest of this study; what is done is not computed again:",
+                "robustray run MANIFEST",
+            )
+        )
     if report.counts.finished:
         commands += [
             (

@@ -169,7 +169,10 @@ class _Driver(TrialListener):
         if self._interrupted:
             untracked = self.close_runs("KILLED", limit_s=20)
             return self._outcome(None, untracked)
-        report = publish(self._plan, self._store, report_root, self._failures)
+        report = publish(
+            self._plan, self._store, report_root, self._failures,
+            tracking_uri=self._session.tracking_uri,
+        )  # fmt: skip
         status: Status = "FAILED" if self._failures else "FINISHED"
         self._ended |= find_ended(self._study, report.states)
         self._track_study(status, conclude_study(self._study, report, self._store))

@@ -14,11 +14,13 @@ from robustray.reports import StudyReport, write_report
 from robustray.reports.html import Picture
 from robustray.reports.intervals import wilson
 from robustray.reports.judgements import Judgement
+from robustray.reports.pages.corruptions import corruptions_page
 from robustray.reports.pages.evaluation import Evaluated, evaluation_page
 from robustray.reports.pages.judgements import judgements_page
 from robustray.reports.rows import Link
 from tests.helpers.made_up_studies import curves, grid
 
+NAMES = ("gaussian_noise", "motion_blur", "fog", "jpeg_compression")
 LONG = "a_network_of_somebody_with_a_very_long_name_" * 3
 
 
@@ -87,6 +89,28 @@ def judgement(label: str, robust: float, *findings: Mapping[str, Any]) -> Judgem
                      wilson(robust * 1000, 1000), findings)  # fmt: skip
 
 
+def corruptions() -> dict[str, Any]:
+    """The result of a job of corruptions: two networks, one of them with a long name."""
+
+    def network(start: int) -> dict[str, Any]:
+        cells = [{"severity": k, **rate(start - 60 * k, 1000)} for k in (1, 2, 3)]
+        mean = sum(cell["accuracy"] for cell in cells) / 3
+        found = {"accuracy": mean, "ce": 1.0, "relative_ce": 1.0, "severities": cells}
+        return {
+            "clean": {"severity": 0, **rate(start, 1000)},
+            "mean_accuracy": mean,
+            "mce": 1.0,
+            "relative_mce": 1.0,
+            "corruptions": dict.fromkeys(NAMES, found),
+        }
+
+    return {
+        "networks": {"first": network(900), LONG: network(800)}, "corruptions": list(NAMES),
+        "averaged": list(NAMES), "severities": [1, 2, 3], "baseline": {"name": LONG},
+        "data": {"name": "cifar10-c", "arguments": None},
+    }  # fmt: skip
+
+
 def write_pages(folder: Path) -> list[Path]:
     """Write a page of each kind; return their paths."""
     doubt = finding("zero_gradient", "error", "38 % of the correct images have zero gradients")
@@ -97,6 +121,7 @@ def write_pages(folder: Path) -> list[Path]:
     texts = {
         "evaluation": evaluation_page(evaluation(audit=[doubt]), about, [picture("A waterfall")]),
         "partial_evaluation": evaluation_page(evaluation(**part), about),
+        "corruptions": corruptions_page("small-1a2b3c4d5e", corruptions()),
         "judgements": judgements_page("mine", rows, [picture("A curve")], ["table.csv"]),
     }
     paths = []

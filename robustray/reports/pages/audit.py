@@ -55,19 +55,21 @@ def audit_html(findings: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join([
         text_html(_MEANING + meaning),
         _alarms(alarms),
-        text_html(passed_text(by["ok"])),
+        _passed(by["ok"]),
         details_html("What was measured", list_html(map(_measured, by["ok"]))),
         details_html("Remarks, and what was not checked", list_html(map(_measured, by["info"]))),
     ])  # fmt: skip
 
 
-def passed_text(passed: Sequence[Mapping[str, Any]]) -> str:
-    """Return "11 checks passed: gradients are finite, ..."; "" without any."""
-    if not passed:
+def _passed(findings: Sequence[Mapping[str, Any]]) -> str:
+    """Return "11 checks passed", and what each of them says."""
+    if not findings:
         return ""
-    words = [PASSED.get(found["check"], found["message"]) for found in passed]
-    many = "checks" if len(passed) > 1 else "check"
-    return f"{len(passed)} {many} passed: {'; '.join(words)}."
+    many = "checks" if len(findings) > 1 else "check"
+    items = "".join(
+        f"<li>{escape(PASSED.get(found['check'], found['message']))}</li>" for found in findings
+    )
+    return f'<p>{len(findings)} {many} passed:</p><ul class="checks">{items}</ul>'
 
 
 def _alarms(findings: Sequence[Mapping[str, Any]]) -> str:

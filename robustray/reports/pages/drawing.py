@@ -12,7 +12,7 @@ from robustray.reports.style import render
 TIP = "tip:"
 _LARGEST = 400_000  # bytes of an SVG; a figure of more is a PNG
 _LINKED = re.compile(rf'<a xlink:href="{TIP}([^"]*)"[^>]*>')
-_GREY = re.compile(r"(fill|stroke): #([0-9a-f]{2})\2\2(?![0-9a-f])")
+_GREY = re.compile(r'(<g style=")?(fill|stroke): #([0-9a-f]{2})\3\3(?![0-9a-f])')
 _GROUND = re.compile(r'(<g id="[^"]*patch_1">\s*<path d="[^"]*" style="fill: )#ffffff')
 
 
@@ -49,7 +49,8 @@ def _hints(text: str) -> str:
 
 def _themed(found: re.Match[str]) -> str:
     """Return a grey in the page's own colours; those between stay what they are."""
-    what, level = found[1], int(found[2], 16)
+    start, level = f"{found[1] or ''}{found[2]}", int(found[3], 16)
     if level < 0x60:
-        return f"{what}: currentColor"
-    return f"{what}: var(--back)" if level == 0xFF else found[0]
+        return f"{start}: currentColor"
+    is_text = found[1] is not None  # white text stands on a colour
+    return found[0] if level < 0xFF or is_text else f"{start}: var(--back)"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustray.reports.answers import answer_evaluation
+from robustray.reports.answers import answer_evaluation, suite_words
 from robustray.reports.html import (
     Picture,
     commands_html,
@@ -24,7 +24,7 @@ from robustray.reports.html import (
 from robustray.reports.pages.audit import audit_html
 from robustray.reports.pages.tables import Cell, Column, table_html
 from robustray.reports.rows import Link
-from robustray.reports.words import eps_text, metric_label, network_name, percent
+from robustray.reports.words import eps_text, network_name, percent
 
 _ABOUT = {
     "table.csv": "the verdict on every image",
@@ -85,11 +85,11 @@ def evaluation_page(
     pictures : iterable of Picture
         Figures, in their order.
     """
-    suite = metric_label(result["suite"]["name"])
+    suite = suite_words(result)
     beside = [Link(name, name, _ABOUT[name]) for name in about.files if name in _ABOUT]
     sections = [
         section("What became of the images", figures_html(pictures)),
-        section(f"Attacks of {suite}", _attacks(result), _columns(result), _distances(result)),
+        section(f"Attacks: {suite}", _attacks(result), _columns(result), _distances(result)),
         section("Can the number be believed?", audit_html(result["audit"]),
                 text_html(_sentence(about.published))),
         section("Failures", list_html(about.failed)),
@@ -108,20 +108,19 @@ def evaluation_page(
 def _attacks(result: Mapping[str, Any]) -> str:
     columns = [
         Column("Attack"),
-        Column("Attacked", True, title="Images that it was run on"),
-        Column("Broken", True, title="Of these, images that it made the network misclassify"),
         Column("Accuracy after %", True, title="What is left after this attack and those above it"),
+        Column("Broken", True, title="Images that it is the first to make misclassified"),
+        Column("Attacked", True, title="Images that it was run on"),
         Column("Forward passes", True),
         Column("Backward passes", True),
     ]
     clean = result["clean"]["accuracy"]
-    rows = [[Cell("none"), *_counts(None, None), _share(clean), *_counts(None, None)]]
+    rows = [[Cell("none"), _share(clean), *_counts(None, None, None, None)]]
     rows += [
         [
             Cell(attack["label"]),
-            *_counts(attack["attacked"], attack["broken"]),
             _share(attack["accuracy_after"]),
-            *_counts(attack["forwards"], attack["backwards"]),
+            *_counts(*(attack[n] for n in ("broken", "attacked", "forwards", "backwards"))),
         ]
         for attack in result["attacks"]
     ]
