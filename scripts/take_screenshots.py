@@ -21,7 +21,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 SIZES = {"phone": (360, 740), "laptop": (1280, 800)}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_OPTIONS = (
+OPTIONS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
 )  # fmt: skip
@@ -54,7 +54,7 @@ def take(pages: list[str], folder: Path, browser: str) -> list[str]:
     """Take all pictures of all pages into a folder, and return the faults that were seen."""
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=browser, args=list(_OPTIONS))
+        chromium = driver.chromium.launch(executable_path=browser, args=list(OPTIONS))
         try:
             return [fault for page in pages for fault in _look_at(chromium, page, folder)]
         finally:

@@ -67,7 +67,8 @@ def _passed(findings: Sequence[Mapping[str, Any]]) -> str:
         return ""
     many = "checks" if len(findings) > 1 else "check"
     items = "".join(
-        f"<li>{escape(PASSED.get(found['check'], found['message']))}</li>" for found in findings
+        f"<li>{escape(PASSED.get(str(found['check']), str(found['message'])))}</li>"
+        for found in findings
     )
     return f'<p>{len(findings)} {many} passed:</p><ul class="checks">{items}</ul>'
 
