@@ -1,8 +1,8 @@
 """What people have: tables that small jobs gave, and a store that version 0.1 left half-way.
 
 Both are the same four jobs, of `tests/pinned/*.yaml`. Numbers with a decimal point may differ by a
-hundredth, and digests of weights altogether: they depend on the processor. All else is as it
-was, to the letter. Where a table has to change, write it anew:
+hundredth, one in fifty or a single one by an image, and digests of weights altogether: they depend
+on the processor. All else is as it was, to the letter. Where a table has to change, write it anew:
 
     python -m tests.test_old_stores
 """
@@ -32,6 +32,7 @@ RESUMED = {
     "mixing": {"pinned-mixing-bac49b1333": [2]},
     "alignment": {"pinned-alignment-cd4a31b4df": [1]},
 }
+ONE_IMAGE = 1 / 8  # of the smallest of the test sets
 DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 
 
@@ -70,9 +71,18 @@ def assert_same(tables: dict[str, str], pinned: dict[str, str]) -> None:
     for name, text in pinned.items():
         found, wanted = NUMBER.split(tables[name]), NUMBER.split(text)
         assert found[::2] == wanted[::2], name
-        assert list(map(float, found[1::2])) == pytest.approx(
-            list(map(float, wanted[1::2])), rel=0.01, abs=0.005
-        ), name
+        assert_close(list(map(float, found[1::2])), list(map(float, wanted[1::2])), name)
+
+
+def assert_close(found: list[float], wanted: list[float], name: str) -> None:
+    """Compare numbers; another processor may class a borderline image of the few differently."""
+    flipped = [
+        (place, one, other)
+        for place, (one, other) in enumerate(zip(found, wanted, strict=True))
+        if one != pytest.approx(other, rel=0.01, abs=0.005)
+    ]
+    assert len(flipped) <= max(1, len(wanted) // 50), (name, flipped)
+    assert all(abs(one - other) <= ONE_IMAGE for _, one, other in flipped), (name, flipped)
 
 
 @pytest.mark.parametrize("job", JOBS)

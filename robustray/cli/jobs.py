@@ -129,7 +129,7 @@ def _plan(options: argparse.Namespace) -> int:
     planned = plan_target(options)
     if planned is not None:
         return planned
-    manifest, output = read_manifest(options), options.output
+    manifest, output = read_manifest(options), options.told
     request = replace(
         make_request(output), measure=options.measure, in_full=options.all, large=options.large
     )
@@ -186,8 +186,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _audit(options: argparse.Namespace) -> int:
     from robustray.evaluation.commands import audit, manifest_of
 
-    request = replace(make_request(options.output, patient=True), assume_yes=options.yes)
+    request = replace(make_request(options.told, patient=True), assume_yes=options.yes)
     findings = audit(manifest_of(options), request)
-    if options.output.as_json:
-        options.output.write(findings)
+    if options.told.as_json:
+        options.told.write(findings)
     return EXIT_OK

@@ -80,7 +80,7 @@ def add_looking(commands: Any, common: argparse.ArgumentParser) -> None:
 
 def _status(options: argparse.Namespace) -> int:
     if options.watch is None:
-        output: Output = options.output
+        output: Output = options.told
         code, document = _look(options, output)
         if output.as_json:
             output.write(document)
@@ -147,7 +147,7 @@ def _named(request: Request, kind: str) -> Request:
 
 
 def _report(options: argparse.Namespace) -> int:
-    output: Output = options.output
+    output: Output = options.told
     request = make_request(output)
     together = options.paper is not None or options.evaluations or options.against
     if together and output.as_json:

@@ -52,8 +52,8 @@ def main(
     parser = make_parser(default_manifest)
     complete(parser)
     options = parser.parse_args(arguments)
-    options.output = Output(getattr(options, "json", False))
-    elsewhere = redirect_stdout(sys.stderr) if options.output.as_json else nullcontext()
+    options.told = Output(getattr(options, "json", False))
+    elsewhere = redirect_stdout(sys.stderr) if options.told.as_json else nullcontext()
     try:
         with elsewhere:  # whatever a library prints
             settle_manifest(options)

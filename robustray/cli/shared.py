@@ -48,7 +48,7 @@ def make_request(output: Output, *, patient: bool = False) -> Request:
 
 def run_manifest(manifest: Manifest, options: argparse.Namespace) -> int:
     """Run a manifest of any kind; with ``--dry-run`` print it and its plan."""
-    large, output = getattr(options, "large", False), options.output
+    large, output = getattr(options, "large", False), options.told
     if options.dry_run:
         lines = [dump_manifest(manifest)]
         request = replace(make_request(output), say=lines.append, large=large)

@@ -135,7 +135,7 @@ def _export(options: argparse.Namespace) -> int:
     from robustray.sweeps import load_study
     from robustray.sweeps.exporting import export_weights
 
-    output = options.output
+    output = options.told
     store = make_request(output).store
     study = load_study(store, options.study)
     done = export_weights(store, study, options.trial, Path(options.file))

@@ -114,7 +114,7 @@ def test_an_error_of_rays_own_is_one_line_and_3(monkeypatch, capsys):
     def lose(*_: object) -> int:
         raise ActorUnavailableError("the actor is away", b"x" * 16)
 
-    monkeypatch.setattr("robustray.cli.jobs.make_request", lose)
+    monkeypatch.setattr("robustray.cli.looking.make_request", lose)
     assert main(["status"]) == 3
     said = capsys.readouterr().err
     assert said.startswith("error: ActorUnavailableError: ")
@@ -125,6 +125,6 @@ def test_a_programs_error_keeps_its_traceback_and_1(monkeypatch, capsys):
     def fail(*_: object) -> int:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("robustray.cli.jobs.make_request", fail)
+    monkeypatch.setattr("robustray.cli.looking.make_request", fail)
     assert main(["status"]) == 1
     assert "Traceback" in capsys.readouterr().err

@@ -191,7 +191,7 @@ def test_an_evaluation_of_one_network_is_one_row(folder):
     best = outcome.best.to_dict()
     assert 0 <= best["robust_accuracy"] <= best["clean_accuracy"] <= 1
     assert (outcome.folder / "table.csv").exists()
-    assert outcome.page is None
+    assert outcome.page == outcome.folder / "evaluation.html"
 
 
 @pytest.mark.usefixtures("local_ray")

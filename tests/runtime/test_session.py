@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from robustray.manifest import Resources
+from robustray.manifest import Resources, build_manifest
 from robustray.runtime.lease import LeaseLostError
 from robustray.runtime.session import Session, open_session
 from robustray.store import LocalStore, canonical_json
@@ -15,7 +15,12 @@ from robustray.store import LocalStore, canonical_json
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(300)]
 
 NOBODY = "http://127.0.0.1:9"
-ONE_CPU = Resources(gpus=0, cpus=1)
+MANIFEST = build_manifest(
+    {
+        "kind": "Sweep", "name": "small", "model": {"name": "cnn_a"}, "recipe": {"epochs": 1},
+        "data": {"name": "digits"}, "resources": {"gpus": 0, "cpus": 1},
+    }
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -25,7 +30,7 @@ def store(tmp_path) -> LocalStore:
 
 def open_small(store: LocalStore, said: list[str], **changes) -> AbstractContextManager[Session]:
     options = {"prefix": "jobs/small", "cpus_do": False, "work": "working"} | changes
-    return open_session(store, NOBODY, ONE_CPU, said.append, **options)
+    return open_session(store, NOBODY, MANIFEST, said.append, **options)
 
 
 def has_ended(store: LocalStore) -> bool:
@@ -65,7 +70,7 @@ def test_a_place_may_depend_on_the_resources_that_there_are(store):
         return "jobs/gpu" if resources.gpus else "jobs/small"
 
     said: list[str] = []
-    many = Resources(gpus=1, cpus=1)
+    many = MANIFEST.model_copy(update={"resources": Resources(gpus=1, cpus=1)})
     with open_session(
         store, NOBODY, many, said.append, prefix=place, cpus_do=True, work="counting"
     ) as session:
