@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 
 import pytest
 
-from robustray.manifest import Resources
+from robustray.manifest import Manifest, Resources
 from robustray.runtime.lease import LeaseLostError
 from robustray.runtime.session import Session, open_session
 from robustray.store import LocalStore, canonical_json
@@ -15,7 +15,7 @@ from robustray.store import LocalStore, canonical_json
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(300)]
 
 NOBODY = "http://127.0.0.1:9"
-ONE_CPU = Resources(gpus=0, cpus=1)
+ONE_CPU = Manifest(kind="Sweep", name="small", resources=Resources(gpus=0, cpus=1))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_place_may_depend_on_the_resources_that_there_are(store):
         return "jobs/gpu" if resources.gpus else "jobs/small"
 
     said: list[str] = []
-    many = Resources(gpus=1, cpus=1)
+    many = ONE_CPU.model_copy(update={"resources": Resources(gpus=1, cpus=1)})
     with open_session(
         store, NOBODY, many, said.append, prefix=place, cpus_do=True, work="counting"
     ) as session:

@@ -40,7 +40,7 @@ def drained(uploader, until, timeout_s=60):
 
 
 def keys_of(uri, experiment):
-    return [run.data.tags["robustray.key"] for run in runs_of(uri, experiment)]
+    return [run.data.tags["mlflow.robustray.key"] for run in runs_of(uri, experiment)]
 
 
 def test_an_uploader_that_may_no_longer_bring_anything_says_so_at_once(sqlite_uri, lines, quick):
@@ -160,7 +160,7 @@ def test_parents_go_first_and_come_once(uploader, sqlite_uri, experiment):
     uploader.submit("s", lambda: make("s", None))
     gate.set()
     assert uploader.drain(30) == []
-    tags = {run.data.tags["robustray.key"]: run for run in runs_of(sqlite_uri, experiment)}
+    tags = {run.data.tags["mlflow.robustray.key"]: run for run in runs_of(sqlite_uri, experiment)}
     for child, parent in (("s/t/e", "s/t"), ("s/t", "s")):
         assert tags[child].data.tags["mlflow.parentRunId"] == tags[parent].info.run_id
     assert sorted(calls) == ["s", "s/t", "s/t/e"]
