@@ -192,8 +192,9 @@ def write_files(
     write_atomically(folder / "result.json", canonical_json(result))
     for name in result["files"]:
         write_atomically(folder / name, read_file(store, prefix, result, name))
-    for name, content in (presented.files if presented is not None else {}).items():
-        write_atomically(folder / name, content)
+    if presented is not None:
+        for name, content in presented.files.items():
+            write_atomically(folder / name, content)
     return folder
 
 

@@ -17,8 +17,8 @@ pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.timeout(300)]
 NOBODY = "http://127.0.0.1:9"
 MANIFEST = build_manifest(
     {
-        "kind": "Sweep", "name": "small", "model": {"name": "preact_resnet"}, "recipe": {"epochs": 1},
-        "data": {"name": "digits"}, "resources": {"gpus": 0, "cpus": 1},
+        "kind": "Sweep", "name": "small", "model": {"name": "preact_resnet"},
+        "recipe": {"epochs": 1}, "data": {"name": "digits"}, "resources": {"gpus": 0, "cpus": 1},
     }
 )  # fmt: skip
 
