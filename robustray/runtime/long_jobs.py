@@ -103,6 +103,7 @@ class LongJob(Commands[M]):
             done.folder,
             {manifest.name: done.failure} if done.failure else {},
             {"name": [manifest.name], **{name: [value] for name, value in metrics.items()}},
+            answer=done.answer,
         )
 
     @override
@@ -123,7 +124,6 @@ class LongJob(Commands[M]):
             raise UserError(f"{study_id(manifest)} is not finished: run its manifest")
         presented = present_job(request.store, prefix, manifest, result, self.present)
         folder = write_files(request.store, prefix, result, request.report_root, presented)
-        request.say(self.describe_result(result["metrics"]))
         sentence = presented.sentence if presented else ""
         self._say_result(result["metrics"], sentence, folder, request.say)
         request.tell(
