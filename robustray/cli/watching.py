@@ -55,7 +55,7 @@ def watch(look: Look, every_s: float) -> int:
             elif output.lines != shown:
                 print("\n".join(output.lines), flush=True)
             shown = output.lines
-            if document["jobs"] and all(job["state"] == "finished" for job in document["jobs"]):
+            if document["jobs"] and all(job.get("state") == "finished" for job in document["jobs"]):
                 return code
             time.sleep(every_s)
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +110,7 @@ class TrialReader:
         self._prefix = study.trial_prefix(trial.name)
         self._checkpoints = CheckpointStore(store, self._prefix, Path(tempfile.gettempdir()))
         self._known: dict[int, CheckpointRecord] = {}
+        self._reading = threading.Lock()  # each sink has a thread that reads
 
     def read(self) -> TrialState:
         """Return what the store holds now.
@@ -122,6 +124,10 @@ class TrialReader:
             If something that decides how the trial stands is damaged. What only tells its story
             (attempts, epochs of a finished trial) is left out then, and the log says so.
         """
+        with self._reading:
+            return self._read()
+
+    def _read(self) -> TrialState:
         state = TrialState(self._trial, self._prefix)
         found = find_result(self._store, self._prefix)
         if found is not None:

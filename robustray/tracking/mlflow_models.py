@@ -45,13 +45,25 @@ def log_models(
     """
     if not models:
         return
-    known = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    known = _list(client, experiment_id, run_id)
     for record in models:
         found = _find(client, known, record)
         model = found or _log(client, experiment_id, run_id, record)
         _link(client, run_id, model, record.step)
         if record.registered is not None:
             _register(client, run_id, model, record.registered)
+
+
+def _list(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:
+    found: list[LoggedModel] = []
+    token = None
+    while token is None or token:
+        page = client.search_logged_models(
+            [experiment_id], f"source_run_id = '{run_id}'", page_token=token
+        )
+        found += page
+        token = page.token or ""
+    return found
 
 
 def _find(

@@ -227,14 +227,22 @@ class MlflowSink:
             show_columns(self._client(), self._experiment(record.experiment), record.columns)
         for batch in limits.batches(news.params, points, tags):
             self._log(shown.run_id, batch)
+        shown.params |= news.params
+        shown.tags |= tags
+        shown.know_points(record.metrics)
         if record.models:
-            place = self._experiment(record.experiment)
-            log_models(self._client(), place, shown.run_id, record.models)
+            self._send_models(record, shown)
             for batch in limits.batches({}, [], last):
                 self._log(shown.run_id, batch)
-        shown.params |= news.params
-        shown.tags |= tags | last
-        shown.know_points(record.metrics)
+            shown.tags |= last
+
+    def _send_models(self, record: RunRecord, shown: Shown) -> None:
+        try:
+            place = self._experiment(record.experiment)
+            log_models(self._client(), place, shown.run_id, record.models)
+        except Exception:  # of what can't be logged, everything else is there: the run has ended
+            self._end(record, shown)
+            raise
 
     def _log(self, run_id: str, batch: limits.LogBatch) -> None:
         from mlflow.entities import Metric, Param, RunTag

@@ -15,6 +15,7 @@ from robustray.tracking.records import MetricPoint, RunRecord
 
 _FILE = "events.out.tfevents.0.robustray"
 _FRAME = 16  # bytes around each event in a file
+_Key = tuple[str, str, int, int]
 
 
 class TensorboardSink:
@@ -33,7 +34,7 @@ class TensorboardSink:
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder).resolve()
-        self._known: dict[str, set[MetricPoint]] = {}
+        self._known: dict[str, set[_Key]] = {}
 
     @property
     def title(self) -> str:
@@ -56,18 +57,22 @@ class TensorboardSink:
             if record.key not in self._known:
                 self._known[record.key] = _read(path)
             known = self._known[record.key]
-            news = [point for point in map(_rounded, record.metrics) if point not in known]
-            _append(path, [*_heads(record, path), *map(_scalar, news)])
-            known.update(news)
+            news = [p for p in map(_rounded, record.metrics) if _key(p) not in known]
+            try:
+                _append(path, [*_heads(record, path), *map(_scalar, news)])
+            except BaseException:  # the next try looks at what is there, and cuts off half an event
+                del self._known[record.key]
+                raise
+            known.update(map(_key, news))
         return True
 
 
-def _read(path: Path) -> set[MetricPoint]:
+def _read(path: Path) -> set[_Key]:
     """Return the points of an event file, and cut off what is not whole at its end."""
     from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
     from tensorboard.compat.proto.event_pb2 import Event
 
-    found: set[MetricPoint] = set()
+    found: set[_Key] = set()
     if not path.exists():
         return found
     size = 0
@@ -77,7 +82,8 @@ def _read(path: Path) -> set[MetricPoint]:
         for value in event.summary.value:
             if value.HasField("simple_value"):
                 time_ms = round(1000 * event.wall_time)
-                found.add(MetricPoint(value.tag, value.simple_value, event.step, time_ms))
+                point = MetricPoint(value.tag, value.simple_value, event.step, time_ms)
+                found.add(_key(point))
     if size < path.stat().st_size:
         with path.open("r+b") as file:
             file.truncate(size)
@@ -117,6 +123,11 @@ def _scalar(point: MetricPoint) -> Any:
     value = Summary.Value(tag=point.name, simple_value=point.value)
     time_s = point.timestamp_ms / 1000
     return Event(wall_time=time_s, step=point.step, summary=Summary(value=[value]))
+
+
+def _key(point: MetricPoint) -> _Key:
+    """Return what tells points apart; one NaN is as good as another."""
+    return point.name, repr(point.value), point.step, point.timestamp_ms
 
 
 def _rounded(point: MetricPoint) -> MetricPoint:
