@@ -78,7 +78,7 @@ def curves_figure(
             _mark_selected(panel, points, selected or {}, best)
             _finish(panel, metric, points)
         panels[-1].set_xlabel("Epoch")
-        few = len(names) <= len(_FEW)
+        few = sum(any(len(_points(curves[n], m)) for m in drawn) for n in names) <= len(_FEW)
         if not few:
             _add_costs(figure, panels, [macs[name] for name in names])
         if panels[0].get_legend_handles_labels()[0]:

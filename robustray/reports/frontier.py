@@ -81,11 +81,16 @@ def layers_for(trials: int) -> int:
     return 2 if trials > 100 else 1
 
 
-def frontiers(rows: Iterable[TrialRow], metric: str | None) -> dict[str, list[str]]:
-    """Return the names of the "efficient" and the "inefficient" trials that a report marks."""
+def frontiers(
+    rows: Iterable[TrialRow], metric: str | None, layers: int | None = None
+) -> dict[str, list[str]]:
+    """Return the names of the "efficient" and the "inefficient" trials that a report marks.
+
+    ``layers`` is the number of fronts; None: one, and two of many trials.
+    """
     found = judged(rows, metric)
     cost, value = [row.macs for row in found], [row.metrics[str(metric)] for row in found]
-    layers = layers_for(len(found))
+    layers = layers or layers_for(len(found))
     masks = {
         "efficient": efficient(cost, value, layers=layers),
         "inefficient": inefficient(cost, value, layers=layers),

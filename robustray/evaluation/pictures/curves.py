@@ -134,6 +134,8 @@ def distance_title(curves: Mapping[str, tuple[np.ndarray, np.ndarray]], norm: st
     """Return what `distance_curves` shows, as a sentence: the size at which half is lost."""
     label = list(curves)[-1]  # the best known one of several
     distances, accuracy = curves[label]
+    if len(accuracy) and accuracy[0] <= 0.5:
+        return f"{100 * accuracy[0]:.1f} % are classified correctly without a perturbation"
     lost = np.flatnonzero(accuracy <= 0.5)
     if not len(lost):
         return f"{100 * accuracy[-1]:.1f} % withstand every perturbation that was looked for"

@@ -11,7 +11,7 @@ from robustray.reports.style import render
 # An artist's URL that begins so is no link but a hint: `artist.set_url(TIP + "53.1 % of ...")`.
 TIP = "tip:"
 _LARGEST = 400_000  # bytes of an SVG; a figure of more is a PNG
-_LINKED = re.compile(rf'<a xlink:href="{TIP}([^"]*)"[^>]*>')
+_LINKED = re.compile(rf"<a xlink:href=([\"']){TIP}(.*?)\1[^>]*>")
 _GREY = re.compile(r'(<g style=")?(fill|stroke): #([0-9a-f]{2})\3\3(?![0-9a-f])')
 _GROUND = re.compile(r'(<g id="[^"]*patch_1">\s*<path d="[^"]*" style="fill: )#ffffff')
 
@@ -43,7 +43,7 @@ def draw(figure: Figure, name: str) -> bytes:
 
 def _hints(text: str) -> str:
     """Turn links that are hints into groups with a title; artists have no other links."""
-    text = _LINKED.sub(r'<g class="tip"><title>\1</title>', text)
+    text = _LINKED.sub(r'<g class="tip"><title>\2</title>', text)
     return text.replace("</a>", "</g>")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import pandas as pd
 
@@ -26,10 +27,16 @@ def frame_html(table: pd.DataFrame | None) -> str:
     return table_html(
         columns,
         (
-            [
-                Cell(f"{value:.4g}", float(value)) if column.numeric else Cell(str(value))
-                for column, value in zip(columns, row, strict=True)
-            ]
+            [_cell(value, column.numeric) for column, value in zip(columns, row, strict=True)]
             for row in table.itertuples(index=False)
         ),
     )
+
+
+def _cell(value: Any, numeric: bool) -> Cell:
+    if pd.isna(value):
+        return Cell("")
+    if not numeric:
+        return Cell(str(value))
+    whole = float(value).is_integer()
+    return Cell(f"{value:,.0f}" if whole else f"{value:.4g}", float(value))

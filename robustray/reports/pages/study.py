@@ -169,7 +169,7 @@ def _accuracy(report: StudyReport, row: TrialRow, metric: str) -> Cell:
 
 def _marks(report: StudyReport) -> dict[str, str]:
     """Return the frontier that a trial is on, by its name; "both" for the only one of its cost."""
-    fronts = frontiers(report.rows, report.headline)
+    fronts = frontiers(report.rows, report.headline, layers=1)
     marks = {name: word for word, names in fronts.items() for name in names}
     both = set(fronts["efficient"]) & set(fronts["inefficient"])
     return marks | dict.fromkeys(both, "both")

@@ -16,11 +16,6 @@ def present(finished: Finished) -> Presented:
     images = min(manifest.judging.first, describe(manifest.data).test)
     answer = answer_mixing(manifest, finished.result["metrics"], images)
     commands = [
-        (
-            "Judge the mixture by itself, with all attacks on such networks:",
-            "robustray evaluate --manifest manifest.yaml --weights mixture.safetensors "
-            "--suite smoothing-worst-case",
-        ),
         ("Write this page again:", f"robustray report --manifest {_FILE}"),
     ]
     return present_job_page(finished, answer, mixing_sections(finished.files), commands)
