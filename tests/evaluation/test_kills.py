@@ -61,5 +61,5 @@ def test_after_completion_nothing_is_computed(undisturbed):
     before = undisturbed.canonical(), undisturbed.provenances()
     assert undisturbed.run() == 0
     assert (undisturbed.canonical(), undisturbed.provenances()) == before
-    assert "nothing: everything was there" in undisturbed.log
+    assert "computed     nothing was left" in undisturbed.log
     undisturbed.expect_no_survivors()
