@@ -212,6 +212,7 @@ def test_radii_are_the_published_grid():
             eps_label="ε",
         ),
         lambda: histogram_figure({"pgd": SOURCE.normal(size=20), "flat": np.zeros(3)}),
+        lambda: histogram_figure({"the only example": np.array([0.5])}),
         lambda: histogram_figure({"flat": np.ones(3)}, title="constant"),
         lambda: radius_figure({"pgd": SOURCE.random((3, 457)), "l_alpha": SOURCE.random((2, 457))}),
         lambda: radius_figure({"pgd": SOURCE.random((3, 457))}, zoomed=True, title="Spheres"),

@@ -99,9 +99,9 @@ def histogram_figure(
     """
     with style():
         arrays = {method: np.asarray(column, float).ravel() for method, column in values.items()}
-        whole = np.concatenate(list(arrays.values()))
-        told = [] if published is None else [published]
-        low, high = float(min(*whole, *told)), float(max(*whole, *told))
+        told = np.asarray([] if published is None else [published])
+        whole = np.concatenate([*arrays.values(), told])
+        low, high = float(whole.min()), float(whole.max())
         edges = np.linspace(low, high if high > low else low + 1e-3, bins + 1)
         figure = Figure(figsize=(_SIZE[0], 1.3 + 1.75 * len(arrays)), layout="constrained")
         panels: Any = figure.subplots(len(arrays), 1, sharex=True, squeeze=False)
