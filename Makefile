@@ -73,7 +73,7 @@ $(VENV)/.run: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(PIP) --constraint constraints.txt --editable '.[dev,docs,bench,timm,hf,robustbench]'
+	$(PIP) --constraint constraints.txt --editable '.[dev,docs,timm,hf,robustbench]'
 	$(PIP) --constraint constraints.txt --no-deps $(PEERS)
 	touch $@
 
