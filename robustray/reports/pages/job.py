@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from robustray.manifest import dump_manifest
-from robustray.reports.answers import Answer
+from robustray.reports.answers import Answer, write_note
 from robustray.reports.html import (
     commands_html,
     facts_html,
@@ -58,20 +58,4 @@ def present_job_page(
         ],
     )
     written = {PAGE: whole.encode(), "manifest.yaml": dump_manifest(manifest).encode()}
-    return Presented(answer.sentence, answer_markdown(answer), written)
-
-
-def answer_markdown(answer: Answer) -> str:
-    """Return a question, its answer and the numbers behind it as Markdown."""
-    lines = [f"**{_plain(answer.question)}**", "", _plain(answer.sentence)]
-    if answer.numbers:
-        lines += ["", "| | |", "|---|---|"]
-        lines += [f"| {_plain(word)} | {_plain(value)} |" for word, value in answer.numbers.items()]
-    return "\n".join(lines)
-
-
-def _plain(text: str) -> str:
-    """Keep Markdown from reading characters of a text as its own."""
-    for mark in ("\\", "`", "*", "_", "|", "<"):
-        text = text.replace(mark, f"\\{mark}")
-    return text
+    return Presented(answer.sentence, write_note("", answer), written)
