@@ -27,7 +27,7 @@ _EXPORT = Page(
     "which trial it is, how accurate, and the command that evaluates the file.",
     (
         (
-            "the best under the study's last attack",
+            "the one that the study's report calls best",
             "robustray weights export my_study --best best.safetensors",
         ),
         ("another one", "robustray weights export my_study --trial d4-4-4_w8-8-8 net.safetensors"),
@@ -125,7 +125,7 @@ def _add_export(actions: Any) -> None:
     export.add_argument("study", metavar="STUDY", help="its id, its name, or how its id begins")
     export.add_argument("file", metavar="FILE", help="where to; an existing file is kept")
     which = export.add_mutually_exclusive_group(required=True)
-    which.add_argument("--best", action="store_true", help="the best under the last attack")
+    which.add_argument("--best", action="store_true", help="the one that the report calls best")
     which.add_argument("--trial", metavar="NAME", help="one by its name, as in the report")
     add_json(export)
     export.set_defaults(command=_export)
@@ -139,8 +139,7 @@ def _export(options: argparse.Namespace) -> int:
     store = make_request(output).store
     study = load_study(store, options.study)
     done = export_weights(store, study, options.trial, Path(options.file))
-    metrics = done.result["metrics"].items()
-    accuracies = ", ".join(f"{name} {100 * accuracy:.2f} %" for name, accuracy in metrics)
+    accuracies = ", ".join(f"{name} {100 * acc:.2f} %" for name, acc in done.accuracies.items())
     output.say(f"trial        {done.trial}, epoch {done.result['selected_epoch']}")
     output.say(f"accuracy     {accuracies or 'not attacked'}")
     output.say(f"sha256       {done.sha256}")
@@ -153,7 +152,7 @@ def _export(options: argparse.Namespace) -> int:
             "name": study.manifest.name,
             "trial": done.trial,
             "selected_epoch": done.result["selected_epoch"],
-            "metrics": done.result["metrics"],
+            "metrics": dict(done.accuracies),
             "sha256": done.sha256,
             "file": Path(options.file),
             "evaluate": done.evaluate,

@@ -239,6 +239,7 @@ class EvaluationCommands(Commands[Evaluation]):
             {f"{done.id} {number}": reason for number, reason in enumerate(done.failed, 1)},
             {"name": [manifest.name], **{name: [value] for name, value in numbers.items()}},
             "robust_accuracy" if numbers else None,
+            manifest.name if numbers else None,
             answer,
         )
 

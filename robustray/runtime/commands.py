@@ -81,6 +81,8 @@ class Ended:
         A table with a row for each trial, or one row for the job: values by column.
     judged_by : str, optional
         The column by which rows are compared; more is better.
+    best_name : str, optional
+        The best of them, by its ``name``; None while nothing is judged.
     answer : str
         What came of it, in a sentence; "" where nobody says.
     """
@@ -94,6 +96,7 @@ class Ended:
         default_factory=lambda: MappingProxyType[str, Sequence[Any]]({})
     )
     judged_by: str | None = None
+    best_name: str | None = None
     answer: str = ""
 
     @property
@@ -120,19 +123,11 @@ class Ended:
 
     @property
     def best_row(self) -> int | None:
-        """The finished row that is best under the strongest attack; None while there is none."""
-        columns, judge = self.columns, self.judged_by
-        if judge is None:
-            alone = len(columns.get("name", ())) == 1
-            return 0 if self.status == "finished" and alone else None
-        scores = columns.get(judge, ())
-        states = columns.get("status", ["finished"] * len(scores))
-        judged = [
-            (score, -row)
-            for row, (score, state) in enumerate(zip(scores, states, strict=True))
-            if score is not None and state == "finished"
-        ]
-        return -max(judged)[1] if judged else None
+        """The row of ``best_name``, or the only one there is once it is finished; else None."""
+        names = self.columns.get("name", ())
+        if self.best_name is not None:
+            return list(names).index(self.best_name)
+        return 0 if self.status == "finished" and len(names) == 1 else None
 
 
 def say_files(folder: Path, say: Say) -> None:

@@ -20,6 +20,7 @@ from robustray.errors import (
 from robustray.manifest import Sweep, study_id
 from robustray.reports import columns, text_table
 from robustray.reports.answers import answer_study
+from robustray.reports.frontier import find_best
 from robustray.runtime.commands import (
     Commands,
     Ended,
@@ -123,6 +124,7 @@ SWEEP = SweepCommands()
 def ended_study(published: Published, failed: Mapping[str, str], *, interrupted: bool) -> Ended:
     """Return how a run ended whose result is a study's report."""
     report = published.report
+    best = find_best(report.rows, report.headline)
     return Ended(
         not failed,
         interrupted,
@@ -131,6 +133,7 @@ def ended_study(published: Published, failed: Mapping[str, str], *, interrupted:
         failed,
         columns(report.rows),
         report.headline,
+        best.name if best else None,
         answer_study(report).sentence,
     )
 

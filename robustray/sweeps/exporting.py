@@ -21,7 +21,8 @@ from robustray.store import (
 )
 from robustray.store.records import FileEntry
 from robustray.sweeps.grid import Study, Trial
-from robustray.sweeps.records import read_results
+from robustray.sweeps.judging import accuracies_of, find_best
+from robustray.sweeps.records import read_evaluations, read_results
 from robustray.sweeps.trial import read_result
 
 
@@ -56,6 +57,8 @@ class Exported:
         The trial's.
     sha256 : str
         Of the file, and of the weights that were judged.
+    accuracies : dict of str to float
+        Under every attack and further suite that it met, in [0, 1].
     evaluate : str
         The command that evaluates the file.
     """
@@ -63,6 +66,7 @@ class Exported:
     trial: str
     result: Mapping[str, Any]
     sha256: str
+    accuracies: Mapping[str, float]
     evaluate: str
 
 
@@ -102,7 +106,7 @@ def export_weights(store: ObjectStore, study: Study, trial: str | None, path: Pa
     study : Study
         The study.
     trial : str or None
-        The trial; None: the best under the last attack of the manifest.
+        The trial; None: the best, as the study's report says.
     path : Path
         The file; must not be there.
 
@@ -118,7 +122,7 @@ def export_weights(store: ObjectStore, study: Study, trial: str | None, path: Pa
     results = read_results(store, study)
     if not results:
         raise UserError(f"no trial of {study.id} is finished: see robustray status")
-    name = trial or max(results, key=lambda one: _score(study, results[one]))
+    name = trial or _find_best(store, study, results)
     by_name = {trial.name: trial for trial in study.trials}
     if name not in by_name:
         raise choice_error("trial", name, by_name)
@@ -132,13 +136,18 @@ def export_weights(store: ObjectStore, study: Study, trial: str | None, path: Pa
     if sha256_bytes(content) != sha256:
         raise CorruptObjectError(f"{found.weights['key']} does not have the digest it names")
     write_atomically(path, content)
-    return Exported(name, found.result, sha256, evaluate_command(study, by_name[name], path))
+    accuracies = dict(found.result["metrics"])
+    for label, entry in read_evaluations(store, study.trial_prefix(name)).items():
+        accuracies |= accuracies_of(label, entry["result"])
+    command = evaluate_command(study, by_name[name], path)
+    return Exported(name, found.result, sha256, accuracies, command)
 
 
-def _score(study: Study, result: Mapping[str, Any]) -> tuple[float, float]:
-    attacks = study.manifest.evaluation.attacks
-    judged = result["metrics"].get(attacks[-1], 0.0) if attacks else 0.0
-    return judged, result["validation_accuracy"] or 0.0
+def _find_best(store: ObjectStore, study: Study, results: Mapping[str, Mapping[str, Any]]) -> str:
+    best = find_best(store, study, results)
+    if best is None:
+        raise UserError(f"{study.id} has judged no trial yet: name one with --trial")
+    return best.name
 
 
 def evaluate_command(study: Study, trial: Trial, path: Path) -> str:

@@ -171,6 +171,11 @@ def profile_trials(study: Study) -> dict[str, Profile]:
     return {trial.name: _profile(trial, facts) for trial in study.trials}
 
 
+def profile_trial(study: Study, trial: Trial) -> Profile:
+    """Count parameters and MACs of one trial's network; as `profile_trials`."""
+    return _profile(trial, describe(study.manifest.data))
+
+
 def build_model(trial: Trial, facts: DataFacts) -> torch.nn.Module:
     """Build a trial's network for a data set, on torch's current default device."""
     return create_model(

@@ -173,13 +173,25 @@ def read_evaluations(store: ObjectStore, prefix: str) -> dict[str, dict[str, Any
     for entry in store.list(start):
         label, _, name = entry.key[len(start) :].partition("/")
         if name == "record.json":
-            try:
-                found[label] = read_sealed(store, entry.key).content
-            except CorruptObjectError as error:
-                raise DamagedEvaluationError(
-                    f"{error} (evaluate the study again, for {label})"
-                ) from error
+            found[label] = read_evaluation(store, prefix, label)
     return found
+
+
+def read_evaluation(store: ObjectStore, prefix: str, label: str) -> dict[str, Any]:
+    """Return what one further suite found on a trial; as `read_evaluations`."""
+    try:
+        return read_sealed(store, f"{prefix}/evaluations/{label}/record.json").content
+    except CorruptObjectError as error:
+        raise DamagedEvaluationError(f"{error} (evaluate the study again, for {label})") from error
+
+
+def list_evaluations(store: ObjectStore, study: Study) -> list[tuple[str, str]]:
+    """Return which trials met which further suites, as (trial, label), with one listing."""
+    return [
+        (parts[0], parts[2])
+        for parts in _parts(store, study)
+        if len(parts) == 4 and parts[1] == "evaluations" and parts[3] == "record.json"
+    ]
 
 
 def read_trials(

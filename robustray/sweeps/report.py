@@ -13,10 +13,11 @@ from robustray.reports.frontier import find_best
 from robustray.reports.pages.runs import find_runs
 from robustray.reports.rows import Link
 from robustray.store import ObjectStore
+from robustray.sweeps.judging import accuracies_of, attacks_of
 from robustray.sweeps.notes import study_notes
 from robustray.sweeps.plan import Plan
 from robustray.sweeps.records import TrialState, read_trials
-from robustray.sweeps.runs import evaluation_accuracies, trial_row
+from robustray.sweeps.runs import trial_row
 from robustray.sweeps.throughput import precision_name
 from robustray.training import find_objective
 from robustray.training.optimizer import describe_optimizer
@@ -91,7 +92,9 @@ def _assemble(
         rows=read_rows(plan, states, failures),
         manifest_hash=manifest_hash(manifest),
         threat=f"{threat.norm}, eps = {pixels(threat.eps)}",
-        attacks=_attacks(manifest, states),
+        attacks=attacks_of(
+            manifest, {s.trial.name: s.evaluations for s in states if s.status == "finished"}
+        ),
         planned_trials=len(study.trials),
         recipe=_recipe(manifest.recipe),
         cost=_cost(plan, states),
@@ -113,7 +116,7 @@ def _tested(manifest: Sweep, states: list[TrialState]) -> dict[str, int]:
     for state in states:
         for label, entry in state.evaluations.items():
             total: int = entry["result"]["robust"]["total"]
-            names = evaluation_accuracies(label, entry["result"])
+            names = accuracies_of(label, entry["result"])
             images.update(dict.fromkeys(names, total))
     return images
 
@@ -177,18 +180,6 @@ def grid_kind(grid: Grid | None) -> GridKind:
     if grid.settings is not None or grid.arguments is not None:
         return "list"
     return "both" if grid.widths and grid.depths else "width" if grid.widths else "depth"
-
-
-def _attacks(manifest: Sweep, states: list[TrialState]) -> tuple[str, ...]:
-    """Return the attacks, the one that the study is judged by last.
-
-    That is a suite of AutoAttack once every finished trial has met it.
-    """
-    own, finished = manifest.evaluation.attacks, [s for s in states if s.status == "finished"]
-    labels = sorted({label for state in finished for label in state.evaluations})
-    whole = [label for label in labels if all(label in state.evaluations for state in finished)]
-    strongest = [label for label in whole if label.startswith("autoattack-")]
-    return (*(label for label in labels if label not in strongest), *own, *strongest)
 
 
 def pixels(length: float) -> str:

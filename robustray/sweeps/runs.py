@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from robustray.models import Profile
@@ -10,20 +9,12 @@ from robustray.reports import TrialRow
 from robustray.runtime.attempts import describe_attempts
 from robustray.store import canonical_json
 from robustray.sweeps.grid import Study
+from robustray.sweeps.judging import accuracies_of
 from robustray.sweeps.logged import list_data
 from robustray.sweeps.records import TrialState
 from robustray.tracking import MetricPoint, ModelRecord, RunRecord
 from robustray.tracking.records import Status as RunStatus
 from robustray.tracking.records import epoch_points, flatten
-
-
-def evaluation_accuracies(label: str, result: Mapping[str, Any]) -> dict[str, float]:
-    """Return the robust accuracies of a further suite, by what a study's table calls them.
-
-    Those of an independent suite's columns come first, then the worst case over all of it.
-    """
-    columns = {f"{label}:{c['name']}": c["accuracy"] for c in result.get("columns", ())}
-    return {**columns, label: result["robust"]["accuracy"]}
 
 
 def trial_row(state: TrialState, profile: Profile, failed: bool) -> TrialRow:
@@ -121,7 +112,7 @@ def _metric_points(state: TrialState) -> tuple[MetricPoint, ...]:
         points += [
             MetricPoint(f"test_{name}", value, state.result["epochs"], entry["ended_ms"])
             for label, entry in state.evaluations.items()
-            for name, value in evaluation_accuracies(label, entry["result"]).items()
+            for name, value in accuracies_of(label, entry["result"]).items()
         ]
     return tuple(points)
 
@@ -131,7 +122,7 @@ def _further(state: TrialState) -> dict[str, float]:
     return {
         name: value
         for label, entry in state.evaluations.items()
-        for name, value in evaluation_accuracies(label, entry["result"]).items()
+        for name, value in accuracies_of(label, entry["result"]).items()
     }
 
 

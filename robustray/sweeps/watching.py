@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from robustray.cluster import describe
@@ -13,6 +13,7 @@ from robustray.runtime.progress.trials import State
 from robustray.runtime.progress.words import percent
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study
+from robustray.sweeps.judging import find_best
 from robustray.sweeps.plan import Plan
 from robustray.sweeps.records import (
     TrialState,
@@ -86,6 +87,7 @@ def read_status(store: ObjectStore, study: Study) -> dict[str, Any]:
     counts = {"all": len(study.trials), "waiting": waiting, **counts}
     total = manifest.recipe.epochs * (len(study.trials) - len(stopped))
     whole = len(results) + len(stopped) == len(study.trials)
+    best = find_best(store, study, results)
     return {
         "kind": manifest.kind,
         "id": study.id,
@@ -98,7 +100,7 @@ def read_status(store: ObjectStore, study: Study) -> dict[str, Any]:
             "total": total + sum(epochs.get(name, 0) for name in stopped),
         },
         "trials": counts,
-        "best": _find_best(results, manifest.evaluation.attacks),
+        "best": vars(best) if best else None,
         "begun": open_,
     }
 
@@ -117,17 +119,6 @@ def _describe_trial(state: TrialState, driver: str | None) -> dict[str, Any]:
         "outcome": last.outcome if last else "",
         "message": last.message if last else "",
     }
-
-
-def _find_best(
-    results: Mapping[str, Mapping[str, Any]], attacks: Sequence[str]
-) -> dict[str, Any] | None:
-    """Return the finished trial that is best under the last of the attacks."""
-    if not attacks or not results:
-        return None
-    judge = attacks[-1]
-    name = max(results, key=lambda one: results[one]["metrics"].get(judge, 0.0))
-    return {"name": name, "judged_by": judge, "accuracy": results[name]["metrics"].get(judge)}
 
 
 def describe_status(found: Mapping[str, Any], details: bool = False) -> str:
