@@ -26,6 +26,7 @@ from robustray.manifest import (
 )
 from robustray.models import create_model
 from robustray.models.architectures.layers import Standardize
+from robustray.models.counting import building_on_meta
 from robustray.models.libraries.library import Library, TakesLogits, logits_of
 from robustray.models.weights.files import check_recorded, constants_of
 from robustray.registry import MODELS
@@ -126,7 +127,7 @@ def describe_model(
         network |= _describe_library(library, model, facts.num_classes)
     # Users' code may load weights.
     on_meta = not brought and (surrogate is None or surrogate.function is None)
-    with torch.device("meta") if on_meta else torch.random.fork_rng(devices=[]):
+    with building_on_meta() if on_meta else torch.random.fork_rng(devices=[]):
         built = build_network(network)
         network |= _describe_outputs(built, facts) if brought else {}
         network |= _standardisation(inner_network(built))

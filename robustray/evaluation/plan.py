@@ -20,6 +20,7 @@ from robustray.evaluation.task import SAMPLES, Conditions, Subject, Task
 from robustray.evaluation.units.engines import is_independent, load_engine
 from robustray.manifest import Evaluation, JudgedData
 from robustray.models import ModelError, profile
+from robustray.models.counting import building_on_meta
 from robustray.store import (
     NotFoundError,
     ObjectStore,
@@ -225,7 +226,7 @@ def count_macs(subject: Subject, images: Images) -> int | None:
         except Exception:
             return None
     try:
-        with torch.device("meta"):
+        with building_on_meta():
             model = build_network(network)
         return profile(model, images.split.image_shape).macs
     except (ModelError, RuntimeError, NotImplementedError):

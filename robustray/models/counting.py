@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import init
+from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from robustray.errors import ModelError
@@ -119,15 +121,57 @@ def _shape_of(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
     if packet in _IN_PLACE:
         return args[0]
     if packet in _LIKE_FIRST:
-        return torch.empty_like(args[0])
+        return _like(args[0])
     if packet is aten.native_batch_norm:
         statistics = torch.empty(0, device="meta")
-        return torch.empty_like(args[0]), statistics, statistics
+        return _like(args[0]), statistics, statistics
     if packet is aten.add and _same_kind(*args):
-        return torch.empty_like(args[0])
+        return _like(args[0])
     if "device" in kwargs:
         kwargs = {**kwargs, "device": torch.device("meta")}
-    return func(*args, **kwargs)
+    return _remember(func, args, kwargs)
+
+
+# What operators return, by what they are given. Networks of a sweep are made of the same layers,
+# and computing a shape on the meta device takes several times as long as looking it up.
+_RESULTS: dict[Any, Any] = {}
+_MOST_RESULTS = 1 << 15
+
+
+def _remember(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """Execute an operator on shapes, or return a tensor like the one that it returned before."""
+    if func._schema.is_mutable:
+        return func(*args, **kwargs)
+    key = (func, _describe(args), tuple((name, _describe(kwargs[name])) for name in kwargs))
+    try:
+        known = _RESULTS.get(key)
+    except TypeError:  # an argument that is no key
+        return func(*args, **kwargs)
+    if known is None:
+        out = func(*args, **kwargs)
+        if type(out) is Tensor:
+            if len(_RESULTS) >= _MOST_RESULTS:
+                _RESULTS.clear()
+            _RESULTS[key] = (out.shape, out.stride(), out.dtype)
+        return out
+    shape, stride, dtype = known
+    return torch.empty_strided(shape, stride, dtype=dtype, device="meta")
+
+
+def _describe(value: Any) -> Any:
+    """Return a key that tells apart what gives results of another shape, layout or type."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_describe, value))
+    return type(value), value
+
+
+def _like(tensor: Tensor) -> Tensor:
+    """Return what ``torch.empty_like`` does; on the meta device that takes long to find strides."""
+    if tensor.is_contiguous():
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    return torch.empty_like(tensor)
 
 
 def _same_kind(left: Any, right: Any, *_: Any) -> bool:
@@ -157,6 +201,35 @@ class _Counter(TorchDispatchMode):
         elif packet in _ELEMENTWISE:
             self.elementwise += _ELEMENTWISE[packet](args, out)
         return out
+
+
+class _Shapes(DeviceContext):
+    """Makes tensors on the meta device, and doesn't fill them, which would take as long again."""
+
+    def __init__(self) -> None:
+        super().__init__("meta")
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _FILLING:
+            filled = args[0] if args else (kwargs or {})["tensor"]
+            if filled.is_meta:
+                return filled
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+_FILLING = {
+    Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_, Tensor.clamp_,
+    init.uniform_, init.normal_, init.constant_, init.kaiming_uniform_,
+}  # fmt: skip
+
+
+@contextmanager
+def building_on_meta() -> Iterator[None]:
+    """Build networks on the meta device: shapes only, at the cost of their Python alone."""
+    with _Shapes():
+        yield
 
 
 @contextmanager

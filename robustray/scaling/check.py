@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from robustray.models.counting import Profile, profile
+from robustray.models.counting import Profile, building_on_meta, profile
 from robustray.models.registry import create_model
 from robustray.scaling.pages.published import (
     ACCURACIES,
@@ -171,7 +169,7 @@ def _cost_row(
 
 def check_row(row: CostRow) -> CheckedRow:
     """Build a row's network on the meta device and count it."""
-    with torch.device("meta"):
+    with building_on_meta():
         model = create_model(row.model, **row.options)
     return CheckedRow(row, profile(model, (3, 32, 32)))
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from robustray.errors import ManifestError, ModelError
 from robustray.models import Entry, Profile, create_model, find_model, profile
+from robustray.models.counting import building_on_meta
 from robustray.registry import MODELS, options_of
 from robustray.scaling.ratios import Division
 from robustray.user_code import call
@@ -129,8 +130,9 @@ class Maker:
     def _count(self, given: Mapping[str, Any]) -> Profile:
         if self._on_meta:
             try:
-                with torch.device("meta"):
-                    return profile(self.make(given), self._shape)
+                with building_on_meta():
+                    model = self.make(given)
+                return profile(model, self._shape)
             except Exception:  # noqa: S110 (a user's code; what is wrong shows on the CPU)
                 pass
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):

@@ -14,10 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-import torch
-
 from robustray.errors import ModelError, UserError
 from robustray.models import Profile, create_model, profile
+from robustray.models.counting import building_on_meta
 from robustray.scaling.planning import check_gmacs
 from robustray.scaling.ratios import ROBUST_RESNET
 from robustray.scaling.search import choose
@@ -253,7 +252,7 @@ def _line(word: str, setting: Setting, gmacs: float, block: str = "basic") -> st
 
 
 def _cost(setting: Setting, block: str) -> Profile:
-    with torch.device("meta"):
+    with building_on_meta():
         model = create_model(
             "preact_resnet", depths=setting.depths, widths=setting.widths, block=block
         )

@@ -45,6 +45,8 @@ from robustray.words import lay_out
 
 # Trials of a study that is started without --large.
 _LARGE = 10_000
+# Trials whose counting takes seconds.
+_MANY_TRIALS = 50
 
 
 class SweepCommands(Commands[Sweep]):
@@ -54,6 +56,8 @@ class SweepCommands(Commands[Sweep]):
     def plan(self, manifest: Sweep, request: Request) -> None:
         _check_size(manifest, request)
         study, store, root = Study.from_manifest(manifest), request.store, data_root()
+        if len(study.trials) > _MANY_TRIALS:
+            request.say(f"counting the multiply-accumulates of {len(study.trials)} networks")
         if request.measure:
             measure_here(study, store, request.say)
         try:

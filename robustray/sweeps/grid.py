@@ -16,6 +16,7 @@ from robustray.errors import ManifestError
 from robustray.manifest import ModelConfig, Sweep, dump_manifest, pin_code, study_id, validate
 from robustray.manifest.sweep import GridSetting
 from robustray.models import Profile, create_model, profile
+from robustray.models.counting import building_on_meta
 from robustray.registry import MODELS
 
 __all__ = ["Study", "Trial", "expand", "profile_trials"]
@@ -199,8 +200,9 @@ def _profile(trial: Trial, facts: DataFacts) -> Profile:
 def _count(trial: Trial, facts: DataFacts) -> Profile:
     """Count on the meta device; on the CPU what a user brings and can't be built there."""
     try:
-        with torch.device("meta"):
-            return profile(build_model(trial, facts), facts.image_shape)
+        with building_on_meta():
+            model = build_model(trial, facts)
+        return profile(model, facts.image_shape)
     except Exception:
         if not MODELS.is_brought(trial.model.name):
             raise

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from robustray.models import ModelError, Profile, create_model, profile
+from robustray.models import ModelError, Profile, counting, create_model, profile
+from robustray.models.counting import building_on_meta
 from robustray.models.options import SE_POSITIONS
 from tests.helpers.closed_form_costs import cost_of
 
@@ -167,3 +168,26 @@ def test_mode_is_restored_when_the_shape_does_not_fit():
 def test_pre_process_costs_nothing():
     plain, standard = (on_meta("rrn_a1", pre_process=flag) for flag in (False, True))
     assert profile(plain, SHAPE) == profile(standard, SHAPE)
+
+
+@pytest.mark.parametrize("options", [{"block": "basic"}, {"block": "robust", "activations": "SiLU"}])
+def test_a_network_on_shapes_counts_like_one_with_memory_however_often(options, monkeypatch):
+    monkeypatch.setattr(counting, "_RESULTS", {})
+    options |= {"depths": (2, 1, 1), "widths": (1, 2, 1)}
+    plain = create_model("preact_resnet", **options)
+    with building_on_meta():
+        shapes = create_model("preact_resnet", **options)
+    assert all(parameter.is_meta for parameter in shapes.parameters())
+    first, *more = [profile(model, SHAPE) for model in (plain, shapes, plain)]
+    assert more == [first, first]
+
+
+def test_scalars_of_another_type_are_not_taken_for_each_other():
+    class Halves(nn.Module):
+        def forward(self, x):
+            whole = torch.ones(x.shape, dtype=torch.int64, device=x.device)
+            assert (whole + 1).dtype == torch.int64
+            assert (whole + 1.0).dtype == torch.float32
+            return x * (whole + True)
+
+    assert profile(Halves(), (1, 2, 2)).macs == 4

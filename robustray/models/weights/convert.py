@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from robustray.errors import ModelError
 from robustray.models.architectures.quantised import QuantisedNetwork, frozen_copy
+from robustray.models.counting import building_on_meta
 from robustray.models.registry import create_model
 from robustray.models.weights.files import LoadReport, load_weights, save_weights, select_weights
 from robustray.registry import MODELS
@@ -106,7 +107,7 @@ def convert_weights(
         brought = MODELS.is_brought(model)  # may not be possible without numbers
         if MODELS.library(model):
             given["trained"] = False
-        with torch.random.fork_rng(devices=[]) if brought else torch.device("meta"):
+        with torch.random.fork_rng(devices=[]) if brought else building_on_meta():
             network = create_model(model, **given)
     else:
         if options:

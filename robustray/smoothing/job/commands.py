@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from robustray.data import describe
 from robustray.errors import below
 from robustray.manifest import study_id
 from robustray.models import profile
+from robustray.models.counting import building_on_meta
 from robustray.runtime.long_jobs import LongJob
 from robustray.smoothing.job.judging import judged_names, judging_passes
 from robustray.smoothing.job.mixing import (
@@ -39,7 +38,7 @@ def describe_plan(manifest: Mixing, found: None = None) -> str:
         If the networks can't be built.
     """
     stages, facts = Stages.of(manifest), describe(manifest.data)
-    with torch.device("meta"):
+    with building_on_meta():
         composite = build_composite(manifest)
     shape = facts.image_shape
     profiles = [profile(base, shape) for base in composite.models]

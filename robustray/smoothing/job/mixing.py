@@ -20,6 +20,7 @@ from robustray.evaluation.subjects import local_copy
 from robustray.manifest import WeightsConfig
 from robustray.models import ModelError, create_model, load_weights, save_weights
 from robustray.models.architectures.composite import Composite
+from robustray.models.counting import building_on_meta
 from robustray.random import derive_seed
 from robustray.runtime.file_jobs import Product
 from robustray.runtime.job import Context, Resumed
@@ -121,7 +122,7 @@ def check_manifest(manifest: Mixing) -> None:
     Stages.of(manifest)
     facts = describe(manifest.data)
     shape = {"num_classes": facts.num_classes, "in_channels": facts.image_shape[0]}
-    with torch.device("meta"):
+    with building_on_meta():
         for role in BASES:
             model = getattr(manifest, role).model
             try:
