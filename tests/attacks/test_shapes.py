@@ -2,7 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from robustray.attacks.engine.inputs import Shapes, find_equal_shapes
+from robustray.attacks import AttackSpec, ThreatModel, evaluate
+from robustray.attacks.engine import oracle
+from robustray.attacks.engine.inputs import Shapes, allow_larger, find_equal_shapes
 from robustray.attacks.engine.network import Network
 from robustray.attacks.engine.oracle import find_shapes
 
@@ -52,3 +54,48 @@ def test_models_that_look_at_their_batch_or_are_random_get_one_shape():
     image = torch.rand(2, 4, 4)
     for model in (Centred(), nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(32, 3))):
         assert find_shapes(Network(model, torch.device("cpu")), 64, image, 3) == Shapes(64)
+
+
+def test_cheap_networks_take_all_rows_at_once_where_that_gives_the_same_bits():
+    asked = []
+
+    def evaluate(x):
+        asked.append(len(x))
+        return [x * 3, x.sum(1) + (1e-7 if len(x) == 24 else 0)]
+
+    probe = torch.rand(64, 5)
+    shapes = allow_larger(find_equal_shapes(16, evaluate, probe[:16]), 64, evaluate, probe)
+    asked.clear()
+    assert shapes.cut(33) == (40,)
+    assert shapes.cut(70) == (64, 8)
+    assert shapes.cut(20) == (16, 8), "a pass of 24 has other bits"
+    assert shapes.cut(88) == (64, 16, 8)
+    assert asked == [40, 64, 8, 24], "each size is asked about once"
+    for rows in range(1, 200):
+        cut = shapes.cut(rows)
+        assert rows <= sum(cut) == shapes.padded(rows)
+        assert shapes.cut(sum(cut)) == cut
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_larger_passes_change_neither_verdicts_nor_points_nor_counts(norm, monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(75, 32), nn.ReLU(), nn.Linear(32, 4))
+    x = torch.rand(90, 3, 5, 5)
+    y = model(x).argmax(1)
+    threat = ThreatModel(norm, 0.06 if norm == "linf" else 0.3)
+    attacks = [
+        AttackSpec("apgd-t", options={"n_iter": 20, "n_targets": 2}),
+        AttackSpec("fab-t", options={"n_iter": 10, "n_targets": 2}),
+        AttackSpec("square", options={"n_queries": 60}),
+    ]
+
+    def results(cheap):
+        monkeypatch.setattr(oracle, "_CHEAP_S", cheap)
+        return evaluate(model, x, y, threat, attacks, compute_shape=16)
+
+    plain, larger = results(0.0), results(float("inf"))
+    assert 0.1 < plain.robust_accuracy < 0.9
+    assert plain.broken_by == larger.broken_by
+    for name in ("robust", "x_adv", "forwards", "backwards", "flawed"):
+        assert torch.equal(getattr(plain, name), getattr(larger, name)), name

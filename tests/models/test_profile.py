@@ -170,7 +170,9 @@ def test_pre_process_costs_nothing():
     assert profile(plain, SHAPE) == profile(standard, SHAPE)
 
 
-@pytest.mark.parametrize("options", [{"block": "basic"}, {"block": "robust", "activations": "SiLU"}])
+@pytest.mark.parametrize(
+    "options", [{"block": "basic"}, {"block": "robust", "activations": "SiLU"}]
+)
 def test_a_network_on_shapes_counts_like_one_with_memory_however_often(options, monkeypatch):
     monkeypatch.setattr(counting, "_RESULTS", {})
     options |= {"depths": (2, 1, 1), "widths": (1, 2, 1)}

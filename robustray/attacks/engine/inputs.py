@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -142,14 +142,27 @@ class Shapes:
         The compute shape.
     smaller : tuple of int
         Shapes that give the same bits.
+    largest : int
+        The largest pass that is worth it; ``full`` where larger ones gain nothing.
+    is_equal : callable, optional
+        Whether a pass of some multiple of 8 rows, at most ``largest``, gives the same bits too.
+        Given for networks that cost less than a call does: they take all rows at once.
     """
 
     full: int
     smaller: tuple[int, ...] = ()
+    largest: int = field(default=0, compare=False)
+    is_equal: Callable[[int], bool] | None = field(default=None, compare=False)
 
     def cut(self, rows: int) -> tuple[int, ...]:
-        """Return shapes that hold at least ``rows`` together, full ones first, at least cost."""
-        return _cut(self.full, self.smaller, rows)
+        """Return shapes that hold at least ``rows`` together, large ones first, at least cost."""
+        if self.is_equal is None:
+            return _cut(self.full, self.smaller, rows)
+        wholes, rest = divmod(-(-rows // 8) * 8, self.largest)
+        if wholes and not self.is_equal(self.largest):
+            return _cut(self.full, self.smaller, rows)
+        last = (rest,) if rest and self.is_equal(rest) else _cut(self.full, self.smaller, rest)
+        return (*[self.largest] * wholes, *last)
 
     def padded(self, rows: int) -> int:
         """Return how many rows those shapes hold."""
@@ -203,13 +216,47 @@ def find_equal_shapes(
     smaller, shape = [], full // 2
     while shape >= 8 and shape % 8 == 0:
         parts = [evaluate(part) for part in probe.split(shape)]
-        if len(probe) % shape == 0 and all(
-            torch.equal(torch.cat(found), whole)
-            for found, whole in zip(zip(*parts, strict=True), expected, strict=True)
-        ):
+        if len(probe) % shape == 0 and _are_equal(_join(parts), expected):
             smaller.append(shape)
         shape //= 2
     return Shapes(full, tuple(smaller))
+
+
+def allow_larger(
+    shapes: Shapes, largest: int, evaluate: Callable[[Tensor], list[Tensor]], probe: Tensor
+) -> Shapes:
+    """Return shapes that also allow passes of any multiple of 8 rows that gives the same bits.
+
+    A number of rows is asked about once, when it is first wanted.
+
+    Parameters
+    ----------
+    shapes : Shapes
+        The compute shape, and smaller ones.
+    largest : int
+        The most rows, a multiple of the compute shape.
+    evaluate : callable
+        As `find_equal_shapes`.
+    probe : Tensor
+        Generic images (``largest``, ...).
+    """
+    expected = _join([evaluate(part) for part in probe.split(shapes.full)])
+    known: dict[int, bool] = {}
+
+    def is_equal(rows: int) -> bool:
+        if rows not in known:
+            known[rows] = _are_equal(evaluate(probe[:rows]), [whole[:rows] for whole in expected])
+        return known[rows]
+
+    return replace(shapes, largest=largest, is_equal=is_equal)
+
+
+def _join(parts: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    return [torch.cat(found) for found in zip(*parts, strict=True)]
+
+
+def _are_equal(found: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+    return all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
 
 
 def check_answer(answer: object, rows: int) -> None:
