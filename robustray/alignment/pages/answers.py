@@ -149,7 +149,7 @@ def _of_comparison(manifest: Alignment, result: Mapping[str, Any], files: Files)
     for attack, medians in compared_medians(table, result["metrics"]).items():
         parts += [] if parts else [compare_words(attack, medians)]
         numbers |= {f"{attack}, {method_words(m)}": one.size for m, one in medians.items()}
-    if "alpha_delta_x" in table and table["alpha_delta_x"].notna().all():
+    if "alpha_delta_x" in table and not table["alpha_delta_x"].isna().to_numpy().any():
         alphas = compare_numbers("alpha_delta_x", table)
         words = ", ".join(f"{text} with {method_words(m)}" for m, text in alphas.items())
         parts.append(f"alignment α is {words}")

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 import pandas as pd
@@ -88,7 +89,7 @@ def median_interval(table: pd.DataFrame, examples: int) -> tuple[float, float, f
 def median_of_curve(table: pd.DataFrame, examples: int) -> Median:
     """Return the median of an attack's curve, with its interval; as `median_interval`."""
     middle, low, high = median_interval(table, examples)
-    return Median(middle, _interval(low, high), float(table["eps"].max()))
+    return Median(middle, _interval(low, high), max(table["eps"].tolist()))
 
 
 def median_of_distances(distances: Sequence[float]) -> Median:
@@ -139,12 +140,12 @@ def compared_medians(
 
 def _of_seeds(values: Sequence[float], largest: float) -> Median:
     """Return the mean of several trainings' medians; where one is beyond, so is the mean."""
-    known = pd.Series([value for value in values if math.isfinite(value)], dtype=float)
+    known = [value for value in values if math.isfinite(value)]
     if len(known) < len(values):
-        some = f" for {len(values) - len(known)} of {len(values)} seeds" if len(known) else ""
+        some = f" for {len(values) - len(known)} of {len(values)} seeds" if known else ""
         return Median(math.inf, some, largest)
-    spread = float(known.std())
-    return Median(float(known.mean()), "" if math.isnan(spread) else f" ± {spread:.2g}", largest)
+    spread = f" ± {stdev(known):.2g}" if len(known) > 1 else ""
+    return Median(fmean(known), spread, largest)
 
 
 def _largest_strengths(metrics: Mapping[str, float]) -> dict[str, float]:
