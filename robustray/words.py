@@ -105,7 +105,7 @@ def _spell(value: object, depth: int) -> str:
     if isinstance(value, float | int):
         return repr(value)
     if isinstance(value, str):
-        return repr(value[: _SHOWN + 1])
+        return repr(redact(value)[: _SHOWN + 1])
     if isinstance(value, Mapping | list | tuple):
         return _spell_many(value, depth)
     return "binary data" if isinstance(value, bytes) else str(value)[: _SHOWN + 1]
@@ -133,6 +133,11 @@ _VARIABLES = (
     *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "RAY_AUTH_TOKEN"),
 )
 _SHORTEST = 8  # what is shorter would be found in ordinary words
+
+
+def has_credentials(address: str) -> bool:
+    """Tell whether an address has a user's name or password: ``s3://user:password@host``."""
+    return _USERINFO.search(address) is not None
 
 
 def redact(text: str) -> str:

@@ -65,22 +65,25 @@ def _look_at(chromium: Browser, page: str, folder: Path) -> Iterator[str]:
     """Take the pictures of one page; yield what is wrong with it."""
     name, address = _name(page), page if "://" in page else Path(page).resolve().as_uri()
     for size, (width, height) in SIZES.items():
+        context = chromium.new_context(
+            viewport={"width": width, "height": height},
+            device_scale_factor=2 if size == "phone" else 1,
+        )
+        tab, said = context.new_page(), []
+        tab.on("console", lambda message, said=said: said.append(message))
+        tab.on("pageerror", lambda error, said=said: said.append(error))
         for scheme in SCHEMES:
-            context = chromium.new_context(
-                viewport={"width": width, "height": height}, color_scheme=scheme,
-                device_scale_factor=2 if size == "phone" else 1,
-            )  # fmt: skip
-            tab, said = context.new_page(), []
-            tab.on("console", lambda message, said=said: said.append(message))
-            tab.on("pageerror", lambda error, said=said: said.append(error))
-            tab.goto(address, wait_until="networkidle")
+            tab.emulate_media(color_scheme=scheme)
+            # A file has all in it; MLflow's pages fetch what they show.
+            tab.goto(address, wait_until="load" if address.startswith("file:") else "networkidle")
             for overflow in tab.evaluate(_OVERFLOW):
                 yield f"{page} at {width} px: {overflow} is too wide"
-            yield from (f"{page}: console: {text}" for text in dict.fromkeys(_errors(said)))
             tab.screenshot(path=folder / f"{name}-{size}-{scheme}.png", full_page=True)
-            if (size, scheme) == ("laptop", "light"):
-                _print(tab, folder / f"{name}.pdf")
-            context.close()
+        yield from (f"{page}: console: {text}" for text in dict.fromkeys(_errors(said)))
+        if size == "laptop":
+            tab.emulate_media(color_scheme="light")
+            _print(tab, folder / f"{name}.pdf")
+        context.close()
 
 
 def _errors(said: list[Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from robustray.manifest.descent import Momentum
 from robustray.manifest.fields import (
+    Address,
     BatchSize,
     Channels,
     Epochs,
@@ -31,7 +32,7 @@ class Reference(Section):
     """
 
     run: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")] | None = None
-    uri: Annotated[str, Field(min_length=1)] | None = None
+    uri: Address | None = None
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from typing_extensions import override
 
 from robustray.manifest.fields import (
     UNIT,
+    Address,
     Argument,
     BatchSize,
     DataName,
@@ -36,7 +37,7 @@ class WeightsConfig(Section):
     ``robustray.models.load_weights`` knows.
     """
 
-    uri: Annotated[str, Field(min_length=1)]
+    uri: Address
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     format: str = "auto"
 

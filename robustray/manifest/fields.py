@@ -20,6 +20,7 @@ from pydantic import (
 from pydantic_core.core_schema import no_info_after_validator_function
 
 from robustray.registry import DATASETS, KINDS, MODELS, OBJECTIVES, OPTIMIZERS, SUITES, Registry
+from robustray.words import has_credentials
 
 _LONGEST = 40  # characters of a number
 _LARGEST = 1e12
@@ -40,6 +41,19 @@ def read_number(value: object) -> object:
     if isinstance(value, float | int) and abs(value) > _LARGEST:
         raise ValueError(f"must be between -{_LARGEST:g} and {_LARGEST:g}")
     return value
+
+
+def check_address(address: str) -> str:
+    """Refuse an address with a password: manifests are stored, shown and sent to MLflow."""
+    if has_credentials(address):
+        raise ValueError(
+            "leave the user and the password out; the store's come from the environment "
+            "(AWS_ACCESS_KEY_ID and so on)"
+        )
+    return address
+
+
+Address = Annotated[str, Field(min_length=1), AfterValidator(check_address)]
 
 
 def _read_fraction(text: str) -> float:

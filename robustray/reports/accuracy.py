@@ -89,9 +89,9 @@ def accuracy_title(rows: Sequence[TrialRow], metric: str, axes: Sequence[Axis] =
     if rival is None:
         uniform = bool(axes) and all(is_uniform(best, by) for by in axes)
         return f"{start}, {words}, is a uniform one" if uniform else f"{start} is {words}"
-    gain = 100 * (value - rival.metrics[metric])
-    cost = _cost_words(best, rival)
-    return f"{start} is {words}, {gain:.1f} points above the uniform network of {cost}"
+    gain = f"{100 * (value - rival.metrics[metric]):.1f}"
+    place = "level with" if float(gain) == 0 else f"{gain} points above"
+    return f"{start} is {words}, {place} the uniform network of {_cost_words(best, rival)}"
 
 
 def describe_row(row: TrialRow, metric: str) -> str:

@@ -111,8 +111,12 @@ def suite_words(result: Mapping[str, Any]) -> str:
 
 
 def answer_corruptions(result: Mapping[str, Any]) -> Answer:
-    """Answer which network copes best with corrupted images, from a job's result document."""
+    """Answer which network copes best with corrupted images, from a job's result document.
+
+    It is partial where networks are missing from the result.
+    """
     networks, many = result["networks"], len(result["averaged"])
+    partial = set(networks) != set(result["subjects"])
     images = min(
         (
             cell["total"]
@@ -123,22 +127,23 @@ def answer_corruptions(result: Mapping[str, Any]) -> Answer:
         default=None,
     )
     kinds = f"{many} corruption{'s' * (many != 1)}"
-    question = f"How well do {len(networks)} networks classify {result['data']['name']} under "
+    question = (
+        f"How well do {len(result['subjects'])} networks classify {result['data']['name']} under "
+    )
     question += f"{kinds}, severities {_span(result['severities'])}?"
-    if len(networks) == 1:
-        question = question.replace(
-            "do 1 networks classify", f"does {next(iter(networks))} classify"
-        )
+    if len(result["subjects"]) == 1:
+        (alone,) = result["subjects"]
+        question = question.replace("do 1 networks classify", f"does {alone} classify")
     known = {name: n for name, n in networks.items() if n["mean_accuracy"] is not None}
     if not known:
         return Answer(question, "Nothing is known yet.", {}, True)
     best = max(known, key=lambda name: known[name]["mean_accuracy"])
     numbers = {name: measured(n["mean_accuracy"], images) for name, n in known.items()}
-    start = f"Best: {best}, " if len(known) > 1 else ""
+    start = f"Best{' so far' * partial}: {best}, " if len(result["subjects"]) > 1 else ""
     sentence = f"{start}{numbers[best]} mean accuracy over {kinds}"
     if clean := known[best]["clean"]:
         sentence += f"; {_rate(clean)} without corruption"
-    return Answer(question, f"{sentence}.", numbers)
+    return Answer(question, f"{sentence}.", numbers, partial)
 
 
 def _lone_question(report: StudyReport) -> str:
@@ -187,6 +192,8 @@ def _against(report: StudyReport, best: TrialRow, even: TrialRow) -> str:
         return ""
     first, second = best.metrics[metric], even.metrics[metric]
     words, chance = f"{100 * (first - second):+.1f} points", ""
+    if float(words.split()[0]) == 0:
+        return "; level with the uniform network of equal cost"
     if images := report.images:
         low, high = difference(first, second, images)
         words += f" [{100 * low:+.1f}, {100 * high:+.1f}]"

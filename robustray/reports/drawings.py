@@ -23,7 +23,7 @@ _EQUAL_WORDS = (
     "Each panel holds trials of about the same cost. To the right, more of it is depth: the share "
     "of the blocks in the sum of blocks and widening factors. The curve is a parabola."
 )
-_CURVE_WORDS = "Each line is a trial. Held-out images are neither trained nor tested on."
+_CURVE_WORDS = "Held-out images are neither trained nor tested on."
 
 
 _Draw = Callable[..., Figure | None]
@@ -69,7 +69,8 @@ def _planned(report: StudyReport) -> Iterator[tuple[str, _Draw, str, str]]:
         curves_figure, report.curves, {row.name: row.macs for row in rows}, report.curve_metrics,
         best=best and best.name, selected={row.name: row.selected_epoch for row in rows},
     )  # fmt: skip
-    yield "curves", draw, curves_title(report.curves, report.curve_metrics), _CURVE_WORDS
+    words = f"{'Each line is a trial. ' * (len(rows) > 1)}{_CURVE_WORDS}"
+    yield "curves", draw, curves_title(report.curves, report.curve_metrics), words
 
 
 def _share_words(report: StudyReport, by: Axis) -> str:

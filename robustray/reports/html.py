@@ -12,6 +12,7 @@ from importlib.resources import files
 
 from robustray.reports.answers import Answer
 from robustray.reports.rows import Link
+from robustray.words import redact
 
 _PARTS = files("robustray.reports.pages")
 _STYLE, _SCRIPT = _PARTS.joinpath("page.css"), _PARTS.joinpath("page.js")
@@ -135,7 +136,7 @@ def commands_html(commands: Iterable[tuple[str, str]]) -> str:
 
 
 def links_html(links: Iterable[Link]) -> str:
-    """Return where files, checkpoints and runs are."""
+    """Return where files, checkpoints and runs are, without credentials."""
     items = "".join(f"<li>{_link(link)}</li>" for link in links)
     return f'<ul class="links">{items}</ul>' if items else ""
 
@@ -186,10 +187,11 @@ def _tiles(numbers: Mapping[str, str]) -> str:
 
 def _link(link: Link) -> str:
     about = f' <span class="soft">{escape(link.about)}</span>' if link.about else ""
-    scheme, colon, _ = link.target.partition(":")
+    target = redact(link.target)
+    scheme, colon, _ = target.partition(":")
     if (not colon and "/" not in scheme) or scheme in ("http", "https"):
-        return f'<a href="{escape(link.target)}">{escape(link.word)}</a>{about}'
-    return f'{escape(link.word)}{about}<pre class="copy"><code>{escape(link.target)}</code></pre>'
+        return f'<a href="{escape(target)}">{escape(link.word)}</a>{about}'
+    return f'{escape(link.word)}{about}<pre class="copy"><code>{escape(target)}</code></pre>'
 
 
 def _number(value: object) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from robustray.manifest import Manifest, manifest_hash
@@ -29,6 +30,10 @@ class Finished:
         How it was made: digests, versions, devices, time.
     place : str
         Where it lies in the store.
+    folder : Path
+        Where the page and the files are written; by default, where commands are typed.
+    tracking_uri : str, optional
+        MLflow, which has the job's run.
     """
 
     id: str
@@ -37,6 +42,8 @@ class Finished:
     files: Mapping[str, bytes]
     made: Mapping[str, str]
     place: str
+    folder: Path = Path()
+    tracking_uri: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,14 @@ class Presented:
 
 Present = Callable[[Finished], Presented]
 PAGE = "report.html"
+
+
+def present_in(
+    present: Present, report_root: Path, tracking_uri: str, finished: Finished
+) -> Presented:
+    """Make answer and page of a job whose files are written below a folder; see `Finished`."""
+    folder = report_root / finished.id
+    return present(replace(finished, folder=folder, tracking_uri=tracking_uri))
 
 
 def describe_making(store: ObjectStore, prefix: str, manifest: Manifest) -> dict[str, str]:

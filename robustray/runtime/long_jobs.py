@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from robustray.runtime.commands import (
     say_tracking,
 )
 from robustray.runtime.file_jobs import Product, present_job, read_result, write_files
-from robustray.runtime.finished import Present
+from robustray.runtime.finished import Present, present_in
 from robustray.runtime.job import Context
 from robustray.runtime.job_driver import prefix_of, run_job
 from robustray.store import CheckpointStore, ObjectStore
@@ -86,7 +87,7 @@ class LongJob(Commands[M]):
             request.report_root,
             steps=self.count_steps(manifest),
             coordinates=self.coordinates(manifest),
-            present=self.present,
+            present=self._presenter(request),
             assume_yes=request.assume_yes,
             say=say,
         )
@@ -122,7 +123,8 @@ class LongJob(Commands[M]):
         result = read_result(request.store, prefix)
         if result is None:
             raise UserError(f"{study_id(manifest)} is not finished: run its manifest")
-        presented = present_job(request.store, prefix, manifest, result, self.present)
+        present = self._presenter(request)
+        presented = present_job(request.store, prefix, manifest, result, present)
         folder = write_files(request.store, prefix, result, request.report_root, presented)
         sentence = presented.sentence if presented else ""
         self._say_result(result["metrics"], sentence, folder, request.say)
@@ -137,6 +139,12 @@ class LongJob(Commands[M]):
                 "folder": folder,
             }
         )
+
+    def _presenter(self, request: Request) -> Present | None:
+        """Return what makes the page of a job that is reported where the request says."""
+        if self.present is None:
+            return None
+        return partial(present_in, self.present, request.report_root, request.tracking)
 
     def _say_result(self, metrics: Mapping[str, Any], answer: str, folder: Path, say: Say) -> None:
         """Say the answer first, then the numbers, and where page and files are."""

@@ -16,6 +16,7 @@ from robustray.reports.style import correlation_words
 from robustray.runtime.session import start_tracking
 from robustray.scaling.pages.figures import METRIC, compare_scale_figure, compound_scale_figure
 from robustray.scaling.pages.grids import scale_figure
+from robustray.scaling.pages.paper import paper_page
 from robustray.scaling.pages.published import (
     names_of,
     published_correlations,
@@ -29,7 +30,6 @@ from robustray.scaling.pages.tables import (
     columns,
     compare_table,
     csv_bytes,
-    paper_page,
     parquet_bytes,
 )
 from robustray.scaling.rules import split

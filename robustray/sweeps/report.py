@@ -132,13 +132,15 @@ def _next_commands(report: StudyReport) -> list[tuple[str, str]]:
             )
         )
     if report.counts.finished:
+        lone = report.counts.expected == 1
         commands += [
             (
-                "Attack every network with AutoAttack, as another column of the table:",
+                f"Attack {'it' if lone else 'every network'} with AutoAttack, as another column of "
+                "the table:",
                 f"robustray evaluate --study {report.study_id}",
             ),
             (
-                "Write the weights of the best network as a file:",
+                f"Write {'its weights' if lone else 'the weights of the best network'} as a file:",
                 f"robustray weights export {report.study_id} --best best.safetensors",
             ),
         ]

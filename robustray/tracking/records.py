@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast, get_args
 
+from robustray.words import redact
+
 Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 _KEY = re.compile(r"[\w./:=+@,\- ]{1,250}")
@@ -225,13 +227,13 @@ def points_digest(points: Iterable[MetricPoint]) -> str:
 
 
 def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Write nested settings as dotted parameters; what is None is left out."""
+    """Write nested settings as dotted parameters, without credentials; None is left out."""
     flat: dict[str, str] = {}
     for key, value in document.items():
         if isinstance(value, dict):
             flat |= flatten(cast(dict[str, Any], value), f"{prefix}{key}.")
         elif value is not None:
-            flat[f"{prefix}{key}"] = str(value)
+            flat[f"{prefix}{key}"] = redact(str(value))
     return flat
 
 

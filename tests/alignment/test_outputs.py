@@ -6,6 +6,8 @@ The stages run in this process, as a worker runs them.
 from __future__ import annotations
 
 import io
+import re
+import shlex
 from html import escape
 from typing import Any
 
@@ -17,16 +19,20 @@ import yaml
 from torch import nn
 
 from robustray.alignment.job.align import align
+from robustray.alignment.job.commands import ALIGNMENT
 from robustray.alignment.job.comparing import JudgedJob, group_by_method
 from robustray.alignment.job.pictures import telling_strength, x_prime_sheets
 from robustray.alignment.job.presenting import present
 from robustray.alignment.metrics import ALPHA
 from robustray.alignment.splits import StudySplit, load_study
+from robustray.cli.main import main
 from robustray.manifest import build_manifest, dump_manifest
+from robustray.runtime.commands import Request
 from robustray.runtime.file_jobs import FileJob, present_job, read_file, read_result
 from robustray.runtime.job import attempt_job
 from robustray.runtime.job_driver import prefix_of
 from robustray.store import LocalStore
+from robustray.tracking import default_tracking_uri
 
 CURVE = {"attack": "pgd", "eps": [0.002, 0.006], "step_size": 0.002, "steps": 2}
 SPHERES = {
@@ -105,7 +111,7 @@ def test_seeds_of_one_method_become_means_and_epochs_a_figure(tmp_path):
     page = files["report.html"].decode()
     assert "PGD, 2 seeds" in page
     values = [one["alpha_x"] for one, _ in alone]
-    assert f"{np.mean(values):.3g} ± {np.std(values, ddof=1):.3g} (0.852)" in page
+    assert f"{np.mean(values):.3g} ± {np.std(values, ddof=1):.2g} (0.852)" in page
 
 
 def test_the_same_seed_twice_is_no_second_seed():
@@ -161,7 +167,7 @@ def test_an_image_of_each_class_is_moved_to_every_class():
     assert sorted(asked) == [(row, k) for row in range(3) for k in range(3)]
 
 
-def test_an_estimate_stands_beside_the_truth_and_what_was_published(tmp_path):
+def test_an_estimate_stands_beside_the_truth_and_what_was_published(tmp_path, monkeypatch, capsys):
     study = Study(tmp_path)
     metrics, files = study.run(
         "way", stage="generator", data={"name": "spheres", "first": 20},
@@ -175,6 +181,24 @@ def test_an_estimate_stands_beside_the_truth_and_what_was_published(tmp_path):
     for published in ("0.9", "0.34", "1.29"):
         assert f">{published}<" in page
     assert {"cosine.png", "epochs.png"} <= set(files)
+
+    # The page's own command, typed where the job was started, finds the store and the job.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROBUSTRAY_STORE", "store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:s3cret@127.0.0.1:9")
+    (made,) = (
+        key.key for key in study.store.list("alignment/") if key.key.endswith("/finished.json")
+    )
+    folder = tmp_path / "runs/reports" / made.split("/")[1]
+    manifest: Any = build_manifest(yaml.safe_load(files["manifest.yaml"]))
+    request = Request(study.store, folder.parent, print, tracking_uri=default_tracking_uri())
+    ALIGNMENT.report(manifest, request)
+    page = (folder / "report.html").read_text()
+    assert "s3cret" not in page
+    (command,) = re.findall(r"<code>robustray (report [^<]*)</code>", page)
+    capsys.readouterr()
+    assert main(shlex.split(command)) == 0
+    assert study.answer in " ".join(capsys.readouterr().out.split())
 
 
 def test_classes_have_names_where_they_are_known():

@@ -4,11 +4,14 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -283,7 +286,13 @@ def test_a_network_that_fails_does_not_stop_the_others(root, tmp_path):
     assert done.result["networks"]["good"]["mce"] is None  # nothing to compare with
     assert (list(done.failed), done.whole) == (["bad"], False)
     assert "a pixel is too bright" in done.failed["bad"]
-    assert (done.folder / "partial.corruptions.html").exists()
+    page = (done.folder / "partial.corruptions.html").read_text()
+    assert "PARTIAL: not judged yet: bad." in page
+    assert "<dd>not judged yet</dd>" in page, "the baseline"
+    linked = {name for name in re.findall(r'href="([^"]+)"', page) if ":" not in name}
+    assert linked == {"partial.networks.csv", "partial.cells.csv"}
+    assert all((done.folder / name).is_file() for name in linked)
+    assert "Best so far: good" in said
     assert not list(tmp_path.glob("store/corruptions/*/result.json"))
     assert "bad is given up" in said
 
@@ -303,7 +312,10 @@ def test_commands_tell_and_write_again(whole, root, tmp_path, monkeypatch):
     CORRUPTIONS.report(build(), request)
     again = {name: (tmp_path / done.id / name).read_bytes() for name in CANONICAL}
     assert again == canonical(done)
-    assert list(CORRUPTIONS.overview(request)) == [f"corruptions {done.id}: finished"]
+    told: list[Any] = []
+    overview = CORRUPTIONS.overview(replace(request, tell=told.append))
+    assert list(overview) == [f"corruptions {done.id}: finished"]
+    assert told[0]["progress"] == {"unit": "networks", "done": 2, "total": 2}
     assert undescribed(keys_of(folder / "store")) == []
 
 

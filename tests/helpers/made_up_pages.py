@@ -18,6 +18,10 @@ from robustray.reports.pages.corruptions import corruptions_page
 from robustray.reports.pages.evaluation import Evaluated, evaluation_page
 from robustray.reports.pages.judgements import judgements_page
 from robustray.reports.rows import Link
+from robustray.scaling.pages.paper import paper_page
+from robustray.scaling.pages.published import published_tables
+from robustray.scaling.pages.tables import compare_table
+from tests.helpers import made_up_jobs
 from tests.helpers.made_up_studies import curves, grid
 
 NAMES = ("gaussian_noise", "motion_blur", "fog", "jpeg_compression")
@@ -89,7 +93,7 @@ def judgement(label: str, robust: float, *findings: Mapping[str, Any]) -> Judgem
                      wilson(robust * 1000, 1000), findings)  # fmt: skip
 
 
-def corruptions() -> dict[str, Any]:
+def corruptions(*missing: str) -> dict[str, Any]:
     """The result of a job of corruptions: two networks, one of them with a long name."""
 
     def network(start: int) -> dict[str, Any]:
@@ -104,11 +108,19 @@ def corruptions() -> dict[str, Any]:
             "corruptions": dict.fromkeys(NAMES, found),
         }
 
+    networks = {"first": network(900), LONG: network(800)}
     return {
-        "networks": {"first": network(900), LONG: network(800)}, "corruptions": list(NAMES),
-        "averaged": list(NAMES), "severities": [1, 2, 3], "baseline": {"name": LONG},
-        "data": {"name": "cifar10-c", "arguments": None},
+        "networks": {name: one for name, one in networks.items() if name not in missing},
+        "subjects": {name: {"weights_sha256": "e" * 64} for name in networks},
+        "corruptions": list(NAMES), "averaged": list(NAMES), "severities": [1, 2, 3],
+        "baseline": {"name": LONG}, "data": {"name": "cifar10-c", "arguments": None},
     }  # fmt: skip
+
+
+def paper() -> str:
+    """The published study's page without a measurement, with one of its tables."""
+    table = published_tables()["table2"]
+    return paper_page([(table, compare_table(table, []))], [picture("A scatter")], "Kendall's tau.")
 
 
 def write_pages(folder: Path) -> list[Path]:
@@ -122,7 +134,10 @@ def write_pages(folder: Path) -> list[Path]:
         "evaluation": evaluation_page(evaluation(audit=[doubt]), about, [picture("A waterfall")]),
         "partial_evaluation": evaluation_page(evaluation(**part), about),
         "corruptions": corruptions_page("small-1a2b3c4d5e", corruptions()),
+        "partial_corruptions": corruptions_page("small-1a2b3c4d", corruptions(LONG), "partial."),
         "judgements": judgements_page("mine", rows, [picture("A curve")], ["table.csv"]),
+        "paper": paper(),
+        **{name: made() for name, made in made_up_jobs.PAGES.items()},
     }
     paths = []
     for name, text in texts.items():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from robustray.manifest import (
     ManifestError,
     Sweep,
+    build_manifest,
     dump_manifest,
     load_manifest,
     manifest_hash,
@@ -204,3 +205,11 @@ def test_a_product_grid_has_every_combination_once(values, stages):
     )
     rows = manifest.grid.widths.rows()
     assert len(rows) == len(set(rows)) == len(values) ** stages
+
+
+def test_passwords_in_addresses_are_refused_and_not_repeated():
+    document = {"kind": "Evaluation", "name": "mine", "model": {"name": "rrn_a1"},
+                "weights": {"uri": "s3://me:s3cret@bucket/w.safetensors"}}  # fmt: skip
+    with pytest.raises(ManifestError, match=r"weights.uri: leave the user .* out") as caught:
+        build_manifest(document)
+    assert "s3cret" not in str(caught.value)

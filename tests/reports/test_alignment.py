@@ -1,15 +1,18 @@
 """Sheets, figures, tables and the page of alignment studies."""
 
 import io
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
+from robustray.alignment.job import presenting
 from robustray.alignment.metrics import ALPHA
-from robustray.alignment.pages.answers import mean_interval, median_interval
+from robustray.alignment.pages.answers import answer_alignment, mean_interval
 from robustray.alignment.pages.epochs import epochs_figure
 from robustray.alignment.pages.figures import (
     RADII,
@@ -21,13 +24,19 @@ from robustray.alignment.pages.figures import (
     probe_figure,
     radius_figure,
 )
+from robustray.alignment.pages.medians import (
+    Median,
+    median_interval,
+    median_of_curve,
+    median_of_distances,
+)
 from robustray.alignment.pages.methods import (
     AlignmentRow,
-    markdown_table,
+    both,
     published_lengths,
-    published_rows,
     published_similarity,
     published_value,
+    spread_words,
 )
 from robustray.alignment.pages.sheets import (
     ClassPairs,
@@ -39,7 +48,10 @@ from robustray.alignment.pages.sheets import (
     sheet_rows,
     unit_gradients,
 )
+from robustray.manifest import build_manifest
 from robustray.reports.style import render
+from robustray.runtime.finished import Finished
+from tests.helpers import made_up_jobs
 
 SOURCE = np.random.default_rng(0)
 
@@ -133,14 +145,16 @@ def test_gradients_are_scaled_by_their_largest_value():
 
 
 def test_published_numbers_keep_their_own_rules():
-    assert len(published_rows()) == 15
+    text = (files("robustray.alignment.pages") / "published.yaml").read_text(encoding="utf-8")
+    rows = [(row["dataset"], row["method"]) for row in yaml.safe_load(text)["robustness"]]
+    assert len(rows) == 15
 
     def published(dataset: str, method: str, column: str) -> float:
         value = published_value(dataset, method, column)
         assert value is not None
         return value
 
-    for dataset, method in published_rows():
+    for dataset, method in rows:
         alpha, own = (published(dataset, method, c) for c in ("alpha_delta_x", "alpha_x"))
         assert alpha >= own
         if dataset == "spheres":
@@ -158,23 +172,13 @@ def test_published_numbers_keep_their_own_rules():
     assert published_lengths("squares", "direct", 1) == {}
 
 
-def rows():
-    values = {"accuracy_pct": 99.5, "eps50_pgd_linf": 0.0061, "alpha_x": float("nan")}
-    extra = {"ε50 corrected": float("inf")}
-    spread = {"eps50_pgd_linf": 0.00042}
-    return [
-        AlignmentRow("spheres", "baseline", values, extra, "600 iterations", spread, 3),
-        AlignmentRow("other", "<new>", {"alpha_delta_x": 0.25}),
-    ]
-
-
 def test_tables_put_published_numbers_beside_measured_ones():
-    lines = markdown_table(rows()).splitlines()
-    assert len(lines) == 4
-    assert len({line.count("|") for line in lines}) == 1
-    assert "| 0.0061 ± 0.00042 (0.0055) |" in lines[2]
-    assert "| - (0.637) | beyond |" in lines[2]
-    assert "| 0.25 |" in lines[3]
+    values = {"accuracy_pct": 99.5, "eps50_pgd_linf": 0.0061, "alpha_x": float("nan")}
+    row = AlignmentRow("spheres", "baseline", values, spread={"eps50_pgd_linf": 0.00042})
+    assert both(row, "eps50_pgd_linf") == "0.0061 ± 0.00042 (0.0055)"
+    assert both(row, "alpha_x") == "- (0.637)"
+    assert both(AlignmentRow("other", "<new>", {"alpha_delta_x": 0.25}), "alpha_delta_x") == "0.25"
+    assert spread_words(float("inf"), None) == "beyond"
 
 
 def test_medians_have_the_interval_of_their_error_rates():
@@ -238,3 +242,88 @@ def test_the_same_method_has_the_same_colour_everywhere():
         for names in (("l_alpha",), ("baseline", "extra", "l_alpha"))
     )
     assert alone == among
+
+
+def claim(eps, errors, images=100):
+    curve = pd.DataFrame({"eps": eps, "error": errors})
+    return median_of_curve(curve, images).claim(f"{images} examples", "PGD l2")
+
+
+def test_medians_at_the_edges_are_called_what_they_are():
+    assert claim([0, 0.1, 0.2], [0, 0.25, 0.75]).startswith(
+        "half of 100 examples withstand PGD l2 up to ε = 0.15 [0.13"
+    )
+    assert claim([0, 0.1, 0.2], [0, 0.1, 0.2]) == (
+        "more than half of 100 examples withstand PGD l2 at every strength up to ε = 0.2"
+    )
+    near = claim([0, 0.1, 0.2], [0, 0.1, 0.48])
+    assert near.endswith("up to ε = 0.2 [0.181, more]")
+    assert claim([0, 0.1], [0.5, 0.9]) == (
+        "at least half of 100 examples are misclassified without any attack"
+    )
+    found = median_of_distances([0.1, 0.2, 0.3, float("inf")])
+    assert found.claim("4 examples", "Carlini-Wagner l2").startswith(
+        "half of 4 examples withstand Carlini-Wagner l2 up to distance 0.2 [0.1, more]"
+    )
+    nothing = median_of_distances([float("inf")] * 3)
+    assert "finds nothing that fools half of 3" in nothing.claim("3", "Carlini-Wagner l2")
+    assert Median(float("inf"), "", 0.2).size == "more than ε = 0.2"
+
+
+def answered(job: Finished):
+    return answer_alignment(job.manifest, job.result, job.files)
+
+
+def test_a_comparison_ranks_by_the_median_that_counts_and_says_where_there_is_none():
+    found = answered(made_up_jobs.comparison())
+    assert found.sentence == (
+        "With L_α, more than half of the examples withstand PGD l∞ at every strength up to "
+        "ε = 0.2 (Baseline: ε = 0.0355 ± 0.00071); alignment α is 0.505 ± 0.0071 with L_α, "
+        "0.105 ± 0.0071 with Baseline."
+    )
+    assert found.numbers["PGD l∞, L_α"] == "more than ε = 0.2"
+    alone = answered(made_up_jobs.comparison(("baseline",)))
+    assert alone.sentence == (
+        "With Baseline, half of the examples withstand PGD l∞ up to ε = 0.0355 ± 0.00071; "
+        "alignment α is 0.105 ± 0.0071 with Baseline."
+    )
+    assert "()" not in alone.sentence
+
+
+def test_a_comparison_calls_equal_methods_equal_and_counts_seeds_that_reach_no_median():
+    job = made_up_jobs.comparison()
+    table = pd.read_csv(io.BytesIO(job.files["comparison.csv"]))
+    medians = "PGD l∞ ε50 corrected"
+
+    def sentence(values):
+        content = table.assign(**{medians: values}).to_csv(index=False).encode()
+        files = {**job.files, "comparison.csv": content}
+        return answer_alignment(job.manifest, job.result, files).sentence
+
+    assert sentence([np.inf] * 4).startswith("With Baseline and L_α, more than half")
+    mixed = sentence([0.1, 0.1, 0.15, np.inf])
+    assert "up to ε = 0.2 for 1 of 2 seeds (Baseline: ε = 0.1 ± 0)" in mixed
+
+
+def test_a_curve_that_never_reaches_half_is_not_given_a_median_in_its_figure():
+    curve = DrawnCurve([0, 0.1], [0.0, 0.4], 0.19)
+    legend: Any = accuracy_figure({"pgd": curve}, eps_label="ε").axes[0].get_legend()
+    (text,) = (text.get_text() for text in legend.get_texts())
+    assert text == "PGD, never below 50 %"
+
+
+@pytest.mark.parametrize(
+    ("job", "stage", "wanted"),
+    [
+        (made_up_jobs.estimate, "evaluation", "CLASSIFIER-JOB"),
+        (made_up_jobs.classifier, "comparison", "OTHER-JOB"),
+    ],
+)
+def test_what_may_be_done_next_is_a_manifest_of_its_own(job, stage, wanted):
+    done = job()
+    texts = [text for _, text in presenting.next_commands(done) if text.startswith("kind:")]
+    (text,) = texts
+    manifest: Any = build_manifest(yaml.safe_load(text.replace(wanted, "another")))
+    assert manifest.stage == stage, "nothing is trained again"
+    assert manifest.data == done.manifest.data
+    assert done.id in text

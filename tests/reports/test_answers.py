@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from scipy.stats import norm
 
+from robustray.reports.accuracy import accuracy_title
 from robustray.reports.answers import (
     Answer,
     answer_corruptions,
@@ -43,6 +44,14 @@ def test_a_difference_that_many_images_show_is_not_called_chance():
     many = dict.fromkeys(IMAGES, 50_000)
     found = answer_study(study([EVEN, BEST], tested=many))
     assert "+1.3 points [+0.7, +1.9] over the uniform network of equal cost." in found.sentence
+
+
+def test_equal_accuracies_are_level():
+    cheaper = replace(BEST, metrics=EVEN.metrics, macs=int(EVEN.macs * 0.95))
+    found = answered(EVEN, cheaper)
+    assert found.sentence.endswith("CW-40; level with the uniform network of equal cost.")
+    title = accuracy_title([EVEN, cheaper], "cw-40", ["width"])
+    assert title.endswith("robust under CW-40, level with the uniform network of equal cost")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +137,7 @@ def test_corruptions_name_the_best_network():
 
     result = {
         "networks": {"one": network(0.5), "two": network(0.75)}, "averaged": ["fog"],
+        "subjects": {"one": {}, "two": {}},
         "data": {"name": "cifar10-c"}, "severities": [3, 1, 2],
     }  # fmt: skip
     found = answer_corruptions(result)
@@ -136,6 +146,11 @@ def test_corruptions_name_the_best_network():
     )
     assert found.sentence == f"Best: two, {measured(0.75, 200)} mean accuracy over 1 corruption."
     result["networks"].pop("one")
+    part = answer_corruptions(result)
+    assert part.partial
+    assert part.sentence.startswith("Best so far: two, 75.0 %")
+    result["subjects"].pop("one")
+    assert not answer_corruptions(result).partial
     assert answer_corruptions(result).question.startswith("How well does two classify")
 
 

@@ -7,11 +7,12 @@ from matplotlib.figure import Figure
 
 from robustray.reports.html import Picture, cost_html, figures_html, links_html
 from robustray.reports.pages.audit import PASSED, audit_html
+from robustray.reports.pages.corruptions import corruptions_page
 from robustray.reports.pages.drawing import TIP, draw
 from robustray.reports.pages.evaluation import Evaluated, evaluation_page
 from robustray.reports.pages.tables import Cell, Column, table_html
 from robustray.reports.rows import Link
-from tests.helpers.made_up_pages import evaluation, finding
+from tests.helpers.made_up_pages import LONG, corruptions, evaluation, finding
 from tests.reports.test_report import read
 
 
@@ -89,6 +90,30 @@ def test_only_files_beside_the_page_and_web_addresses_are_links():
         Link("d", "/home/me/w.safetensors"), Link("e", "javascript:alert(1)"),
     ]  # fmt: skip
     assert read(links_html(links)).addresses == ["table.csv", "https://host/#/runs"]
+
+
+def test_links_show_no_credentials():
+    places = ("https://me:s3cret@host/w", "s3://me:s3cret@bucket/w", "https://host/w?token=s3cret")
+    text = links_html(Link("weights", place) for place in places)
+    assert "s3cret" not in text
+    assert "https://***@host/w" in text
+
+
+def linked(page: str) -> set[str]:
+    return {address for address in read(page).addresses if not address.startswith("data:")}
+
+
+def test_partial_corruptions_say_so_and_link_what_is_there():
+    page = corruptions_page("small-1a", corruptions(LONG), "partial.")
+    assert f'<p class="banner">PARTIAL: not judged yet: {LONG}.</p>' in page
+    assert linked(page) == {"partial.networks.csv", "partial.cells.csv"}
+    assert "robustray run MANIFEST" in page
+    assert page.count("<figure") == 1, "the table of one network says what a second figure would"
+    whole = corruptions_page("small-1a", corruptions())
+    assert "PARTIAL" not in whole
+    assert "robustray run" not in whole
+    assert linked(whole) == {"networks.csv", "cells.csv"}
+    assert f"mCE % ({LONG}" not in whole, "a head as long as a network's name"
 
 
 def test_audit_says_what_passed_what_did_not_and_what_it_means():

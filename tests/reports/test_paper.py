@@ -14,6 +14,7 @@ import torch
 from robustray.models import create_model, profile
 from robustray.reports import render
 from robustray.scaling.pages.figures import compare_scale_figure, compound_scale_figure
+from robustray.scaling.pages.paper import answer_paper, paper_page
 from robustray.scaling.pages.published import (
     PublishedRow,
     PublishedTable,
@@ -26,7 +27,6 @@ from robustray.scaling.pages.tables import (
     columns,
     compare_table,
     csv_bytes,
-    paper_page,
     parquet_bytes,
 )
 from robustray.scaling.rules import BY_DEPTH, BY_WIDTH, COMPOUND, STANDARD
@@ -213,9 +213,29 @@ def test_the_page_shows_all_three_and_is_called_partial():
     assert "17.7M" in page
     assert "<b>18.7M</b>" in page
     assert "50.00†" in page
-    assert page.count("MISSING</span>") == 2 * 11 + 2 * 11 + 1  # costs, accuracies, PGD-20
+    assert page.count("MISSING</span>") == 2 * 11 + 1  # accuracies, PGD-20
     assert "PARTIAL: 23 of 24 accuracies are not measured." in page
+    assert "1 of 24 accuracies are measured; none can be compared with what is printed." in page
+    for part in ('<p class="kind">Published study', '<p class="answer">', "table2.csv"):
+        assert part in page, "as every page has it"
     assert "printed 14-13-11" in page
+
+
+def test_the_paper_is_answered_by_what_can_be_compared():
+    rows = [row for row in TABLES["table2"].rows if row.published.get("cw-40")][:2]
+
+    def sentence(*offsets: float) -> str:
+        measured = [
+            measurement(row, row.published["cw-40"] + off)
+            for row, off in zip(rows, offsets, strict=True)
+        ]
+        return answer_paper(compare_table(TABLES["table2"], measured)).sentence
+
+    assert sentence(0.002, -0.03) == (
+        "2 of 24 accuracies are measured; of 2 that can be compared 1 are within 1 point of the "
+        "published ones, and on average they are 1.4 points below."
+    )
+    assert sentence(0.01, -0.01).endswith("on average they are level with them.")
 
 
 def test_figures_draw_published_and_measured_and_nothing_else():

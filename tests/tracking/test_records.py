@@ -19,6 +19,12 @@ def test_settings_become_dotted_parameters_without_what_is_not_set():
     }
 
 
+def test_parameters_have_no_credentials():
+    assert flatten({"weights": {"uri": "https://me:s3cret@host/w"}}) == {
+        "weights.uri": "https://***@host/w"
+    }
+
+
 def test_digest_sees_every_part_of_the_content():
     base = record(artifacts={"a/b.txt": b"x"})
     others = [

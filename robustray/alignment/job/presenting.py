@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import yaml
+
 from robustray.alignment.manifest import Alignment
 from robustray.alignment.pages.answers import answer_alignment
 from robustray.alignment.pages.report import alignment_sections
-from robustray.reports.pages.job import present_job_page
+from robustray.reports.pages.job import manifest_path, present_job_page
 from robustray.runtime.finished import Finished, Presented
 
-_FILE = "manifest.yaml"
-_RUN = f"robustray run --manifest {_FILE}"
+_SAVED = "robustray run FILE, where FILE holds"
 
 
 def present(finished: Finished) -> Presented:
@@ -17,29 +20,34 @@ def present(finished: Finished) -> Presented:
     manifest, result, files = finished.manifest, finished.result, finished.files
     answer = answer_alignment(manifest, result, files)
     sections = alignment_sections(manifest, result, files)
-    return present_job_page(finished, answer, sections, next_commands(manifest))
+    return present_job_page(finished, answer, sections, next_commands(finished))
 
 
-def next_commands(manifest: Alignment) -> list[tuple[str, str]]:
-    """Return what one may do after a job, and the command for each."""
-    name, data = manifest.name, manifest.data.name
-    again = [("Write this page again:", f"robustray report --manifest {_FILE}")]
+def next_commands(finished: Finished) -> list[tuple[str, str]]:
+    """Return what one may do after a job, and the command or the manifest for each."""
+    manifest: Alignment = finished.manifest
     if manifest.stage == "classifier":
+        seed, jobs = manifest.seed + 1, [finished.id, "OTHER-JOB"]
+        again = f"robustray run {manifest_path(finished)} --set seed={seed}"
+        compared = _further(manifest, "compared", "comparison", comparison={"jobs": jobs})
         return [
-            ("Train it again with another seed, for the spread:", f"{_RUN} --set seed=1"),
-            (
-                "Put it beside other methods, with this section in a manifest of kind Alignment:",
-                f"stage: comparison\ndata: {{name: {data}}}\n"
-                f"comparison: {{jobs: [{name}, OTHER-JOB]}}",
-            ),
-            *again,
+            ("Train another network with the next seed, to see the spread:", again),
+            (f"Put it beside other finished jobs: {_SAVED}", compared),
         ]
-    if manifest.stage == "generator":
-        return [("Judge a classifier with it:", _uses("direct", name)), *again]
-    if manifest.stage == "conditional_generator":
-        return [("Project images on what it draws:", _uses("projected", name)), *again]
-    return again
+    source = {"generator": "direct", "conditional_generator": "projected"}.get(manifest.stage)
+    if source is None:
+        return []
+    delta_x = {"source": source, "generator": finished.id}
+    judged = _further(manifest, "judged", "evaluation", weights="CLASSIFIER-JOB", delta_x=delta_x)
+    return [(f"Measure the alignment of a trained classifier with it: {_SAVED}", judged)]
 
 
-def _uses(source: str, name: str) -> str:
-    return f"{_RUN} --set delta_x.source={source} --set delta_x.generator={name}"
+def _further(manifest: Alignment, word: str, stage: str, **sections: Any) -> str:
+    """Return a manifest of another stage on the same data."""
+    data = manifest.data.model_dump(mode="json", exclude_defaults=True)
+    document = {"kind": "Alignment", "name": f"{manifest.name}-{word}", "stage": stage}
+    text = yaml.safe_dump(
+        {**document, "data": data, **sections},
+        sort_keys=False, default_flow_style=None, allow_unicode=True, width=1000,
+    )  # fmt: skip
+    return text.strip()

@@ -6,22 +6,20 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import pandas as pd
-
-from robustray.alignment.curves import epsilon_50_corrected
 from robustray.alignment.manifest import Alignment
 from robustray.alignment.metrics import ALPHA
-from robustray.alignment.pages.methods import (
-    COLUMNS,
-    METHODS,
-    attack_words,
-    number,
-    published_similarity,
-    spread_words,
+from robustray.alignment.pages.medians import (
+    Median,
+    compare_numbers,
+    compare_words,
+    compared_medians,
+    median_of_curve,
+    median_of_distances,
+    method_words,
 )
+from robustray.alignment.pages.methods import attack_words, number, published_similarity
 from robustray.reports.answers import Answer, measured
 from robustray.reports.frontier import kendall
-from robustray.reports.intervals import wilson
 from robustray.reports.pages.frames import read_table
 from robustray.reports.style import correlation_words
 from robustray.reports.words import metric_label
@@ -56,51 +54,29 @@ def mean_interval(values: Any) -> str:
     return f"{mean:.3f} [{mean - half:.3f}, {mean + half:.3f}]"
 
 
-def median_interval(table: pd.DataFrame, examples: int) -> tuple[float, float, float]:
-    """Return the median robustness of a curve, and its 95 % interval.
-
-    The ends are where the ends of the error rates' intervals reach one half; beyond the largest
-    strength they are infinite.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns eps and error, clean examples at 0.
-    examples : int
-        How many were attacked.
-    """
-    eps, errors = table["eps"].tolist(), table["error"].tolist()
-    ends = [wilson(error * examples, examples) for error in errors]
-    middle, low, high = (
-        epsilon_50_corrected(eps, some)
-        for some in (errors, [end[1] for end in ends], [end[0] for end in ends])
-    )
-    return middle, low, high
-
-
 def _of_classifier(manifest: Alignment, result: Mapping[str, Any], files: Files) -> Answer:
     metrics, examples = result["metrics"], read_table(files, "examples.csv")
     name = _network(manifest)
     if examples is None:
+        assert manifest.training is not None, "an evaluation leaves its examples"
+        attack = manifest.training.validation
+        median = Median(metrics["epsilon_50_corrected"], "", max(attack.eps, default=0.0))
         sentence = (
             f"Epoch {result['selected_epoch']} was kept: {100 * metrics['validation_clean']:.1f} % "
-            "of the validation images are classified correctly, and half of them withstand "
-            f"ε = {number(metrics['epsilon_50_corrected'])}."
+            "of the validation images are classified correctly, and "
+            f"{median.claim('them', attack_words(attack.label))}."
         )
-        return Answer(f"How robust does training make {name}?", sentence)
+        return Answer(f"How robust is {name}?", sentence)
     count = len(examples)
     clean = measured(1 - metrics["clean_error"], count)
     alpha, symbol = (ALPHA, "α") if ALPHA in examples else ("alpha_x", "αx")
     aligned = mean_interval(examples[alpha])
-    medians = dict(_medians(manifest, metrics, files, count))
-    first = [
-        f"half of {count:,} examples withstand {attack} up to {words}"
-        for attack, words in medians.items()
-    ][:1]
+    medians = _medians(manifest, files, count)
+    first = [one.claim(f"{count:,} examples", attack) for attack, one in medians.items()][:1]
     sentence = "; ".join(
         [*first, f"alignment {symbol} = {aligned}", f"{clean} are correct without attack"]
     )
-    numbers = {f"Median robustness, {attack}": words for attack, words in medians.items()}
+    numbers = {f"Median robustness, {attack}": one.size for attack, one in medians.items()}
     numbers |= {f"Alignment {symbol}": aligned, "Clean accuracy": clean}
     if alpha == ALPHA:
         numbers["αx: gradient and image"] = mean_interval(examples["alpha_x"])
@@ -108,25 +84,17 @@ def _of_classifier(manifest: Alignment, result: Mapping[str, Any], files: Files)
     return Answer(question, f"{_begun(sentence)}.", numbers)
 
 
-def _medians(
-    manifest: Alignment, metrics: Mapping[str, float], files: Files, count: int
-) -> list[tuple[str, str]]:
-    """Return each attack and the strength that half of the examples withstand, in words."""
-    found: list[tuple[str, str]] = []
+def _medians(manifest: Alignment, files: Files, count: int) -> dict[str, Median]:
+    """Return what half of the examples withstand, by the attack in words."""
+    found: dict[str, Median] = {}
     for attack in manifest.evaluation.attacks if manifest.evaluation else ():
         name, table = attack_words(attack.label), read_table(files, f"{attack.label}.csv")
-        if attack.attack == "stadv":
+        if attack.attack == "stadv" or table is None:
             continue  # its strengths are weights of smoothness: the larger the weaker
-        if table is None or "eps" not in table:
-            median = number(metrics.get(f"{attack.label}_epsilon_50"))
-            found.append((name, f"a distance of {median}"))
-            continue
-        middle, low, high = median_interval(table, count)
-        if math.isinf(middle):
-            found.append((name, f"ε = {number(max(attack.eps))}, the strongest"))
-            continue
-        top = "more" if math.isinf(high) else number(high)
-        found.append((name, f"ε = {number(middle)} [{number(low)}, {top}]"))
+        if "eps" in table:
+            found[name] = median_of_curve(table, count)
+        else:
+            found[name] = median_of_distances(table["distance"].tolist())
     return found
 
 
@@ -171,29 +139,25 @@ def _of_projections(manifest: Alignment, result: Mapping[str, Any], files: Files
 
 
 def _of_comparison(manifest: Alignment, result: Mapping[str, Any], files: Files) -> Answer:
-    del result
-    question = f"Which training makes robust on {manifest.data.name}, and which aligns gradients?"
+    data = manifest.data.name
+    question = f"Which training makes networks robust on {data}, and which aligns their gradients?"
     table = read_table(files, "comparison.csv")
     if table is None:
         return Answer(question, "An earlier version compared these jobs: see the figures.")
-    columns = [name for name in COLUMNS if name in table and name.startswith("eps50")]
     numbers: dict[str, str] = {}
     parts: list[str] = []
-    for column in [*columns[:1], *(["alpha_delta_x"] if "alpha_delta_x" in table else [])]:
-        groups: Any = table.groupby("method", sort=False)[column]
-        means, spreads = groups.mean(), groups.std()
-        texts = {
-            str(m): spread_words(float(means[m]), None if math.isnan(spreads[m]) else spreads[m])
-            for m in means.index
-        }
-        best = str(means.idxmax())
-        others = ", ".join(f"{_method(m)} {text}" for m, text in texts.items() if m != best)
-        parts.append(f"{COLUMNS[column]} is largest for {_method(best)}: {texts[best]} ({others})")
-        numbers |= {f"{COLUMNS[column]}, {_method(m)}": text for m, text in texts.items()}
+    for attack, medians in compared_medians(table, result["metrics"]).items():
+        parts += [] if parts else [compare_words(attack, medians)]
+        numbers |= {f"{attack}, {method_words(m)}": one.size for m, one in medians.items()}
+    if "alpha_delta_x" in table and not table["alpha_delta_x"].isna().to_numpy().any():
+        alphas = compare_numbers("alpha_delta_x", table)
+        words = ", ".join(f"{text} with {method_words(m)}" for m, text in alphas.items())
+        parts.append(f"alignment α is {words}")
+        numbers |= {f"α, {method_words(m)}": text for m, text in alphas.items()}
     seeds: Any = table.groupby("method")["seed"].nunique()
-    if seeds.max() > 1:
-        numbers["Seeds of each method"] = ", ".join(map(str, sorted(set(seeds))))
-    return Answer(question, f"{'; '.join(parts)}." if parts else "No attack is common.", numbers)
+    numbers["Seeds of each method"] = ", ".join(map(str, sorted(set(seeds))))
+    sentence = f"{_begun('; '.join(parts))}." if parts else "No attack is common to all methods."
+    return Answer(question, sentence, numbers)
 
 
 def _of_probe(manifest: Alignment, result: Mapping[str, Any], files: Files) -> Answer:
@@ -235,10 +199,6 @@ def _network(manifest: Alignment) -> str:
         return f"a network trained {words[method]}"
     assert manifest.weights is not None
     return manifest.weights.run or str(manifest.weights.uri).rpartition("/")[2]
-
-
-def _method(name: str) -> str:
-    return METHODS.get(name, name)
 
 
 def _data(manifest: Alignment) -> str:

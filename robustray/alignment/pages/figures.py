@@ -58,7 +58,9 @@ def accuracy_figure(curves: Mapping[str, DrawnCurve], *, eps_label: str, title: 
             order = np.argsort(eps_N, kind="stable")
             accuracy_N = 100 * (1 - error_N[order])
             label = method_label(method)
-            if curve.epsilon_50 is not None:
+            if curve.epsilon_50 is not None and max(curve.errors) < 0.5:
+                label += ", never below 50 %"
+            elif curve.epsilon_50 is not None:
                 label += f", ε50 = {spread_words(curve.epsilon_50, curve.epsilon_50_spread)}"
             axes.plot(
                 eps_N[order], accuracy_N, color=colour, linestyle=line, marker=marker,
@@ -103,7 +105,9 @@ def histogram_figure(
         whole = np.concatenate([*arrays.values(), told])
         low, high = float(whole.min()), float(whole.max())
         edges = np.linspace(low, high if high > low else low + 1e-3, bins + 1)
-        figure = Figure(figsize=(_SIZE[0], 1.3 + 1.75 * len(arrays)), layout="constrained")
+        figure = Figure(
+            figsize=(_SIZE[0], max(3.6, 1.3 + 1.75 * len(arrays))), layout="constrained"
+        )
         panels: Any = figure.subplots(len(arrays), 1, sharex=True, squeeze=False)
         for axes, (method, column) in zip(panels[:, 0], arrays.items(), strict=True):
             colour, _, _ = _look(method, arrays)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -116,25 +116,6 @@ def published_lengths(dataset: str, estimator: str, label: int) -> dict[str, flo
     return {}
 
 
-def published_rows(datasets: Iterable[str] | None = None) -> list[tuple[str, str]]:
-    """Return (data set, method) in the published order, of some data sets or all."""
-    wanted = None if datasets is None else set(datasets)
-    return [key for key in _published() if wanted is None or key[0] in wanted]
-
-
-def markdown_table(rows: Sequence[AlignmentRow]) -> str:
-    """Return measured numbers with the published ones in brackets, as a Markdown table."""
-    others = other_columns(rows)
-    heads = ["Data", "Method", *COLUMNS.values(), *others, "Note"]
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
-    for row in rows:
-        cells = [both(row, column) for column in COLUMNS]
-        cells += [spread_words(row.extra.get(name), row.spread.get(name)) for name in others]
-        name = METHODS.get(row.method, row.method)
-        lines.append("| " + " | ".join([row.dataset, name, *cells, row.note]) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def other_columns(rows: Sequence[AlignmentRow]) -> list[str]:
     """Return the names of measured numbers that no published column has, in order."""
     return list(dict.fromkeys(name for row in rows for name in row.extra))
@@ -149,7 +130,7 @@ def both(row: AlignmentRow, column: str) -> str:
 
 def spread_words(value: float | None, spread: float | None) -> str:
     """Write a number, and its standard deviation where there is one."""
-    return number(value) if spread is None else f"{number(value)} ± {number(spread)}"
+    return number(value) if spread is None else f"{number(value)} ± {spread:.2g}"
 
 
 def number(value: float | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from robustray.alignment.manifest import Alignment
@@ -28,6 +29,7 @@ from robustray.reports.html import Picture, details_html, figures_html, section,
 from robustray.reports.pages.frames import frame_html, read_table
 from robustray.reports.pages.tables import Cell, Column, table_html
 
+_MOVED = "x' is x + Δx."
 _SCALE = "Lengths are in the study's scale: images in [-1, 1], points in raw coordinates."
 _FIGURES = {
     "alignment": (
@@ -99,7 +101,8 @@ def _figure(name: str, png: bytes) -> Picture | None:
     words = attack_words(name)
     if name.startswith("cw"):
         return Picture(png, f"Distances: {words}", "Measured against the linear approximation.")
-    return Picture(png, f"Accuracy under {words}", "Against the strength of the attack.")
+    caption = "The share that is still correct at each strength; dotted: half of the examples."
+    return Picture(png, f"Accuracy under {words}", caption)
 
 
 def _sheet(name: str, png: bytes) -> Picture | None:
@@ -108,7 +111,7 @@ def _sheet(name: str, png: bytes) -> Picture | None:
     if not name.endswith("_adversarial"):
         return None
     attack = attack_words(name.removesuffix("_adversarial"))
-    caption = "Left the image, right what the attack made of it; red: it is misclassified."
+    caption = "Left the image, right what the attack made of it; orange: misclassified."
     return Picture(png, f"Images under {attack}", caption)
 
 
@@ -125,7 +128,11 @@ def _numbers(manifest: Alignment, result: Mapping[str, Any], files: Files) -> st
                            corrected_columns(metrics))  # fmt: skip
         return section("Beside what was published", _methods([row]), _note())
     if "delta_x_norm" in metrics:
-        return section("The estimate", _estimate(manifest, metrics, files), text_html(_SCALE))
+        return section(
+            "The estimate",
+            _estimate(manifest, metrics, files),
+            text_html(f"{_MOVED} {_SCALE}", soft=True),
+        )
     return section("Networks", frame_html(read_table(files, "probe.csv")))
 
 
@@ -133,7 +140,8 @@ def _note() -> str:
     words = (
         "Measured, ± the standard deviation over seeds, and in brackets as published: single "
         "models, by the published formula of ε50, the strength at which half of the examples are "
-        "misclassified. “Beyond”: half of them withstand every strength."
+        "misclassified. Where half of them withstand every strength, that formula takes a lower "
+        "threshold, and the corrected column says “beyond”."
     )
     return text_html(f"{words} {_SCALE}", soft=True)
 
@@ -144,7 +152,7 @@ def _methods(rows: Sequence[AlignmentRow]) -> str:
     columns = [
         Column("Method"),
         *(Column(head, True, name in known) for name, head in COLUMNS.items()),
-        *(Column(head, True, False) for head in others),
+        *(Column(head, True) for head in others),
         Column("Jobs", shown=len(rows) > 1),
     ]
     return table_html(columns, (_cells(row, others) for row in rows))
@@ -177,7 +185,8 @@ def comparison_rows(dataset: str, table: pd.DataFrame) -> list[AlignmentRow]:
     for method, jobs in table.groupby("method", sort=False):
         columns = jobs.drop(columns=["method", "job", "seed"]).dropna(axis=1, how="any")
         means = {str(name): float(value) for name, value in columns.mean().items()}
-        spreads = {str(name): float(value) for name, value in columns.std().dropna().items()}
+        finite = columns.loc[:, np.isfinite(columns).all()]
+        spreads = {str(name): float(value) for name, value in finite.std().dropna().items()}
         values = {name: value for name, value in means.items() if name in COLUMNS}
         extra = {name: value for name, value in means.items() if name not in COLUMNS}
         note = ", ".join(jobs["job"])
@@ -195,7 +204,7 @@ def _estimate(manifest: Alignment, metrics: Mapping[str, float], files: Files) -
     lengths = read_table(files, "lengths.csv")
     for row in () if lengths is None else lengths.to_dict("records"):
         told = published_lengths(name, estimator, int(row["class"])).get(row["what"])
-        words = {"x": "x", "delta_x": "Δx", "x_prime": "x' = x + Δx"}[row["what"]]
+        words = {"x": "x", "delta_x": "Δx", "x_prime": "x'"}[row["what"]]
         lines.append((f"Length of {words}, class {row['name']}", row["mean"], row["true"], told))
     columns = [Column("Mean"), *(Column(head, True) for head in ("Measured", "True", "Published"))]
     return table_html(

@@ -182,7 +182,8 @@ def comparison_figure(
         arrays = {name: np.asarray(values, np.float64)[:11] for name, values in rows.items()}
         count = len(next(iter(arrays.values())))
         extra = 0.25 if heads else 0.0
-        figure = Figure(figsize=(1.9 + 1.05 * count, 0.5 + extra + 1.08 * len(arrays)))
+        room = 0.35 + 0.1 * max(map(len, arrays))  # inches for what the rows are called
+        figure = Figure(figsize=(room + 0.15 + 1.05 * count, 0.5 + extra + 1.08 * len(arrays)))
         places: Any = figure.subplots(len(arrays), count, squeeze=False)
         for line, (name, values) in zip(places, arrays.items(), strict=True):
             shown = unit_gradients(values) if name in signed else values.clip(-1, 1)
@@ -193,7 +194,7 @@ def comparison_figure(
             axes.set_title(plain(head), fontsize=12, pad=3)
         total = figure.get_size_inches()
         figure.subplots_adjust(
-            left=1.75 / total[0], right=0.99, bottom=0.02,
+            left=room / total[0], right=0.99, bottom=0.02,
             top=1 - (0.66 if heads else 0.42) / total[1],
             wspace=0.05, hspace=0.05,
         )  # fmt: skip

@@ -127,9 +127,15 @@ class CorruptionsCommands(Commands[Corruptions]):
                 yield CorruptObjectError(f"{error}. Run it again: it is made again")
             else:
                 yield f"corruptions {job}: {'finished' if done else 'not finished'}"
-                state = "finished" if done else "unfinished"
-                name = job.rpartition("-")[0]
-                request.tell({"id": job, "name": name, "state": state})
+                many = len(done["subjects"]) if done else None
+                request.tell(
+                    {
+                        "id": job,
+                        "name": job.rpartition("-")[0],
+                        "state": "finished" if done else "unfinished",
+                        "progress": {"unit": "networks", "done": many, "total": many},
+                    }
+                )
 
 
 CORRUPTIONS = CorruptionsCommands()

@@ -111,9 +111,9 @@ def _network_document(
     }
 
 
-def result_files(result: Mapping[str, Any], title: str) -> dict[str, bytes]:
-    """Return the files of a result: equal results give equal bytes."""
-    return {
+def result_files(result: Mapping[str, Any], title: str, prefix: str = "") -> dict[str, bytes]:
+    """Return the files of a result, their names behind a prefix: equal results, equal bytes."""
+    files = {
         "cells.csv": cells_csv(result),
         "networks.csv": networks_csv(result),
         "corruptions.png": render(
@@ -122,8 +122,9 @@ def result_files(result: Mapping[str, Any], title: str) -> dict[str, bytes]:
         "severities.png": render(
             severity_figure(result, title=f"{severity_title(result)}.", caption=images_text(result))
         ),
-        "corruptions.html": corruptions_page(title, result).encode(),
+        "corruptions.html": corruptions_page(title, result, prefix).encode(),
     }
+    return {f"{prefix}{name}": content for name, content in files.items()}
 
 
 def whole_files(result: Mapping[str, Any], title: str) -> dict[str, bytes]:

@@ -170,8 +170,7 @@ class _Run:
         else:
             self._submit(status)
             if cells:
-                title = f"PARTIAL: {len(cells)} of {len(plan.prepared.networks)} networks"
-                _write({f"partial.{n}": c for n, c in result_files(result, title).items()}, folder)
+                _write(result_files(result, plan.id, "partial."), folder)
         return CorruptionsJudged(
             plan.id,
             result,

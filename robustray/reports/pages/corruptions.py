@@ -22,6 +22,7 @@ from robustray.reports.corruption_figures import (
 from robustray.reports.corruptions import HEADS, images_text, mce_heads, meaning, network_numbers
 from robustray.reports.html import (
     Picture,
+    commands_html,
     facts_html,
     figures_html,
     links_html,
@@ -36,8 +37,16 @@ from robustray.reports.rows import Link
 from robustray.reports.style import render
 from robustray.reports.words import percent
 
+_FILES = {"networks.csv": "the table", "cells.csv": "every corruption and severity"}
+_GO_ON = [
+    (
+        "Go on, with the manifest of this job; what is done is not computed again:",
+        "robustray run MANIFEST",
+    )
+]
 
-def corruptions_page(title: str, result: Mapping[str, Any]) -> str:
+
+def corruptions_page(title: str, result: Mapping[str, Any], prefix: str = "") -> str:
     """Return the page: the best network, figures, and each network's accuracies as a heat table.
 
     Parameters
@@ -45,43 +54,61 @@ def corruptions_page(title: str, result: Mapping[str, Any]) -> str:
     title : str
         The job's id.
     result : mapping
-        Its result document.
+        Its result document; networks that are not done are missing.
+    prefix : str
+        How the names of the files beside the page begin.
     """
     caption = f"{images_text(result)}."
     pictures = [
         Picture(draw(severity_figure(result), "severity"), severity_title(result),
                 f"Mean over corruptions. {caption}"),
-        Picture(render(heat_figure(result)), heat_title(result),
-                f"Mean over severities. {caption}"),
     ]  # fmt: skip
+    if len(result["networks"]) > 1:  # of one network the table below says the same
+        words = f"Mean over severities. {caption}"
+        pictures.append(Picture(render(heat_figure(result)), heat_title(result), words))
     tables = [
         part(name, _heat_table(result, network)) for name, network in result["networks"].items()
     ]
-    files = [
-        Link("networks.csv", "networks.csv", "the table"),
-        Link("cells.csv", "cells.csv", "every corruption and severity"),
-    ]
-    baseline = result["baseline"]
+    files = [Link(f"{prefix}{name}", f"{prefix}{name}", about) for name, about in _FILES.items()]
+    missing = [name for name in result["subjects"] if name not in result["networks"]]
     facts = {
         "Images": images_text(result),
         "Corruptions": ", ".join(map(words_of, result["corruptions"])),
         "Severities": ", ".join(map(str, result["severities"])),
-        "Baseline": baseline["name"] if baseline else "none: errors are not normalised",
+        "Baseline": _baseline(result),
+        **{
+            f"Weights of {name} (SHA-256)": subject["weights_sha256"]
+            for name, subject in result["subjects"].items()
+        },
     }
     sections = [
         figures_html(pictures),
         section("Networks", _networks(result), text_html(meaning(result), soft=True)),
         section("Accuracy in percent, by corruption and severity", *tables),
+        section("Next", commands_html(_GO_ON if missing else ())),
         section("Files", links_html(files)),
         section("How it was made", facts_html(facts)),
     ]
     name = "Accuracy under corruptions"
-    return page(f"Corruptions · {title}", name, answer_corruptions(result), sections)
+    banner = f"not judged yet: {', '.join(missing)}." if missing else ""
+    answer = answer_corruptions(result)
+    return page(f"Corruptions · {title}", name, answer, sections, banner=banner)
+
+
+def _baseline(result: Mapping[str, Any]) -> str:
+    """Return what errors are divided by, in words."""
+    if result["baseline"]:
+        return result["baseline"]["name"]
+    normalised = all(network["mce"] is None for network in result["networks"].values())
+    return "not judged yet" if normalised else "none: errors are not normalised"
 
 
 def _networks(result: Mapping[str, Any]) -> str:
-    columns = [Column("Network")]
-    columns += [Column(head, True) for head in (*HEADS[1:], *mce_heads(result))]
+    columns = [Column("Network"), *(Column(head, True) for head in HEADS[1:])]
+    shown = any(network["mce"] is not None for network in result["networks"].values())
+    for head in mce_heads(result):
+        name, _, unit = head.rstrip(")").partition(" (")
+        columns.append(Column(name, True, shown, unit))
     rows = [
         [Cell(name), *(Cell(percent(value), value) for value in network_numbers(network))]
         for name, network in result["networks"].items()

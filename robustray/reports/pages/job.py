@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
+from robustray.files import from_here
 from robustray.manifest import dump_manifest
 from robustray.reports.answers import Answer, write_note
 from robustray.reports.html import (
@@ -14,10 +16,12 @@ from robustray.reports.html import (
     section,
     text_html,
 )
+from robustray.reports.pages.runs import find_runs
 from robustray.reports.rows import Link
 from robustray.runtime.finished import PAGE, Finished, Presented
 
-_WHERE = "In the folder of this page:"
+_WHERE = "In the folder where the job was started:"
+_MANIFEST = "manifest.yaml"
 _TABLES = (".csv", ".parquet", ".json")
 
 
@@ -38,12 +42,15 @@ def present_job_page(
     sections : sequence of str
         The kind's own parts of the page, as HTML.
     commands : sequence of tuple of str
-        What one may do next: about each command, and the command, in the folder of the page.
+        What else one may do next: about each command, and the command, as it is typed where the
+        job was started.
     """
     manifest, files = finished.manifest, sorted(finished.files)
     links = [Link(name, name) for name in files if name.endswith(_TABLES)]
-    links += [Link("manifest.yaml", "manifest.yaml", "what was asked for")]
+    links += [Link(_MANIFEST, _MANIFEST, "what was asked for")]
     links.append(Link("All that the job left", finished.place))
+    start, runs = find_runs(finished.tracking_uri, manifest.name)
+    again = ("Write this page again:", f"robustray report {manifest_path(finished)}")
     seed = {"Seed": str(manifest.seed)} if hasattr(manifest, "seed") else {}
     whole = page(
         f"{manifest.kind} · {finished.id}",
@@ -52,10 +59,20 @@ def present_job_page(
         [
             text_html(manifest.description),
             *sections,
-            section("Next", text_html(_WHERE, soft=True), commands_html(commands)),
-            section("Files", links_html(links)),
+            section(
+                "Next", text_html(_WHERE, soft=True), commands_html([*commands, *start, again])
+            ),
+            section("Files and runs", links_html([*links, *runs])),
             section("How it was made", facts_html({**seed, **finished.made})),
         ],
     )
-    written = {PAGE: whole.encode(), "manifest.yaml": dump_manifest(manifest).encode()}
+    written = {PAGE: whole.encode(), _MANIFEST: dump_manifest(manifest).encode()}
     return Presented(answer.sentence, write_note("", answer), written)
+
+
+def manifest_path(finished: Finished) -> str:
+    """Return the job's manifest as it is typed where the job was started.
+
+    It is the one beside the page, which has what ``--set`` changed, too.
+    """
+    return shlex.quote(str(from_here(finished.folder / _MANIFEST)))

@@ -7,15 +7,10 @@ from robustray.reports.pages.job import present_job_page
 from robustray.runtime.finished import Finished, Presented
 from robustray.smoothing.pages.report import answer_mixing, mixing_sections
 
-_FILE = "manifest.yaml"
-
 
 def present(finished: Finished) -> Presented:
     """Return answer and page of a finished job."""
     manifest = finished.manifest
     images = min(manifest.judging.first, describe(manifest.data).test)
     answer = answer_mixing(manifest, finished.result["metrics"], images)
-    commands = [
-        ("Write this page again:", f"robustray report --manifest {_FILE}"),
-    ]
-    return present_job_page(finished, answer, mixing_sections(finished.files), commands)
+    return present_job_page(finished, answer, mixing_sections(finished.files), [])

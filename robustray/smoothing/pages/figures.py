@@ -62,7 +62,7 @@ def plane_figure(plane: Plane, *, title: str = "") -> Figure:
                 *_percent(point), color=EFFICIENT, marker=_LOOKS.get(words, "o"), zorder=4,
                 s=160, edgecolors="white", label=f"Mixing network, {words}",
             )  # fmt: skip
-        axes.margins(0.12)
+        axes.margins(0.15, 0.12)
         figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=11.5)
     return figure
 
@@ -89,7 +89,7 @@ def weight_figure(weights: Mapping[str, Any], *, title: str = "") -> Figure:
                 values, edges, histtype="stepfilled", alpha=0.35, color=STAGE_COLOURS[number],
                 label=f"{name}, mean {values.mean():.3f}",
             )  # fmt: skip
-        axes.legend(frameon=False)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=11.5)
     return figure
 
 

@@ -20,7 +20,7 @@ _FIGURES = {
     "trade_off": ("Clean and robust accuracy", "Above the dashed line, mixing pays."),
     "weights": (
         "Weight of the robust base",
-        "On clean and on attacked images.",
+        "Attacked images should get more of the robust base than clean ones.",
     ),
     "certified": (
         "Certified accuracy",
