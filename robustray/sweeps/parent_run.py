@@ -182,7 +182,10 @@ def find_ended(study: Study, states: Iterable[TrialState]) -> list[EndedTrial]:
 def conclude_study(study: Study, published: Published, store: ObjectStore) -> Conclusion:
     """Return what a study's run gets when its report is written."""
     answer = answer_study(published.report)
-    return Conclusion(published.artifacts, answer, _best_model(study, published, store))
+    best = _best_model(study, published, store)
+    return Conclusion(
+        published.artifacts, answer, best and replace(best, description=answer.sentence)
+    )
 
 
 def _best_model(study: Study, published: Published, store: ObjectStore) -> ModelRecord | None:
@@ -226,8 +229,12 @@ def _columns(study: Study) -> Columns:
     manifest = study.manifest
     tests = [f"test_{name}" for name in reversed(("clean", *manifest.evaluation.attacks))]
     varied = [f"model.{name}" for name in (manifest.grid and manifest.grid.arguments) or ()]
-    settings = varied or ["depths", "widths"]
-    return Columns(tests[0], tuple(tests), (*settings, "macs", "parameters"))
+    stages = {
+        "depths": {tuple(trial.depths) for trial in study.trials},
+        "widths": {tuple(trial.widths) for trial in study.trials},
+    }
+    settings = varied or [name for name, values in stages.items() if len(values) > 1]
+    return Columns(tests[0], tuple(tests), (*settings, "macs"))
 
 
 def _points(trials: Iterable[EndedTrial], total: int, metric: str) -> Iterator[MetricPoint]:
