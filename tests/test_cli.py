@@ -338,6 +338,17 @@ def test_status_of_an_empty_store(folder, capsys):
     assert "no study" in capsys.readouterr().out
 
 
+def test_status_lists_an_evaluation_that_was_stopped(folder, capsys):
+    (folder / "runs/store/evaluations/mine-1a2b3c4d").mkdir(parents=True)
+    (folder / "runs/store/evaluations/mine-1a2b3c4d/layout.json").write_text("{}")
+    assert main(["status"]) == 0
+    said = "evaluation mine-1a2b3c4d: not finished; its command again continues it"
+    assert capsys.readouterr().out.splitlines() == [said]
+    assert main(["status", "--json"]) == 0
+    (job,) = json.loads(capsys.readouterr().out)["jobs"]
+    assert (job["kind"], job["name"], job["state"]) == ("Evaluation", "mine", "unfinished")
+
+
 def test_report_of_an_unknown_study(folder, capsys):
     assert main(["report", "--study", "nothing"]) == 2
     assert "'nothing' names 0 studies" in capsys.readouterr().err
