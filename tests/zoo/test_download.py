@@ -158,6 +158,7 @@ def test_a_published_digest_is_demanded(server, tmp_path, fetcher):
     assert [state for _, state in cache.verify(record(server, sha256=DIGEST))] == ["DAMAGED"]
     with pytest.raises(DownloadError, match=f"{DIGEST} is what its publishers tell"):
         cache.fetch(record(server, sha256=DIGEST))
+    assert not fetched.path.exists()
     (again,) = cache.fetch(record(server, sha256=DIGEST))
     assert again.path.read_bytes() == DATA
 
