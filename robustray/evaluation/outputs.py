@@ -173,7 +173,10 @@ def describe_result(result: Mapping[str, Any], provenance: Mapping[str, Any] | N
     if provenance is None:
         return text
     where = ", ".join(provenance["devices"])
-    seconds = f"{provenance['wall_seconds']:.1f} s, {provenance['worker_seconds']:.1f} worker s"
+    seconds = (
+        f"{provenance['wall_seconds']:.1f} s; workers computed for "
+        f"{provenance['worker_seconds']:.1f} s"
+    )
     return f"{text}\n{seconds} on {where}"
 
 
