@@ -2,9 +2,11 @@
 
     python scripts/take_screenshots.py FOLDER PAGE...
 
-PAGE is an HTML file or an address. Each is opened in Chromium at 360 and 1280 pixels, light and
-dark, and printed to PDF; pictures go to FOLDER. Exit code 1, and a line for each fault, where
-something is wider than the window (what scrolls by itself may be), or the console shows an error.
+PAGE is an HTML file, an address, or a folder: its pages are then served from this machine, as the
+built documentation must be (its search does not work from files). Each page is opened in Chromium
+at 360 and 1280 pixels, light and dark, and printed to PDF; pictures go to FOLDER. Exit code 1, and
+a line for each fault, where a page scrolls sideways, something is cut off, or the console shows an
+error. `scripts.take_mlflow_screenshots` does this with MLflow's pages.
 """
 
 from __future__ import annotations
@@ -12,11 +14,18 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import BrowserContext, ConsoleMessage, Page, sync_playwright
+from typing_extensions import override
 
 SIZES = {"phone": (360, 740), "laptop": (1280, 800)}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -25,24 +34,69 @@ OPTIONS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
 )  # fmt: skip
-# Names what lies beyond the window's right edge and is not within something that scrolls.
+# Names what a reader can't see: the page scrolls sideways; the window's edge goes through something
+# that does not scroll by itself; a text is longer than the box that hides what lies outside. What
+# lies outside as a whole is a drawer or a menu that is closed, and a text with an ellipsis says so.
 _OVERFLOW = """() => {
   const width = document.documentElement.clientWidth, found = [];
-  if (document.documentElement.scrollWidth > width)
-    found.push(`the page is ${document.documentElement.scrollWidth} wide`);
-  const scrolls = element => {
-    for (let up = element.parentElement; up && up !== document.body; up = up.parentElement)
-      if (["auto", "scroll", "hidden"].includes(getComputedStyle(up).overflowX)) return true;
-    return false;
+  const across = document.scrollingElement.scrollWidth;
+  if (across > width) found.push(`the page is ${across} px and too wide`);
+  const shown = {opacityProperty: true, visibilityProperty: true};
+  const brief = element => element.textContent.trim().slice(0, 40);
+  const holder = (element, kinds) => {
+    for (let up = element; up && up !== document.body; up = up.parentElement)
+      if (kinds.includes(getComputedStyle(up).overflowX)) return up;
   };
+  const holds = ["auto", "scroll", "hidden", "clip"];
   for (const element of document.body.querySelectorAll("*")) {
+    if (!element.checkVisibility(shown) || element.parentElement.closest("svg")) continue;
     const box = element.getBoundingClientRect();
-    if (element.closest("svg") && element.tagName !== "svg") continue;
-    if (box.width && (box.right > width + 1 || box.left < -1) && !scrolls(element))
-      found.push(`${element.tagName.toLowerCase()} "${element.textContent.trim().slice(0, 40)}"`);
+    const cut = box.left < width - 1 && box.right > width + 1 || box.left < -1 && box.right > 1;
+    if (box.width && cut && !holder(element.parentElement, holds))
+      found.push(`${element.tagName.toLowerCase()} "${brief(element)}" is too wide`);
+    const text = [...element.childNodes].find(node => node.nodeType === 3 && node.data.trim());
+    const hides = text && holder(element, holds);
+    if (!hides || !["hidden", "clip"].includes(getComputedStyle(hides).overflowX)) continue;
+    const range = document.createRange(), around = hides.getBoundingClientRect();
+    range.selectNode(text);
+    const line = range.getBoundingClientRect();
+    const whole = line.right <= around.right + 2 || line.left >= around.right;
+    if (around.width > 1 && !whole && getComputedStyle(hides).textOverflow !== "ellipsis")
+      found.push(`the text "${brief(element)}" is cut off`);
   }
   return found.slice(0, 5);
 }"""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """A page to be looked at.
+
+    Attributes
+    ----------
+    name, address : str
+        How its pictures begin, and where it is.
+    settle : callable
+        Waits until a tab shows all of it.
+    height : int, optional
+        Of the window, for a page that scrolls within it.
+    known : tuple of str
+        What a page of somebody else prints to the console by itself; such a page is laid out by
+        them too.
+    """
+
+    name: str
+    address: str
+    settle: Callable[[Page], None] = lambda tab: tab.wait_for_load_state("networkidle")
+    height: int | None = None
+    known: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, page: str) -> Sight:
+        """Return the sight of an HTML file or an address."""
+        text = page.rpartition("://")[2].removesuffix(".html")
+        name = "-".join("".join(c if c.isalnum() else " " for c in text).split()[-6:])
+        return cls(name, page if "://" in page else Path(page).resolve().as_uri())
 
 
 def find_browser() -> str | None:
@@ -50,47 +104,79 @@ def find_browser() -> str | None:
     return next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
-def take(pages: list[str], folder: Path, browser: str) -> list[str]:
+def need_browser() -> str:
+    """Return where the browser is, or end with exit code 2."""
+    browser = find_browser()
+    if browser is None:
+        print(f"error: no browser on PATH: one of {', '.join(_NAMES)}", file=sys.stderr)
+        raise SystemExit(2)
+    return browser
+
+
+@contextmanager
+def served(folder: Path) -> Generator[str]:
+    """Serve a folder on this machine; yield the address."""
+    handler = partial(_QuietHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+class _QuietHandler(SimpleHTTPRequestHandler):
+    @override
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep quiet."""
+
+
+def take(sights: Sequence[Sight], folder: Path, browser: str) -> list[str]:
     """Take all pictures of all pages into a folder, and return the faults that were seen."""
     folder.mkdir(parents=True, exist_ok=True)
+    faults: list[str] = []
     with sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=browser, args=list(OPTIONS))
         try:
-            return [fault for page in pages for fault in _look_at(chromium, page, folder)]
+            for size, scheme in product(SIZES, SCHEMES):
+                context = chromium.new_context(
+                    color_scheme=scheme, device_scale_factor=2 if size == "phone" else 1
+                )
+                for sight in sights:
+                    faults += _look_at(
+                        context, sight, size, folder / f"{sight.name}-{size}-{scheme}"
+                    )
+                context.close()
         finally:
             chromium.close()
+    return list(dict.fromkeys(faults))
 
 
-def _look_at(chromium: Browser, page: str, folder: Path) -> Iterator[str]:
-    """Take the pictures of one page; yield what is wrong with it."""
-    name, address = _name(page), page if "://" in page else Path(page).resolve().as_uri()
-    for size, (width, height) in SIZES.items():
-        context = chromium.new_context(
-            viewport={"width": width, "height": height},
-            device_scale_factor=2 if size == "phone" else 1,
-        )
-        tab, said = context.new_page(), []
-        tab.on("console", lambda message, said=said: said.append(message))
-        tab.on("pageerror", lambda error, said=said: said.append(error))
-        for scheme in SCHEMES:
-            tab.emulate_media(color_scheme=scheme)
-            # A file has all in it; MLflow's pages fetch what they show.
-            tab.goto(address, wait_until="load" if address.startswith("file:") else "networkidle")
-            for overflow in tab.evaluate(_OVERFLOW):
-                yield f"{page} at {width} px: {overflow} is too wide"
-            tab.screenshot(path=folder / f"{name}-{size}-{scheme}.png", full_page=True)
-        yield from (f"{page}: console: {text}" for text in dict.fromkeys(_errors(said)))
-        if size == "laptop":
-            tab.emulate_media(color_scheme="light")
-            _print(tab, folder / f"{name}.pdf")
-        context.close()
+def _look_at(context: BrowserContext, sight: Sight, size: str, path: Path) -> Iterator[str]:
+    """Take a picture of a page, print it where it is light and large; yield what is wrong."""
+    (width, height), said = SIZES[size], list[str]()
+    tab = context.new_page()
+    tab.set_viewport_size({"width": width, "height": sight.height or height})
+    tab.on("console", lambda message: _keep_error(message, said))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    tab.goto(sight.address, wait_until="load")
+    sight.settle(tab)
+    if sight.known is None:
+        for overflow in tab.evaluate(_OVERFLOW):
+            yield f"{sight.name} at {width} px: {overflow}"
+    for text in said:
+        if not any(words in text for words in sight.known or ()):
+            yield f"{sight.name}: console: {text}"
+    tab.screenshot(path=path.with_name(f"{path.name}.png"), full_page=True)
+    if path.name.endswith("-laptop-light"):
+        _print(tab, path.with_name(f"{sight.name}.pdf"))
+    tab.close()
 
 
-def _errors(said: list[Any]) -> Iterator[str]:
-    for each in said:
-        kind = getattr(each, "type", "error")
-        if kind == "error":
-            yield getattr(each, "text", None) or str(each)
+def _keep_error(message: ConsoleMessage, said: list[str]) -> None:
+    """Keep an error with the address that it is about."""
+    if message.type == "error":
+        said.append(" ".join(filter(None, (message.text, message.location.get("url")))))
 
 
 def _print(tab: Page, path: Path) -> None:
@@ -98,26 +184,37 @@ def _print(tab: Page, path: Path) -> None:
     tab.pdf(path=path, format="A4", margin=margin, print_background=True)
 
 
-def _name(page: str) -> str:
-    """Return how the pictures of a page begin."""
-    text = page.rpartition("://")[2].removesuffix(".html")
-    return "-".join("".join(c if c.isalnum() else " " for c in text).split()[-6:])
+def _sights(pages: Iterable[str], open_folder: Callable[[Path], str]) -> Iterator[Sight]:
+    """Yield the sights that are asked for; a folder has one for each page in it."""
+    for page in pages:
+        folder = Path(page)
+        if "://" in page or not folder.is_dir():
+            yield Sight.of(page)
+            continue
+        start = open_folder(folder)
+        for path in sorted(folder.rglob("*.html")):
+            name = path.relative_to(folder).as_posix()
+            yield replace(Sight.of(name), address=f"{start}/{name}")
 
 
 def main() -> int:
     """Take what the command line asks for; return the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("folder", type=Path, help="where the pictures go")
-    parser.add_argument("pages", nargs="+", help="HTML files or addresses")
+    parser.add_argument("pages", nargs="+", help="HTML files, folders or addresses")
     options = parser.parse_args()
-    browser = find_browser()
-    if browser is None:
-        print(f"error: no browser on PATH: one of {', '.join(_NAMES)}", file=sys.stderr)
-        return 2
-    faults = take(options.pages, options.folder, browser)
+    browser = need_browser()
+    with ExitStack() as servers:
+        sights = list(_sights(options.pages, lambda at: servers.enter_context(served(at))))
+        return tell(sights, options.folder, browser)
+
+
+def tell(sights: Sequence[Sight], folder: Path, browser: str) -> int:
+    """Take pictures, print the faults that were seen, and return the exit code."""
+    faults = take(sights, folder, browser)
     for fault in faults:
         print(fault)
-    print(f"{len(options.pages)} pages, {len(faults)} faults; pictures in {options.folder}")
+    print(f"{len(sights)} pages, {len(faults)} faults; pictures in {folder}")
     return 1 if faults else 0
 
 

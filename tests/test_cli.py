@@ -169,7 +169,8 @@ def test_dry_run_of_the_width_study_starts_nothing(folder, capsys):
     assert "trials       512" in out
     assert "146,266,074" in out or "145,815,514" in out  # the largest member, w = 20-20-20
     assert "20,924,151,552" in out
-    assert "unmeasured" in out
+    assert "not measured yet" in out
+    assert "cifar10 validation=1024: 48,976 images to train on" in out
     assert not (folder / "runs").exists()
 
 
@@ -335,6 +336,17 @@ def test_missing_data_says_where_it_was_looked_for(folder, capsys):
 def test_status_of_an_empty_store(folder, capsys):
     assert main(["status"]) == 0
     assert "no study" in capsys.readouterr().out
+
+
+def test_status_lists_an_evaluation_that_was_stopped(folder, capsys):
+    (folder / "runs/store/evaluations/mine-1a2b3c4d").mkdir(parents=True)
+    (folder / "runs/store/evaluations/mine-1a2b3c4d/layout.json").write_text("{}")
+    assert main(["status"]) == 0
+    said = "evaluation mine-1a2b3c4d: not finished; its command again continues it"
+    assert capsys.readouterr().out.splitlines() == [said]
+    assert main(["status", "--json"]) == 0
+    (job,) = json.loads(capsys.readouterr().out)["jobs"]
+    assert (job["kind"], job["name"], job["state"]) == ("Evaluation", "mine", "unfinished")
 
 
 def test_report_of_an_unknown_study(folder, capsys):

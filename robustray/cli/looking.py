@@ -122,7 +122,7 @@ def _show_all(request: Request, output: Output) -> list[Trouble]:
             print(f"error: {found}", file=sys.stderr)
             problems.append(found)
     if nothing:
-        output.say(f"no study in {request.store.uri} yet")
+        output.say(f"no study and no other job in {request.store.uri} yet")
     return problems
 
 

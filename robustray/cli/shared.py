@@ -27,7 +27,7 @@ def add_yes(command: argparse.ArgumentParser) -> None:
         "--yes",
         action="store_true",
         help="where GPUs are asked for and there is none, use CPUs, however long it takes; "
-        "without it such a run is refused",
+        "without it such a run is refused, but for evaluations that don't set resources.gpus",
     )
 
 
@@ -35,7 +35,9 @@ def read_manifest(options: argparse.Namespace) -> Manifest:
     """Return the manifest that the command line names."""
     path = options.manifest or options.default_manifest
     if path is None:
-        raise UserError("name a manifest: --manifest FILE (robustray manifests lists some)")
+        raise UserError(
+            "name a manifest, as in `robustray plan FILE` (robustray manifests lists some)"
+        )
     return pin_code(load_manifest(path, options.set))
 
 

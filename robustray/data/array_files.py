@@ -114,6 +114,13 @@ def _choose(
     return found[0]
 
 
+def scale_hint(x: np.ndarray) -> str:
+    """Return what to do with images that are no bytes, to be added to a message."""
+    if x.dtype.kind != "f":
+        return ""
+    return '. Pixels in [0, 1] become bytes by (255 * images).round().astype("uint8")'
+
+
 def _by_pixel(path: Path, x: np.ndarray) -> np.ndarray:
     """Return images as (N, H, W, C)."""
     if x.dtype == np.uint8 and x.size and x.ndim == 3:
@@ -124,5 +131,5 @@ def _by_pixel(path: Path, x: np.ndarray) -> np.ndarray:
             return x if last else x.transpose(0, 2, 3, 1)
     raise DataError(
         f"{path}: images are {x.dtype} {x.shape}, not uint8 (N, H, W, C), (N, C, H, W) or "
-        "(N, H, W) with 1 or 3 channels"
+        f"(N, H, W) with 1 or 3 channels{scale_hint(x)}"
     )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from robustray.data.array_files import scale_hint
 from robustray.data.formats.image_files import ImageFiles
 from robustray.data.readers import Arrays
 from robustray.data.sources import Part, Source
@@ -115,14 +116,17 @@ def _checked(words: str, found: Any) -> Returned:
     if not isinstance(x, ImageFiles):
         x = np.asanyarray(x)
         if x.dtype != np.uint8 or x.ndim != 4 or not x.size:
-            raise DataError(f"{words}: images are {x.dtype} {x.shape}, not uint8 (N, H, W, C)")
+            raise DataError(
+                f"{words}: images are {x.dtype} {x.shape}, not uint8 (N, H, W, C){scale_hint(x)}"
+            )
     elif not len(x):
         raise DataError(f"{words}: there are no images; return None for a split that is not there")
-    if y.shape != (len(x),) or y.dtype.kind not in "iuU" or (y.dtype.kind != "U" and y.min() < 0):
+    if y.shape != (len(x),) or y.dtype.kind not in "iuU":
         raise DataError(
-            f"{words}: labels are {y.dtype} {y.shape}, not for each of {len(x)} images a class "
-            "from 0 or its name"
+            f"{words}: labels are {y.dtype} {y.shape}, not {len(x)} numbers or names of classes"
         )
+    if y.dtype.kind != "U" and y.min() < 0:
+        raise DataError(f"{words}: the smallest label is {y.min()}; classes count from 0")
     return Returned(x, y, names)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,35 @@ from robustray.errors import UserError
 from robustray.evaluation.agenda import may_use_cpus, on_gpu
 from robustray.evaluation.audit.checks import audit_key, read_audit
 from robustray.evaluation.comparing import read_result
-from robustray.evaluation.describing import describe_plan, plan_document
+from robustray.evaluation.describing import (
+    describe_all,
+    describe_plan,
+    describe_status,
+    plan_document,
+)
 from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
 from robustray.evaluation.outputs import describe_result
-from robustray.evaluation.plan import EvaluationPlan, make_plan, prepare
+from robustray.evaluation.plan import make_plan, prepare
 from robustray.evaluation.record import metrics_of
-from robustray.evaluation.study import describe_study, evaluate_study
-from robustray.evaluation.units.store import UnitStore
+from robustray.evaluation.study import StudyEvaluated, describe_study, evaluate_study
 from robustray.evaluation.units.worker import Worker
 from robustray.files import write_atomically
 from robustray.manifest import Evaluation, build_manifest, load_manifest
 from robustray.registry import MODELS
 from robustray.reports.answers import answer_evaluation
-from robustray.runtime.commands import Commands, Ended, Request, say_files, say_tracking
+from robustray.reports.frontier import find_best
+from robustray.reports.rows import judged
+from robustray.runtime.commands import (
+    Commands,
+    Ended,
+    Request,
+    Trouble,
+    say_files,
+    say_tracking,
+)
 from robustray.runtime.failures import Failure, Reply, make_error
 from robustray.runtime.pool import Listener, Pool, make_place
+from robustray.runtime.progress.words import count, percent
 from robustray.runtime.queue import Node
 from robustray.runtime.session import check_store, find_workers
 from robustray.runtime.unit_queue import Call, UnitQueue
@@ -109,42 +123,6 @@ class _Listener(Listener):
         if wait is None:
             raise make_error(reply, kind, f"audit: {reply.message}")
         self._say(f"audit failed ({kind.value}): {reply.message}; again in {wait:.0f} s")
-
-
-def describe_status(plan: EvaluationPlan, store: ObjectStore) -> tuple[str, dict[str, Any]]:
-    """Return how far an evaluation is: a line for each attack of each task, and for scripts.
-
-    Raises
-    ------
-    CorruptObjectError
-        If its result is damaged.
-    """
-    there = UnitStore(store).committed(plan.tasks[0].subject.digest)
-    done = bool(store.exists(f"{plan.prefix}/result.json") and read_result(store, plan.id))
-    attacks: list[dict[str, Any]] = []
-    for task in plan.tasks:
-        for position, label in enumerate(task.labels):
-            units = [task.unit(range_, position) for range_ in task.ranges]
-            number = sum(unit.prefix in there for unit in units)
-            found = {"task": task.name, "attack": label, "done": number, "total": len(units)}
-            attacks.append(found)
-    state = "finished" if done else "unfinished"
-    lines = [f"{plan.id}: {'finished' if done else 'not finished'}"]
-    for found in attacks:
-        name = " ".join(word for word in (found["task"], found["attack"]) if word)
-        lines.append(f"  {name:<24} {found['done']} of {found['total']} units")
-    return "\n".join(lines), {
-        "kind": plan.manifest.kind,
-        "id": plan.id,
-        "name": plan.manifest.name,
-        "state": state,
-        "progress": {
-            "unit": "units",
-            "done": sum(found["done"] for found in attacks),
-            "total": sum(found["total"] for found in attacks),
-        },
-        "attacks": attacks,
-    }
 
 
 def manifest_of(options: Namespace) -> Evaluation:
@@ -270,6 +248,12 @@ class EvaluationCommands(Commands[Evaluation]):
             }
         )
 
+    @override
+    def overview(self, request: Request) -> Iterator[str | Trouble]:
+        return describe_all(
+            request, "evaluations", "evaluation", "images", lambda done: done["data"]["count"]
+        )
+
 
 EVALUATION = EvaluationCommands()
 
@@ -295,12 +279,22 @@ def _run_study(manifest: Evaluation, request: Request) -> Ended:
         say=say,
     )
     say("")
+    say(lay_out([("column", _column_words(done))]))
     show_report(done.published, say)
     say_tracking(done.untracked, uri, done.published.report.study, say)
     say_next(done.published, say)
     for name, reason in sorted(done.failed.items()):
         say(f"failed: {name}: {reason}")
     return ended_study(done.published, done.failed, interrupted=done.interrupted)
+
+
+def _column_words(done: StudyEvaluated) -> str:
+    """Return how many networks have the suite's column now, and which is the best by it."""
+    report, label = done.published.report, done.label
+    found = judged(report.rows, label)
+    words = f"{label}: {len(found)} of {count(report.counts.finished, 'network')} have it"
+    best = find_best(found, label)
+    return words + (f"; best {best.name}, {percent(best.metrics[label])}" if best else "")
 
 
 def _assign(field: str, value: object) -> str:

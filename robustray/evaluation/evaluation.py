@@ -52,8 +52,8 @@ class Evaluated:
         Units that this run computed.
     interrupted : bool
         Whether it was stopped by hand.
-    untracked : list of str
-        Runs that are not in MLflow yet.
+    untracked : dict of str to list of str
+        Runs that MLflow and other sinks lack, by the sinks' names.
     text : str
         The result for a terminal.
     failed : tuple of str
@@ -65,7 +65,7 @@ class Evaluated:
     folder: Path | None
     computed: int
     interrupted: bool
-    untracked: list[str]
+    untracked: dict[str, list[str]]
     text: str
     failed: tuple[str, ...] = ()
 

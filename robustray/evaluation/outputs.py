@@ -126,6 +126,7 @@ def evaluation_run(
         **source_tags(sessions[-1].environment.get("source", {})),
     }
     points: list[MetricPoint] = []
+    tags["partial"] = "true" if result is None and status != "RUNNING" else ""
     if result is not None and provenance is not None:
         tags |= {"device": ", ".join(provenance["devices"])}
         tags |= {"versions": list_versions(provenance["versions"])}
@@ -134,8 +135,6 @@ def evaluation_run(
         seconds = {name: provenance[name] for name in ("wall_seconds", "worker_seconds")}
         numbers = metrics_of(result) | seconds
         points = [MetricPoint(k, v, 0, provenance["ended_ms"]) for k, v in numbers.items()]
-    else:
-        tags |= {"partial": "true"} if status != "RUNNING" else {}
     return RunRecord(
         key=plan.prefix,
         name=plan.id,
@@ -174,7 +173,10 @@ def describe_result(result: Mapping[str, Any], provenance: Mapping[str, Any] | N
     if provenance is None:
         return text
     where = ", ".join(provenance["devices"])
-    seconds = f"{provenance['wall_seconds']:.1f} s, {provenance['worker_seconds']:.1f} worker s"
+    seconds = (
+        f"{provenance['wall_seconds']:.1f} s; workers computed for "
+        f"{provenance['worker_seconds']:.1f} s"
+    )
     return f"{text}\n{seconds} on {where}"
 
 

@@ -18,6 +18,7 @@ from robustray.files import csv_bytes, parquet_bytes
 from robustray.models import find_model
 from robustray.reports.intervals import wilson
 from robustray.reports.words import eps_text, network_name
+from robustray.runtime.progress.words import count
 
 
 def result_document(
@@ -224,7 +225,7 @@ def _verdict_line(result: Mapping[str, Any]) -> str:
     if result["partial"]:
         low, high = result["bounds"]
         words = f"PARTIAL: robust accuracy is between {100 * low:.2f} and {100 * high:.2f} %; "
-        return words + f"{len(result['missing'])} ranges are not done"
+        return words + f"not done: {count(len(result['missing']), 'range')} of images"
     low, high = result["robust"]["interval_95"]
     return (
         f"robust accuracy {_percent(result['robust'])} "

@@ -28,7 +28,6 @@ from robustray.evaluation.suites import suite_text
 from robustray.evaluation.task import Conditions, Task
 from robustray.evaluation.units.store import UnitStore
 from robustray.manifest import Evaluation
-from robustray.runtime import attempts
 from robustray.runtime.session import Session, check_services, open_session, say_places
 from robustray.store import (
     NotFoundError,
@@ -63,8 +62,8 @@ class StudyEvaluated:
         Why trials could not be evaluated.
     interrupted : bool
         Whether it was stopped by hand.
-    untracked : list of str
-        Runs that are not in MLflow yet.
+    untracked : dict of str to list of str
+        Runs that MLflow and other sinks lack, by the sinks' names.
     """
 
     label: str
@@ -72,7 +71,7 @@ class StudyEvaluated:
     computed: int
     failed: dict[str, str]
     interrupted: bool
-    untracked: list[str]
+    untracked: dict[str, list[str]]
 
 
 def evaluate_study(
@@ -182,9 +181,9 @@ class _Run:
         counts = published.report.counts
         ended = counts.finished + counts.failed == counts.expected
         status = "KILLED" if not ended else "FAILED" if counts.failed else "FINISHED"
-        ended = find_ended(study, published.states).values()
+        ended = find_ended(study, published.states)
         last = conclude_study(study, published, self._store)
-        record = study_run(study, status, self._started_ms(), ended, last)
+        record = study_run(study, status, self._driver.attempt.started_ms, ended, last)
         self._session.uploader.submit(study.prefix, lambda: record)
         untracked = self._session.drain(20 if interrupted else math.inf)
         return StudyEvaluated(
@@ -267,13 +266,3 @@ class _Run:
             )
 
         self._session.uploader.submit(study.trial_prefix(name), make)
-
-    def _started_ms(self) -> int:
-        """Return when the study began: its first attempt."""
-        study = self._setting.study
-        first = [
-            attempt.started_ms
-            for trial in study.trials
-            for attempt in attempts.list_attempts(self._store, study.trial_prefix(trial.name))[:1]
-        ]
-        return min(first, default=self._driver.attempt.started_ms)

@@ -34,6 +34,11 @@ _KINDS = {
     "dict_type": "a mapping of names to values",
     "mapping_type": "a mapping of names to values",
 }
+_PATTERNS = {
+    r"^[a-z0-9][a-z0-9_-]{0,62}$": "be 1 to 63 small letters, digits, _ and -, no _ or - first",
+    r"^[0-9a-f]{64}$": "be a SHA-256: 64 digits and letters a to f",
+    r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$": "be package.module:function",
+}
 _LIMITS = {
     "greater_than": "must be greater than {gt}",
     "greater_than_equal": "must be greater than or equal to {ge}",
@@ -42,7 +47,7 @@ _LIMITS = {
     "multiple_of": "must be a multiple of {multiple_of}",
     "finite_number": "must be a finite number",
     "string_too_short": "must not be empty",
-    "string_pattern_mismatch": "must match the pattern {pattern}",
+    "string_pattern_mismatch": "must {pattern}",
     "too_short": "must hold at least {min_length} value{s}",
     "too_long": "must hold at most {max_length} value{s}",
     "missing": "is missing",
@@ -170,7 +175,11 @@ def _spelled(limits: Mapping[str, Any]) -> dict[str, str]:
         if isinstance(value, int | float)
     }
     few = limits.get("min_length", limits.get("max_length")) == 1
-    return {"pattern": str(limits.get("pattern")), "s": "" if few else "s"} | words
+    pattern = str(limits.get("pattern"))
+    return {
+        "pattern": _PATTERNS.get(pattern, f"match the pattern {pattern}"),
+        "s": "" if few else "s",
+    } | words
 
 
 def _joined(findings: Sequence[_Finding]) -> list[_Finding]:

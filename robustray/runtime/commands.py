@@ -171,12 +171,15 @@ class Commands(ABC, Generic[M]):
         yield from ()
 
 
-def say_tracking(untracked: Sequence[str], uri: str, experiment: str, say: Say) -> None:
-    """Say what is not shown yet, and how to look at the runs of an experiment in MLflow."""
-    if untracked:
+def say_tracking(
+    untracked: Mapping[str, Sequence[str]], uri: str, experiment: str, say: Say
+) -> None:
+    """Say what each sink lacks, and how to look at the runs of an experiment in MLflow."""
+    for sink, keys in untracked.items():
+        runs = "1 run is" if len(keys) == 1 else f"{len(keys)} runs are"
         say(
-            f"MLflow       {len(untracked)} runs are not there yet; nothing is lost: run the same "
-            "command again when it answers"
+            f"{sink:<12} {runs} not there yet; nothing is lost: run the same command again when "
+            "it answers"
         )
     for line in ui_lines(uri, experiment):
         say(line)

@@ -61,8 +61,8 @@ class JobOutcome:
         Why it was given up, or "".
     interrupted : bool
         Whether it was stopped by hand, and may be continued.
-    untracked : list of str
-        What MLflow has not got yet.
+    untracked : dict of str to list of str
+        Runs that MLflow and other sinks lack, by the sinks' names.
     answer : str
         What the job found, in one sentence; "" for kinds that do not say it.
     """
@@ -72,7 +72,7 @@ class JobOutcome:
     folder: Path | None
     failure: str
     interrupted: bool
-    untracked: list[str]
+    untracked: dict[str, list[str]]
     answer: str = ""
 
 
@@ -273,8 +273,8 @@ class _Driver:
         untracked, answer = self.end("FINISHED"), presented.sentence if presented else ""
         return JobOutcome(name, result, folder, "", False, untracked, answer)
 
-    def end(self, status: Status, limit_s: float = math.inf) -> list[str]:
-        """Close the MLflow run; return what MLflow has not got."""
+    def end(self, status: Status, limit_s: float = math.inf) -> dict[str, list[str]]:
+        """Close the MLflow run; return what MLflow and other sinks lack."""
         self._track(status)
         return self._session.drain(limit_s)
 

@@ -115,8 +115,6 @@ class Session:
         Of each worker, as settled for the cluster that there is.
     uploader : Uploaders
         Brings records to MLflow and other sinks as long as the lease holds.
-    patience_s : float
-        How long to wait for MLflow at the end, in seconds.
     tracking_uri : str
         Where MLflow is.
     """
@@ -124,7 +122,6 @@ class Session:
     lease: Lease
     resources: Resources
     uploader: Uploaders
-    patience_s: float
     tracking_uri: str
 
     @property
@@ -132,15 +129,9 @@ class Session:
         """The store, which refuses changes when the lease is lost."""
         return self.lease.store
 
-    def drain(self, limit_s: float = math.inf) -> list[str]:
-        """Wait for MLflow as long as there is hope, at most ``limit_s`` seconds.
-
-        Returns
-        -------
-        list of str
-            Keys of what is not there yet.
-        """
-        return self.uploader.drain(min(limit_s, self.patience_s))
+    def drain(self, limit_s: float = math.inf) -> dict[str, list[str]]:
+        """Wait for MLflow and other sinks; see `robustray.tracking.Uploaders.drain`."""
+        return self.uploader.drain(limit_s)
 
     @contextmanager
     def closing(self, close: Callable[[BaseException], object]) -> Generator[None]:
@@ -190,9 +181,9 @@ def open_session(
     with find_workers(store, manifest.resources, say, cpus_do=cpus_do, work=work) as settled:
         place = prefix if isinstance(prefix, str) else prefix(settled)
         with lease(store, place, say) as held:
-            uploader, patience_s = start_tracking(tracking_uri, say, held, manifest.tracking)
+            uploader = start_tracking(tracking_uri, say, held, manifest.tracking)
             try:
-                yield Session(held, settled, uploader, patience_s, tracking_uri)
+                yield Session(held, settled, uploader, tracking_uri)
             finally:
                 uploader.close()
 
@@ -202,17 +193,16 @@ def start_tracking(
     say: Callable[[str], None],
     held: Lease | None = None,
     tracking: Tracking | None = None,
-) -> tuple[Uploaders, float]:
-    """Start the uploaders; return them, and how long to wait for them at the end, in seconds.
+) -> Uploaders:
+    """Start the uploaders, and say which sinks do not answer.
 
     A driver names its lease: nothing goes to MLflow after that is lost.
     """
     sinks = make_sinks(uri, tracking or Tracking())
     uploaders = Uploaders(sinks, log=say, allowed=held.holds if held else lambda: True)
-    problems = uploaders.check()
-    for name, problem in problems.items():
+    for name, problem in uploaders.check().items():
         say(
             f"warning: {name} does not answer ({problem}); the work continues, and {name} gets "
             "the results from the store when it answers"
         )
-    return uploaders, 15 if problems else 120
+    return uploaders

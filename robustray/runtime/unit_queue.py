@@ -87,6 +87,7 @@ class UnitQueue:
         self._waiting: list[tuple[float, str]] = []
         self._calls: list[Call] = []
         self._rates: dict[str, list[float]] = defaultdict(list)
+        self._spent_s = self._worked = 0.0  # of finished units: all seconds, all work
         self.given_up: dict[str, Failure] = {}
         for state in self._states.values():
             state.done = state.node.name in done
@@ -145,6 +146,8 @@ class UnitQueue:
         state = self._states[name]
         if seconds is not None:
             self._rates[state.node.group].append(seconds / state.node.work)
+            self._spent_s += seconds
+            self._worked += state.node.work
         if state.done:
             return False
         state.done = True
@@ -273,12 +276,15 @@ class UnitQueue:
         return self.unfinished == 0
 
     def seconds_left(self, workers: int) -> float | None:
-        """Return how long the rest will take, or None while nothing was measured."""
-        rates = [rate for group in self._rates.values() for rate in group]
-        if not rates:
+        """Return how long the rest will take, or None while nothing was measured.
+
+        All work was as fast as all seconds say: small units cost more for their work, and most
+        units that end first are small.
+        """
+        if not self._worked:
             return None
         work = sum(s.node.work for s in self._states.values() if not s.done)
-        return work * median(rates) / max(workers, 1)
+        return work * self._spent_s / self._worked / max(workers, 1)
 
     def _in_order(self) -> list[str]:
         """Return all names so that each stands after those it waits for."""

@@ -264,10 +264,10 @@ def _track(
         key=f"reports/{NAME}", name=NAME, experiment=NAME, status="FINISHED", start_ms=now,
         end_ms=now, tags={"studies": ", ".join(studies)}, artifacts=artifacts,
     )  # fmt: skip
-    uploader, patience_s = start_tracking(uri, say)
+    uploader = start_tracking(uri, say)
     try:
         uploader.submit(record.key, lambda: record)
-        if uploader.drain(patience_s):
+        if uploader.drain():
             say("the report is not in MLflow yet; run the same command again when MLflow answers")
     finally:
         uploader.close()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import socket
 import statistics
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +17,8 @@ from robustray.runtime.source import find_source, source_tags
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study
 from robustray.sweeps.logged import list_data, selected_model
-from robustray.sweeps.records import TrialState
+from robustray.sweeps.mending import for_each
+from robustray.sweeps.records import TrialReader, TrialState
 from robustray.sweeps.report import Published
 from robustray.tracking import Columns, MetricPoint, ModelRecord, RunRecord
 from robustray.tracking.records import Status as RunStatus
@@ -25,12 +27,28 @@ from robustray.tracking.records import flatten
 
 @dataclass(frozen=True)
 class EndedTrial:
-    """What the run of a study shows of a trial that has ended: when, how well, at which cost."""
+    """What the run of a study shows of a trial that has ended.
+
+    Attributes
+    ----------
+    time_ms, started_ms : int
+        When it ended, and when it began.
+    accuracy : float or None
+        Under the last attack; None where the trial was stopped early.
+    device_hours : float
+        What it cost.
+    data_digest : str or None
+        Of its data set.
+    environment : mapping
+        Versions and source of its last attempt.
+    """
 
     time_ms: int
+    started_ms: int
     accuracy: float | None
     device_hours: float
     data_digest: str | None
+    environment: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @classmethod
     def of(cls, study: Study, state: TrialState) -> EndedTrial | None:
@@ -39,7 +57,55 @@ class EndedTrial:
             return None
         metrics = (state.result or {}).get("metrics", {})
         accuracy = metrics.get(study.manifest.evaluation.attacks[-1])
-        return cls(state.ended_ms or 0, accuracy, state.spent_hours, state.data_digest)
+        ended_ms, last = state.ended_ms or 0, state.attempts[-1:]
+        return cls(
+            ended_ms,
+            min((attempt.started_ms for attempt in state.attempts), default=ended_ms),
+            accuracy,
+            state.spent_hours,
+            state.data_digest,
+            last[0].environment if last else {},
+        )
+
+
+class EndedTrials:
+    """The trials of a study that have ended; each is read from the store once, by any thread.
+
+    The points of a study's run are numbered in the order in which trials end. MLflow can't take a
+    point back, so none may be made before all trials that ended earlier are known. The driver may
+    hear of two ends in another order, and a resumed study knows none: hence the store is asked.
+
+    Parameters
+    ----------
+    study : Study
+        The study.
+    store : ObjectStore
+        Where its trials are.
+    readers : mapping of str to TrialReader
+        What reads each of them.
+    """
+
+    def __init__(
+        self, study: Study, store: ObjectStore, readers: Mapping[str, TrialReader]
+    ) -> None:
+        self._study, self._store, self._readers = study, store, readers
+        self._known: dict[str, EndedTrial] = {}
+        self._reading = threading.Lock()
+
+    def read(self, names: Collection[str]) -> list[EndedTrial]:
+        """Return those of some trials that have ended; damaged ones are left out."""
+        with self._reading:
+            news = sorted(set(names) - self._known.keys())
+            for name, ended in zip(news, for_each(self._read, news), strict=True):
+                if isinstance(ended, EndedTrial):
+                    self._known[name] = ended
+            return [self._known[name] for name in names if name in self._known]
+
+    def _read(self, name: str) -> EndedTrial | None:
+        prefix = self._study.trial_prefix(name)
+        if not any(self._store.exists(f"{prefix}/{end}.json") for end in ("result", "stopped")):
+            return None
+        return EndedTrial.of(self._study, self._readers[name].read())
 
 
 @dataclass(frozen=True)
@@ -75,7 +141,7 @@ def study_run(
     study : Study
         The study.
     status, started_ms
-        How it stands, and when it began.
+        How it stands, and when it began; its first trial says so once one has ended.
     ended : iterable of EndedTrial
         Its trials that have ended.
     conclusion : Conclusion, optional
@@ -84,6 +150,7 @@ def study_run(
     manifest, last = study.manifest, conclusion or Conclusion()
     trials = sorted(ended, key=lambda trial: (trial.time_ms, str(trial.accuracy)))
     digest = next((trial.data_digest for trial in trials if trial.data_digest), None)
+    whole = status == "FINISHED" and trials
     return RunRecord(
         key=study.prefix,
         name=study.id,
@@ -92,9 +159,8 @@ def study_run(
         tags={
             "study": study.id,
             "manifest_sha256": manifest_hash(manifest),
-            "versions": list_versions(package_versions()),
-            "driver": socket.gethostname(),
-            **source_tags(find_source()),
+            **_environment(trials),
+            **({"driver": socket.gethostname()} if status == "RUNNING" else {}),
             **(_note(study, last) if conclusion else {}),
         },
         metrics=tuple(_points(trials, len(study.trials), manifest.evaluation.attacks[-1])),
@@ -103,20 +169,23 @@ def study_run(
         models=(last.best,) if last.best else (),
         columns=_columns(study),
         status=status,
-        start_ms=started_ms,
+        start_ms=min((trial.started_ms for trial in trials), default=started_ms),
+        end_ms=(trials[-1].time_ms or None) if whole else None,
     )
 
 
-def find_ended(study: Study, states: Iterable[TrialState]) -> dict[str, EndedTrial]:
-    """Return the trials that have ended, by name."""
-    found = {state.trial.name: EndedTrial.of(study, state) for state in states}
-    return {name: ended for name, ended in found.items() if ended is not None}
+def find_ended(study: Study, states: Iterable[TrialState]) -> list[EndedTrial]:
+    """Return the trials that have ended."""
+    return [ended for state in states if (ended := EndedTrial.of(study, state)) is not None]
 
 
 def conclude_study(study: Study, published: Published, store: ObjectStore) -> Conclusion:
     """Return what a study's run gets when its report is written."""
     answer = answer_study(published.report)
-    return Conclusion(published.artifacts, answer, _best_model(study, published, store))
+    best = _best_model(study, published, store)
+    return Conclusion(
+        published.artifacts, answer, best and replace(best, description=answer.sentence)
+    )
 
 
 def _best_model(study: Study, published: Published, store: ObjectStore) -> ModelRecord | None:
@@ -144,13 +213,28 @@ def _settings(study: Study) -> dict[str, Any]:
     }
 
 
+def _environment(trials: Sequence[EndedTrial]) -> dict[str, str]:
+    """Return versions and source: of the last trial that ended, else of this process."""
+    found = trials[-1].environment if trials else {}
+    if not found:
+        found = {"versions": package_versions(), "source": find_source()}
+    return {
+        "versions": list_versions(found["versions"]),
+        **source_tags(found.get("source", {})),
+    }
+
+
 def _columns(study: Study) -> Columns:
     """Return what the table of trials should show: their accuracies, and what the grid varies."""
     manifest = study.manifest
     tests = [f"test_{name}" for name in reversed(("clean", *manifest.evaluation.attacks))]
     varied = [f"model.{name}" for name in (manifest.grid and manifest.grid.arguments) or ()]
-    settings = varied or ["depths", "widths"]
-    return Columns(tests[0], tuple(tests), (*settings, "macs", "parameters"))
+    stages = {
+        "depths": {tuple(trial.depths) for trial in study.trials},
+        "widths": {tuple(trial.widths) for trial in study.trials},
+    }
+    settings = varied or [name for name, values in stages.items() if len(values) > 1]
+    return Columns(tests[0], tuple(tests), (*settings, "macs"))
 
 
 def _points(trials: Iterable[EndedTrial], total: int, metric: str) -> Iterator[MetricPoint]:

@@ -146,6 +146,7 @@ def describe_plan(plan: Plan, limit: int | None = 12) -> str:
         [
             ("study", study.id),
             ("manifest", f"sha256 {manifest_hash(manifest)}"),
+            ("data", _data_words(manifest)),
             ("trials", f"{len(study.trials)}, longest first"),
             ("devices", f"{_devices(manifest.resources)} for each trial"),
             (
@@ -246,6 +247,16 @@ def _cost(study: Study, profile: Profile) -> TrialCost:
     )
 
 
+def _data_words(manifest: Sweep) -> str:
+    """Return what is trained and tested on, in words."""
+    facts = describe(manifest.data)
+    shape = " x ".join(map(str, facts.image_shape))
+    return (
+        f"{facts.label}: {facts.train:,} images to train on, {facts.validation:,} held out, "
+        f"{facts.test:,} to test on; {shape}, {facts.num_classes:,} classes"
+    )
+
+
 def _devices(resources: Resources) -> str:
     """Return what a trial computes on, in words."""
     kind, each = ("GPU", resources.gpus) if resources.gpus else ("CPU", resources.cpus)
@@ -257,7 +268,7 @@ def _devices(resources: Resources) -> str:
 def _time_lines(plan: Plan) -> list[tuple[str, str]]:
     if not plan.throughputs:
         wanted = precision_name(plan.study.manifest.recipe)
-        return [("device-hours", f"unmeasured for {wanted}: robustray plan --measure")]
+        return [("device-hours", f"not measured yet for {wanted}; plan it with --measure")]
     lines = []
     for record in plan.throughputs:
         longest = max(plan.seconds(name, record) for name in plan.costs)

@@ -80,9 +80,18 @@ class TrialState:
 
     @property
     def ended_ms(self) -> int | None:
-        """When the trial ended, as far as that is known."""
+        """When the trial ended, as far as that is known; the same at each later look.
+
+        A trial that was stopped early ended with the epoch after which it was stopped: its attempt
+        is closed a little later.
+        """
         if self.finished is not None:
             return self.finished["finished_ms"]
+        if self.result is None and self.stopped is not None:
+            epochs = [event for event in self.events() if event["event"] == "epoch"]
+            last = [e["time_ms"] for e in epochs if e["epoch"] == self.stopped["epoch"]]
+            if last:
+                return last[-1]
         return self.attempts[-1].ended_ms if self.attempts else None
 
     @property
@@ -92,9 +101,13 @@ class TrialState:
 
     @property
     def spent_hours(self) -> float:
-        """How long its attempts took together."""
-        spans = ((one.ended_ms or one.started_ms) - one.started_ms for one in self.attempts)
-        return sum(spans) / 3.6e6
+        """How long its attempts took together, until the trial ended."""
+        over = self.ended_ms if self.status in ("finished", "stopped") else None
+        spent = 0
+        for one in self.attempts:
+            ends = [end for end in (one.ended_ms, over) if end is not None]
+            spent += max(0, min(ends, default=one.started_ms) - one.started_ms)
+        return spent / 3.6e6
 
     def events(self) -> list[dict[str, Any]]:
         """Return the journal of the committed epochs, in order."""

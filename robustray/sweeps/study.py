@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -29,9 +28,8 @@ from robustray.sweeps.logged import list_models
 from robustray.sweeps.mending import mend_study, save_study
 from robustray.sweeps.parent_run import (
     Conclusion,
-    EndedTrial,
+    EndedTrials,
     conclude_study,
-    find_ended,
     study_run,
 )
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
@@ -54,7 +52,7 @@ class Outcome:
     failed: dict[str, str]
     interrupted: bool
     published: Published | None
-    untracked: list[str]
+    untracked: dict[str, list[str]]
 
 
 def run_study(
@@ -125,15 +123,16 @@ class _Driver(TrialListener):
         self._by_name = {trial.name: trial for trial in study.trials}
         self._readers = {t.name: TrialReader(store, study, t) for t in study.trials}
         self._failures: dict[str, str] = {}
-        self._ended: dict[str, EndedTrial] = {}  # as far as MLflow has been told
+        self._ended = EndedTrials(study, store, self._readers)
         results = mend_study(store, study)
         self._done = set(results)
         self._halving = Halving(study, store) if study.manifest.search else None
         self._stopped = stopped_trials(store, study) - self._done
         self._epochs = committed_epochs(store, study)
         self._started_ms = int(time.time() * 1000)
-        self._interrupted = self._concluded = False
-        self._parent = threading.Lock()
+        self._interrupted = False
+        self._queue = TrialQueue(self._remaining_costs(), study.manifest.resources.retries)
+        self._was_whole = self._queue.finished
         self._begun = set(self._epochs) - self._done - self._stopped
         self._progress = open_progress(
             plan, session.resources, results, self._stopped, self._epochs
@@ -141,10 +140,9 @@ class _Driver(TrialListener):
 
     def run(self, data_folder: str, resources: Resources) -> None:
         """Run every trial that has no result yet, with these resources each."""
-        self._queue = TrialQueue(self._remaining_costs(), self._study.manifest.resources.retries)
-        self._track_study("RUNNING")
-        for name in self._done | self._stopped:
-            self._track(name)
+        if not self._was_whole:
+            self._track_study("RUNNING")
+            self._track_ended()
         if self._done or self._epochs:
             early = f", {len(self._stopped)} were stopped early" if self._stopped else ""
             self._progress.say(
@@ -152,7 +150,7 @@ class _Driver(TrialListener):
                 f"{early}, {len(self._begun)} have checkpoints"
             )
         try:
-            if not self._queue.finished:
+            if not self._was_whole:
                 work = self._study, self._store.uri, data_folder, resources, find_source()
                 execute = partial(execute_attempt, *work)
                 self._interrupted = not run_queue(
@@ -174,16 +172,17 @@ class _Driver(TrialListener):
             tracking_uri=self._session.tracking_uri,
         )  # fmt: skip
         status: Status = "FAILED" if self._failures else "FINISHED"
-        self._ended |= find_ended(self._study, report.states)
         self._track_study(status, conclude_study(self._study, report, self._store))
+        if self._was_whole:  # nothing was opened again, and nothing changes where all is there
+            self._track_ended()
         untracked = self._session.drain()
         return self._outcome(report, untracked)
 
-    def _outcome(self, report: Published | None, untracked: list[str]) -> Outcome:
+    def _outcome(self, report: Published | None, untracked: dict[str, list[str]]) -> Outcome:
         done, stopped = len(self._done), len(self._stopped)
         return Outcome(done, stopped, dict(self._failures), self._interrupted, report, untracked)
 
-    def close_runs(self, status: Status, limit_s: float) -> list[str]:
+    def close_runs(self, status: Status, limit_s: float) -> dict[str, list[str]]:
         """End the MLflow runs of what was begun and isn't done, and the attempts with them."""
         for name in self._begun - self._done - self._stopped - self._failures.keys():
             self._conclude_attempt(name, "stopped", "the sweep was stopped")
@@ -210,6 +209,7 @@ class _Driver(TrialListener):
         self._done.add(name)
         self._progress.finished(name)
         self._track(name)
+        self._track_study("RUNNING")
 
     def stopped(self, name: str, running: bool) -> None:
         assert self._halving is not None
@@ -219,6 +219,7 @@ class _Driver(TrialListener):
         self._progress.stopped(name, stop_words(decision))
         self._conclude_attempt(name, "stopped early", stop_words(decision))
         self._track(name)
+        self._track_study("RUNNING")
 
     def preempted(self, name: str) -> bool:
         if not attempts.was_preempted(self._store, self._study.trial_prefix(name)):
@@ -253,6 +254,10 @@ class _Driver(TrialListener):
                 costs.append((name, cost.train_macs * share + cost.evaluation_macs))
         return costs
 
+    def _track_ended(self) -> None:
+        for name in self._done | self._stopped:
+            self._track(name)
+
     def _track(self, name: str, stopped: bool = False) -> None:
         self._session.uploader.submit(
             self._study.trial_prefix(name), partial(self._trial_record, name, stopped)
@@ -260,10 +265,6 @@ class _Driver(TrialListener):
 
     def _trial_record(self, name: str, stopped: bool) -> RunRecord:
         study, state = self._study, self._readers[name].read()
-        ended = EndedTrial.of(study, state)
-        if ended is not None and self._ended.get(name) != ended:
-            self._ended[name] = ended
-            self._track_study("RUNNING")
         every = study.manifest.tracking.models == "all"
         return trial_run(
             study,
@@ -278,13 +279,14 @@ class _Driver(TrialListener):
     def _track_study(self, status: Status, conclusion: Conclusion | None = None) -> None:
         if conclusion is None and not self._queue.finished:
             conclusion = Conclusion()  # an answer that stands there already is one no longer
-        ended = list(self._ended.values())
-        record = study_run(self._study, status, self._started_ms, ended, conclusion)
-        with self._parent:  # the uploader's thread calls this too, and must not open it again
-            if self._concluded and status == "RUNNING":
-                return
-            self._concluded = status != "RUNNING"
-            self._session.uploader.submit(self._study.prefix, lambda: record)
+        self._session.uploader.submit(
+            self._study.prefix, partial(self._study_record, status, conclusion)
+        )
+
+    def _study_record(self, status: Status, conclusion: Conclusion | None) -> RunRecord:
+        """Return the study's run as the store has it now; the uploader calls this."""
+        ended = self._ended.read(self._begun | self._done | self._stopped)
+        return study_run(self._study, status, self._started_ms, ended, conclusion)
 
 
 def _bounded(resources: Resources, capacity: Capacity) -> Resources:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ALIAS = "best"
 _WEIGHTS_TAG = "weights_sha256"
+_NOTE_TAG = "mlflow.note.content"
 _VERSIONS_TAG = "mlflow.modelVersions"
 _NOT_IN_NAMES = re.compile(r"[/:.%\"']+")
 _NEEDED = ("robustray", "torch", "numpy", "safetensors", "mlflow")
@@ -50,8 +51,10 @@ def log_models(
         found = _find(client, known, record)
         model = found or _log(client, experiment_id, run_id, record)
         _link(client, run_id, model, record.step)
+        if record.description and model.tags.get(_NOTE_TAG) != record.description:
+            client.set_logged_model_tags(model.model_id, {_NOTE_TAG: record.description})
         if record.registered is not None:
-            _register(client, run_id, model, record.registered)
+            _register(client, run_id, model, record.registered, record.description)
 
 
 def _list(client: MlflowClient, experiment_id: str, run_id: str) -> list[LoggedModel]:
@@ -155,7 +158,9 @@ def _link(client: MlflowClient, run_id: str, model: LoggedModel, step: int) -> N
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
 
 
-def _register(client: MlflowClient, run_id: str, model: LoggedModel, name: str) -> None:
+def _register(
+    client: MlflowClient, run_id: str, model: LoggedModel, name: str, description: str
+) -> None:
     """Make a model a version of a registered one, and let the alias point to it."""
     from mlflow.exceptions import MlflowException
 
@@ -171,7 +176,12 @@ def _register(client: MlflowClient, run_id: str, model: LoggedModel, name: str) 
             name, place, run_id, await_creation_for=0, model_id=model.model_id
         )
     _name_version(client, model, {"name": name, "version": str(found.version)})
-    if str(client.get_registered_model(name).aliases.get(ALIAS)) != str(found.version):
+    if (found.description or "") != description:
+        client.update_model_version(name, str(found.version), description)
+    whole = client.get_registered_model(name)
+    if (whole.description or "") != description:
+        client.update_registered_model(name, description)
+    if str(whole.aliases.get(ALIAS)) != str(found.version):
         client.set_registered_model_alias(name, ALIAS, str(found.version))
 
 

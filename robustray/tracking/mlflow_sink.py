@@ -251,9 +251,11 @@ class MlflowSink:
             run_id,
             metrics=[Metric(p.name, p.value, p.timestamp_ms, p.step) for p in batch.metrics],
             params=[Param(name, value) for name, value in batch.params],
-            tags=[RunTag(name, value) for name, value in batch.tags],
+            tags=[RunTag(name, value) for name, value in batch.tags if value],
             synchronous=True,
         )
+        for name in (name for name, value in batch.tags if not value):  # one that stands there
+            self._client().delete_tag(run_id, name)
 
     def _log_data(self, shown: Shown, data: tuple[DataUse, ...]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

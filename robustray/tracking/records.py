@@ -96,6 +96,8 @@ class ModelRecord:
         When that was.
     registered : str or None
         The registered model that this becomes a version of; its alias ``best`` then points here.
+    description : str
+        What people read about it, in Markdown.
     fetch : callable
         Returns the bytes of the safetensors file. May raise `MachineError`.
     """
@@ -107,6 +109,7 @@ class ModelRecord:
     metrics: Mapping[str, float]
     time_ms: int
     registered: str | None = None
+    description: str = ""
     fetch: Callable[[], bytes] = field(compare=False, repr=False)
 
     def describe(self) -> dict[str, Any]:
@@ -118,6 +121,7 @@ class ModelRecord:
             "step": self.step,
             "metrics": dict(self.metrics),
             "registered": self.registered,
+            "description": self.description,
         }
 
 

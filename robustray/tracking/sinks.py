@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -16,6 +17,9 @@ from robustray.tracking.uploader import RecordMaker, Uploader
 
 # The fields of a manifest's section ``tracking`` that name a sink, and the package of each.
 _PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb"}
+# How long the end of a run waits for a sink, and for one that did not answer when it was asked.
+PATIENCE_S = 120.0
+PATIENCE_WHEN_AWAY_S = 15.0
 
 
 def check_sinks(uri: str, tracking: Tracking) -> None:
@@ -64,6 +68,7 @@ class Uploaders:
         self, sinks: list[Sink], *, log: Callable[[str], None], allowed: Callable[[], bool]
     ) -> None:
         self._all = [Uploader(sink, log=log, allowed=allowed) for sink in sinks]
+        self._patience = {uploader.name: PATIENCE_S for uploader in self._all}
 
     def submit(self, key: str, make_record: RecordMaker) -> None:
         """Have the record of a run brought to each sink; see `Uploader.submit`."""
@@ -73,15 +78,26 @@ class Uploaders:
     def check(self) -> dict[str, str]:
         """Return what is wrong with each sink that does not answer, by its name."""
         answers = {uploader.name: uploader.check() for uploader in self._all}
-        return {title: answer for title, answer in answers.items() if isinstance(answer, str)}
+        problems = {name: answer for name, answer in answers.items() if isinstance(answer, str)}
+        self._patience |= dict.fromkeys(problems, PATIENCE_WHEN_AWAY_S)
+        return problems
 
-    def drain(self, timeout_s: float) -> list[str]:
-        """Return the keys whose newest record is not everywhere after some seconds."""
-        end = time.monotonic() + timeout_s
-        missing: list[str] = []
+    def drain(self, limit_s: float = math.inf) -> dict[str, list[str]]:
+        """Wait for each sink as long as there is hope for it, at most ``limit_s`` seconds.
+
+        Returns
+        -------
+        dict of str to list of str
+            By the name of each sink that lacks something: the keys whose newest record it lacks.
+        """
+        begun = time.monotonic()
         for uploader in self._all:
-            missing += uploader.drain(max(0.0, end - time.monotonic()))
-        return list(dict.fromkeys(missing))
+            uploader.hurry()
+        missing: dict[str, list[str]] = {}
+        for uploader in self._all:  # they work at the same time, so each has all of its time
+            end = begun + min(limit_s, self._patience[uploader.name])
+            missing[uploader.name] = uploader.drain(max(0.0, end - time.monotonic()))
+        return {name: keys for name, keys in missing.items() if keys}
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Stop; see `Uploader.close`."""

@@ -67,7 +67,7 @@ def show_columns(client: MlflowClient, experiment_id: str, columns: Columns) -> 
     names = [f"metrics.`{tidy_name(name)}`" for name in columns.metrics]
     names += [f"params.`{tidy_name(name)}`" for name in columns.params]
     state = {
-        "selectedColumns": [*names, "attributes.`Models`"],
+        "selectedColumns": names,
         "orderByKey": f"metrics.`{tidy_name(columns.sorted_by)}`",
         "orderByAsc": False,
         "searchFilter": "",

@@ -126,6 +126,13 @@ class Uploader:
         thread.join(CHECK_SECONDS)
         return answer[0] if answer else f"no answer within {CHECK_SECONDS:.0f} s"
 
+    def hurry(self) -> None:
+        """Try now whatever waits for a later try."""
+        with self._change:
+            for waiting in (*self._away.values(), *(t.waiting for t in self._tasks.values())):
+                waiting.hurry()
+            self._change.notify_all()
+
     def drain(self, timeout_s: float) -> list[str]:
         """Wait until everything submitted is in the sink, at most ``timeout_s`` seconds.
 
@@ -138,9 +145,7 @@ class Uploader:
         """
         with self._change:
             self._drains += 1
-            for waiting in (*self._away.values(), *(t.waiting for t in self._tasks.values())):
-                waiting.hurry()
-            self._change.notify_all()
+            self.hurry()
             try:
                 self._change.wait_for(lambda: not self._tasks or self._closed, timeout_s)
             finally:

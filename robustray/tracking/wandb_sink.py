@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from robustray.tracking.faults import plain_errors
 from robustray.tracking.records import RunRecord, bytes_digest
 
 _STAMP = "robustray.json"
+_NOTE = "mlflow.note.content"
 
 
 class WandbSink:
@@ -54,10 +56,8 @@ class WandbSink:
         if not record.terminal:
             return True
         with plain_errors():
-            id_, digest = (
-                bytes_digest(record.key.encode())[:16],
-                f"{record.digest()} {record.status}",
-            )
+            id_ = bytes_digest(record.key.encode())[:16]
+            digest = f"{_shown(record).digest()} {record.status}"
             older = list(self.folder.glob(f"offline-run-*-{id_}"))
             if any(_stamp_of(folder) == digest for folder in older):
                 return True
@@ -69,6 +69,12 @@ class WandbSink:
                     shutil.rmtree(folder)
                 made.rename(self.folder / made.name)
         return True
+
+
+def _shown(record: RunRecord) -> RunRecord:
+    """Return the record without what an offline run does not hold."""
+    tags = {**_plain_tags(record), _NOTE: record.tags.get(_NOTE, "")}
+    return replace(record, tags=tags, artifacts={}, data=(), models=(), columns=None, start_ms=0)
 
 
 def _stamp_of(folder: Path) -> str | None:
@@ -98,7 +104,7 @@ def _write(record: RunRecord, id_: str, scratch: Path) -> Path:
         id=id_,
         name=record.name,
         group=record.parent_key and record.parent_key.rpartition("/")[2],
-        notes=record.tags.get("mlflow.note.content") or None,
+        notes=record.tags.get(_NOTE) or None,
         config={**record.params, "tags": _plain_tags(record)},
         mode="offline",
         dir=str(scratch),

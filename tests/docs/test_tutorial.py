@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -57,6 +58,7 @@ def test_the_tutorial(folder, local_ray):
         for block in read_blocks(REPOSITORY / f"docs/tutorial/{name}.md"):
             if block.is_run and block.is_slow:
                 execute(block)
+    loaded = runpy.run_path("load.py")
     tables = sorted(folder.glob("runs/reports/*/table.csv"))
     first, stopped = (
         path for path in tables if path.parent.name.startswith(("first-", "stopped-"))
@@ -64,6 +66,8 @@ def test_the_tutorial(folder, local_ray):
     undisturbed, resumed = pd.read_csv(first), pd.read_csv(stopped)
     assert undisturbed[resumed.columns].equals(resumed)  # the first was judged once more
     assert len(resumed) == 4
+    best = undisturbed.sort_values("pgd-20").iloc[-1]
+    assert loaded["accuracy"] == pytest.approx(best["clean"], abs=0.01)
 
 
 def execute(block: Block) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from robustray.errors import CorruptObjectError
-from robustray.evaluation.commands import describe_status
 from robustray.evaluation.comparing import publish_judgements
+from robustray.evaluation.describing import describe_status
 from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
 from robustray.manifest import Evaluation, build_manifest
 from robustray.store import LocalStore, canonical_json, find_sealed

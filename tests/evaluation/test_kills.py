@@ -53,6 +53,8 @@ def test_a_polite_stop_is_partial_and_goes_on(undisturbed, tmp_path):
         place.folder, place.environment, "status", "--manifest", str(place.manifest)
     )
     assert (code, "not finished" in status) == (0, True), status
+    code, status = robustray(place.folder, place.environment, "status")
+    assert "not finished; its command again continues it" in status, status
     assert place.run() == 0, place.log
     assert place.canonical() == undisturbed.canonical()
 

@@ -12,10 +12,12 @@ from mlflow import MlflowClient
 
 from robustray.errors import UserError
 from robustray.evaluation.commands import run_audit
-from robustray.evaluation.evaluation import run_evaluation
+from robustray.evaluation.evaluation import plan_evaluation, run_evaluation
+from robustray.evaluation.outputs import evaluation_run
 from robustray.manifest import build_manifest
+from robustray.runtime import attempts
 from robustray.store import LocalStore
-from robustray.tracking import default_tracking_uri
+from robustray.tracking import MlflowSink, default_tracking_uri
 from tests.helpers.evaluation_tasks import save_weights
 from tests.helpers.study_runs import wait_for
 
@@ -42,8 +44,8 @@ def monkeypatch_module():
         yield patch
 
 
-def evaluate(folder: Path, **fields):
-    """Run an evaluation of the small network; its store and files are in the folder."""
+def wanted(folder: Path, **fields):
+    """Return the manifest of an evaluation of the small network."""
     document = {
         "kind": "Evaluation",
         "name": "small",
@@ -57,7 +59,12 @@ def evaluate(folder: Path, **fields):
         "resources": {"gpus": 0, "cpus": 1, "max_concurrent": 1},
     } | fields
     document = {name: value for name, value in document.items() if value is not None}
-    manifest = build_manifest(document)
+    return build_manifest(document)
+
+
+def evaluate(folder: Path, **fields):
+    """Run an evaluation of the small network; its store and files are in the folder."""
+    manifest = wanted(folder, **fields)
     said: list[str] = []
     done = run_evaluation(
         manifest,
@@ -147,7 +154,13 @@ def test_the_record_says_what_was_found_and_how(whole):
 
 def test_mlflow_has_the_run_once_with_its_files(whole, tracking):
     folder, _ = whole
-    twice = [evaluate(folder, name="tracked", shard_size=60)[0] for _ in range(2)]
+    fields, store = {"name": "tracked", "shard_size": 60}, LocalStore(folder / "store")
+    plan = plan_evaluation(wanted(folder, **fields), store, None)
+    session = attempts.register(store, plan.prefix, torch.device("cpu"))
+    killed = evaluation_run(plan, "KILLED", [session], store.uri)
+    assert killed.tags["partial"] == "true"
+    MlflowSink(tracking).apply(killed)
+    twice = [evaluate(folder, **fields)[0] for _ in range(2)]
     assert [done.computed for done in twice] == [0, 0], "units are shared"
     done = twice[-1]
     client = MlflowClient(tracking)
@@ -155,6 +168,7 @@ def test_mlflow_has_the_run_once_with_its_files(whole, tracking):
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.tags["evaluation"] == done.id
+    assert "partial" not in run.data.tags
     assert run.data.metrics["robust_accuracy"] == done.result["robust"]["accuracy"]
     assert len(client.get_metric_history(run.info.run_id, "robust_accuracy")) == 1
     names = {entry.path for entry in client.list_artifacts(run.info.run_id)}

@@ -90,7 +90,7 @@ def test_published_recipe_is_the_baseline_recipe():
         ("grid={depths: {each_stage: [2.5]}}", "grid", "whole numbers of blocks"),
         ("data.name=cifar11", "data.name", "cifar10"),
         ("kind=Swep", "kind", "Sweep"),
-        ("name=Bad Name", "name", "pattern"),
+        ("name=Bad Name", "name", "small letters, digits"),
         ("resources.cpus=1.5", "resources.cpus", "whole numbers"),
     ],
 )

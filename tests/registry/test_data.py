@@ -51,8 +51,8 @@ def test_a_function_is_a_data_set():
     [
         ("pair", "a ndarray, not a pair of images and labels"),
         ("floats", r"images are float64 \(6, 4, 4, 1\), not uint8 \(N, H, W, C\)"),
-        ("labels", r"labels are <U3 \(1,\), not for each of 6 images"),
-        ("negative", "not for each of 6 images a class from 0 or its name"),
+        ("labels", r"labels are <U3 \(1,\), not 6 numbers or names of classes"),
+        ("negative", "the smallest label is -1; classes count from 0"),
         ("shapes", "images of train and test differ"),
         ("numbers", "some are names, and others are numbers"),
     ],

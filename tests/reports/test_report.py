@@ -110,6 +110,7 @@ def test_nothing_hostile_gets_through():
     assert "img" not in found.tags
     assert found.addresses == []
     assert found.words.count(HOSTILE) > 10
+    assert "content=\"default-src 'none'; img-src data:;" in page(hostile)
 
 
 def test_hostile_words_can_be_drawn(tmp_path):

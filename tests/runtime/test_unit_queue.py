@@ -190,6 +190,14 @@ def test_time_left_is_told_from_what_units_took():
     assert queue.seconds_left(3) == pytest.approx(11.0)
 
 
+def test_small_units_that_took_long_for_their_size_do_not_make_the_rest_long():
+    costs = {"small": 1, "tiny": 1, "large": 1000, "last": 1000}
+    queue = queue_of([Node(name, "g", name, (), 100, cost) for name, cost in costs.items()])
+    for name, seconds in (("small", 2.0), ("tiny", 2.0), ("large", 100.0)):
+        queue.finish(name, 0, seconds=seconds)
+    assert queue.seconds_left(1) == pytest.approx(104, rel=0.01)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_everything_is_handed_out_in_order_whatever_happens(data):

@@ -1,11 +1,20 @@
 """The run of a study: curves of what has ended, its description, and the columns of its table."""
 
+import shutil
+from collections import Counter
 from dataclasses import replace
 
-from robustray.manifest import build_manifest
+import pytest
+
+from robustray.manifest import build_manifest, load_manifest
+from robustray.runtime.lease import lease
+from robustray.runtime.session import Session
+from robustray.store import LocalStore
 from robustray.sweeps.grid import Study
 from robustray.sweeps.parent_run import Conclusion, EndedTrial, study_run
-from robustray.tracking import ModelRecord
+from robustray.sweeps.plan import make_plan
+from robustray.sweeps.study import _Driver
+from robustray.tracking import ModelRecord, Uploaders
 
 STUDY = Study.from_manifest(
     build_manifest(
@@ -20,9 +29,9 @@ STUDY = Study.from_manifest(
     )
 )
 ENDED = [
-    EndedTrial(3000, 0.25, 2.0, "d" * 64),
-    EndedTrial(1000, 0.5, 1.0, "d" * 64),
-    EndedTrial(2000, None, 0.5, None),  # stopped early
+    EndedTrial(3000, 700, 0.25, 2.0, "d" * 64),
+    EndedTrial(1000, 600, 0.5, 1.0, "d" * 64),
+    EndedTrial(2000, 800, None, 0.5, None),  # stopped early
 ]
 
 
@@ -76,4 +85,82 @@ def test_the_table_of_runs_shows_accuracies_and_what_varies_best_first():
     columns = study_run(STUDY, "RUNNING", 500, []).columns
     assert columns.sorted_by == "test_pgd-20"
     assert columns.metrics == ("test_pgd-20", "test_fgsm", "test_clean")
-    assert columns.params == ("depths", "widths", "macs", "parameters")
+    assert columns.params == ("widths", "macs")  # each has the same depths
+
+
+class Shown:
+    """A sink that keeps every state of a run that it is brought."""
+
+    name = title = "list"
+
+    def __init__(self):
+        self.records = []
+
+    def prepare(self):
+        pass
+
+    def probe(self):
+        pass
+
+    def apply(self, record):
+        self.records.append(record)
+        return True
+
+    def states_of(self, key):
+        return [record for record in self.records if record.key == key]
+
+
+@pytest.fixture
+def place(undisturbed, tmp_path):
+    """A copy of the finished small study, and its trials in the order in which they ended."""
+    study = Study.from_manifest(load_manifest(undisturbed.manifest))
+    shutil.copytree(undisturbed.folder / "store", tmp_path / "store")
+    store = LocalStore(tmp_path / "store")
+    trials = tmp_path / "store" / study.prefix / "trials"
+    ends = {path.parent.name: path.stat().st_mtime for path in trials.glob("*/result.json")}
+    return study, store, trials, sorted(ends, key=lambda name: ends[name])
+
+
+def opened(study, store, sink):
+    held = lease(store, study.prefix, lambda line: None)
+    uploaders = Uploaders([sink], log=print, allowed=lambda: True)
+    return held, uploaders
+
+
+def test_no_point_of_a_study_is_made_before_those_of_earlier_ends_are_known(place, tmp_path):
+    study, store, trials, in_order = place
+    shown = Shown()
+    held, uploaders = opened(study, store, shown)
+    with held as first, uploaders:
+        session = Session(first, study.manifest.resources, uploaders, "sqlite:///m.db")
+        trials.rename(tmp_path / "later")
+        driver = _Driver(study, make_plan(study), session)
+        for name in in_order:
+            driver.started(name)
+        (tmp_path / "later").rename(trials)
+        for name in in_order[::-1]:  # as a driver hears of them when several end at once
+            driver.finished(name)
+            assert uploaders.drain() == {}
+    states = shown.states_of(study.prefix)
+    assert len(states) == len(in_order)
+    told = {point for state in states for point in state.metrics}
+    assert set(Counter((point.name, point.step) for point in told).values()) == {1}
+
+
+def test_a_study_that_was_done_is_shown_as_it_was_and_never_as_running(place, tmp_path):
+    study, store, _, _ = place
+    shown = Shown()
+    for _ in range(2):
+        held, uploaders = opened(study, store, shown)
+        with held as first, uploaders:
+            session = Session(first, study.manifest.resources, uploaders, "sqlite:///m.db")
+            driver = _Driver(study, make_plan(study), session)
+            driver.run("", study.manifest.resources)
+            assert driver.conclude(tmp_path / "reports").untracked == {}
+    states = shown.states_of(study.prefix)
+    assert [(state.status, state.start_ms, state.end_ms) for state in states] == 2 * [
+        ("FINISHED", states[0].start_ms, states[0].metrics[-1].timestamp_ms)
+    ]
+    assert states[0].start_ms < states[0].metrics[0].timestamp_ms
+    assert states[0].digest() == states[1].digest()
+    assert len(shown.records) == 2 * (1 + len(study.trials))

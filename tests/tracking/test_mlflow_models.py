@@ -47,6 +47,7 @@ def make_model(folder, seed, name="w0.25-0.5"):
         metrics={"test_pgd-20": 0.5},
         time_ms=1_700_000_000_500,
         registered=f"study-{folder.name}",
+        description="Best: w0.25-0.5",
         fetch=path.read_bytes,
     )
     return network, found
@@ -78,6 +79,8 @@ def test_a_checkpoint_becomes_a_model_that_a_fresh_process_loads(uri, experiment
     client = MlflowClient(uri)
     (version,) = client.search_model_versions(f"name = '{found.registered}'")
     assert client.get_registered_model(found.registered).aliases == {"best": version.version}
+    assert version.description == found.description
+    assert client.get_registered_model(found.registered).description == found.description
     assert json.loads(model.tags["mlflow.modelVersions"]) == [
         {"name": found.registered, "version": str(version.version)}
     ]

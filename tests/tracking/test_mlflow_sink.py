@@ -241,7 +241,7 @@ def test_pages_show_only_tags_that_are_for_people(sqlite_uri, experiment):
     MlflowSink(sqlite_uri).apply(wanted)
     (run,) = runs_of(sqlite_uri, experiment)
     shown = {n: v for n, v in run.data.tags.items() if not n.startswith("mlflow.")}
-    assert shown == {"host": "a", "failure": ""}
+    assert shown == {"host": "a"}
 
 
 def test_the_table_of_runs_opens_on_the_columns_of_a_study(uri, experiment):

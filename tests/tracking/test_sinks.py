@@ -4,6 +4,7 @@
 # pyright: reportAttributeAccessIssue=false
 
 import struct
+import threading
 from dataclasses import replace
 from importlib import util
 
@@ -11,6 +12,7 @@ import pytest
 
 from robustray.errors import UserError
 from robustray.manifest import Tracking
+from robustray.runtime.commands import say_tracking
 from robustray.tracking import MlflowSink, Uploaders, check_sinks, make_sinks
 from tests.helpers.mlflow_records import points, record, runs_of
 
@@ -101,6 +103,8 @@ def test_an_offline_run_holds_everything_and_is_replaced_by_a_newer_one(offline,
     (first,) = offline.folder.iterdir()
     offline.apply(ended)
     assert [first] == list(offline.folder.iterdir())
+    offline.apply(replace(ended, start_ms=1, artifacts={"report.html": b"drawn again"}))
+    assert [first] == list(offline.folder.iterdir())  # it holds none of that
     offline.apply(replace(ended, metrics=points(3)))
     (folder,) = offline.folder.iterdir()
     assert folder.name.rpartition("-")[2] == first.name.rpartition("-")[2]  # the run's id
@@ -124,10 +128,28 @@ def test_one_submission_reaches_every_sink(sqlite_uri, experiment, tmp_path):
     with Uploaders(sinks, log=lines.append, allowed=lambda: True) as uploaders:
         assert uploaders.check() == {}
         uploaders.submit(KEY, lambda: record(KEY, experiment=experiment))
-        assert uploaders.drain(60) == []
+        assert uploaders.drain(60) == {}
     assert lines == []
     assert len(runs_of(sqlite_uri, experiment)) == 1
     assert len(read_events(tmp_path / "tb" / KEY)[0]["loss"]) == 2
+
+
+def test_each_sink_is_waited_for_and_counted_by_itself(monkeypatch, tmp_path):
+    monkeypatch.setattr("robustray.tracking.sinks.PATIENCE_WHEN_AWAY_S", 0.1)
+    sinks = make_sinks("http://127.0.0.1:9", Tracking(tensorboard=str(tmp_path / "tb")))
+    apply, asked = sinks[1].apply, threading.Event()
+    monkeypatch.setattr(sinks[1], "apply", lambda record: asked.wait(60) and apply(record))
+    with Uploaders(sinks, log=lambda line: None, allowed=lambda: True) as uploaders:
+        assert list(uploaders.check()) == ["MLflow"]
+        for key in (KEY, f"{KEY}b"):
+            uploaders.submit(key, lambda key=key: record(key))
+        threading.Timer(1.0, asked.set).start()  # long after MLflow is given up
+        untracked = uploaders.drain()
+    assert {name: sorted(keys) for name, keys in untracked.items()} == {"MLflow": [KEY, f"{KEY}b"]}
+    lines = []
+    say_tracking(untracked | {"wandb": [KEY]}, "http://127.0.0.1:9", "small", lines.append)
+    assert lines[0].startswith("MLflow       2 runs are not there yet; nothing is lost")
+    assert lines[1].startswith("wandb        1 run is not there yet; nothing is lost")
 
 
 def test_a_folder_that_can_not_be_made_is_told(tmp_path):

@@ -158,6 +158,7 @@ def test_a_published_digest_is_demanded(server, tmp_path, fetcher):
     assert [state for _, state in cache.verify(record(server, sha256=DIGEST))] == ["DAMAGED"]
     with pytest.raises(DownloadError, match=f"{DIGEST} is what its publishers tell"):
         cache.fetch(record(server, sha256=DIGEST))
+    assert not fetched.path.exists()
     (again,) = cache.fetch(record(server, sha256=DIGEST))
     assert again.path.read_bytes() == DATA
 
@@ -231,12 +232,16 @@ def test_the_next_address_of_a_host_is_tried(server, tmp_path, fetcher, monkeypa
         (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
     ]
-    real = socket.getaddrinfo
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda h, *a, **k: found if h == "two.test" else real(h, *a, **k)
-    )
+    real, asked = socket.getaddrinfo, []
+
+    def answer(host, *rest, **named):
+        asked.append(host)
+        return found if host == "two.test" else real(host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", answer)
     url = f"http://two.test:{port}/w.pt"
     assert fetch_url(url, tmp_path / "w", fetcher, limit=1 << 30) == DIGEST
+    assert asked.count("two.test") == 1, "a second answer might be another, unchecked address"
 
 
 def test_one_private_address_among_public_ones_is_enough_to_refuse(monkeypatch):

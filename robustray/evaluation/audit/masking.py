@@ -132,12 +132,15 @@ def larger_budgets(
     broken = [_pgd(network, examples, wider, schedule, seed) for wider in threats]
     accuracies = [1 - float(flags.double().mean()) for flags in broken]
     rises = max((b - a for a, b in pairwise(accuracies)), default=0.0)
-    words = ", ".join(f"{100 * accuracy:.0f} %" for accuracy in accuracies)
+    words = ", ".join(
+        f"{100 * accuracy:.0f} % at {wider.eps:.3g}"
+        for accuracy, wider in zip(accuracies, threats, strict=True)
+    )
     return graded(
         "larger_eps",
         max(accuracies[-1], rises, 0.0),
         0.05,
-        f"with growing eps PGD leaves {words} (the last one without any bound): it should fall "
+        f"with growing eps PGD leaves {words} (where any image is allowed): it should fall "
         "to 0 %. Gradients seem to be masked",
         fine=f"with growing eps PGD leaves {words}",
         grave=0.5,
@@ -245,7 +248,7 @@ def probabilities(network: Network, full: Examples) -> Finding:
         0.0,
         "the model returns probabilities; attacks need logits, because a softmax makes "
         "gradients very small. Remove the last softmax",
-        fine="the output is no distribution over the classes",
+        fine="the output is logits, not probabilities",
     )
 
 

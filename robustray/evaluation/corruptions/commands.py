@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from robustray.errors import CorruptObjectError, UserError
+from robustray.errors import UserError
 from robustray.evaluation.agenda import expected_on_gpu
 from robustray.evaluation.corruptions.plan import (
     CorruptionsPlan,
@@ -19,6 +19,7 @@ from robustray.evaluation.corruptions.plan import (
 )
 from robustray.evaluation.corruptions.record import metrics_of, whole_files
 from robustray.evaluation.corruptions.run import run_corruptions
+from robustray.evaluation.describing import describe_all
 from robustray.evaluation.units.store import UnitStore
 from robustray.files import write_atomically
 from robustray.manifest.corruptions import Corruptions
@@ -119,23 +120,9 @@ class CorruptionsCommands(Commands[Corruptions]):
 
     @override
     def overview(self, request: Request) -> Iterator[str | Trouble]:
-        keys = [entry.key for entry in request.store.list("corruptions/")]
-        for job in sorted({key.split("/")[1] for key in keys}):
-            try:
-                done = find_sealed(request.store, f"corruptions/{job}/result.json")
-            except CorruptObjectError as error:
-                yield CorruptObjectError(f"{error}. Run it again: it is made again")
-            else:
-                yield f"corruptions {job}: {'finished' if done else 'not finished'}"
-                many = len(done["subjects"]) if done else None
-                request.tell(
-                    {
-                        "id": job,
-                        "name": job.rpartition("-")[0],
-                        "state": "finished" if done else "unfinished",
-                        "progress": {"unit": "networks", "done": many, "total": many},
-                    }
-                )
+        return describe_all(
+            request, "corruptions", "corruptions", "networks", lambda done: len(done["subjects"])
+        )
 
 
 CORRUPTIONS = CorruptionsCommands()

@@ -172,7 +172,7 @@ def network_runs(
             tags={
                 "corruptions": plan.id,
                 "store": f"{store_uri.rstrip('/')}/{plan.prefix}",
-                **({} if result is not None or status == "RUNNING" else {"partial": "true"}),
+                "partial": "true" if result is None and status != "RUNNING" else "",
             },
             metrics=tuple(points),
             artifacts={"manifest.yaml": dump_manifest(plan.manifest).encode(), **(artifacts or {})},

@@ -55,8 +55,8 @@ class CorruptionsJudged:
         Why networks were given up.
     interrupted : bool
         Whether it was stopped by hand.
-    untracked : list of str
-        Runs that are not in MLflow yet.
+    untracked : dict of str to list of str
+        Runs that MLflow and other sinks lack, by the sinks' names.
     """
 
     id: str
@@ -65,7 +65,7 @@ class CorruptionsJudged:
     computed: int
     failed: Mapping[str, str]
     interrupted: bool
-    untracked: list[str]
+    untracked: dict[str, list[str]]
 
     @property
     def whole(self) -> bool:
