@@ -12,6 +12,7 @@ from typing import Any
 from robustray.manifest import manifest_hash
 from robustray.reports.answers import Answer, answer_study, write_note
 from robustray.reports.frontier import find_best
+from robustray.reports.rows import judged
 from robustray.runtime.attempts import list_versions, package_versions
 from robustray.runtime.source import find_source, source_tags
 from robustray.store import ObjectStore
@@ -120,11 +121,17 @@ class Conclusion:
         What was found.
     best : ModelRecord or None
         Its best network.
+    attacks : tuple of str
+        What its trials have met, the one that judges it last; () where that is the manifest's.
+    judged : tuple of MetricPoint
+        What an attack found that judges it and isn't the manifest's.
     """
 
     artifacts: dict[str, bytes] = field(default_factory=dict[str, bytes])
     answer: Answer | None = None
     best: ModelRecord | None = None
+    attacks: tuple[str, ...] = ()
+    judged: tuple[MetricPoint, ...] = ()
 
 
 def study_run(
@@ -163,11 +170,14 @@ def study_run(
             **({"driver": socket.gethostname()} if status == "RUNNING" else {}),
             **(_note(study, last) if conclusion else {}),
         },
-        metrics=tuple(_points(trials, len(study.trials), manifest.evaluation.attacks[-1])),
+        metrics=(
+            *_points(trials, len(study.trials), manifest.evaluation.attacks[-1]),
+            *last.judged,
+        ),
         artifacts={"manifest.yaml": study.manifest_yaml().encode(), **last.artifacts},
         data=list_data(study, digest) if digest else (),
         models=(last.best,) if last.best else (),
-        columns=_columns(study),
+        columns=_columns(study, last.attacks or manifest.evaluation.attacks),
         status=status,
         start_ms=min((trial.started_ms for trial in trials), default=started_ms),
         end_ms=(trials[-1].time_ms or None) if whole else None,
@@ -184,8 +194,25 @@ def conclude_study(study: Study, published: Published, store: ObjectStore) -> Co
     answer = answer_study(published.report)
     best = _best_model(study, published, store)
     return Conclusion(
-        published.artifacts, answer, best and replace(best, description=answer.sentence)
+        published.artifacts,
+        answer,
+        best and replace(best, description=answer.sentence),
+        tuple(published.report.attacks),
+        tuple(_further_points(study, published)),
     )
+
+
+def _further_points(study: Study, published: Published) -> Iterator[MetricPoint]:
+    """Yield best and median under a suite that judges the study after its own attacks."""
+    metric = str(published.report.headline)
+    met = [state.evaluations[metric] for state in published.states if metric in state.evaluations]
+    if metric in study.manifest.evaluation.attacks or not met:
+        return
+    accuracies = [row.metrics[metric] for row in judged(published.report.rows, metric)]
+    time_ms = max(entry["ended_ms"] for entry in met)
+    found = {"best": max(accuracies), "median": statistics.median(accuracies)}
+    for name, value in found.items():
+        yield MetricPoint(f"{name}_{metric}", value, len(accuracies), time_ms)
 
 
 def _best_model(study: Study, published: Published, store: ObjectStore) -> ModelRecord | None:
@@ -224,10 +251,10 @@ def _environment(trials: Sequence[EndedTrial]) -> dict[str, str]:
     }
 
 
-def _columns(study: Study) -> Columns:
+def _columns(study: Study, attacks: Sequence[str]) -> Columns:
     """Return what the table of trials should show: their accuracies, and what the grid varies."""
     manifest = study.manifest
-    tests = [f"test_{name}" for name in reversed(("clean", *manifest.evaluation.attacks))]
+    tests = [f"test_{name}" for name in reversed(("clean", *attacks))]
     varied = [f"model.{name}" for name in (manifest.grid and manifest.grid.arguments) or ()]
     stages = {
         "depths": {tuple(trial.depths) for trial in study.trials},

@@ -12,6 +12,7 @@ from robustray.sweeps.commands import ended_study
 from robustray.sweeps.exporting import export_weights
 from robustray.sweeps.judging import find_best
 from robustray.sweeps.mending import save_study
+from robustray.sweeps.parent_run import conclude_study, find_ended, study_run
 from robustray.sweeps.records import read_results
 from robustray.sweeps.report import publish
 
@@ -110,3 +111,29 @@ def test_nothing_is_best_where_nothing_was_judged(tmp_path):
     assert read_status(store, study)["best"] is None
     with pytest.raises(UserError, match="judged no trial"):
         export_weights(store, study, None, tmp_path / "best.safetensors")
+
+
+def test_the_run_of_the_study_follows_what_judges_it(tmp_path):
+    store, study = make_study(tmp_path, ["fgsm"])
+    for row, trial in enumerate(study.trials):
+        finish(store, study, trial.name, {"clean": 0.9, "fgsm": 0.5 + 0.1 * row})
+
+    def record():
+        published = publish(make_plan(study), store, tmp_path / "reports")
+        last = conclude_study(study, published, store)
+        return study_run(study, "FINISHED", 1, find_ended(study, published.states), last)
+
+    def newest(metrics):
+        return {p.name: p.value for p in metrics if p.name.startswith(("best", "median"))}
+
+    own = record()
+    assert own.columns.sorted_by == "test_fgsm"
+    assert newest(own.metrics) == {"best_fgsm": 0.7, "median_fgsm": 0.6}
+    for row, trial in enumerate(study.trials):
+        judge(store, study, trial.name, SUITE, 0.4 - 0.1 * row)
+    further = record()
+    assert further.columns.sorted_by == f"test_{SUITE}"
+    assert set(own.metrics) < set(further.metrics), "no point is taken back"
+    assert newest(further.metrics) == {
+        **newest(own.metrics), f"best_{SUITE}": 0.4, f"median_{SUITE}": pytest.approx(0.3)
+    }  # fmt: skip
