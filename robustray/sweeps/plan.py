@@ -114,7 +114,7 @@ def make_plan(study: Study, store: ObjectStore | None = None) -> Plan:
     profiles = profile_trials(study)
     _check_recipe(study.manifest)
     costs = {name: _cost(study, profile) for name, profile in profiles.items()}
-    measured = tuple(load_throughputs(store, study.manifest)) if store else ()
+    measured = tuple(load_throughputs(store, study)) if store else ()
     return Plan(study, costs, measured)
 
 
@@ -176,6 +176,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
         "stored_bytes": plan.stored_bytes,
         "model_bytes": plan.model_bytes,
         "device_hours": {each.device: plan.device_hours(each) for each in plan.throughputs},
+        "rates_from": {each.device: each.source for each in plan.throughputs},
         "trials": [
             {
                 "name": name,
@@ -273,8 +274,8 @@ def _time_lines(plan: Plan) -> list[tuple[str, str]]:
     for record in plan.throughputs:
         longest = max(plan.seconds(name, record) for name in plan.costs)
         words = (
-            f"{plan.device_hours(record):.4g} h on {record.device} ({record.precision}); longest "
-            f"trial {describe_duration(longest)}"
+            f"{plan.device_hours(record):.4g} h on {record.device} ({record.precision}, "
+            f"{record.source}); longest trial {describe_duration(longest)}"
         )
         lines.append(("device-hours", words))
     return lines

@@ -18,7 +18,7 @@ from robustray.sweeps.notes import study_notes
 from robustray.sweeps.plan import Plan
 from robustray.sweeps.records import TrialState, read_trials
 from robustray.sweeps.runs import trial_row
-from robustray.sweeps.throughput import precision_name
+from robustray.sweeps.throughput import learn, precision_name
 from robustray.training import find_objective
 from robustray.training.optimizer import describe_optimizer
 
@@ -58,6 +58,8 @@ def publish(
     """
     study = plan.study
     states = read_trials(store, study)
+    costs = {name: (cost.profile.macs, cost.total_macs) for name, cost in plan.costs.items()}
+    learn(store, study, costs, states)
     report = _assemble(plan, states, failures)
     start, runs = find_runs(tracking_uri, study.manifest.name)
     links = [*_weights(report, states, store.uri), *runs]

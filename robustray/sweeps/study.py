@@ -95,7 +95,7 @@ def run_study(
     # A damaged file must not stop 512 trials one by one.
     load_staged_dataset(manifest.data, folder, store.impatient())
     check_services(store, tracking_uri, manifest.tracking)
-    plan = replace(plan, throughputs=tuple(load_throughputs(store, manifest)))
+    plan = replace(plan, throughputs=tuple(load_throughputs(store, study)))
     say(describe_plan(plan, 0))
     say_places(report_root / study.id, tracking_uri, say)
     with open_session(

@@ -1,8 +1,10 @@
-"""How fast a device trains: measured once, kept in the store, used by every plan.
+"""How fast a device trains: learned from trials, or measured once; used by every plan.
 
-A measurement is kept under device, precision and architecture family, with the rate in effective
-MACs per second (images/s times forward-equivalent passes times MACs of a forward pass) for a few
-network sizes; between the sizes the rate is interpolated over log MACs.
+Rates are kept under device, precision and architecture family, in effective MACs per second
+(images/s times forward-equivalent passes times MACs of a forward pass) for a few network sizes;
+between the sizes the rate is interpolated over log MACs. Each study leaves what its trials took,
+from their start to their last verdict; that is what plans of other studies go by, once there are a
+few. Before, they go by a measurement of some training steps (``--measure``).
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +30,7 @@ from robustray.models import Profile
 from robustray.runtime.attempts import device_name
 from robustray.store import NotFoundError, ObjectStore, read_sealed, seal
 from robustray.sweeps.grid import Study, Trial, build_model, profile_trials
+from robustray.sweeps.records import TrialState
 from robustray.training import fit, recipe_passes
 
 logger = logging.getLogger("robustray.sweeps")
@@ -36,7 +40,8 @@ logger = logging.getLogger("robustray.sweeps")
 class Throughput:
     """Measured training speed of one device for one precision and architecture family.
 
-    ``points`` holds (MACs of a forward pass, effective MACs per second), by MACs.
+    ``points`` holds (MACs of a forward pass, effective MACs per second), by MACs; ``trials`` is the
+    number of trials that they were learned from, 0 where steps were measured.
     """
 
     device: str
@@ -44,6 +49,12 @@ class Throughput:
     family: str
     points: tuple[tuple[float, float], ...]
     measured_ms: int
+    trials: int = 0
+
+    @property
+    def source(self) -> str:
+        """Where the rate is from, in words."""
+        return f"as {self.trials} trials took" if self.trials else "by measured steps"
 
     def seconds(self, macs: float, train_macs: float) -> float:
         """Return the seconds that ``train_macs`` take for a network of ``macs`` a pass."""
@@ -71,23 +82,91 @@ def family_name(manifest: Sweep) -> str:
     return f"{model.name}-{block}-{shape}-b{manifest.recipe.batch_size}-{place}"
 
 
-def load_throughputs(store: ObjectStore, manifest: Sweep) -> list[Throughput]:
-    """Return what was measured for this kind of training, for every device in the store."""
-    found = []
+def load_throughputs(store: ObjectStore, study: Study) -> list[Throughput]:
+    """Return the rate of this kind of training on every device that the store knows it of.
+
+    What the study's own trials took is left out: its report sets what they took beside what was
+    expected of them.
+    """
+    kind = _record_name(study.manifest)
+    measured, learned = dict[str, Throughput](), defaultdict[str, list[Throughput]](list)
     for entry in store.list("throughput/"):
-        if entry.key.endswith(f"/{_record_name(manifest)}"):
-            try:
-                found.append(_decode(read_sealed(store, entry.key).content))
-            except NotFoundError:
-                continue
-            except CorruptObjectError as error:
-                logger.warning("%s; this device counts as not measured", error)
-    return sorted(found, key=lambda record: record.device)
+        of_steps = entry.key.endswith(f"/{kind}.json")
+        of_trials = entry.key.rpartition("/")[0].endswith(f"/{kind}")
+        if not of_steps and (not of_trials or entry.key.endswith(f"/{study.id}.json")):
+            continue
+        try:
+            record = _decode(read_sealed(store, entry.key).content)
+        except NotFoundError:
+            continue
+        except CorruptObjectError as error:
+            logger.warning("%s; what it says of this device is not used", error)
+            continue
+        if of_steps:
+            measured[record.device] = record
+        else:
+            learned[record.device].append(record)
+    joined = {device: _join(records) for device, records in learned.items()}
+    enough = {device: record for device, record in joined.items() if record.trials >= _ENOUGH}
+    return [found for _, found in sorted({**measured, **enough}.items())]
+
+
+def learn(store: ObjectStore, study: Study, costs: Costs, states: Iterable[TrialState]) -> None:
+    """Keep how fast the trials of a study went, for plans of other studies.
+
+    Those count that were finished by their first attempt: the time of others has work in it that
+    was lost.
+
+    Parameters
+    ----------
+    store : ObjectStore
+        Where plans look for it.
+    study : Study
+        The study.
+    costs : mapping of str to (int, int)
+        MACs of a forward pass, and of the whole trial, by its name.
+    states : iterable of TrialState
+        Its trials.
+    """
+    points = defaultdict[str, list[tuple[float, float]]](list)
+    newest = 0
+    for state in states:
+        if state.status != "finished" or len(state.attempts) != 1 or state.spent_hours <= 0:
+            continue
+        (attempt,) = state.attempts
+        seconds = state.spent_hours * 3600 * study.manifest.resources.workers
+        macs, total = costs[state.trial.name]
+        points[attempt.environment["device"]].append((float(macs), total / seconds))
+        newest = max(newest, attempt.ended_ms or 0)
+    precision, family = precision_name(study.manifest.recipe), family_name(study.manifest)
+    for device, found in points.items():
+        record = Throughput(device, precision, family, _thin(found), newest, len(found))
+        key = f"throughput/{_slug(device)}/{_record_name(study.manifest)}/{study.id}.json"
+        store.put(key, seal(asdict(record)))
+
+
+Costs = Mapping[str, tuple[int, int]]
+_ENOUGH = 3  # trials whose rates say more than measured steps do
+_SIZES = 8  # network sizes that are told apart
+
+
+def _join(records: Sequence[Throughput]) -> Throughput:
+    """Return what several studies have learned of a device as one."""
+    points = [point for record in records for point in record.points]
+    newest = max(records, key=lambda record: record.measured_ms)
+    return replace(newest, points=_thin(points), trials=sum(record.trials for record in records))
+
+
+def _thin(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Return the median rate of each of a few groups of network sizes, as many points in each."""
+    groups = np.array_split(np.log(sorted(points)), min(_SIZES, len(points)))
+    medians = [np.exp(np.median(group, axis=0)) for group in groups]
+    return tuple((float(macs), float(rate)) for macs, rate in medians)
 
 
 def save_throughput(store: ObjectStore, record: Throughput, manifest: Sweep) -> None:
     """Keep a measurement, in place of an earlier one of the same kind."""
-    key = f"throughput/{_slug(record.device)}/{_record_name(manifest)}"
+    key = f"throughput/{_slug(record.device)}/{_record_name(manifest)}.json"
     store.put(key, seal(asdict(record)))
 
 
@@ -160,7 +239,7 @@ def _brief(recipe: Recipe) -> Recipe:
 
 
 def _record_name(manifest: Sweep) -> str:
-    return f"{_slug(precision_name(manifest.recipe))}/{_slug(family_name(manifest))}.json"
+    return f"{_slug(precision_name(manifest.recipe))}/{_slug(family_name(manifest))}"
 
 
 def _slug(text: str) -> str:
