@@ -25,10 +25,10 @@ class UnitsDone:
         """Units that are ready, wait for others, or come again after a failure."""
         return self.total - self.done - self.running - self.given_up
 
-    def __str__(self) -> str:
-        words = [f"{self.done} of {self.total} done"]
+    def describe_rest(self) -> str:
+        """Return how many are not done, in words: "2 running, 10 waiting"; "" where all are."""
         rest = ("running", self.running), ("waiting", self.waiting), ("given up", self.given_up)
-        return ", ".join(words + [f"{number} {word}" for word, number in rest if number])
+        return ", ".join(f"{number} {word}" for word, number in rest if number)
 
 
 class UnitProgress(Progress):
@@ -99,7 +99,8 @@ class UnitProgress(Progress):
 
     @override
     def view(self) -> View:
-        facts = [("units", str(self._units)), *self._found]
+        rest = self._units.describe_rest()
+        facts = [*([("others", rest)] if rest else []), *self._found]
         if not self._workers and self._units.done < self._units.total:
             facts.append(("waiting", describe_waiting(self._needs, self.elapsed)))
         elif self._workers:
