@@ -170,7 +170,7 @@ def test_dry_run_of_the_width_study_starts_nothing(folder, capsys):
     assert "146,266,074" in out or "145,815,514" in out  # the largest member, w = 20-20-20
     assert "20,924,151,552" in out
     assert "not measured yet" in out
-    assert "cifar10 validation=1024: 48,976 images to train on" in out
+    assert "cifar10: 48,976 images to train on, 1,024 held out" in out
     assert not (folder / "runs").exists()
 
 
