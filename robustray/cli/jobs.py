@@ -33,7 +33,7 @@ _QUICKSTART = Page(
 _PLAN = Page(
     "say what a manifest's job computes and costs; start nothing",
     "For a sweep: parameters, multiply-accumulates (MACs) and floating-point operations (FLOPs) of "
-    "each trial, bytes of checkpoints, and device-hours once this device's speed was measured. "
+    "each trial, bytes of checkpoints, and device-hours once such were trained or measured. "
     "What a run would refuse is refused here, with the field's name.",
     (
         ("a manifest of yours", "robustray plan my_study.yaml"),

@@ -217,7 +217,6 @@ class EvaluationCommands(Commands[Evaluation]):
             {f"{done.id} {number}": reason for number, reason in enumerate(done.failed, 1)},
             {"name": [manifest.name], **{name: [value] for name, value in numbers.items()}},
             "robust_accuracy" if numbers else None,
-            manifest.name if numbers else None,
             answer,
         )
 
@@ -292,7 +291,8 @@ def _column_words(done: StudyEvaluated) -> str:
     """Return how many networks have the suite's column now, and which is the best by it."""
     report, label = done.published.report, done.label
     found = judged(report.rows, label)
-    words = f"{label}: {len(found)} of {count(report.counts.finished, 'network')} have it"
+    networks = count(report.counts.finished, "finished network")
+    words = f"{label}: there for {len(found)} of {networks}"
     best = find_best(found, label)
     return words + (f"; best {best.name}, {percent(best.metrics[label])}" if best else "")
 

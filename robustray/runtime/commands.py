@@ -81,10 +81,10 @@ class Ended:
         A table with a row for each trial, or one row for the job: values by column.
     judged_by : str, optional
         The column by which rows are compared; more is better.
-    best_name : str, optional
-        The best of them, by its ``name``; None while nothing is judged.
     answer : str
         What came of it, in a sentence; "" where nobody says.
+    best_name : str, optional
+        The best of them, by its ``name``, where more than ``judged_by`` says which.
     """
 
     whole: bool
@@ -96,8 +96,8 @@ class Ended:
         default_factory=lambda: MappingProxyType[str, Sequence[Any]]({})
     )
     judged_by: str | None = None
-    best_name: str | None = None
     answer: str = ""
+    best_name: str | None = None
 
     @property
     def status(self) -> str:
@@ -123,11 +123,20 @@ class Ended:
 
     @property
     def best_row(self) -> int | None:
-        """The row of ``best_name``, or the only one there is once it is finished; else None."""
-        names = self.columns.get("name", ())
+        """The finished row that is best under the strongest attack; None while there is none."""
+        names, judge = self.columns.get("name", ()), self.judged_by
         if self.best_name is not None:
             return list(names).index(self.best_name)
-        return 0 if self.status == "finished" and len(names) == 1 else None
+        if judge is None:
+            return 0 if self.status == "finished" and len(names) == 1 else None
+        scores = self.columns.get(judge, ())
+        states = self.columns.get("status", ["finished"] * len(scores))
+        judged = [
+            (score, -row)
+            for row, (score, state) in enumerate(zip(scores, states, strict=True))
+            if score is not None and state == "finished"
+        ]
+        return -max(judged)[1] if judged else None
 
 
 def say_files(folder: Path, say: Say) -> None:

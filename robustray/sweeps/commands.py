@@ -137,8 +137,8 @@ def ended_study(published: Published, failed: Mapping[str, str], *, interrupted:
         failed,
         columns(report.rows),
         report.headline,
-        best.name if best else None,
         answer_study(report).sentence,
+        best.name if best else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import tempfile
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from robustray.sweeps.grid import Study, Trial
 from robustray.sweeps.judging import accuracies_of, find_best
 from robustray.sweeps.records import read_evaluations, read_results
 from robustray.sweeps.trial import read_result
+
+logger = logging.getLogger("robustray.sweeps")
 
 
 @dataclass(frozen=True)
@@ -135,10 +138,13 @@ def export_weights(store: ObjectStore, study: Study, trial: str | None, path: Pa
     content, sha256 = store.get(found.weights["key"]), found.weights["sha256"]
     if sha256_bytes(content) != sha256:
         raise CorruptObjectError(f"{found.weights['key']} does not have the digest it names")
-    write_atomically(path, content)
     accuracies = dict(found.result["metrics"])
-    for label, entry in read_evaluations(store, study.trial_prefix(name)).items():
-        accuracies |= accuracies_of(label, entry["result"])
+    try:
+        for label, entry in read_evaluations(store, study.trial_prefix(name)).items():
+            accuracies |= accuracies_of(label, entry["result"])
+    except CorruptObjectError as error:  # the weights are whole all the same
+        logger.warning("%s; accuracies of further suites are left out", error)
+    write_atomically(path, content)
     command = evaluate_command(study, by_name[name], path)
     return Exported(name, found.result, sha256, accuracies, command)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from robustray.errors import UserError
 from robustray.manifest import Sweep
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study, profile_trial
@@ -32,11 +34,18 @@ class Best:
     accuracy: float
 
 
+# Suites that may judge a study that was planned with weaker attacks, the strongest last: as the
+# study is judged, or with another seed. Another threat model, part of the images, a search in 16
+# bits, a surrogate or another engine stand in a label, and make it another question.
+_SUITES = ("rand", "standard", "plus")
+_JUDGING = re.compile(rf"autoattack-({'|'.join(_SUITES)})(_seed\d+)?")
+
+
 def attacks_of(manifest: Sweep, evaluated: Mapping[str, Collection[str]]) -> tuple[str, ...]:
     """Return the attacks that a study's trials have met, the one that judges it last.
 
-    That is a suite of AutoAttack once every finished trial has met it, else the last attack of
-    the manifest.
+    That is the strongest suite of AutoAttack that every finished trial has met as the study is
+    judged, else the last attack of the manifest.
 
     Parameters
     ----------
@@ -47,7 +56,8 @@ def attacks_of(manifest: Sweep, evaluated: Mapping[str, Collection[str]]) -> tup
     """
     labels = sorted({label for met in evaluated.values() for label in met})
     whole = [label for label in labels if all(label in met for met in evaluated.values())]
-    strongest = [label for label in whole if label.startswith("autoattack-")]
+    known = {label: found for label in whole if (found := _JUDGING.fullmatch(label))}
+    strongest = sorted(known, key=lambda label: (_SUITES.index(known[label][1]), label))
     rest = (label for label in labels if label not in strongest)
     return (*rest, *manifest.evaluation.attacks, *strongest)
 
@@ -78,8 +88,9 @@ def find_best(
     Returns
     -------
     Best or None
-        The most accurate one; of equal ones the cheapest, then the first by name. None where no
-        trial was judged.
+        The most accurate one; of equal ones the cheapest, then the first by name (by name alone
+        where the data, which networks are counted for, is not here). None where no trial was
+        judged.
 
     Raises
     ------
@@ -112,4 +123,7 @@ def _find_cheapest(study: Study, names: Collection[str]) -> str:
     if len(names) == 1:
         return next(iter(names))
     trials = {trial.name: trial for trial in study.trials}
-    return min(names, key=lambda name: (profile_trial(study, trials[name]).macs, name))
+    try:
+        return min(names, key=lambda name: (profile_trial(study, trials[name]).macs, name))
+    except (UserError, ImportError):  # its data, or a user's code, is not here
+        return min(names)

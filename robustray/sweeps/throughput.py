@@ -85,6 +85,8 @@ def family_name(manifest: Sweep) -> str:
 def load_throughputs(store: ObjectStore, study: Study) -> list[Throughput]:
     """Return the rate of this kind of training on every device that the store knows it of.
 
+    What was measured after the last trial counts more than what trials took.
+
     What the study's own trials took is left out: its report sets what they took beside what was
     expected of them.
     """
@@ -107,7 +109,12 @@ def load_throughputs(store: ObjectStore, study: Study) -> list[Throughput]:
         else:
             learned[record.device].append(record)
     joined = {device: _join(records) for device, records in learned.items()}
-    enough = {device: record for device, record in joined.items() if record.trials >= _ENOUGH}
+    enough = {
+        device: record
+        for device, record in joined.items()
+        if record.trials >= _ENOUGH
+        and (device not in measured or record.measured_ms > measured[device].measured_ms)
+    }
     return [found for _, found in sorted({**measured, **enough}.items())]
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from robustray.cluster import describe
+from robustray.errors import CorruptObjectError
 from robustray.manifest import Resources
 from robustray.runtime.lease import find_driver
 from robustray.runtime.progress import TrialProgress, TrialWork
@@ -23,6 +25,8 @@ from robustray.sweeps.records import (
     read_trials,
     stopped_trials,
 )
+
+logger = logging.getLogger("robustray.sweeps")
 
 
 def open_progress(
@@ -87,7 +91,11 @@ def read_status(store: ObjectStore, study: Study) -> dict[str, Any]:
     counts = {"all": len(study.trials), "waiting": waiting, **counts}
     total = manifest.recipe.epochs * (len(study.trials) - len(stopped))
     whole = len(results) + len(stopped) == len(study.trials)
-    best = find_best(store, study, results)
+    try:
+        best = find_best(store, study, results)
+    except CorruptObjectError as error:  # how far the study is doesn't depend on it
+        logger.warning("%s; the best trial is not known", error)
+        best = None
     return {
         "kind": manifest.kind,
         "id": study.id,

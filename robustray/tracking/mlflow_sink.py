@@ -247,6 +247,9 @@ class MlflowSink:
     def _log(self, run_id: str, batch: limits.LogBatch) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
+        # First, as the digest that vouches for all of it may be in this batch.
+        for name in (name for name, value in batch.tags if not value):  # one that stands there
+            self._client().delete_tag(run_id, name)
         self._client().log_batch(
             run_id,
             metrics=[Metric(p.name, p.value, p.timestamp_ms, p.step) for p in batch.metrics],
@@ -254,8 +257,6 @@ class MlflowSink:
             tags=[RunTag(name, value) for name, value in batch.tags if value],
             synchronous=True,
         )
-        for name in (name for name, value in batch.tags if not value):  # one that stands there
-            self._client().delete_tag(run_id, name)
 
     def _log_data(self, shown: Shown, data: tuple[DataUse, ...]) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag

@@ -29,7 +29,7 @@ def test_a_suite_becomes_a_column_of_the_table_and_a_metric_of_the_runs(place):
     before = place.table().decode().splitlines()
     code, said = evaluate(place, "--suite", "pgd-20")
     assert code == 0, said
-    assert "column       pgd-20_seed0: 4 of 4 networks have it; best d" in said
+    assert "column       pgd-20_seed0: there for 4 of 4 finished networks; best d" in said
     table = place.table().decode().splitlines()
     assert table[0] == before[0].replace("pgd-20,", "pgd-20,pgd-20_seed0,")
     own, column = (table[0].split(",").index(name) for name in ("pgd-20", "pgd-20_seed0"))

@@ -303,6 +303,9 @@ def test_a_comparison_calls_equal_methods_equal_and_counts_seeds_that_reach_no_m
     assert sentence([np.inf] * 4).startswith("With Baseline and L_α, more than half")
     mixed = sentence([0.1, 0.1, 0.15, np.inf])
     assert "up to ε = 0.2 for 1 of 2 seeds (Baseline: ε = 0.1 ± 0)" in mixed
+    lucky = sentence([0.01, np.inf, np.inf, np.inf])
+    assert lucky.startswith("With L_α, more than half"), "one seed of two is less than both"
+    assert sentence([0.01, np.inf, 0.15, 0.15]).startswith("With L_α, half of the examples")
 
 
 def test_a_curve_that_never_reaches_half_is_not_given_a_median_in_its_figure():

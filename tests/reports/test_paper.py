@@ -233,7 +233,7 @@ def test_the_paper_is_answered_by_what_can_be_compared():
 
     assert sentence(0.002, -0.03) == (
         "2 of 24 accuracies are measured; of 2 that can be compared 1 are within 1 point of the "
-        "published ones, and on average they are 1.4 points below."
+        "published ones (as corrected), and on average they are 1.4 points below."
     )
     assert sentence(0.01, -0.01).endswith("on average they are level with them.")
 

@@ -10,13 +10,13 @@ from robustray.store import LocalStore, seal
 from robustray.sweeps import Study, make_plan, read_status
 from robustray.sweeps.commands import ended_study
 from robustray.sweeps.exporting import export_weights
-from robustray.sweeps.judging import find_best
+from robustray.sweeps.judging import attacks_of, find_best
 from robustray.sweeps.mending import save_study
 from robustray.sweeps.parent_run import conclude_study, find_ended, study_run
 from robustray.sweeps.records import read_results
 from robustray.sweeps.report import publish
 
-SUITE, OTHER = "autoattack-standard_seed0", "pgd-100_seed0"
+SUITE, OTHER = "autoattack-standard", "autoattack-standard_first10"
 WIDTHS = ([0.5, 0.5, 0.5], [0.25, 0.5, 0.25], [0.25, 0.25, 0.25])  # the cheapest is the last
 DEAR, MIDDLE, CHEAP = (f"d1-1-1_w{'-'.join(map(str, widths))}" for widths in WIDTHS)
 
@@ -95,6 +95,33 @@ def test_everybody_names_the_same_best_trial(tmp_path, attacks, further, best):
         for trial, accuracy in zip(study.trials, found, strict=False):
             judge(store, study, trial.name, label, accuracy)
     assert everybodys_best(store, study, tmp_path) == best
+
+
+def test_the_strongest_suite_judges_and_only_as_the_study_is_judged(tmp_path):
+    _, study = make_study(tmp_path, ["pgd-20"])
+    met = ["autoattack-plus", "autoattack-rand", "autoattack-standard_seed1", "autoattack-standard"]
+    others = ["autoattack-plus_l2-0.5", "autoattack-plus_validation", "autoattack-plus_bfloat16"]
+    assert attacks_of(study.manifest, {"one": [*met, *others]}) == (
+        "autoattack-plus_bfloat16", "autoattack-plus_l2-0.5", "autoattack-plus_validation",
+        "pgd-20", "autoattack-rand", "autoattack-standard", "autoattack-standard_seed1", "autoattack-plus",
+    )  # fmt: skip
+
+
+def test_damage_or_data_that_is_away_hides_the_best_and_nothing_else(tmp_path, monkeypatch):
+    store, study = make_study(tmp_path, ["fgsm"])
+    for trial in study.trials:
+        finish(store, study, trial.name, {"clean": 0.9, "fgsm": 0.5})
+        judge(store, study, trial.name, SUITE, 0.4)
+
+    def away(*_):
+        raise UserError("no images here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("robustray.sweeps.judging.profile_trial", away)
+        assert read_status(store, study)["best"]["name"] == min(DEAR, MIDDLE, CHEAP)
+    store.put(f"{study.trial_prefix(DEAR)}/evaluations/{SUITE}/record.json", b"{")
+    found = read_status(store, study)
+    assert (found["best"], found["trials"]["done"], found["state"]) == (None, 3, "finished")
 
 
 def test_trials_that_are_not_finished_do_not_count(tmp_path):

@@ -132,7 +132,7 @@ def test_no_point_of_a_study_is_made_before_those_of_earlier_ends_are_known(plac
     shown = Shown()
     held, uploaders = opened(study, store, shown)
     with held as first, uploaders:
-        session = Session(first, study.manifest.resources, uploaders, "sqlite:///m.db")
+        session = Session(first, study.manifest.resources, uploaders, f"sqlite:///{tmp_path}/m.db")
         trials.rename(tmp_path / "later")
         driver = _Driver(study, make_plan(study), session)
         for name in in_order:
@@ -153,7 +153,9 @@ def test_a_study_that_was_done_is_shown_as_it_was_and_never_as_running(place, tm
     for _ in range(2):
         held, uploaders = opened(study, store, shown)
         with held as first, uploaders:
-            session = Session(first, study.manifest.resources, uploaders, "sqlite:///m.db")
+            session = Session(
+                first, study.manifest.resources, uploaders, f"sqlite:///{tmp_path}/m.db"
+            )
             driver = _Driver(study, make_plan(study), session)
             driver.run("", study.manifest.resources)
             assert driver.conclude(tmp_path / "reports").untracked == {}

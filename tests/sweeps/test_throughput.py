@@ -83,6 +83,17 @@ def test_trials_of_several_studies_count_together_and_more_than_measured_steps(t
     assert record.seconds(1e6, 1e12) == pytest.approx(500, rel=0.01)
 
 
+def test_a_measurement_that_is_newer_counts_more_than_trials(tmp_path):
+    store, first, other = LocalStore(tmp_path), make_study("first"), make_study("other")
+    learn(store, first, *ran(first, rate_of))
+    kind = precision_name(other.manifest.recipe), family_name(other.manifest)
+    newest = max(state.attempts[0].ended_ms for state in ran(first, rate_of)[1])
+    for later, trials in ((-1, 9), (1, 0)):
+        record = Throughput("CPU", *kind, ((1e6, 1e9),), newest + later)
+        save_throughput(store, record, other.manifest)
+        assert [record.trials for record in load_throughputs(store, other)] == [trials]
+
+
 def test_devices_are_told_apart_and_other_kinds_of_training_left_out(tmp_path):
     store, first, other = LocalStore(tmp_path), make_study("first"), make_study("other")
     learn(store, first, *ran(first, lambda _: 1e9, ("H100", "A100")))

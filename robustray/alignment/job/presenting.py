@@ -13,6 +13,7 @@ from robustray.reports.pages.job import manifest_path, present_job_page
 from robustray.runtime.finished import Finished, Presented
 
 _SAVED = "robustray run FILE, where FILE holds"
+_LONGEST_NAME = 63
 
 
 def present(finished: Finished) -> Presented:
@@ -44,10 +45,11 @@ def next_commands(finished: Finished) -> list[tuple[str, str]]:
 
 def _further(manifest: Alignment, word: str, stage: str, **sections: Any) -> str:
     """Return a manifest of another stage on the same data."""
-    data = manifest.data.model_dump(mode="json", exclude_defaults=True)
-    document = {"kind": "Alignment", "name": f"{manifest.name}-{word}", "stage": stage}
+    kept = manifest.model_dump(mode="json", include={"data", "resources"}, exclude_defaults=True)
+    name = f"{manifest.name[: _LONGEST_NAME - len(word) - 1]}-{word}"
+    document = {"kind": "Alignment", "name": name, "stage": stage}
     text = yaml.safe_dump(
-        {**document, "data": data, **sections},
+        {**document, **kept, **sections},
         sort_keys=False, default_flow_style=None, allow_unicode=True, width=1000,
     )  # fmt: skip
     return text.strip()

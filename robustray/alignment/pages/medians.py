@@ -32,11 +32,14 @@ class Median:
         Its interval, or its standard deviation over seeds, as it stands behind the number.
     largest : float
         The largest strength that was tried; infinite where attacks have no strengths.
+    rank : tuple of float
+        By what methods are compared; the larger is the more robust.
     """
 
     middle: float
     spread: str = ""
     largest: float = math.inf
+    rank: tuple[float, float] = (0.0, 0.0)
 
     @property
     def size(self) -> str:
@@ -133,7 +136,7 @@ def compared_medians(
         medians = {
             str(name): _of_seeds(values.tolist(), strengths[attack]) for name, values in groups
         }
-        order = sorted(medians, key=lambda name: -medians[name].middle)
+        order = sorted(medians, key=lambda name: medians[name].rank, reverse=True)
         found[attack] = {name: medians[name] for name in order}
     return found
 
@@ -141,11 +144,16 @@ def compared_medians(
 def _of_seeds(values: Sequence[float], largest: float) -> Median:
     """Return the mean of several trainings' medians; where one is beyond, so is the mean."""
     known = [value for value in values if math.isfinite(value)]
-    if len(known) < len(values):
+    beyond = 1 - len(known) / len(values)
+    if math.isfinite(largest):  # the mean is at least that
+        rank = fmean(min(value, largest) for value in values), beyond
+    else:
+        rank = beyond, fmean(known) if known else 0.0
+    if beyond:
         some = f" for {len(values) - len(known)} of {len(values)} seeds" if known else ""
-        return Median(math.inf, some, largest)
+        return Median(math.inf, some, largest, rank)
     spread = f" ± {stdev(known):.2g}" if len(known) > 1 else ""
-    return Median(fmean(known), spread, largest)
+    return Median(fmean(known), spread, largest, rank)
 
 
 def _largest_strengths(metrics: Mapping[str, float]) -> dict[str, float]:
@@ -160,7 +168,7 @@ def _largest_strengths(metrics: Mapping[str, float]) -> dict[str, float]:
 def compare_words(attack: str, medians: Mapping[str, Median]) -> str:
     """Return which methods withstand an attack best and by how much, then the others."""
     first = next(iter(medians.values()))
-    best = [name for name, median in medians.items() if median == first]
+    best = [name for name, median in medians.items() if median.rank == first.rank]
     others = [f"{method_words(n)}: {m.size}" for n, m in medians.items() if n not in best]
     names = " and ".join(map(method_words, best))
     words = f"with {names}, {first.claim('the examples', attack)}"

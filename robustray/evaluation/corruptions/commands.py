@@ -76,7 +76,6 @@ class CorruptionsCommands(Commands[Corruptions]):
         columns: dict[str, list[Any]] = {"name": list(rows)}
         columns |= {metric: [row.get(metric) for row in rows.values()] for metric in names}
         columns["status"] = ["finished"] * len(rows)
-        means = {name: row["mean_accuracy"] for name, row in rows.items() if "mean_accuracy" in row}
         return Ended(
             done.whole,
             done.interrupted,
@@ -85,7 +84,6 @@ class CorruptionsCommands(Commands[Corruptions]):
             done.failed,
             columns,
             "mean_accuracy" if rows else None,
-            max(means, key=lambda name: means[name]) if means else None,
             answer,
         )
 

@@ -96,7 +96,7 @@ class TrialProgress(Progress):
         held_out: str = "",
         needs: str = "",
         stream: TextIO | None = None,
-        heartbeat_s: float = 30.0,
+        heartbeat_s: float = 15.0,
     ) -> None:
         self._trials, self._epochs = trials, epochs
         self._attacks, self._held_out, self._needs = attacks, held_out, needs

@@ -77,7 +77,7 @@ def answer_paper(lines: Sequence[Line]) -> Answer:
         near = sum(abs(points) <= _NEAR for points in off)
         sentence += (
             f"; of {len(off)} that can be compared {near} are within {_NEAR:g} point of the "
-            f"published ones, and on average they are {_gap_words(fmean(off))}."
+            f"published ones (as corrected), and on average they are {_gap_words(fmean(off))}."
         )
     else:
         sentence += "; none can be compared with what is printed."
