@@ -20,6 +20,7 @@ from robustray.errors import (
 from robustray.manifest import Sweep, study_id
 from robustray.reports import columns, text_table
 from robustray.reports.answers import answer_study
+from robustray.reports.fit.advice import advise, describe_advice
 from robustray.reports.frontier import find_best
 from robustray.runtime.commands import (
     Commands,
@@ -37,7 +38,8 @@ from robustray.sweeps.grid import Study
 from robustray.sweeps.mending import list_studies
 from robustray.sweeps.plan import describe_plan, make_plan, plan_document
 from robustray.sweeps.records import load_study, read_trials
-from robustray.sweeps.report import Published, publish, read_rows
+from robustray.sweeps.report import Published, assemble, publish, read_rows
+from robustray.sweeps.search.proposals import require_searcher
 from robustray.sweeps.study import run_study
 from robustray.sweeps.throughput import measure_here
 from robustray.sweeps.watching import describe_status, read_status
@@ -55,6 +57,7 @@ class SweepCommands(Commands[Sweep]):
     @override
     def plan(self, manifest: Sweep, request: Request) -> None:
         _check_size(manifest, request)
+        require_searcher(manifest.search)
         study, store, root = Study.from_manifest(manifest), request.store, data_root()
         if len(study.trials) > _MANY_TRIALS:
             request.say(f"counting the multiply-accumulates of {len(study.trials)} networks")
@@ -163,6 +166,15 @@ def show_study(name: str, request: Request) -> None:
     found = read_status(request.store, load_study(request.store, name))
     request.say(describe_status(found, details=True))
     request.tell(found)
+
+
+def advise_study(study: Study, macs: float | None, request: Request) -> None:
+    """Print what a fit to a study's finished networks suggests."""
+    plan, states = make_plan(study, request.store), read_trials(request.store, study)
+    report = assemble(plan, states)
+    found = advise(report.rows, report.headline, macs)
+    request.say(describe_advice(found, study.id))
+    request.tell({"kind": "Sweep", "id": study.id, "name": study.manifest.name, **found})
 
 
 def report(study: Study, request: Request) -> None:
