@@ -120,13 +120,13 @@ def fit_surface(rows: Sequence[TrialRow], metric: str | None) -> Surface | None:
     Returns
     -------
     Surface or None
-        None with fewer than 12 judged trials, or where nothing differs between them.
+        None with fewer than 12 judged trials, or with no more shapes than weights to fit.
     """
     found = judged(rows, metric)
     shapes = tuple(Shape.of(row) for row in found)
-    if len(found) < FEWEST or len(set(shapes)) < FEWEST:
-        return None
     axes = tuple(by for by in ("width", "depth") if _varies(shapes, by))
+    if len(found) < FEWEST or len(set(shapes)) <= len(_features(shapes[0], axes)):
+        return None
     raw = np.array([_features(shape, axes) for shape in shapes])
     accuracy = np.array([row.metrics[str(metric)] for row in found])
     centre, scale = raw.mean(axis=0), raw.std(axis=0)
