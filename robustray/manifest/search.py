@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from robustray.manifest.fields import Epochs, Natural, PositiveNumber, Section
 from robustray.manifest.recipe import Recipe
 
+Searcher = Literal["random", "tpe", "gp"]
+
 
 class Search(Section):
     """Which trials are trained, and how far.
@@ -29,7 +31,7 @@ class Search(Section):
     grace_epochs: Epochs = 1
     reduction: Annotated[Epochs, Field(ge=2)] = 3
     budget_epochs: Natural | None = None
-    searcher: Literal["random", "tpe", "gp"] | None = None
+    searcher: Searcher | None = None
     budget_hours: PositiveNumber | None = None
 
     @model_validator(mode="after")

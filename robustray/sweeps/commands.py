@@ -39,7 +39,7 @@ from robustray.sweeps.mending import list_studies
 from robustray.sweeps.plan import describe_plan, make_plan, plan_document
 from robustray.sweeps.records import load_study, read_trials
 from robustray.sweeps.report import Published, assemble, publish, read_rows
-from robustray.sweeps.search.proposals import require_searcher
+from robustray.sweeps.search import require_searcher
 from robustray.sweeps.study import run_study
 from robustray.sweeps.throughput import measure_here
 from robustray.sweeps.watching import describe_status, read_status

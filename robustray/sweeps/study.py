@@ -36,9 +36,8 @@ from robustray.sweeps.plan import Plan, describe_plan, make_plan
 from robustray.sweeps.records import TrialReader, committed_epochs, stopped_trials
 from robustray.sweeps.report import Published, publish
 from robustray.sweeps.runs import trial_run
-from robustray.sweeps.search import open_search
+from robustray.sweeps.search import open_search, require_searcher
 from robustray.sweeps.search.halving import stop_words
-from robustray.sweeps.search.proposals import require_searcher
 from robustray.sweeps.throughput import load_throughputs
 from robustray.sweeps.trial import execute_attempt
 from robustray.sweeps.watching import open_progress
@@ -141,9 +140,8 @@ class _Driver(TrialListener):
             self._queue.held.clear()
         self._was_whole = self._queue.finished
         self._begun = set(self._epochs) - self._done - self._stopped
-        self._progress = open_progress(
-            plan, session.resources, results, self._stopped, self._epochs
-        )
+        needs = session.resources
+        self._progress = open_progress(plan, needs, results, self._stopped, self._epochs)
 
     def run(self, data_folder: str, resources: Resources) -> None:
         """Run every trial that has no result yet, with these resources each."""
@@ -177,10 +175,8 @@ class _Driver(TrialListener):
         if self._interrupted:
             untracked = self.close_runs("KILLED", limit_s=20)
             return self._outcome(None, untracked)
-        report = publish(
-            self._plan, self._store, report_root, self._failures,
-            tracking_uri=self._session.tracking_uri,
-        )  # fmt: skip
+        uri = self._session.tracking_uri
+        report = publish(self._plan, self._store, report_root, self._failures, tracking_uri=uri)
         status: Status = "FAILED" if self._failures else "FINISHED"
         self._track_study(status, conclude_study(self._study, report, self._store))
         if self._was_whole:  # nothing was opened again, and nothing changes where all is there

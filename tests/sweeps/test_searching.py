@@ -21,13 +21,13 @@ from robustray.store import LocalStore, read_sealed, seal
 from robustray.sweeps import Study, describe_plan, make_plan, read_status, run_study
 from robustray.sweeps.plan import Plan
 from robustray.sweeps.records import read_results
+from robustray.sweeps.search import require_searcher
 from robustray.sweeps.search.choices import read_choices, read_end
 from robustray.sweeps.search.proposals import (
     Space,
     comparable_scores,
     fewest_scores,
     propose,
-    require_searcher,
 )
 from robustray.sweeps.search.searching import Searching
 from robustray.sweeps.throughput import Throughput

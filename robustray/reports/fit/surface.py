@@ -23,6 +23,7 @@ from robustray.reports.rows import Axis, TrialRow, judged
 FEWEST = 12  # networks, below which nothing is fitted
 _RIDGES = (0.001, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)  # times the number of networks
 _RESAMPLES = 1000
+_AXES: tuple[Axis, ...] = ("width", "depth")
 
 Array = NDArray[np.float64]
 
@@ -38,8 +39,7 @@ class Shape:
     @classmethod
     def of(cls, row: TrialRow) -> Shape:
         """Return the shape of a trial."""
-        width, depth = (_shares(row, by) for by in ("width", "depth"))
-        return cls(float(row.macs), width, depth)
+        return cls(float(row.macs), _shares(row, "width"), _shares(row, "depth"))
 
     def share(self, by: Axis) -> tuple[float, ...]:
         """Return the shares of width or depth."""
@@ -124,7 +124,7 @@ def fit_surface(rows: Sequence[TrialRow], metric: str | None) -> Surface | None:
     """
     found = judged(rows, metric)
     shapes = tuple(Shape.of(row) for row in found)
-    axes = tuple(by for by in ("width", "depth") if _varies(shapes, by))
+    axes = tuple(by for by in _AXES if _varies(shapes, by))
     if len(found) < FEWEST or len(set(shapes)) <= len(_features(shapes[0], axes)):
         return None
     raw = np.array([_features(shape, axes) for shape in shapes])
@@ -173,7 +173,8 @@ def _penalty(design: Array, ridge: float) -> Array:
 
 
 def _solve(design: Array, accuracy: Array, ridge: float) -> Array:
-    return np.linalg.solve(design.T @ design + _penalty(design, ridge), design.T @ accuracy)
+    left = design.T @ design + _penalty(design, ridge)
+    return np.asarray(np.linalg.solve(left, design.T @ accuracy), dtype=np.float64)
 
 
 def _leave_one_out(design: Array, accuracy: Array, ridge: float) -> Array:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from robustray.errors import UserError
+from robustray.manifest import Search
+
 if TYPE_CHECKING:
     from robustray.store import ObjectStore
     from robustray.sweeps.plan import Plan
@@ -35,3 +38,21 @@ def open_search(
     halving = Halving(plan.study, store)
     chosen = search.searcher is not None
     return halving, Searching(plan, store, halving.scores, results) if chosen else None
+
+
+def require_searcher(search: Search | None) -> None:
+    """Refuse a search whose searcher is of a package that is not installed.
+
+    Raises
+    ------
+    UserError
+        If Optuna is wanted and missing.
+    """
+    if search is not None and search.searcher in ("tpe", "gp"):
+        try:
+            import optuna  # noqa: F401 # pyright: ignore[reportUnusedImport]
+        except ImportError as error:
+            raise UserError(
+                f"search.searcher: {search.searcher} needs Optuna, which is not installed here: "
+                "pip install 'robustray[search]', or take search.searcher: random"
+            ) from error

@@ -17,17 +17,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from robustray.errors import UserError
-from robustray.manifest import ModelConfig, Search
+from robustray.manifest import ModelConfig
+from robustray.manifest.search import Searcher
 from robustray.random import derive_seed
 from robustray.sweeps.grid import Trial
 
 if TYPE_CHECKING:
     import optuna
 
-Searcher = Literal["random", "tpe", "gp"]
 Scores = Mapping[str, Mapping[int, float]]
 
 _FEWEST = 4  # scores, below which there is nothing to learn from
@@ -148,24 +147,6 @@ def comparable_scores(scores: Scores, fewest: int) -> dict[str, float]:
     if reached:
         return rungs[max(reached)]
     return max(rungs.values(), key=len, default={})
-
-
-def require_searcher(search: Search | None) -> None:
-    """Refuse a search whose searcher is of a package that is not installed.
-
-    Raises
-    ------
-    UserError
-        If Optuna is wanted and missing.
-    """
-    if search is not None and search.searcher in ("tpe", "gp"):
-        try:
-            import optuna  # noqa: F401 # pyright: ignore[reportUnusedImport]
-        except ImportError as error:
-            raise UserError(
-                f"search.searcher: {search.searcher} needs Optuna, which is not installed here: "
-                "pip install 'robustray[search]', or take search.searcher: random"
-            ) from error
 
 
 def _shuffle(names: Collection[str], seed: int, number: int) -> list[str]:

@@ -115,7 +115,7 @@ class Searching:
     def conclude(self) -> str:
         """Write down that the budget is spent, if trials are left; return that in words."""
         left = len(self.left)
-        if not left:
+        if not left or self._hours is None:
             return ""
         found = {"left": left, "hours": self._budget.taken, "budget_hours": self._hours}
         self._store.put(end_key(self._study), seal(found))
