@@ -40,6 +40,7 @@ from robustray.sweeps.plan import describe_plan, make_plan, plan_document
 from robustray.sweeps.records import load_study, read_trials
 from robustray.sweeps.report import Published, assemble, publish, read_rows
 from robustray.sweeps.search import require_searcher
+from robustray.sweeps.search.choices import describe_end, read_end
 from robustray.sweeps.study import run_study
 from robustray.sweeps.throughput import measure_here
 from robustray.sweeps.watching import describe_status, read_status
@@ -65,13 +66,17 @@ class SweepCommands(Commands[Sweep]):
             measure_here(study, store, request.say)
         try:
             plan, missing = make_plan(study, store), find_missing(manifest.data, root, store)
+            end = read_end(store, study)
         except StoreUnavailableError as error:
             request.say(f"warning: {error}; measured speeds are unknown")
-            plan, missing = make_plan(study), find_missing(manifest.data, root, None)
+            plan, missing, end = make_plan(study), find_missing(manifest.data, root, None), None
         request.say(describe_plan(plan, None if request.in_full else 12))
+        if end is not None:
+            request.say(f"in the store: {describe_end(end)}")
         for line in _missing_lines(manifest, missing, root):
             request.say(line)
-        request.tell({**plan_document(plan), "missing_files": missing})
+        ended = {"search_ended": end} if end else {}
+        request.tell({**plan_document(plan), **ended, "missing_files": missing})
 
     @override
     def run(self, manifest: Sweep, request: Request) -> Ended:

@@ -295,6 +295,10 @@ def test_a_searched_study_ends_with_its_budget(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ROBUSTRAY_STORE", str(tmp_path / "store"))
     assert main(["status", "--study", study_id(manifest)]) == 0
     assert "1 of 8 trials finished, 7 not started (budget spent)" in capsys.readouterr().out
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(document))
+    assert main(["plan", str(path)]) == 0
+    assert "pays for none of 7 trials, which are not started" in capsys.readouterr().out
     assert main(["plan", "--from", study_id(manifest)]) == 0
     assert "1 networks are judged; a fit takes 12" in capsys.readouterr().out
 

@@ -124,7 +124,7 @@ def fit_surface(rows: Sequence[TrialRow], metric: str | None) -> Surface | None:
     """
     found = judged(rows, metric)
     shapes = tuple(Shape.of(row) for row in found)
-    axes = tuple(by for by in _AXES if _varies(shapes, by))
+    axes: tuple[Axis, ...] = tuple(by for by in _AXES if _varies(shapes, by))
     if len(found) < FEWEST or len(set(shapes)) <= len(_features(shapes[0], axes)):
         return None
     raw = np.array([_features(shape, axes) for shape in shapes])

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from robustray.manifest.search import Searcher
 from robustray.store import ObjectStore, create_sealed, seal
 from robustray.sweeps.plan import Plan
 from robustray.sweeps.records import attempted_trials, stopped_trials
@@ -53,7 +54,8 @@ class Searching:
         study, search = plan.study, plan.study.manifest.search
         assert search is not None
         assert search.searcher is not None
-        self._study, self._store, self._searcher = study, store, search.searcher
+        self._study, self._store = study, store
+        self._searcher: Searcher = search.searcher
         self._space, self._rungs = Space.of(study.trials), rungs
         self._finals = {name: _score(result) for name, result in results.items()}
         choices, begun = read_choices(store, study), attempted_trials(store, study)
