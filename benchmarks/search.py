@@ -248,7 +248,7 @@ def draw(found: dict[str, Any]) -> bytes:
             study = found["held-out"][name]
             top = f"{name}: best accuracy found"
             _panel(column[0], top, study, "median")
-            _panel(column[1], f"{name}: expected accuracy of it", study, "expected")
+            _panel(column[1], f"{name}: expected accuracy of that network", study, "expected")
             column[0].axhline(GOAL, color=GREEN, linewidth=1.5, linestyle=":")
             column[0].axhspan(0, study["noise"], color=GREY, alpha=0.15, linewidth=0)
         handles, labels = panels[0, 0].get_legend_handles_labels()
