@@ -16,7 +16,6 @@ from robustray.errors import MachineError
 from robustray.manifest import Resources, Sweep
 from robustray.runtime import attempts
 from robustray.runtime.failures import Failure
-from robustray.runtime.queue import TrialQueue
 from robustray.runtime.session import Session, check_services, open_session, say_places
 from robustray.runtime.source import find_source
 from robustray.runtime.trial_pool import TrialListener, run_queue
@@ -36,7 +35,7 @@ from robustray.sweeps.plan import Plan, describe_plan, make_plan
 from robustray.sweeps.records import TrialReader, committed_epochs, stopped_trials
 from robustray.sweeps.report import Published, publish
 from robustray.sweeps.runs import trial_run
-from robustray.sweeps.search import open_search, require_searcher
+from robustray.sweeps.search import make_queue, open_search, require_searcher
 from robustray.sweeps.search.halving import stop_words
 from robustray.sweeps.throughput import load_throughputs
 from robustray.sweeps.trial import execute_attempt
@@ -134,10 +133,8 @@ class _Driver(TrialListener):
         self._epochs = committed_epochs(store, study)
         self._started_ms = int(time.time() * 1000)
         self._interrupted = False
-        held = self._searching.left if self._searching else ()
-        self._queue = TrialQueue(self._remaining_costs(), study.manifest.resources.retries, held)
-        if self._searching and self._searching.is_over:
-            self._queue.held.clear()
+        retries = study.manifest.resources.retries
+        self._queue = make_queue(self._remaining_costs(), retries, self._searching)
         self._was_whole = self._queue.finished
         self._begun = set(self._epochs) - self._done - self._stopped
         needs = session.resources

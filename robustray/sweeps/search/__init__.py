@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from robustray.errors import UserError
-from robustray.manifest import Search
+from robustray.manifest import Retries, Search
+from robustray.runtime.queue import TrialQueue
 
 if TYPE_CHECKING:
     from robustray.store import ObjectStore
@@ -38,6 +39,19 @@ def open_search(
     halving = Halving(plan.study, store)
     chosen = search.searcher is not None
     return halving, Searching(plan, store, halving.scores, results) if chosen else None
+
+
+def make_queue(
+    costs: Iterable[tuple[str, float]], retries: Retries, searching: Searching | None
+) -> TrialQueue:
+    """Return the queue of a study's trials; those that a search is still to choose are held.
+
+    Where the budget pays for none of them, and nothing is under way, they are left out.
+    """
+    queue = TrialQueue(costs, retries, searching.left if searching else ())
+    if searching is not None and searching.is_over:
+        queue.held.clear()
+    return queue
 
 
 def require_searcher(search: Search | None) -> None:

@@ -65,7 +65,7 @@ class Searching:
         self._hours, self._budget = search.budget_hours, Budget(plan, store, search.budget_hours)
         self._budget.read(begun)
         self._budget.finish(results)
-        store.delete(end_key(study))
+        self._goes_on = False
 
     @property
     def left(self) -> list[str]:
@@ -82,6 +82,9 @@ class Searching:
         candidates = self._affordable(left)
         if not candidates:
             return None
+        if not self._goes_on:  # an earlier run may have ended with a smaller budget
+            self._store.delete(end_key(self._study))
+            self._goes_on = True
         told = comparable_scores(self._scores(), fewest_scores(self._space))
         running = self._running - told.keys()
         seed, self._number = self._study.manifest.seed, self._number + 1
