@@ -205,7 +205,8 @@ def test_no_order_of_events_spends_more_than_what_is_under_way(share, at_once, s
 def test_a_measured_speed_prices_trials_before_any_is_finished(tmp_path):
     rate = 1e10 / 3600
     speed = Throughput("CPU", "float32", "f", ((1e5, rate), (1e7, rate)), 0)
-    plan = replace(plan_for(budget_hours=1.5 * min(HOURS.values())), throughputs=(speed,))
+    slow = replace(speed, device="A slow one", points=((1e5, rate / 99), (1e7, rate / 99)))
+    plan = replace(plan_for(budget_hours=1.5 * min(HOURS.values())), throughputs=(slow, speed))
     searching = search_on(plan, LocalStore(tmp_path))
     cheapest = searching.choose(searching.left)
     assert HOURS[cheapest] <= 1.5 * min(HOURS.values())

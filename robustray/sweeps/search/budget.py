@@ -23,7 +23,8 @@ class Budget:
     Parameters
     ----------
     plan : Plan
-        Of the study; its first throughput, if it has one, says how prices go with size.
+        Of the study. If speeds are known, that of the fastest device prices trials: which one they
+        will get is not known, and a price that is too high would end a search before it began.
     store : ObjectStore
         Where the attempts are.
     hours : float or None
@@ -35,7 +36,8 @@ class Budget:
         self._share = min(1.0, plan.study.manifest.resources.gpus or 1.0)
         self._taken: dict[str, float] = {}
         self._finished: set[str] = set()
-        self._factor = 1.0 if plan.throughputs else 0.0
+        self._speed = min(plan.throughputs, key=plan.device_hours, default=None)
+        self._factor = 1.0 if self._speed else 0.0
 
     @property
     def taken(self) -> float:
@@ -71,9 +73,9 @@ class Budget:
 
     def _planned(self, name: str) -> float:
         """Return the plan's device-hours; MACs, which are as good to compare, without a speed."""
-        if not self._plan.throughputs:
+        if self._speed is None:
             return float(self._plan.costs[name].total_macs)
-        return self._share * self._plan.seconds(name, self._plan.throughputs[0]) / 3600
+        return self._share * self._plan.seconds(name, self._speed) / 3600
 
     def _read(self, name: str) -> float:
         tries = list_attempts(self._store, self._plan.study.trial_prefix(name))
