@@ -169,8 +169,8 @@ def replay(
         for epoch in range(1, table.epochs + 1):
             spent += table.epoch_macs[name]
             score = table.held_out[name].get(epoch) if told == "held-out" else table.test[name]
-            rung = rungs.due(name, epoch) if halving and score is not None else 0
-            if rung and epoch < table.epochs:
+            rung = rungs.due(name, epoch) if halving else 0
+            if score is not None and rung and epoch < table.epochs:
                 scores.setdefault(name, {})[rung] = score
                 if not rungs.judge(name, rung, score):
                     break
@@ -270,7 +270,7 @@ def _panel(axes: Axes, title: str, study: dict[str, Any], key: str) -> None:
 
 def main() -> None:
     """Replay, write the JSON, draw."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--replays", type=int, default=50)
     parser.add_argument("--only", choices=tuple(STUDIES))
     parser.add_argument("--told", choices=("held-out", "test"), action="append")
