@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -40,6 +41,10 @@ _PLAN = Page(
         ("measure this device first", "robustray plan my_study.yaml --measure"),
         ("how does a field change it?", "robustray plan my_study.yaml --set recipe.epochs=10"),
         ("a network of 5 GMACs", "robustray plan --target-gmacs 5"),
+        (
+            "what to train next, and what 20 GMACs would give",
+            "robustray plan --from my_study --macs 20e9",
+        ),
     ),
 )
 _RUN = Page(
@@ -107,6 +112,7 @@ def add_jobs(commands: Any, common: argparse.ArgumentParser) -> None:
     _add_large(plan)
     add_json(plan)
     add_target(plan)
+    _add_advice(plan)
     plan.set_defaults(command=_plan)
 
     run = add_page(commands, "run", _RUN, parents=[common])
@@ -123,7 +129,42 @@ def _add_large(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_advice(plan: argparse.ArgumentParser) -> None:
+    group = plan.add_argument_group("instead of a manifest: what a study suggests")
+    group.add_argument(
+        "--from",
+        dest="study",
+        metavar="STUDY",
+        help="fit its finished networks: which trials next, and how robust they may be",
+    )
+    group.add_argument(
+        "--macs",
+        type=float,
+        metavar="N",
+        help="and what a network of so many MACs would have, such as 20e9",
+    )
+
+
+def _plan_from(options: argparse.Namespace) -> int:
+    """Say what a study suggests."""
+    from robustray.sweeps.commands import advise_study, chosen_study
+
+    flags = ("manifest", "set", "measure", "all", "large", "model", "target_gmacs")
+    if found := [f"--{flag.replace('_', '-')}" for flag in flags if getattr(options, flag)]:
+        raise UserError(f"--from plans from a study in the store; leave out {', '.join(found)}")
+    if options.macs is not None and not 0 < options.macs < math.inf:
+        raise UserError(f"--macs must be positive, such as 20e9 (got {options.macs:g})")
+    request = make_request(options.told)
+    advise_study(chosen_study(request.store, options.study), options.macs, request)
+    options.told.end("Sweep")
+    return EXIT_OK
+
+
 def _plan(options: argparse.Namespace) -> int:
+    if options.study is not None:
+        return _plan_from(options)
+    if options.macs is not None:
+        raise UserError("--macs: only with --from STUDY, whose networks are fitted")
     if options.target_gmacs is not None and options.json:
         raise UserError("--json gives the plan of a manifest; leave it out with --target-gmacs")
     planned = plan_target(options)

@@ -44,7 +44,8 @@ from .recipe import (
     Selection,
     ThreatConfig,
 )
-from .sweep import EvaluationConfig, Grid, GridSetting, Retention, Search, StageGrid, Sweep
+from .search import Search
+from .sweep import EvaluationConfig, Grid, GridSetting, Retention, StageGrid, Sweep
 
 __all__ = [
     "Augmentation",

@@ -31,6 +31,7 @@ _NOT_IDENTITY: Any = {
     "retention": True,
     "tracking": True,
     "data": {"download"},
+    "search": {"budget_hours"},
 }
 
 # Raised when the meaning of a manifest changes, such as a default; adding a field does not.

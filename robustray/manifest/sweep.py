@@ -32,6 +32,7 @@ from robustray.manifest.fields import (
 from robustray.manifest.job import DataConfig, Manifest
 from robustray.manifest.network import ModelConfig
 from robustray.manifest.recipe import Recipe, ThreatConfig
+from robustray.manifest.search import Search
 from robustray.words import alternatives
 
 _MOST_TRIALS = 1_000_000
@@ -171,29 +172,6 @@ class Retention(Section):
     every: Epochs | None = None
 
 
-class Search(Section):
-    """Stopping poor trials early, by asynchronous successive halving (ASHA).
-
-    After ``grace_epochs * reduction**k`` epochs, k = 0, 1, ..., a trial goes on only if its score
-    reaches the best ``1 / reduction`` of the scores that others had there before. The score is the
-    accuracy under ``recipe.selection.attack`` on held-out data. ``budget_epochs`` caps the epochs
-    of all trials together: a trial that would begin one beyond it is stopped for good, however
-    good it is, so it should be above what halving is expected to take (the plan tells).
-    """
-
-    name: Literal["asha"] = "asha"
-    grace_epochs: Epochs = 1
-    reduction: Annotated[Epochs, Field(ge=2)] = 3
-    budget_epochs: Natural | None = None
-
-    def rungs(self, epochs: int) -> tuple[int, ...]:
-        """Return the epochs (1-based) after which trials are judged."""
-        rungs = [self.grace_epochs]
-        while rungs[-1] * self.reduction < epochs:
-            rungs.append(rungs[-1] * self.reduction)
-        return tuple(rung for rung in rungs if rung < epochs)
-
-
 class Sweep(Manifest):
     """A manifest of kind Sweep: one trial for each setting of the grid, or the model as it is.
 
@@ -271,28 +249,6 @@ class Sweep(Manifest):
 
     @model_validator(mode="after")
     def _search_has_scores(self) -> Self:
-        if self.search is None:
-            return self
-        if self.resources.workers > 1:
-            raise ValueError(
-                f"search stops trials of one worker; resources.workers is {self.resources.workers}"
-            )
-        grace, recipe = self.search.grace_epochs, self.recipe
-        if grace >= recipe.epochs:
-            raise ValueError(
-                f"search.grace_epochs is {grace} of {recipe.epochs} epochs: nothing would stop"
-            )
-        if recipe.guard and recipe.guard.action == "stop":
-            raise ValueError("search stops trials by itself; set recipe.guard.action: warn")
-        budget = self.search.budget_epochs
-        if budget is not None and budget < recipe.epochs:
-            raise ValueError(
-                f"search.budget_epochs is {budget}: below recipe.epochs ({recipe.epochs}) no trial "
-                "can finish"
-            )
-        if recipe.selection.start * recipe.epochs >= grace:
-            raise ValueError(
-                f"search.grace_epochs is {grace}, and validation begins later: "
-                f"recipe.selection.start must be below {grace / recipe.epochs:g}"
-            )
+        if self.search is not None:
+            self.search.check(self.recipe, self.resources.workers)
         return self

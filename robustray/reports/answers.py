@@ -60,7 +60,8 @@ def answer_study(report: StudyReport) -> Answer:
     if lone:
         sentence = f"{_score(report, best)}{_unattacked(report, best)}."
         return Answer(question, sentence, numbers, report.is_partial)
-    start = "Best so far" if report.is_partial else "Best"
+    searched = f"Best of {len(found)} that a search judged" if counts.not_started else "Best"
+    start = "Best so far" if report.is_partial else searched
     sentence = f"{start}: {best.name}, {_score(report, best)}"
     if report.uniform_axes and all(is_uniform(best, by) for by in report.uniform_axes):
         sentence += "; it is uniform"

@@ -11,6 +11,9 @@ from robustray.reports.accuracy import accuracy_figure, accuracy_title
 from robustray.reports.canvas import TitledFigure
 from robustray.reports.curves import curves_figure, curves_title
 from robustray.reports.equal_cost import cost_groups, equal_cost_figure, equal_cost_title
+from robustray.reports.fit.figure import WORDS as _FIT_WORDS
+from robustray.reports.fit.figure import fit_figure, fit_title
+from robustray.reports.fit.surface import fit_surface
 from robustray.reports.frontier import GROUP, find_best, shown_totals, total
 from robustray.reports.rows import Axis, StudyReport
 from robustray.reports.shares import comparable, shares_figure, shares_title
@@ -64,6 +67,9 @@ def _planned(report: StudyReport) -> Iterator[tuple[str, _Draw, str, str]]:
         if report.grid == "list" and cost_groups(rows):
             draw = partial(equal_cost_figure, rows, metric=metric)
             yield "equal_cost", draw, equal_cost_title(rows, metric), _EQUAL_WORDS
+        if (surface := fit_surface(rows, metric)) is not None:
+            draw = partial(fit_figure, surface, rows, metric=metric)
+            yield "fit", draw, fit_title(surface), _FIT_WORDS
     best = find_best(rows, metric)
     draw = partial(
         curves_figure, report.curves, {row.name: row.macs for row in rows}, report.curve_metrics,

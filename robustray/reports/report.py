@@ -126,8 +126,9 @@ def write_report(report: StudyReport, folder: Path, *, svg: bool = False) -> lis
     ``table.csv``, ``table.parquet`` and ``summary.json`` are canonical: equal results give
     equal bytes. ``accuracy.png`` is there once two trials are judged, ``shares_width.png`` and
     ``shares_depth.png`` where settings share a total, ``equal_cost.csv`` and ``equal_cost.png``
-    where a list of networks holds groups of equal cost, ``curves.png`` where there are curves,
-    ``provenance.csv`` where there are records of it, and ``report.html`` shows it all.
+    where a list of networks holds groups of equal cost, ``fit.png`` where at least 12 trials are
+    judged, ``curves.png`` where there are curves, ``provenance.csv`` where there are records of
+    it, and ``report.html`` shows it all.
 
     Parameters
     ----------

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-Status = Literal["finished", "unfinished", "failed", "stopped"]
+Status = Literal["finished", "unfinished", "failed", "stopped", "not started"]
 Axis = Literal["width", "depth"]
 GridKind = Literal["width", "depth", "both", "list", "none"]
 
@@ -26,8 +26,9 @@ class TrialRow:
         Blocks and widening factor of each stage.
     parameters, macs : int
         Size of the network, and multiply-accumulates for one image.
-    status : {"finished", "unfinished", "failed", "stopped"}
-        Where the trial stands; "stopped" early, for good, by the study's search.
+    status : {"finished", "unfinished", "failed", "stopped", "not started"}
+        Where the trial stands; "stopped" early, for good, by the study's search, or "not started"
+        by it before its budget was spent.
     selected_epoch : int or None
         The epoch (1-based) whose checkpoint was chosen on held-out data.
     validation_accuracy : float or None
@@ -78,7 +79,8 @@ class Counts:
     """How many of a study's trials are where.
 
     ``missing`` trials were planned and have no row; ``unjudged`` ones are finished and lack
-    the accuracy under the attack that the study is judged by; ``stopped`` ones were stopped early.
+    the accuracy under the attack that the study is judged by; ``stopped`` ones were stopped early,
+    and ``not_started`` ones left out by a search whose budget is spent.
     """
 
     expected: int
@@ -88,6 +90,7 @@ class Counts:
     missing: int
     unjudged: int
     stopped: int = 0
+    not_started: int = 0
 
     @property
     def judged(self) -> int:
@@ -97,12 +100,13 @@ class Counts:
     @property
     def partial(self) -> bool:
         """Whether anything is still to come, or was lost."""
-        return self.judged + self.stopped < self.expected
+        return self.judged + self.stopped + self.not_started < self.expected
 
     def __str__(self) -> str:
         parts = [f"{self.finished} of {self.expected} trials finished"]
         for word, number in (
             ("stopped early", self.stopped),
+            ("not started (budget spent)", self.not_started),
             ("not yet attacked", self.unjudged),
             ("unfinished", self.unfinished),
             ("failed", self.failed),
@@ -260,6 +264,7 @@ def count(
         failed=states.count("failed"),
         missing=expected - len(rows),
         stopped=states.count("stopped"),
+        not_started=states.count("not started"),
         unjudged=sum(r.status == "finished" and metric not in r.metrics for r in rows),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from robustray.manifest import Retries
@@ -31,11 +31,19 @@ class TrialQueue:
         Cost in any unit; ties go by name.
     retries : Retries
         Budgets and back-off.
+    held : collection of str
+        Trials that are not handed out before somebody releases them.
     """
 
-    def __init__(self, costs: Iterable[tuple[str, float]], retries: Retries) -> None:
+    def __init__(
+        self,
+        costs: Iterable[tuple[str, float]],
+        retries: Retries,
+        held: Collection[str] = (),
+    ) -> None:
         self._entries = {name: _Entry(cost, Budget(retries)) for name, cost in costs}
-        self._ready = [(-entry.cost, name) for name, entry in self._entries.items()]
+        self.held = set(held) & self._entries.keys()
+        self._ready = [(-self._entries[name].cost, name) for name in self._entries.keys() - held]
         heapq.heapify(self._ready)
         self._waiting: list[tuple[float, str]] = []
         self._running: set[str] = set()
@@ -53,6 +61,11 @@ class TrialQueue:
         _, name = heapq.heappop(self._ready)
         self._running.add(name)
         return name
+
+    def release(self, name: str) -> None:
+        """Make a held trial ready."""
+        self.held.remove(name)
+        heapq.heappush(self._ready, (-self._entries[name].cost, name))
 
     def succeed(self, name: str) -> None:
         """Record that a running trial is done."""
@@ -91,8 +104,8 @@ class TrialQueue:
 
     @property
     def unfinished(self) -> int:
-        """Trials that are ready, waiting or running."""
-        return len(self._ready) + len(self._waiting) + len(self._running)
+        """Trials that are ready, waiting, running or held."""
+        return len(self.held) + len(self._ready) + len(self._waiting) + len(self._running)
 
     @property
     def handed_out(self) -> int:

@@ -29,7 +29,7 @@ from robustray.runtime.attempts import PREEMPTED
 from robustray.runtime.failures import Failure, classify, one_line
 from robustray.runtime.queue import TrialQueue
 from robustray.runtime.signals import Stop, stopping_politely
-from robustray.runtime.tuning import Judge, JudgedScheduler, QueueSearcher, StopWhen
+from robustray.runtime.tuning import Chooser, Judge, JudgedScheduler, QueueSearcher, StopWhen
 
 _LAUNCHER_BYTES = 400 * 2**20  # a process with torch and Ray, without work of its own
 
@@ -71,6 +71,7 @@ def run_queue(
     *,
     name: str,
     judge: Judge | None = None,
+    chooser: Chooser | None = None,
 ) -> bool:
     """Run trials until the queue is finished.
 
@@ -88,6 +89,8 @@ def run_queue(
         Shown by Ray for these actors.
     judge : Judge, optional
         Stops trials early; by default every trial runs to its end.
+    chooser : Chooser, optional
+        Says which of the trials that the queue holds back begins next.
 
     Returns
     -------
@@ -109,7 +112,7 @@ def run_queue(
             tune.with_resources(_trainable(execute), _claim(resources)),
             param_space={},
             tune_config=tune.TuneConfig(
-                search_alg=QueueSearcher(queue, stop, listener, judge),
+                search_alg=QueueSearcher(queue, stop, listener, judge, chooser),
                 scheduler=JudgedScheduler(judge) if judge else None,
                 num_samples=-1,
                 max_concurrent_trials=resources.max_concurrent,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ray import tune
@@ -33,6 +33,14 @@ class Judge(Protocol):
         ...
 
 
+class Chooser(Protocol):
+    """Who says which of the held trials begins next. Called in the driver's main loop."""
+
+    def choose(self, left: Collection[str]) -> str | None:
+        """Return one of them; None: none for now, and none at all once nothing runs."""
+        ...
+
+
 class JudgedScheduler(FIFOScheduler):
     """Asks the search whether a trial continues, after each report, and has Tune stop it if not."""
 
@@ -52,13 +60,19 @@ class JudgedScheduler(FIFOScheduler):
 
 
 class QueueSearcher(Searcher):
-    """Suggests what the queue hands out, and the judge admits."""
+    """Suggests what the queue hands out and the judge admits; the chooser releases what is held."""
 
     def __init__(
-        self, queue: TrialQueue, stop: threading.Event, listener: TrialListener, judge: Judge | None
+        self,
+        queue: TrialQueue,
+        stop: threading.Event,
+        listener: TrialListener,
+        judge: Judge | None,
+        chooser: Chooser | None = None,
     ) -> None:
         super().__init__()
-        self._queue, self._stop, self._listener, self._judge = queue, stop, listener, judge
+        self._queue, self._stop, self._listener = queue, stop, listener
+        self._judge, self._chooser = judge, chooser
 
     def __getstate__(self) -> dict[str, Any]:
         """Hide the driver's event from Tune, which pickles searchers for restores."""
@@ -67,14 +81,26 @@ class QueueSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:  # noqa: D102 (Tune's own)
         if self._queue.finished or self._stop.is_set():
             return Searcher.FINISHED
-        name = self._queue.pop(time.monotonic())
+        name = self._pop()
         while name is not None and self._judge is not None and not self._judge.admits(name):
             self._queue.stop(name)
             self._listener.stopped(name, running=False)
-            name = self._queue.pop(time.monotonic())
+            name = self._pop()
         if name is None:
             return Searcher.FINISHED if self._queue.finished else None
         return {"trial": name}
+
+    def _pop(self) -> str | None:
+        """Return what is ready, or else what the chooser makes ready."""
+        queue, name = self._queue, self._queue.pop(time.monotonic())
+        if name is not None or self._chooser is None or not queue.held:
+            return name
+        chosen = self._chooser.choose(queue.held)
+        if chosen is not None:
+            queue.release(chosen)
+        elif queue.unfinished == len(queue.held):  # nothing can change that any more
+            queue.held.clear()
+        return queue.pop(time.monotonic())
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

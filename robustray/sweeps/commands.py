@@ -20,6 +20,7 @@ from robustray.errors import (
 from robustray.manifest import Sweep, study_id
 from robustray.reports import columns, text_table
 from robustray.reports.answers import answer_study
+from robustray.reports.fit.advice import advise, describe_advice
 from robustray.reports.frontier import find_best
 from robustray.runtime.commands import (
     Commands,
@@ -37,7 +38,9 @@ from robustray.sweeps.grid import Study
 from robustray.sweeps.mending import list_studies
 from robustray.sweeps.plan import describe_plan, make_plan, plan_document
 from robustray.sweeps.records import load_study, read_trials
-from robustray.sweeps.report import Published, publish, read_rows
+from robustray.sweeps.report import Published, assemble, publish, read_rows
+from robustray.sweeps.search import require_searcher
+from robustray.sweeps.search.choices import describe_end, read_end
 from robustray.sweeps.study import run_study
 from robustray.sweeps.throughput import measure_here
 from robustray.sweeps.watching import describe_status, read_status
@@ -55,6 +58,7 @@ class SweepCommands(Commands[Sweep]):
     @override
     def plan(self, manifest: Sweep, request: Request) -> None:
         _check_size(manifest, request)
+        require_searcher(manifest.search)
         study, store, root = Study.from_manifest(manifest), request.store, data_root()
         if len(study.trials) > _MANY_TRIALS:
             request.say(f"counting the multiply-accumulates of {len(study.trials)} networks")
@@ -62,13 +66,17 @@ class SweepCommands(Commands[Sweep]):
             measure_here(study, store, request.say)
         try:
             plan, missing = make_plan(study, store), find_missing(manifest.data, root, store)
+            end = read_end(store, study)
         except StoreUnavailableError as error:
             request.say(f"warning: {error}; measured speeds are unknown")
-            plan, missing = make_plan(study), find_missing(manifest.data, root, None)
+            plan, missing, end = make_plan(study), find_missing(manifest.data, root, None), None
         request.say(describe_plan(plan, None if request.in_full else 12))
+        if end is not None:
+            request.say(f"in the store: {describe_end(end)}")
         for line in _missing_lines(manifest, missing, root):
             request.say(line)
-        request.tell({**plan_document(plan), "missing_files": missing})
+        ended = {"search_ended": end} if end else {}
+        request.tell({**plan_document(plan), **ended, "missing_files": missing})
 
     @override
     def run(self, manifest: Sweep, request: Request) -> Ended:
@@ -163,6 +171,15 @@ def show_study(name: str, request: Request) -> None:
     found = read_status(request.store, load_study(request.store, name))
     request.say(describe_status(found, details=True))
     request.tell(found)
+
+
+def advise_study(study: Study, macs: float | None, request: Request) -> None:
+    """Print what a fit to a study's finished networks suggests."""
+    plan, states = make_plan(study, request.store), read_trials(request.store, study)
+    report = assemble(plan, states)
+    found = advise(report.rows, report.headline, macs)
+    request.say(describe_advice(found, study.id))
+    request.tell({"kind": "Sweep", "id": study.id, "name": study.manifest.name, **found})
 
 
 def report(study: Study, request: Request) -> None:

@@ -18,8 +18,8 @@ from ray.exceptions import OutOfMemoryError
 from ray.train import torch as ray_torch
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from robustray.cluster import read_capacity
-from robustray.manifest import Resources
+from robustray.cluster import Capacity, read_capacity
+from robustray.manifest import Resources, Sweep
 from robustray.runtime.failures import Failure, classify, one_line
 from robustray.runtime.job import join_attempt
 from robustray.sweeps.trial import TrialJob, attempt_trial
@@ -127,3 +127,16 @@ def _attend(job: TrialJob) -> dict[str, Any] | None:
     if outcome["outcome"] != "finished":
         raise FailedShareError(outcome["outcome"], outcome["message"], collateral=False)
     return outcome
+
+
+def bound_trials(manifest: Sweep, resources: Resources, capacity: Capacity) -> Resources:
+    """Return the resources of each trial with how many there may be at once.
+
+    Tune holds back trials of one worker for which there is no room. It doesn't know of the rooms
+    that several workers take, so their number is bounded by what lives now. So is that of a
+    searcher's trials: one that only waits would have been chosen too early.
+    """
+    searched = manifest.search is not None and manifest.search.searcher is not None
+    if resources.max_concurrent is not None or (resources.workers == 1 and not searched):
+        return resources
+    return resources.model_copy(update={"max_concurrent": capacity.trials_at_once(resources)})

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from robustray.attacks.checks.plausibility import CHECKS, check_accuracy
 from robustray.data import describe
 from robustray.manifest import Sweep
-from robustray.sweeps.plan import Plan, describe_search
+from robustray.sweeps.plan import Plan
 from robustray.sweeps.records import TrialState
+from robustray.sweeps.search.forecast import describe_search
 from robustray.sweeps.throughput import precision_name
 
 
@@ -16,6 +17,7 @@ def study_notes(plan: Plan, states: list[TrialState]) -> list[str]:
     """Return the notes of a report, each a sentence or two; doubts begin with "Warning"."""
     return [
         *_notes(plan),
+        *_search_notes(plan, states),
         *_guessing_notes(plan.study.manifest, states),
         *_further_notes(states),
         *_doubts(states),
@@ -36,6 +38,23 @@ def _notes(plan: Plan) -> list[str]:
         f"{facts.validation} images held out from the training set, and attacked once on the "
         f"{facts.test} test images.",
         f"Trained in {precision_name(manifest.recipe)}; every verdict is float32.",
+    ]
+
+
+def _search_notes(plan: Plan, states: list[TrialState]) -> list[str]:
+    """Say how much of the grid a searcher has begun, and for what."""
+    search = plan.study.manifest.search
+    if search is None or search.searcher is None:
+        return []
+    left = sum(state.status == "not started" for state in states)
+    begun = sum(bool(state.attempts) for state in states)
+    share = min(1.0, plan.study.manifest.resources.gpus or 1.0)
+    hours = share * sum(state.spent_hours for state in states)
+    budget = f" of {search.budget_hours:g}" if search.budget_hours is not None else ""
+    rest = f"; {left} were not started, as the budget is spent" if left else ""
+    return [
+        f"{search.searcher} chose which trials to begin: {begun} of {len(states)}, for "
+        f"{hours:.3g}{budget} device-hours{rest}."
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from robustray.models import Profile
 from robustray.runtime.progress import describe_duration
 from robustray.store import ObjectStore
 from robustray.sweeps.grid import Study, profile_trials
+from robustray.sweeps.search.forecast import describe_search
 from robustray.sweeps.throughput import Throughput, load_throughputs, precision_name
 from robustray.training import (
     checkpoint_bytes,
@@ -193,41 +193,6 @@ def plan_document(plan: Plan) -> dict[str, Any]:
 
 def _longest_first(plan: Plan) -> list[str]:
     return sorted(plan.costs, key=lambda name: (-plan.costs[name].total_macs, name))
-
-
-def describe_search(plan: Plan) -> str:
-    """Return what stopping trials early is expected to save, and what it can cost at most."""
-    manifest, n = plan.study.manifest, len(plan.study.trials)
-    search, epochs = manifest.search, manifest.recipe.epochs
-    assert search is not None
-    rungs = search.rungs(epochs)
-    expected = halving_epochs(n, rungs, search.reduction, epochs)
-    most = min(n * epochs, search.budget_epochs or n * epochs)
-    whole = sum(cost.train_macs for cost in plan.costs.values())
-    likely = min(expected, most)
-    hours = "".join(
-        f", {plan.device_hours(record) * likely / (n * epochs):.4g} h on {record.device}"
-        for record in plan.throughputs
-    )
-    short = f"; WARNING: below the {expected} that halving takes" if most < expected else ""
-    limit = f"at most {most}" + (", its budget" if search.budget_epochs else "")
-    return (
-        f"asha: after epochs {', '.join(map(str, rungs))} the best 1/{search.reduction} go on; "
-        f"about {likely} of {n * epochs} epochs ({2 * whole * likely / (n * epochs):.3e} training "
-        f"FLOPs for trials of mean cost{hours}), {limit}{short}"
-    )
-
-
-def halving_epochs(trials: int, rungs: Sequence[int], reduction: int, epochs: int) -> int:
-    """Return the epochs that successive halving trains if 1 / reduction go on at each rung.
-
-    ASHA lets early trials go on that would not have passed later, so it trains some more.
-    """
-    total, left, before = 0, trials, 0
-    for rung in (*rungs, epochs):
-        total += left * (rung - before)
-        left, before = -(-left // reduction), rung
-    return total
 
 
 def _cost(study: Study, profile: Profile) -> TrialCost:

@@ -36,6 +36,7 @@ from robustray.sweeps.mending import (
     read_study,
     require_intact,
 )
+from robustray.sweeps.search.choices import read_end
 from robustray.sweeps.trial import find_result, read_result
 
 logger = logging.getLogger("robustray.sweeps")
@@ -48,7 +49,8 @@ class TrialState:
     """What the store holds of one trial.
 
     ``verified``: whether the result carried its digest, as those of earlier versions did not;
-    ``damaged``: epochs whose records can't be read, so that their journal is lost.
+    ``damaged``: epochs whose records can't be read, so that their journal is lost; ``left_out``:
+    the study's search has ended, and never began it.
     """
 
     trial: Trial
@@ -61,6 +63,7 @@ class TrialState:
     attempts: list[Attempt] = field(default_factory=list)
     evaluations: dict[str, dict[str, Any]] = field(default_factory=dict)
     damaged: list[int] = field(default_factory=list)
+    left_out: bool = False
 
     @property
     def status(self) -> Status:
@@ -71,7 +74,7 @@ class TrialState:
             return "stopped"
         if self.attempts and self.attempts[-1].outcome not in _MAY_GO_ON:
             return "failed"
-        return "unfinished"
+        return "not started" if self.left_out else "unfinished"
 
     @property
     def epochs(self) -> int:
@@ -218,7 +221,19 @@ def read_trials(
         If something that they are judged by is damaged; names all of it, and what mends it.
     """
     wanted = [trial for trial in study.trials if names is None or trial.name in names]
-    return require_intact(study, for_each(lambda trial: read_trial(store, study, trial), wanted))
+    found = for_each(lambda trial: read_trial(store, study, trial), wanted)
+    states: list[TrialState] = require_intact(study, found)
+    left_out = trials_left_out(store, study)
+    for state in states:
+        state.left_out = state.trial.name in left_out
+    return states
+
+
+def trials_left_out(store: ObjectStore, study: Study) -> set[str]:
+    """Return the names of the trials that a search did not begin before its budget was spent."""
+    if read_end(store, study) is None:
+        return set()
+    return {trial.name for trial in study.trials} - attempted_trials(store, study)
 
 
 def finished_trials(store: ObjectStore, study: Study) -> set[str]:

@@ -60,7 +60,7 @@ def publish(
     states = read_trials(store, study)
     costs = {name: (cost.profile.macs, cost.total_macs) for name, cost in plan.costs.items()}
     learn(store, study, costs, states)
-    report = _assemble(plan, states, failures)
+    report = assemble(plan, states, failures)
     start, runs = find_runs(tracking_uri, study.manifest.name)
     links = [*_weights(report, states, store.uri), *runs]
     report = replace(report, commands=[*_next_commands(report), *start], links=links)
@@ -74,9 +74,10 @@ def publish(
     return Published(folder, artifacts, report, states)
 
 
-def _assemble(
-    plan: Plan, states: list[TrialState], failures: Mapping[str, str] | None
+def assemble(
+    plan: Plan, states: list[TrialState], failures: Mapping[str, str] | None = None
 ) -> StudyReport:
+    """Return what a report shows of a study; see `publish`."""
     study, manifest = plan.study, plan.study.manifest
     threat = manifest.evaluation.threat or manifest.recipe.threat
     environments = [entry.environment for state in states for entry in state.attempts]
@@ -131,6 +132,13 @@ def _next_commands(report: StudyReport) -> list[tuple[str, str]]:
             (
                 "Go on, with the manifest of this study; what is done is not computed again:",
                 "robustray run MANIFEST",
+            )
+        )
+    if report.counts.not_started:
+        commands.append(
+            (
+                "Search on with a larger budget; what is done is not computed again:",
+                "robustray run MANIFEST --set search.budget_hours=HOURS",
             )
         )
     if report.counts.finished:

@@ -27,7 +27,7 @@ def trial_row(state: TrialState, profile: Profile, failed: bool) -> TrialRow:
         widths=state.trial.widths,
         parameters=profile.parameters,
         macs=profile.macs,
-        status=state.status if ended else "failed" if failed else "unfinished",
+        status=state.status if ended or state.left_out else "failed" if failed else "unfinished",
         selected_epoch=result.get("selected_epoch"),
         validation_accuracy=ended.get("validation_accuracy", ended.get("score")),
         stopped_epoch=None if state.result or not state.stopped else state.stopped["epoch"],

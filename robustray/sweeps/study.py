@@ -10,20 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from robustray.cluster import Capacity, read_capacity
+from robustray.cluster import read_capacity
 from robustray.data import data_root
 from robustray.errors import MachineError
 from robustray.manifest import Resources, Sweep
 from robustray.runtime import attempts
 from robustray.runtime.failures import Failure
-from robustray.runtime.queue import TrialQueue
 from robustray.runtime.session import Session, check_services, open_session, say_places
 from robustray.runtime.source import find_source
 from robustray.runtime.trial_pool import TrialListener, run_queue
 from robustray.store import ObjectStore
 from robustray.store.staged_data import load_staged_dataset
+from robustray.sweeps.distributed import bound_trials
 from robustray.sweeps.grid import Study
-from robustray.sweeps.halving import Halving, stop_words
 from robustray.sweeps.logged import list_models
 from robustray.sweeps.mending import mend_study, save_study
 from robustray.sweeps.parent_run import (
@@ -36,6 +35,8 @@ from robustray.sweeps.plan import Plan, describe_plan, make_plan
 from robustray.sweeps.records import TrialReader, committed_epochs, stopped_trials
 from robustray.sweeps.report import Published, publish
 from robustray.sweeps.runs import trial_run
+from robustray.sweeps.search import make_queue, open_search, require_searcher
+from robustray.sweeps.search.halving import stop_words
 from robustray.sweeps.throughput import load_throughputs
 from robustray.sweeps.trial import execute_attempt
 from robustray.sweeps.watching import open_progress
@@ -89,6 +90,7 @@ def run_study(
     UserError
         If the study can't be run as asked; nothing was started then.
     """
+    require_searcher(manifest.search)
     study = Study.from_manifest(manifest)
     plan = make_plan(study)
     folder = data_root(data_folder).resolve()  # workers run elsewhere
@@ -110,7 +112,7 @@ def run_study(
         save_study(session.store, study)
         driver = _Driver(study, plan, session)
         with session.closing(lambda error: driver.close_runs("KILLED", limit_s=10)):
-            driver.run(str(folder), _bounded(session.resources, read_capacity()))
+            driver.run(str(folder), bound_trials(manifest, session.resources, read_capacity()))
             return driver.conclude(report_root)
 
 
@@ -126,17 +128,17 @@ class _Driver(TrialListener):
         self._ended = EndedTrials(study, store, self._readers)
         results = mend_study(store, study)
         self._done = set(results)
-        self._halving = Halving(study, store) if study.manifest.search else None
+        self._halving, self._searching = open_search(plan, store, results)
         self._stopped = stopped_trials(store, study) - self._done
         self._epochs = committed_epochs(store, study)
         self._started_ms = int(time.time() * 1000)
         self._interrupted = False
-        self._queue = TrialQueue(self._remaining_costs(), study.manifest.resources.retries)
+        retries = study.manifest.resources.retries
+        self._queue = make_queue(self._remaining_costs(), retries, self._searching)
         self._was_whole = self._queue.finished
         self._begun = set(self._epochs) - self._done - self._stopped
-        self._progress = open_progress(
-            plan, session.resources, results, self._stopped, self._epochs
-        )
+        needs = session.resources
+        self._progress = open_progress(plan, needs, results, self._stopped, self._epochs)
 
     def run(self, data_folder: str, resources: Resources) -> None:
         """Run every trial that has no result yet, with these resources each."""
@@ -154,8 +156,11 @@ class _Driver(TrialListener):
                 work = self._study, self._store.uri, data_folder, resources, find_source()
                 execute = partial(execute_attempt, *work)
                 self._interrupted = not run_queue(
-                    self._queue, execute, resources, self, name=self._study.id, judge=self._halving
-                )
+                    self._queue, execute, resources, self, name=self._study.id,
+                    judge=self._halving, chooser=self._searching,
+                )  # fmt: skip
+            if self._searching and not self._interrupted and (end := self._searching.conclude()):
+                self._progress.say(f"search: {end}")
         finally:
             self._progress.close()
         if self._interrupted:
@@ -167,10 +172,8 @@ class _Driver(TrialListener):
         if self._interrupted:
             untracked = self.close_runs("KILLED", limit_s=20)
             return self._outcome(None, untracked)
-        report = publish(
-            self._plan, self._store, report_root, self._failures,
-            tracking_uri=self._session.tracking_uri,
-        )  # fmt: skip
+        uri = self._session.tracking_uri
+        report = publish(self._plan, self._store, report_root, self._failures, tracking_uri=uri)
         status: Status = "FAILED" if self._failures else "FINISHED"
         self._track_study(status, conclude_study(self._study, report, self._store))
         if self._was_whole:  # nothing was opened again, and nothing changes where all is there
@@ -207,6 +210,8 @@ class _Driver(TrialListener):
 
     def finished(self, name: str) -> None:
         self._done.add(name)
+        if self._searching:
+            self._searching.finished(name)
         self._progress.finished(name)
         self._track(name)
         self._track_study("RUNNING")
@@ -218,6 +223,8 @@ class _Driver(TrialListener):
         self._stopped.add(name)
         self._progress.stopped(name, stop_words(decision))
         self._conclude_attempt(name, "stopped early", stop_words(decision))
+        if self._searching:
+            self._searching.ended(name, for_good=True)
         self._track(name)
         self._track_study("RUNNING")
 
@@ -233,6 +240,8 @@ class _Driver(TrialListener):
         self._conclude_attempt(name, kind.value, message)
         if wait is None:
             self._failures[name] = f"{kind.value}: {message}"
+        if self._searching:
+            self._searching.ended(name, for_good=wait is None)
         self._track(name)
 
     def tick(self) -> None:
@@ -287,14 +296,3 @@ class _Driver(TrialListener):
         """Return the study's run as the store has it now; the uploader calls this."""
         ended = self._ended.read(self._begun | self._done | self._stopped)
         return study_run(self._study, status, self._started_ms, ended, conclusion)
-
-
-def _bounded(resources: Resources, capacity: Capacity) -> Resources:
-    """Return the resources of each trial with how many there may be at once.
-
-    Tune holds back trials of one worker for which there is no room. It doesn't know of the rooms
-    that several workers take, so their number is bounded by what lives now.
-    """
-    if resources.workers == 1 or resources.max_concurrent is not None:
-        return resources
-    return resources.model_copy(update={"max_concurrent": capacity.trials_at_once(resources)})

@@ -24,6 +24,7 @@ from robustray.sweeps.records import (
     read_results,
     read_trials,
     stopped_trials,
+    trials_left_out,
 )
 
 logger = logging.getLogger("robustray.sweeps")
@@ -80,6 +81,7 @@ def read_status(store: ObjectStore, study: Study) -> dict[str, Any]:
     results, epochs = read_results(store, study), committed_epochs(store, study)
     stopped = stopped_trials(store, study) - results.keys()
     begun = attempted_trials(store, study) - results.keys() - stopped
+    left_out = trials_left_out(store, study)
     open_ = [_describe_trial(state, driver) for state in read_trials(store, study, begun)]
     counts = {
         "done": len(results),
@@ -87,10 +89,11 @@ def read_status(store: ObjectStore, study: Study) -> dict[str, Any]:
         "stopped": len(stopped),
         "failed": sum(trial["state"] == State.FAILED for trial in open_),
     }
+    counts |= {"not_started": len(left_out)} if left_out else {}
     waiting = len(study.trials) - sum(counts.values())
     counts = {"all": len(study.trials), "waiting": waiting, **counts}
-    total = manifest.recipe.epochs * (len(study.trials) - len(stopped))
-    whole = len(results) + len(stopped) == len(study.trials)
+    total = manifest.recipe.epochs * (len(study.trials) - len(stopped) - len(left_out))
+    whole = len(results) + len(stopped) + len(left_out) == len(study.trials)
     try:
         best = find_best(store, study, results)
     except CorruptObjectError as error:  # how far the study is doesn't depend on it
@@ -143,6 +146,8 @@ def describe_status(found: Mapping[str, Any], details: bool = False) -> str:
     counts, progress = found["trials"], found["progress"]
     rest = [f"{counts[name]} {name}" for name in ("running", "failed") if counts[name]]
     early = [f"{counts['stopped']} stopped early"] if counts["stopped"] else []
+    if counts.get("not_started"):
+        early.append(f"{counts['not_started']} not started (budget spent)")
     words = [f"{counts['done']} of {counts['all']} trials finished", *early, *rest]
     words.append(f"{progress['done']} of {progress['total']} epochs committed")
     lines = [f"{found['id']}: {', '.join(words)}"]

@@ -16,10 +16,10 @@ from robustray.reports.report import write_table
 from robustray.runtime import attempts
 from robustray.store import LocalStore, canonical_json, find_sealed
 from robustray.sweeps import Study, describe_status, load_study, make_plan, read_status, run_study
-from robustray.sweeps.halving import Halving, read_decisions
 from robustray.sweeps.mending import mend_study, save_study
 from robustray.sweeps.records import read_trials
 from robustray.sweeps.runs import trial_row
+from robustray.sweeps.search.halving import Halving, read_decisions
 from robustray.sweeps.trial import TrialJob, attempt_trial
 from tests.helpers.damage import damaged, emptied, flipped, torn
 from tests.helpers.study_runs import STUDY

@@ -14,9 +14,9 @@ from robustray.errors import ManifestError
 from robustray.manifest import Search, Sweep, study_id, validate
 from robustray.store import LocalStore, find_sealed
 from robustray.sweeps import Study, describe_plan, make_plan
-from robustray.sweeps.halving import Halving, read_decisions
-from robustray.sweeps.plan import halving_epochs
 from robustray.sweeps.records import stopped_trials
+from robustray.sweeps.search.forecast import halving_epochs
+from robustray.sweeps.search.halving import Halving, read_decisions
 from tests.helpers.study_runs import STUDY
 
 

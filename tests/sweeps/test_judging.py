@@ -103,7 +103,8 @@ def test_the_strongest_suite_judges_and_only_as_the_study_is_judged(tmp_path):
     others = ["autoattack-plus_l2-0.5", "autoattack-plus_validation", "autoattack-plus_bfloat16"]
     assert attacks_of(study.manifest, {"one": [*met, *others]}) == (
         "autoattack-plus_bfloat16", "autoattack-plus_l2-0.5", "autoattack-plus_validation",
-        "pgd-20", "autoattack-rand", "autoattack-standard", "autoattack-standard_seed1", "autoattack-plus",
+        "pgd-20", "autoattack-rand", "autoattack-standard", "autoattack-standard_seed1",
+        "autoattack-plus",
     )  # fmt: skip
 
 

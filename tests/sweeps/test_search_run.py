@@ -1,4 +1,4 @@
-"""A search on real digits: trials are stopped, a kill loses no decision, tau is reported."""
+"""A search on real digits: trials are chosen and stopped, a kill loses no decision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 GRID = "grid: {widths: {stages: 3, each_stage: [0.25, 0.5]}}\n"
 HEAD, TAIL = STUDY.split("grid:\n")
-SEARCH = HEAD + GRID + "search: {grace_epochs: 1, reduction: 2}\n" + TAIL[TAIL.index("recipe:") :]
+RULE = "search: {grace_epochs: 1, reduction: 2, searcher: tpe}\n"
+SEARCH = HEAD + GRID + RULE + TAIL[TAIL.index("recipe:") :]
 
 
 def stops(place: Place) -> dict[str, bytes]:
@@ -29,6 +30,10 @@ def stops(place: Place) -> dict[str, bytes]:
 def rungs(place: Place) -> dict[str, bytes]:
     found = place.study.glob("trials/*/rungs/*.json")
     return {f"{p.parents[1].name}/{p.name}": p.read_bytes() for p in found}
+
+
+def choices(place: Place) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in place.study.glob("search/*.json")}
 
 
 def finished(place: Place) -> set[str]:
@@ -51,12 +56,16 @@ def test_a_killed_search_keeps_its_decisions(tmp_path):
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     place.kill_survivors()
-    stopped, judged = stops(place), rungs(place)
+    stopped, judged, chosen = stops(place), rungs(place), choices(place)
     epochs = {name: len(list(place.study.glob(f"trials/{name}/checkpoints/*"))) for name in stopped}
     assert place.run() == 0, place.log
 
     assert stops(place).items() >= stopped.items()
     assert rungs(place).items() >= judged.items()
+    assert choices(place).items() >= chosen.items()
+    assert sorted(json.loads(one)["trial"] for one in choices(place).values()) == sorted(
+        stops(place).keys() | finished(place)
+    )
     for name, decision in stopped.items():  # not revived
         assert len(list(place.study.glob(f"trials/{name}/checkpoints/*"))) == epochs[name]
         assert json.loads(decision)["epoch"] == epochs[name]

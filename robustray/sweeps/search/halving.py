@@ -24,6 +24,37 @@ from robustray.sweeps.records import committed_epochs
 Reason = Literal["rung", "budget"]
 
 
+class Rungs:
+    """Ray Tune's ASHA, asked about trials by their names; remembers what it was told.
+
+    Parameters
+    ----------
+    search : Search
+        The rule; ``name: none`` has no rungs.
+    epochs : int
+        Of a whole trial.
+    """
+
+    def __init__(self, search: Search, epochs: int) -> None:
+        self._rungs, self._asha = search.rungs(epochs), _asha(search, epochs)
+        self.scores: dict[str, dict[int, float]] = {}
+
+    def due(self, name: str, epoch: int) -> int:
+        """Return the rung that a trial is to be judged at after an epoch; 0: at none."""
+        rung = max((r for r in self._rungs if r <= epoch), default=0)
+        return rung if rung > max(self.scores.get(name, {}), default=0) else 0
+
+    def judge(self, name: str, rung: int, score: float) -> bool:
+        """Let ASHA judge a trial at a rung, and tell whether it goes on."""
+        trial: Any = SimpleNamespace(trial_id=name)
+        nobody: Any = None
+        if name not in self.scores:
+            self._asha.on_trial_add(nobody, trial)
+        self.scores.setdefault(name, {})[rung] = score
+        answer = self._asha.on_trial_result(nobody, trial, {"epoch": rung, "score": score})
+        return answer != TrialScheduler.STOP
+
+
 class Halving:
     """Judges the trials of one study.
 
@@ -41,15 +72,13 @@ class Halving:
         self._study, self._store, self._search = study, store, manifest.search
         self._epochs = manifest.recipe.epochs
         self._score = f"validation_{manifest.recipe.selection.attack}"
-        self._rungs = self._search.rungs(self._epochs)
-        self._asha = _asha(self._search, self._epochs)
-        self._judged: dict[str, int] = {}
+        self._rungs = Rungs(self._search, self._epochs)
         self._trained = committed_epochs(store, study)
         self._training: set[str] = set()  # each will take one epoch more before it reports
         self._stopped: dict[str, dict[str, Any]] = {}
         for name, decision in read_decisions(store, study):
             if decision["rung"]:
-                self._ask(name, decision["rung"], decision["score"])
+                self._rungs.judge(name, decision["rung"], decision["score"])
             if "reason" in decision:
                 self._stopped[name] = decision
 
@@ -69,9 +98,9 @@ class Halving:
         self._training.discard(name)
         if epoch >= self._epochs:
             return True
-        rung = max((r for r in self._rungs if r <= epoch), default=0)
-        if rung > self._judged.get(name, 0) and score is not None:
-            if not self._ask(name, rung, score):
+        rung = self._rungs.due(name, epoch)
+        if rung and score is not None:
+            if not self._rungs.judge(name, rung, score):
                 self._stop(name, epoch, score, rung, "rung")
             else:
                 decision = {"epoch": epoch, "rung": rung, "score": score}
@@ -84,15 +113,10 @@ class Halving:
         """Return the record of a stopped trial: epoch, score, rung and reason."""
         return self._stopped.get(name)
 
-    def _ask(self, name: str, rung: int, score: float) -> bool:
-        """Let ASHA judge a trial at a rung, and remember its score there."""
-        trial: Any = SimpleNamespace(trial_id=name)
-        nobody: Any = None
-        if name not in self._judged:
-            self._asha.on_trial_add(nobody, trial)
-        self._judged[name] = max(rung, self._judged.get(name, 0))
-        answer = self._asha.on_trial_result(nobody, trial, {"epoch": rung, "score": score})
-        return answer != TrialScheduler.STOP
+    @property
+    def scores(self) -> Mapping[str, Mapping[int, float]]:
+        """The score of each trial at each rung that it was judged at."""
+        return self._rungs.scores
 
     def _stop(self, name: str, epoch: int, score: float | None, rung: int, reason: Reason) -> None:
         if name not in self._stopped:
