@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from robustray.errors import ManifestError
+from robustray.models.fused import fuse_blocks
+from robustray.models.fused.hierarchy import FusedHierarchy
 from robustray.training.averaging import running_norms
 from robustray.training.precision import Precision
 
@@ -82,6 +84,10 @@ def _trace(module: nn.Module) -> fx.Graph | None:
 
 class _Tracer(fx.Tracer):
     """Also follows loops over the parts of a tensor that was cut into chunks."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Return whether a module is one step of the graph."""
+        return isinstance(m, FusedHierarchy) or super().is_leaf_module(m, module_qualified_name)
 
     def iter(self, obj: fx.Proxy) -> Iterator[object]:
         """Return the chunks, each as an item of the result."""
@@ -172,6 +178,9 @@ class FrozenCopy:
     batch_statistics : bool
         Whether batch normalizations use the statistics of the batch they are given, as in
         training mode, instead of the running ones. They update neither copy nor original.
+    fused : bool
+        Whether robust blocks are computed by fused kernels where they can be; see
+        `robustray.models.fused`.
 
     Attributes
     ----------
@@ -181,11 +190,17 @@ class FrozenCopy:
     """
 
     def __init__(
-        self, model: nn.Module, precision: Precision, *, batch_statistics: bool = False
+        self,
+        model: nn.Module,
+        precision: Precision,
+        *,
+        batch_statistics: bool = False,
+        fused: bool = False,
     ) -> None:
         twin = copy.deepcopy(model).eval().requires_grad_(False)
         if batch_statistics:
             _use_batch_statistics(twin)
+        self._fusions = fuse_blocks(twin, model) if fused else []
         rewritten = rewrite(twin)
         self.module = rewritten.module
         if precision.low:
@@ -199,8 +214,8 @@ class FrozenCopy:
         """Take over the original's weights and buffers of now."""
         for source, target in self._copies:
             target.copy_(source)
-        for folding in self._foldings:
-            folding.refresh()
+        for derived in (*self._foldings, *self._fusions):
+            derived.refresh()
 
 
 class _Folding:

@@ -194,6 +194,7 @@ class RobustResBlock(nn.Module):
                 width, width, kernel_size, stride, padding, groups=cardinality, bias=False
             )
 
+        self.fused: nn.Module | None = None  # what computes the branches in frozen copies
         # The order of construction is the order of the random draws and of the state dict.
         self.act = activation(activation_name)
         self.bn1 = norm(in_channels)
@@ -219,6 +220,8 @@ class RobustResBlock(nn.Module):
 
     def _hierarchy(self, t_BMHW: Tensor) -> Tensor:
         """Return u = (y_1 .. y_S) of t: (B, M, H, W) to (B, M, H/stride, W/stride)."""
+        if self.fused is not None:
+            return self.fused(t_BMHW)
         conv2, bn3, act = self.conv2, self.bn3, self.act
         if not (isinstance(conv2, nn.ModuleList) and isinstance(bn3, nn.ModuleList)):
             return act(bn3(conv2(t_BMHW)))
