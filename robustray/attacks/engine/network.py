@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from robustray.attacks.engine.inputs import Shapes, check_mixture
 from robustray.attacks.engine.watch import Asked, Watched, watched
+from robustray.models.architectures.robust_block import RobustResBlock
 from robustray.models.fused import fuse_blocks
+from robustray.models.fused.rewriting import Folding, rewrite
 
 # A model whose forward pass hides or breaks its gradient may offer ``surrogate(x)``, a
 # differentiable stand-in. Gradients then come from it and verdicts still from ``model(x)``:
@@ -286,5 +288,16 @@ def _search_copy(model: Model, search_dtype: str, channels_last: bool, fused: bo
     if search_dtype == "bfloat16":
         twin = twin.to(torch.bfloat16)
     if fused:
-        fuse_blocks(twin, model)
+        _fuse(twin, model)
     return nn.Module.to(twin, memory_format=torch.channels_last) if channels_last else twin  # pyright: ignore[reportCallIssue]
+
+
+def _fuse(twin: nn.Module, model: nn.Module) -> None:
+    """Fuse a copy's robust blocks, and fold normalizations within them."""
+    for fusion in fuse_blocks(twin, model):
+        block = twin.get_submodule(fusion.name)
+        if fusion.name and isinstance(block, RobustResBlock):
+            rewritten = rewrite(block)
+            for conv, norm in rewritten.folded:
+                Folding(fusion.block, block, conv, norm).refresh()
+            twin.set_submodule(fusion.name, rewritten.module)

@@ -1,4 +1,4 @@
-"""Blocks of frozen networks as fused GPU kernels, for what only needs the gradient of its input."""
+"""Parts of frozen blocks as fused layers, for what only needs the gradient of its input."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from robustray.models.architectures.robust_block import RobustResBlock
+from robustray.models.fused.gate import FusedGate, can_fuse_gate
 from robustray.models.fused.hierarchy import FusedHierarchy, obstacle
+from robustray.models.fused.layer import FusedLayer
 
 __all__ = ["Fusion", "fuse_blocks"]
 
@@ -18,10 +20,14 @@ logger = logging.getLogger("robustray.models")
 
 @dataclass(frozen=True)
 class Fusion:
-    """A block of a copy that is computed by a fused layer, with the weights of the original."""
+    """A part of a copy's block that a fused layer computes, with the weights of the original.
 
+    ``name`` is that of the block in its network.
+    """
+
+    name: str
     block: RobustResBlock
-    layer: FusedHierarchy
+    layer: FusedLayer
 
     def refresh(self) -> None:
         """Take over the original's weights and running statistics of now."""
@@ -29,41 +35,45 @@ class Fusion:
 
 
 def fuse_blocks(twin: nn.Module, model: nn.Module) -> list[Fusion]:
-    """Have the branches of a copy's robust blocks computed by fused kernels where they can be.
+    """Have a copy's robust blocks computed by fused layers, as far as that is possible.
 
     The copy then has the same outputs and input gradients up to rounding, and must not be trained.
-    Blocks that can't be fused stay as they are, and the log says once why.
+    What can't be fused stays as it is, and the log says once why.
 
     Parameters
     ----------
     twin : nn.Module
         A copy of the model in evaluation mode, on its device, possibly in another number format.
     model : nn.Module
-        The original, from whose weights those of the kernels are made, in float32.
+        The original, from whose weights those of the layers are made, in float32.
 
     Returns
     -------
     list of Fusion
-        One for each fused block: refresh them when the original changes.
+        Refresh them when the original changes.
     """
-    fusions: list[Fusion] = []
     blocks = [(n, m) for n, m in twin.named_modules() if isinstance(m, RobustResBlock)]
     if not blocks:
-        _say("it has no RobustResBlock")
-    for name, block in blocks:
-        reason = obstacle(block)
-        if reason is not None:
-            _say(reason)
-            continue
-        original = model.get_submodule(name)
-        assert isinstance(original, RobustResBlock)
-        layer = FusedHierarchy(original)
-        block.fused = layer
-        fusions.append(Fusion(original, layer))
-    return fusions
+        _say("the network has no RobustResBlock, and stays as it is")
+    return [fusion for name, block in blocks for fusion in _fuse(name, block, model)]
+
+
+def _fuse(name: str, block: RobustResBlock, model: nn.Module) -> list[Fusion]:
+    """Fuse what can be fused of one block."""
+    original = model.get_submodule(name)
+    assert isinstance(original, RobustResBlock)
+    reason = obstacle(block)
+    if reason is None:
+        block.fused_branches = FusedHierarchy(original)
+    else:
+        _say(f"branches of a robust block stay as they are: {reason}")
+    if can_fuse_gate(block):
+        block.fused_gate = FusedGate(original)
+    layers = (block.fused_branches, block.fused_gate)
+    return [Fusion(name, original, layer) for layer in layers if isinstance(layer, FusedLayer)]
 
 
 @functools.cache
-def _say(reason: str) -> None:
-    """Say why a block is not fused, once in a process."""
-    logger.warning("fused_blocks: the plain block is used, as %s", reason)
+def _say(what: str) -> None:
+    """Say what is not fused, once in a process."""
+    logger.warning("fused_blocks: %s", what)

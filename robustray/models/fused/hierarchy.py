@@ -7,8 +7,6 @@ the first pass, and never where no block is fused.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import os
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,8 +15,14 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from robustray.models.architectures.robust_block import RobustResBlock
+from robustray.models.fused.layer import (
+    DTYPES,
+    FusedLayer,
+    kernels_run_on,
+    norm_obstacle,
+    scale_and_shift,
+)
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ACTIVATIONS = ("ReLU", "LeakyReLU", "ELU", "SiLU", "GELU", "Softplus", "Mish")
 _MOST_CHANNELS = 32  # of a group: its tile [channels, pixels] lies in registers
 _MOST_TAPS = 7
@@ -94,18 +98,13 @@ def branches_of(block: RobustResBlock) -> list[tuple[nn.Conv2d, nn.Module]]:
 
 
 def obstacle(block: RobustResBlock) -> str | None:
-    """Return why a block can't be fused here, or None where it can."""
+    """Return why a block's branches can't be fused here, or None where they can."""
     conv, _ = branches_of(block)[0]
     shape = Geometry.of(block)
-    device = conv.weight.device
-    if device.type != "cuda" and not interprets():
-        return f"it is on {device.type}, and fused blocks are for CUDA"
-    if importlib.util.find_spec("triton") is None:
-        return "triton is not installed"
-    if any(part.training for _, part in branches_of(block)) or block.training:
-        return "it is in training mode"
-    if not all(_is_plain(norm) for _, norm in branches_of(block)):
-        return "its normalization is no batch norm with running statistics"
+    if not kernels_run_on(conv.weight.device):
+        return f"it is on {conv.weight.device.type}, and kernels need CUDA and triton"
+    if reason := norm_obstacle([norm for _, norm in branches_of(block)]):
+        return reason
     if shape.activation not in ACTIVATIONS:
         return f"its activation is {shape.activation}"
     if conv.weight.dtype not in DTYPES:
@@ -118,18 +117,13 @@ def obstacle(block: RobustResBlock) -> str | None:
     return None
 
 
-def interprets() -> bool:
-    """Return whether Triton's kernels are interpreted, and so run on CPUs."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-class FusedHierarchy(nn.Module):
+class FusedHierarchy(FusedLayer):
     """The branches of a block in evaluation mode, with frozen weights: t to (y_1 .. y_S).
 
     Parameters
     ----------
     block : RobustResBlock
-        For which `obstacle` is None; its weights and statistics are taken over by ``refresh``.
+        For which `obstacle` is None.
     """
 
     weight: Tensor
@@ -137,17 +131,14 @@ class FusedHierarchy(nn.Module):
     bias: Tensor
 
     def __init__(self, block: RobustResBlock) -> None:
-        super().__init__()
+        super().__init__(block)
         self.geometry = Geometry.of(block)
-        for name, value in zip(("weight", "weight_back", "bias"), _pack(block), strict=True):
-            self.register_buffer(name, value, persistent=False)
 
-    @torch.no_grad()
-    def refresh(self, block: RobustResBlock) -> None:
-        """Take over the weights and running statistics of a block, in place."""
-        buffers = (self.weight, self.weight_back, self.bias)
-        for buffer, value in zip(buffers, _pack(block), strict=True):
-            buffer.copy_(value)
+    def pack(self, block: RobustResBlock) -> dict[str, Tensor]:
+        """Return weights with the normalizations' scales, the same for the way back, and shifts."""
+        packed = [_pack_branch(*pair) for pair in branches_of(block)]
+        columns = [torch.cat(parts) for parts in zip(*packed, strict=True)]
+        return dict(zip(("weight", "weight_back", "bias"), columns, strict=True))
 
     def forward(self, t_BMHW: Tensor) -> Tensor:
         """Map (B, M, H, W) to (B, M, ceil(H / stride), ceil(W / stride))."""
@@ -206,36 +197,21 @@ def _launch(
         )
 
 
-def _pack(block: RobustResBlock) -> tuple[Tensor, Tensor, Tensor]:
-    """Return weights with the normalizations' scales, the same for the way back, and shifts."""
-    packed = [_pack_branch(*pair) for pair in branches_of(block)]
-    weight, weight_back, bias = (torch.cat(parts) for parts in zip(*packed, strict=True))
-    return weight, weight_back, bias
-
-
 def _pack_branch(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    scale = norm.weight.float() / torch.sqrt(norm.running_var.float() + norm.eps)
-    shift = norm.bias.float() - norm.running_mean.float() * scale
-    weight = conv.weight.detach().float() * scale.detach().view(-1, 1, 1, 1)
+    scale, shift = scale_and_shift(norm)
+    weight = conv.weight.float() * scale.view(-1, 1, 1, 1)
     groups, taps = conv.groups, weight[0, 0].numel()
     # group, channel that is written, channel that is read, tap
     weight = weight.reshape(groups, -1, weight.shape[1], taps)
     ahead = weight.permute(0, 2, 3, 1)
     back = weight.flip(3).permute(0, 1, 3, 2)
-    return _pad(ahead), _pad(back), _pad(shift.detach().view(groups, -1))
+    return _pad(ahead), _pad(back), _pad(shift.view(groups, -1))
 
 
 def _pad(x: Tensor) -> Tensor:
     """Fill the last axis with zeros up to a power of 2, and lay all out in a row."""
     size = x.shape[-1]
     return nn.functional.pad(x, (0, _next_power(size) - size)).flatten()
-
-
-def _is_plain(norm: nn.Module) -> bool:
-    return type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats
 
 
 def _is_last(x: Tensor) -> bool:
