@@ -73,6 +73,8 @@ def print_speeds(options: argparse.Namespace) -> None:
     names = [*plain, *(name for name in OURS if options.precision in ("both", _format(name)))]
     if options.compile:
         names += [f"{name}, compiled" for name in names if name in OURS]
+    if options.fused:
+        names += [f"{name}, fused" for name in names if name in OURS]
     if options.only:
         names = [name for name in names if any(part in name for part in options.only)]
         plain = [name for name in plain if name in names] or names[:1]
@@ -204,7 +206,8 @@ def _contender(name: str, options: argparse.Namespace, device: torch.device) -> 
     if name in PLAIN:
         plain = PlainLoop(model.to(device), Recipe(objective=options.objective), PLAIN[name])
         return lambda x, y: plain(x, y)[0]
-    changes = {**OURS[name.removesuffix(", compiled")], "compile": name.endswith("compiled")}
+    own, _, how = name.removeprefix("ours, ").partition(", ")
+    changes = {**OURS[f"ours, {own}"], "compile": how == "compiled", "fused_blocks": how == "fused"}
     changes["objective"] = options.objective
     trainer = Trainer(model, Recipe.model_validate(changes), seed=0, device=device)
     trainer.start_epoch(0)
@@ -359,6 +362,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", choices=("both", "float32", "bfloat16"), default="both")
     parser.add_argument("--compile", action="store_true", help="measure compiled steps as well")
+    parser.add_argument("--fused", action="store_true", help="measure fused robust blocks as well")
     parser.add_argument("--only", nargs="+", help="contenders whose names contain one of these")
     parser.add_argument("--json", type=Path, help="where to keep the seconds of each round")
     parser.add_argument("--repeats", type=int, default=9)
