@@ -100,8 +100,8 @@ def make_network(options: argparse.Namespace, block: str) -> nn.Module:
     """Return a network in evaluation mode, with statistics of random images."""
     torch.manual_seed(0)
     if options.model == "preact_resnet":
-        sizes = {"depths": tuple(options.depths), "widths": tuple(options.widths)}
-        model = create_model("preact_resnet", block=block, **sizes)
+        depths, widths = tuple(options.depths), tuple(options.widths)
+        model = create_model("preact_resnet", block=block, depths=depths, widths=widths)
     else:
         model = create_model(options.model if block == "robust" else "wrn_28_10")
     with torch.no_grad():

@@ -107,7 +107,10 @@ def print_curves(options: argparse.Namespace) -> None:
     augmentation = Augmentation() if options.data == "cifar10" else digits
     recipe = Recipe(epochs=options.epochs, batch_size=options.batch, augmentation=augmentation)
     columns = {"plain float32": _plain_curve(options, data, recipe)}
-    for name, changes in OURS.items():
+    fused = {f"{name}, fused": {**changes, "fused_blocks": True} for name, changes in OURS.items()}
+    for name, changes in (OURS | (fused if options.fused else {})).items():
+        if name.startswith("ours, bf16") and options.precision == "float32":
+            continue
         changed = Recipe.model_validate({**recipe.model_dump(), **changes})
         columns[name] = _our_curve(options, data, changed)
     print("TRADES loss / accuracy on the adversarial training images / PGD-20 on held-out images")

@@ -6,7 +6,6 @@ the first pass, and never where no block is fused.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,8 +18,12 @@ from robustray.models.fused.layer import (
     DTYPES,
     FusedLayer,
     kernels_run_on,
+    next_power,
     norm_obstacle,
+    on_device_of,
     scale_and_shift,
+    strides_of,
+    with_one_stride,
 )
 
 ACTIVATIONS = ("ReLU", "LeakyReLU", "ELU", "SiLU", "GELU", "Softplus", "Mish")
@@ -67,7 +70,7 @@ class Geometry:
     @property
     def lanes(self) -> int:
         """Channels of a group, padded to a power of 2."""
-        return _next_power(self.channels)
+        return next_power(self.channels)
 
     @property
     def pad(self) -> int:
@@ -78,7 +81,7 @@ class Geometry:
         """Return what kernels are compiled for, for maps of H x W."""
         high, wide = sides
         after = [(side - 1) // self.stride + 1 for side in sides]
-        block = min(_next_power(high * wide), max(_TILE // self.lanes, 16))
+        block = min(next_power(high * wide), max(_TILE // self.lanes, 16))
         return {
             "H": high, "W": wide, "HO": after[0], "WO": after[1], "STRIDE": self.stride,
             "K": self.kernel, "C": self.channels, "CP": self.lanes, "GROUPS": self.groups,
@@ -150,7 +153,7 @@ class _Branches(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, t: Tensor, layer: FusedHierarchy) -> Tensor:
-        t, shape = _with_one_stride(t), layer.geometry
+        t, shape = with_one_stride(t), layer.geometry
         constants = shape.constants((t.shape[2], t.shape[3]))
         u = _empty(t, (constants["HO"], constants["WO"]))
         keep = ctx.needs_input_grad[0] and shape.activation != "ReLU"
@@ -167,7 +170,7 @@ class _Branches(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (kept,), layer = ctx.saved_tensors, ctx.layer
-        gu = _with_one_stride(grads[0].to(kept.dtype))
+        gu = with_one_stride(grads[0].to(kept.dtype))
         gt = _empty(kept, ctx.sides)
         constants = layer.geometry.constants(tuple(ctx.sides))
         _launch(
@@ -189,9 +192,9 @@ def _launch(
     if programs == 0:
         return
     scratch = like.new_empty(programs * shape.channels * high * wide)
-    strides = [stride for one in strided for stride in (*one.stride()[:2], one.stride(3))]
+    strides = [stride for one in strided for stride in strides_of(one)]
     warps = min(8, max(4, constants["CP"] * constants["BLOCK"] // 1024))
-    with torch.cuda.device_of(like) if like.is_cuda else contextlib.nullcontext():
+    with on_device_of(like):
         getattr(kernels, name)[(programs,)](
             *maps, scratch, *weights, *strides, **constants, num_warps=warps, num_stages=1
         )
@@ -211,24 +214,14 @@ def _pack_branch(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor, Tens
 def _pad(x: Tensor) -> Tensor:
     """Fill the last axis with zeros up to a power of 2, and lay all out in a row."""
     size = x.shape[-1]
-    return nn.functional.pad(x, (0, _next_power(size) - size)).flatten()
+    return nn.functional.pad(x, (0, next_power(size) - size)).flatten()
 
 
 def _is_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
-def _with_one_stride(x: Tensor) -> Tensor:
-    """Return a tensor whose pixels are all equally far apart, row after row."""
-    even = x.stride(2) == x.shape[3] * x.stride(3)
-    return x if even else x.contiguous()
-
-
 def _empty(like: Tensor, sides: tuple[int, int]) -> Tensor:
     """Return room for a map of other sides, in the same layout."""
     layout = torch.channels_last if _is_last(like) else torch.contiguous_format
     return like.new_empty((*like.shape[:2], *sides)).contiguous(memory_format=layout)
-
-
-def _next_power(number: int) -> int:
-    return 1 << (number - 1).bit_length()

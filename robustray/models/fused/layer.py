@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import torch
@@ -62,3 +64,24 @@ def scale_and_shift(norm: nn.Module | None) -> tuple[Tensor, Tensor]:
     assert norm.running_var is not None
     scale = norm.weight.float() / torch.sqrt(norm.running_var.float() + norm.eps)
     return scale, norm.bias.float() - norm.running_mean.float() * scale
+
+
+def on_device_of(x: Tensor) -> AbstractContextManager[object]:
+    """Return the context in which kernels are launched for a tensor."""
+    return torch.cuda.device_of(x) if x.is_cuda else contextlib.nullcontext()
+
+
+def with_one_stride(x: Tensor) -> Tensor:
+    """Return a map (B, C, H, W) whose pixels are all equally far apart, row after row."""
+    even = x.stride(2) == x.shape[3] * x.stride(3)
+    return x if even else x.contiguous()
+
+
+def strides_of(x: Tensor) -> tuple[int, int, int]:
+    """Return the strides of images, channels and pixels of such a map."""
+    return x.stride(0), x.stride(1), x.stride(3)
+
+
+def next_power(number: int) -> int:
+    """Return the smallest power of 2 that is not less."""
+    return 1 << (number - 1).bit_length()
