@@ -290,6 +290,18 @@ def test_without_a_gpu_or_triton_branches_stay_plain(monkeypatch: pytest.MonkeyP
         torch.testing.assert_close(twin(x), model(x))
 
 
+def test_compiled_and_fused_is_refused() -> None:
+    with pytest.raises(ValueError, match="torch compiles no fused block"):
+        Recipe(compile=True, fused_blocks=True)
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="kernels can be launched here")
+def test_where_triton_finds_no_gpu_the_reason_is_known() -> None:
+    reason = layer.kernel_obstacle(torch.device("cuda"))
+    assert reason is not None
+    assert reason.startswith("triton can't launch kernels here (")
+
+
 def test_loading_networks_loads_no_triton() -> None:
     code = "import sys, robustray.training, robustray.attacks, robustray.models.fused\n"
     code += "print('triton' in sys.modules)"

@@ -17,7 +17,7 @@ from robustray.models.architectures.robust_block import RobustResBlock
 from robustray.models.fused.layer import (
     DTYPES,
     FusedLayer,
-    kernels_run_on,
+    kernel_obstacle,
     next_power,
     norm_obstacle,
     on_device_of,
@@ -104,8 +104,8 @@ def obstacle(block: RobustResBlock) -> str | None:
     """Return why a block's branches can't be fused here, or None where they can."""
     conv, _ = branches_of(block)[0]
     shape = Geometry.of(block)
-    if not kernels_run_on(conv.weight.device):
-        return f"it is on {conv.weight.device.type}, and kernels need CUDA and triton"
+    if reason := kernel_obstacle(conv.weight.device):
+        return reason
     if reason := norm_obstacle([norm for _, norm in branches_of(block)]):
         return reason
     if shape.activation not in ACTIVATIONS:

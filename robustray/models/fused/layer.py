@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import os
 from contextlib import AbstractContextManager
@@ -39,8 +40,29 @@ class FusedLayer(nn.Module):
 
 def kernels_run_on(device: torch.device) -> bool:
     """Return whether Triton's kernels run on a device; on CPUs they do where it interprets them."""
-    place = device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
-    return place and importlib.util.find_spec("triton") is not None
+    return kernel_obstacle(device) is None
+
+
+def kernel_obstacle(device: torch.device) -> str | None:
+    """Return why Triton's kernels don't run on a device, or None where they do."""
+    if device.type == "cuda":
+        return launch_obstacle()
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        return f"it is on {device.type}, and kernels are for CUDA"
+    return None if importlib.util.find_spec("triton") else "triton is not installed"
+
+
+@functools.cache
+def launch_obstacle() -> str | None:
+    """Return why kernels can't be launched on a GPU; Triton needs a C compiler for that, once."""
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_target()
+    except Exception as error:
+        # Whatever is missing (triton, compiler, headers, driver): networks only stay as they are.
+        return f"triton can't launch kernels here ({str(error).partition(chr(10))[0]})"
+    return None
 
 
 def norm_obstacle(norms: list[nn.Module]) -> str | None:
