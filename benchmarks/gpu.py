@@ -88,15 +88,18 @@ def list_items(device: str, tiny: bool) -> list[Item]:
     """Return the items, the most valuable first."""
     step = ["benchmarks/training.py", "--device", device, "--json", "FIGURES"]
     attack = ["benchmarks/autoattack.py", "--device", device, "--json", "FIGURES"]
+    blocks = ["benchmarks/blocks.py", "--device", device, "--json", "FIGURES"]
     measure = ["-m", "robustray.cli", "plan", "--measure", "--manifest"]
     tests = ["-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *find_gpu_tests()]
     if tiny:
         small = ["--depths", "1", "1", "1", "--widths", "0.25", "0.25", "0.25", "--batch", "8"]
         step += [*small, "--repeats", "2"]
+        thin = ("--depths", "1", "--widths", "1", "--batch", "2", "--repeats", "2")
         attack += ["--model", "random-small", "--n", "8", "--eps", "0.5", "--only", "ours, float32"]
         return [
             Item("GPU tests", tuple(tests), 300),
             Item("TRADES step", tuple(step), 300),
+            Item("blocks", (*blocks, *thin, "--only", "robust"), 300),
             Item("AutoAttack", tuple(attack), 300),
             Item("plan --measure", (*measure, "manifests/quickstart.yaml"), 300),
         ]
@@ -106,6 +109,12 @@ def list_items(device: str, tiny: bool) -> list[Item]:
         items.append(Item(f"TRADES step, {model}", whole, 180))
         compiled = (*whole, "--compile", "--only", "published", "compiled")
         items.append(Item(f"TRADES step, {model}, compiled", compiled, 240))
+    a1 = ("--model", "rrn_a1", "--batch", "128", "--precision", "bfloat16", "--only", "robust, f")
+    fused = (*step, "--model", "rrn_a1", "--batch", "128", "--repeats", "5", "--fused")
+    flagship = [
+        Item("blocks, rrn_a1", (*blocks, *a1, "--repeats", "20"), 120),
+        Item("TRADES step, rrn_a1, fused", (*fused, "--only", "published", "bf16"), 180),
+    ]
     random = (*attack, "--model", "random-wrn", "--n", "48", "--threads", "8")
     known = (*attack, "--model", "resnet4b-2", "--n", "500", "--repeats", "2", "--threads", "8")
     few = ("--only", "ours, float32", "ours, bf16")
@@ -114,7 +123,7 @@ def list_items(device: str, tiny: bool) -> list[Item]:
         Item("AutoAttack, WRN-28-10", (*random, *few), 200),
     ]
     plan = Item("plan --measure", (*measure, "manifests/sweeps/width_512.yaml"), 120)
-    return [*items[:2], judged[0], items[3], judged[1], items[2], plan, items[4]]
+    return [*items[:2], *flagship, judged[0], items[3], judged[1], items[2], plan, items[4]]
 
 
 def find_gpu_tests() -> list[str]:

@@ -73,6 +73,8 @@ def print_speeds(options: argparse.Namespace) -> None:
     names = [*plain, *(name for name in OURS if options.precision in ("both", _format(name)))]
     if options.compile:
         names += [f"{name}, compiled" for name in names if name in OURS]
+    if options.fused:
+        names += [f"{name}, fused" for name in names if name in OURS]
     if options.only:
         names = [name for name in names if any(part in name for part in options.only)]
         plain = [name for name in plain if name in names] or names[:1]
@@ -105,7 +107,10 @@ def print_curves(options: argparse.Namespace) -> None:
     augmentation = Augmentation() if options.data == "cifar10" else digits
     recipe = Recipe(epochs=options.epochs, batch_size=options.batch, augmentation=augmentation)
     columns = {"plain float32": _plain_curve(options, data, recipe)}
-    for name, changes in OURS.items():
+    fused = {f"{name}, fused": {**changes, "fused_blocks": True} for name, changes in OURS.items()}
+    for name, changes in (OURS | (fused if options.fused else {})).items():
+        if name.startswith("ours, bf16") and options.precision == "float32":
+            continue
         changed = Recipe.model_validate({**recipe.model_dump(), **changes})
         columns[name] = _our_curve(options, data, changed)
     print("TRADES loss / accuracy on the adversarial training images / PGD-20 on held-out images")
@@ -204,7 +209,8 @@ def _contender(name: str, options: argparse.Namespace, device: torch.device) -> 
     if name in PLAIN:
         plain = PlainLoop(model.to(device), Recipe(objective=options.objective), PLAIN[name])
         return lambda x, y: plain(x, y)[0]
-    changes = {**OURS[name.removesuffix(", compiled")], "compile": name.endswith("compiled")}
+    own, _, how = name.removeprefix("ours, ").partition(", ")
+    changes = {**OURS[f"ours, {own}"], "compile": how == "compiled", "fused_blocks": how == "fused"}
     changes["objective"] = options.objective
     trainer = Trainer(model, Recipe.model_validate(changes), seed=0, device=device)
     trainer.start_epoch(0)
@@ -359,6 +365,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--precision", choices=("both", "float32", "bfloat16"), default="both")
     parser.add_argument("--compile", action="store_true", help="measure compiled steps as well")
+    parser.add_argument("--fused", action="store_true", help="measure fused robust blocks as well")
     parser.add_argument("--only", nargs="+", help="contenders whose names contain one of these")
     parser.add_argument("--json", type=Path, help="where to keep the seconds of each round")
     parser.add_argument("--repeats", type=int, default=9)

@@ -124,6 +124,7 @@ def evaluate(
     compute_shape: int | None = None,
     search_dtype: str = "float32",
     channels_last: bool = False,
+    fused_blocks: bool = False,
     graphs: bool = True,
     mode: str = "robustray",
     suite_mode: str | None = None,
@@ -168,6 +169,8 @@ def evaluate(
         misclassified its adversarial example in float32.
     channels_last : bool
         Search in the memory layout that convolutions are often faster in.
+    fused_blocks : bool
+        Search with fused GPU kernels for the branches of robust blocks, where there are such.
     graphs : bool
         Replay an attack's steps as CUDA graphs where there are such; that changes no result.
     mode : {"robustray", "upstream"}
@@ -196,7 +199,7 @@ def evaluate(
         raise ValueError(f"mode is one of {', '.join(MODES)}, not {mode!r}")
     suite, upstream = attack_suite(suite, threat.norm, suite_mode), mode == "upstream"
     examples = check_examples(x, y, index, threat)
-    network = Network(model, examples.x.device, search_dtype, channels_last)
+    network = Network(model, examples.x.device, search_dtype, channels_last, fused_blocks)
     shape = default_compute_shape(network.device) if compute_shape is None else compute_shape
     schedule = Schedule(shape, batch_size, graphs)
     with judging(model):

@@ -125,6 +125,7 @@ def conditions_of(manifest: Evaluation, seed: int, *, on_gpu: bool) -> Condition
         engine=load_engine(manifest.engine).identity(),
         search_dtype=manifest.search_dtype,
         channels_last=manifest.channels_last,
+        fused_blocks=manifest.fused_blocks,
         adversarial="all" if manifest.save_adversarial else f"first {SAMPLES}",
         composition=manifest.composition.model_dump() if manifest.composition else None,
     )
@@ -262,5 +263,6 @@ def _check(manifest: Evaluation, channels: int) -> None:
         raise ManifestError(
             f"mean and std need a value for each of {channels} channels", path="preprocessing"
         )
-    if manifest.engine == "reference" and manifest.channels_last:
-        raise ManifestError("the reference engine has no such setting", path="channels_last")
+    for name in ("channels_last", "fused_blocks"):
+        if manifest.engine == "reference" and getattr(manifest, name):
+            raise ManifestError("the reference engine has no such setting", path=name)

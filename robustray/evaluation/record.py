@@ -69,6 +69,7 @@ def result_document(
         "engine": dict(task.conditions.engine),
         "search_dtype": task.conditions.search_dtype,
         "channels_last": task.conditions.channels_last,
+        **({"fused_blocks": True} if task.conditions.fused_blocks else {}),
         "compute_shape": task.conditions.compute_shape,
         **({"composition": composition} if (composition := task.conditions.composition) else {}),
         "seed": task.conditions.seed,

@@ -84,6 +84,7 @@ def _label(
     own = study.manifest.data.test_limit if data.split == "test" else None
     words += [f"first{data.first}"] if data.first != own else []
     words += [manifest.search_dtype] if manifest.search_dtype != "float32" else []
+    words += ["fused"] if manifest.fused_blocks else []
     words += [_surrogate_word(manifest.surrogate)] if manifest.surrogate else []
     words += [manifest.engine] if manifest.engine != "robustray" else []
     if manifest.seed != 0 or (len(words) == 1 and suite in study.manifest.evaluation.attacks):

@@ -82,18 +82,19 @@ class Conditions:
     engine: Mapping[str, Any]
     search_dtype: str = "float32"
     channels_last: bool = False
+    fused_blocks: bool = False
     adversarial: str = f"first {SAMPLES}"
     composition: Mapping[str, Any] | None = None
 
     @property
     def searches_apart(self) -> bool:
-        """Whether attacks search in another precision or memory layout than verdicts have."""
-        return self.search_dtype != "float32" or self.channels_last
+        """Whether attacks search in another way than verdicts are computed."""
+        return self.search_dtype != "float32" or self.channels_last or self.fused_blocks
 
     def document(self) -> dict[str, Any]:
-        """Return them as plain data; a composition only where there is one."""
+        """Return them as plain data; a composition and fused blocks only where there are such."""
         whole = vars(self) | {"engine": dict(self.engine)}
-        return {k: v for k, v in whole.items() if k != "composition" or v is not None}
+        return {k: v for k, v in whole.items() if v or k not in ("composition", "fused_blocks")}
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,7 @@ class Task:
             "search_dtype": self.conditions.search_dtype,
             "channels_last": self.conditions.channels_last,
             "adversarial": self.conditions.adversarial,
+            **({"fused_blocks": True} if self.conditions.fused_blocks else {}),
         }
 
     def unit(self, range_: Range, position: int) -> Unit:

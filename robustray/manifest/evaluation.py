@@ -215,6 +215,7 @@ class Evaluation(Manifest):
     engine: Literal["robustray", "reference"] = "robustray"
     search_dtype: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
+    fused_blocks: bool = False
     composition: Composition | None = None
     compute_shape: Annotated[BatchSize, Field(ge=8, multiple_of=8)] | None = None
     batch_size: BatchSize = 256

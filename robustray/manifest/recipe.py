@@ -232,6 +232,7 @@ class Recipe(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = True
     compile: bool = False
+    fused_blocks: bool = False
 
     @model_validator(mode="after")
     def _steps_stay_in_the_box(self) -> Self:
@@ -307,6 +308,12 @@ class Recipe(Section):
                     f"{name}.warmup_epochs: {part.warmup_epochs:g} of {self.epochs} epochs leave "
                     "none after it"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_or_fused(self) -> Self:
+        if self.compile and self.fused_blocks:
+            raise ValueError("compile and fused_blocks: torch compiles no fused block; take one")
         return self
 
     @model_validator(mode="after")

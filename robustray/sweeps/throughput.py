@@ -68,6 +68,7 @@ def precision_name(recipe: Recipe) -> str:
     parts = [recipe.precision]
     parts += ["channels_last"] if recipe.channels_last else []
     parts += ["compiled"] if recipe.compile else []
+    parts += ["fused"] if recipe.fused_blocks else []
     return "-".join(parts)
 
 

@@ -90,7 +90,9 @@ class Trainer:
         self._frozen = self._attacked = None
         if self._ascent:
             batch = recipe.inner.statistics == "batch"
-            self._frozen = FrozenCopy(model, self.precision, batch_statistics=batch)
+            self._frozen = FrozenCopy(
+                model, self.precision, batch_statistics=batch, fused=recipe.fused_blocks
+            )
             self._attacked = self._prepare(self._frozen.module)
         # The copy's weights keep their addresses, so one capture serves all steps.
         graphed = CudaGraphs(self._maximised, eager=_EAGER)

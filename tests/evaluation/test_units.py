@@ -186,6 +186,7 @@ def test_clean_units_are_shared_and_nothing_else(tmp_path):
         {"conditions": dataclasses.replace(task.conditions, seed=1)},
         {"conditions": dataclasses.replace(task.conditions, search_dtype="bfloat16")},
         {"conditions": dataclasses.replace(task.conditions, channels_last=True)},
+        {"conditions": dataclasses.replace(task.conditions, fused_blocks=True)},
         {"conditions": dataclasses.replace(task.conditions, adversarial="first 8")},
         {"conditions": dataclasses.replace(task.conditions, engine={"name": "reference"})},
     ):

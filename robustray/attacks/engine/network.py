@@ -12,6 +12,9 @@ from torch import Tensor, nn
 
 from robustray.attacks.engine.inputs import Shapes, check_mixture
 from robustray.attacks.engine.watch import Asked, Watched, watched
+from robustray.models.architectures.robust_block import RobustResBlock
+from robustray.models.fused import fuse_blocks
+from robustray.models.fused.rewriting import Folding, rewrite
 
 # A model whose forward pass hides or breaks its gradient may offer ``surrogate(x)``, a
 # differentiable stand-in. Gradients then come from it and verdicts still from ``model(x)``:
@@ -207,6 +210,8 @@ class Network(Asked):
         What the search computes in. Judging is not affected.
     channels_last : bool
         Search in the memory layout that convolutions are often faster in.
+    fused_blocks : bool
+        Search with fused kernels for the branches of robust blocks (`robustray.models.fused`).
 
     Raises
     ------
@@ -220,6 +225,7 @@ class Network(Asked):
         device: torch.device,
         search_dtype: str = "float32",
         channels_last: bool = False,
+        fused_blocks: bool = False,
     ) -> None:
         if search_dtype not in SEARCH_DTYPES:
             raise ValueError(
@@ -230,9 +236,9 @@ class Network(Asked):
         self.device = tensors[0].device if tensors else device
         self._judge = Watched(model, dtypes[0] if dtypes else None)
         searched = dtypes[0] if dtypes else None
-        copied = search_dtype != "float32" or channels_last
+        copied = search_dtype != "float32" or channels_last or fused_blocks
         if copied:
-            model, searched = _search_copy(model, search_dtype, channels_last), searched
+            model = _search_copy(model, search_dtype, channels_last, fused_blocks)
             searched = torch.bfloat16 if search_dtype == "bfloat16" else searched
         path = gradient_path(model)
         self.has_surrogate = path is not model
@@ -273,12 +279,25 @@ def as_network(model: Model, device: torch.device) -> Network:
     return model if isinstance(model, Network) else Network(model, device)
 
 
-def _search_copy(model: Model, search_dtype: str, channels_last: bool) -> nn.Module:
+def _search_copy(model: Model, search_dtype: str, channels_last: bool, fused: bool) -> nn.Module:
     """Copy a module for the search: in evaluation mode, its weights frozen."""
     if not isinstance(model, nn.Module):
-        message = "search_dtype and channels_last need a model that is a module, not a function"
+        message = "search_dtype, channels_last and fused_blocks need a module, not a function"
         raise ValueError(message)  # noqa: TRY004 - users catch one type for all arguments
     twin = copy.deepcopy(model).eval().requires_grad_(False)
     if search_dtype == "bfloat16":
         twin = twin.to(torch.bfloat16)
+    if fused:
+        _fuse(twin, model)
     return nn.Module.to(twin, memory_format=torch.channels_last) if channels_last else twin  # pyright: ignore[reportCallIssue]
+
+
+def _fuse(twin: nn.Module, model: nn.Module) -> None:
+    """Fuse a copy's robust blocks, and fold normalizations within them."""
+    for fusion in fuse_blocks(twin, model):
+        block = twin.get_submodule(fusion.name)
+        if fusion.name and isinstance(block, RobustResBlock):
+            rewritten = rewrite(block)
+            for conv, norm in rewritten.folded:
+                Folding(fusion.block, block, conv, norm).refresh()
+            twin.set_submodule(fusion.name, rewritten.module)

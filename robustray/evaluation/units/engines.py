@@ -118,7 +118,11 @@ class NativeEngine:
     ) -> AttackResult:
         """Run one attack; see `Engine`."""
         network = Network(
-            model, examples.x.device, conditions.search_dtype, conditions.channels_last
+            model,
+            examples.x.device,
+            conditions.search_dtype,
+            conditions.channels_last,
+            conditions.fused_blocks,
         )
         schedule = Schedule(conditions.compute_shape, batch_size)
         return run_attack(network, examples, threat, spec, schedule, seed=conditions.seed)

@@ -194,6 +194,9 @@ class RobustResBlock(nn.Module):
                 width, width, kernel_size, stride, padding, groups=cardinality, bias=False
             )
 
+        # What computes branches and end in frozen copies: see `robustray.models.fused`.
+        self.fused_branches: nn.Module | None = None
+        self.fused_gate: nn.Module | None = None
         # The order of construction is the order of the random draws and of the state dict.
         self.act = activation(activation_name)
         self.bn1 = norm(in_channels)
@@ -219,6 +222,8 @@ class RobustResBlock(nn.Module):
 
     def _hierarchy(self, t_BMHW: Tensor) -> Tensor:
         """Return u = (y_1 .. y_S) of t: (B, M, H, W) to (B, M, H/stride, W/stride)."""
+        if self.fused_branches is not None:
+            return self.fused_branches(t_BMHW)
         conv2, bn3, act = self.conv2, self.bn3, self.act
         if not (isinstance(conv2, nn.ModuleList) and isinstance(bn3, nn.ModuleList)):
             return act(bn3(conv2(t_BMHW)))
@@ -236,13 +241,18 @@ class RobustResBlock(nn.Module):
         if self.shortcut is not None:
             skip = self.shortcut(self.act(self.bn1(x_BCHW)))
         u = self._hierarchy(self.act(self.bn2(self.conv1(x_BCHW))))
-        if self.se is None:
-            return self.conv3(u) + skip
-        if self.se_position == "conv3x3":
+        if self.se is not None and self.se_position == "conv3x3":
             return self.conv3(u * self.se(u)) + skip
-        o = self.conv3(u)
+        return self.end(self.conv3(u), skip)
+
+    def end(self, o_BCHW: Tensor, skip_BCHW: Tensor) -> Tensor:
+        """Return the output of a block whose gate is at the end, of conv3's and the skip."""
+        if self.fused_gate is not None:
+            return self.fused_gate(o_BCHW, skip_BCHW)
+        if self.se is None:
+            return o_BCHW + skip_BCHW
         if self.se_bn is None:
-            return o + skip * self.se(skip)
-        z = self.se_bn(o)
-        kept = o + skip if self.se_position == "residual" else skip
+            return o_BCHW + skip_BCHW * self.se(skip_BCHW)
+        z = self.se_bn(o_BCHW)
+        kept = o_BCHW + skip_BCHW if self.se_position == "residual" else skip_BCHW
         return kept + z * self.se(z)
