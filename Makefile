@@ -3,6 +3,7 @@
 # make test-long    those that want a machine for themselves, one after another
 # make durations    all tests, and which took longest;   make cover   which lines the fast ones enter
 # make lint         ruff, pyright and codespell;   make fix   what ruff can mend by itself
+# make bench        the short benchmarks, about ten minutes of one core; ratios into docs/results/benchmarks
 # make docs         the documentation's site, into site/; strict: links, anchors and all fields
 # make k8s-render   k8s/*.yaml and k8s/jobs/*.yaml from k8s/base; IMAGE=name:tag names the image
 # make k8s-secret   the cluster's random secrets, once;   make compose-secret   those of compose
@@ -21,7 +22,7 @@ JOBS   ?= 2
 JOBS_SLOW ?= 3
 PYTEST := $(PYTHON_CACHES) $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: quickstart test test-slow test-long durations cover lint fix docs clean k8s-render k8s-secret compose-secret
+.PHONY: quickstart test test-slow test-long durations cover lint fix bench docs clean k8s-render k8s-secret compose-secret
 .DELETE_ON_ERROR:
 
 quickstart: $(VENV)/.run
@@ -51,6 +52,9 @@ lint: $(VENV)/.dev
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(PYTHON_CACHES) $(BIN)/python benchmarks/short.py
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(PYTHON_CACHES) $(BIN)/python -m mkdocs build --quiet

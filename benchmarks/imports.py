@@ -8,6 +8,7 @@ Each is loaded in a process of its own, in turn with the others; the smallest pr
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -36,10 +37,12 @@ def main() -> None:
     """Measure, and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=3, help="processes for each; default: 3")
-    rounds = [
-        {name: measure(code) for name, code in _CODES.items()}
-        for _ in range(parser.parse_args().repeat)
-    ]
+    parser.add_argument("--json", type=Path, help="where to keep the seconds of each round")
+    options = parser.parse_args()
+    rounds = [{name: measure(code) for name, code in _CODES.items()} for _ in range(options.repeat)]
+    if options.json:
+        rows = {name: {"cpu": [found[name][0] for found in rounds]} for name in _CODES}
+        options.json.write_text(json.dumps({"rows": rows}))
     least = {name: min(found[name][0] for found in rounds) for name in _CODES}
     print(f"{'':<24}{'of torch':>10}{'modules':>10}")
     for name, seconds in least.items():

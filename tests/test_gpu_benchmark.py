@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu
-from benchmarks.gpu import CUT_OFF, FAILED, FINISHED, TOO_LONG, Item, compare, run_all
+from benchmarks import gpu, items, short
+from benchmarks.items import CUT_OFF, FAILED, FINISHED, TOO_LONG, Item, compare, run_all
 
 ROOT = Path(__file__).resolve().parents[1]
 MACHINE = {"device": "none", "torch": "0"}
@@ -61,7 +61,7 @@ def test_an_item_that_takes_too_long_is_ended_with_its_children_and_keeps_its_fi
     text = KEEPS % ROWS + "; " + SLEEPS % mark
     found = run(tmp_path, code(text, "FIGURES", limit_s=4.0))
     assert (found["one"].state, found["one"].figures) == (TOO_LONG, ROWS)
-    assert not _marked(mark)
+    _wait_until(lambda: not _marked(mark))
 
 
 ONE_ITEM = """
@@ -107,15 +107,15 @@ def _read(path: Path) -> bytes:
 
 
 def test_a_call_goes_on_where_the_last_one_stopped(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(gpu, "_LEAST_S", 0.0)
-    items = [code(COUNTS, str(tmp_path), name="a"), code(SLEEPS % "", name="b")]
-    found = run(tmp_path, *items, minutes=0.05)
+    monkeypatch.setattr(items, "_LEAST_S", 0.0)
+    wanted = [code(COUNTS, str(tmp_path), name="a"), code(SLEEPS % "", name="b")]
+    found = run(tmp_path, *wanted, minutes=0.05)
     assert {name: one.state for name, one in found.items()} == {"a": FINISHED, "b": CUT_OFF}
-    items[1] = code("raise ValueError", name="b")
-    assert run(tmp_path, *items)["b"].state == FAILED
-    assert run(tmp_path, *items, code("pass", name="c"))["c"].state == FINISHED
+    wanted[1] = code("raise ValueError", name="b")
+    assert run(tmp_path, *wanted)["b"].state == FAILED
+    assert run(tmp_path, *wanted, code("pass", name="c"))["c"].state == FINISHED
     assert (tmp_path / "n").read_text() == "x", "what was finished ran again"
-    run(tmp_path, *items, again=("a",))
+    run(tmp_path, *wanted, again=("a",))
     assert (tmp_path / "n").read_text() == "xx"
 
 
@@ -132,11 +132,11 @@ def test_nothing_is_begun_without_time_and_other_machines_are_not_mixed(tmp_path
 def test_the_list_begins_with_the_tests_that_cpus_skip() -> None:
     assert "tests/attacks/test_graphs.py" in gpu.find_gpu_tests()
     assert "tests/test_gpu_benchmark.py" not in gpu.find_gpu_tests()
-    for device, tiny in (("cuda", False), ("cpu", True)):
-        items = gpu.list_items(device, tiny)
-        assert items[0].name == "GPU tests"
-        assert len({item.name for item in items}) == len(items)
-        for item in items:
+    lists = [gpu.list_items("cuda", False), gpu.list_items("cpu", True), short.list_items()]
+    assert [one[0].name for one in lists] == ["GPU tests", "GPU tests", "AutoAttack, tiny"]
+    for wanted in lists:
+        assert len({item.name for item in wanted}) == len(wanted)
+        for item in wanted:
             script = item.words[0]
             assert script == "-m" or (ROOT / script).is_file()
 
