@@ -223,11 +223,14 @@ def find_equal_shapes(
 
 
 def allow_larger(
-    shapes: Shapes, largest: int, evaluate: Callable[[Tensor], list[Tensor]], probe: Tensor
+    shapes: Shapes,
+    largest: int,
+    evaluate: Callable[[Tensor], list[Tensor]],
+    probe: Callable[[int, int], Tensor],
 ) -> Shapes:
     """Return shapes that also allow passes of any multiple of 8 rows that gives the same bits.
 
-    A number of rows is asked about once, when it is first wanted.
+    A number of rows is asked about once, when it is first wanted; nothing is computed before.
 
     Parameters
     ----------
@@ -237,15 +240,18 @@ def allow_larger(
         The most rows, a multiple of the compute shape.
     evaluate : callable
         As `find_equal_shapes`.
-    probe : Tensor
-        Generic images (``largest``, ...).
+    probe : callable
+        Generic images (last - first, ...) for the rows from ``first`` to ``last``.
     """
-    expected = _join([evaluate(part) for part in probe.split(shapes.full)])
+    parts: list[list[Tensor]] = []  # what full passes say of the first rows
     known: dict[int, bool] = {}
 
     def is_equal(rows: int) -> bool:
         if rows not in known:
-            known[rows] = _are_equal(evaluate(probe[:rows]), [whole[:rows] for whole in expected])
+            for first in range(shapes.full * len(parts), rows, shapes.full):
+                parts.append(evaluate(probe(first, first + shapes.full)))
+            expected = [whole[:rows] for whole in _join(parts)]
+            known[rows] = _are_equal(evaluate(probe(0, rows)), expected)
         return known[rows]
 
     return replace(shapes, largest=largest, is_equal=is_equal)

@@ -175,9 +175,12 @@ def find_shapes(
 def _find_shapes(
     network: Network, full: int, image: Tensor, classes: int, gradients: bool
 ) -> Shapes:
-    rng, index_B = ExampleRandom(0, "probe"), torch.arange(full)
-    x = rng.uniform(index_B, tuple(image.shape)).to(network.device, image.dtype)
-    weight_K = rng.normal(index_B[:1], (classes,))[0].to(network.device)
+    rng = ExampleRandom(0, "probe")
+    weight_K = rng.normal(torch.arange(1), (classes,))[0].to(network.device)
+
+    def probe(first: int, last: int) -> Tensor:
+        drawn = rng.uniform(torch.arange(first, last), tuple(image.shape))
+        return drawn.to(network.device, image.dtype)
 
     def evaluate(part: Tensor) -> list[Tensor]:
         oracle = Oracle(network, Shapes(len(part)))
@@ -187,6 +190,7 @@ def _find_shapes(
             answers += [found.grad, found.logits_BK]
         return answers
 
+    x = probe(0, full)
     shapes = find_equal_shapes(full, evaluate, x)
     largest = _LARGEST // full * full
     if (
@@ -196,8 +200,7 @@ def _find_shapes(
         or not _is_cheap(evaluate, x)
     ):
         return shapes
-    more = rng.uniform(torch.arange(largest), tuple(image.shape)).to(image.dtype)
-    return allow_larger(shapes, largest, evaluate, more)
+    return allow_larger(shapes, largest, evaluate, probe)
 
 
 # On CPUs: a pass that takes less than this, and how many rows are taken at once then. Calls and
