@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from scripts.pages import api, attacks, benchmarks, commands, manifests, networks, repository, zoo
+from scripts.pages import api, attacks, commands, manifests, measured, networks, repository, zoo
 
 
 def make_pages() -> dict[str, str]:
@@ -18,7 +18,7 @@ def make_pages() -> dict[str, str]:
         **networks.make_pages(),
         **attacks.make_pages(),
         **zoo.make_pages(),
-        **benchmarks.make_pages(),
+        **measured.make_pages(),
         **api.make_pages(),
     }
 

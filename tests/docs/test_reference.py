@@ -14,7 +14,7 @@ from robustray.manifest.recipe import InnerAttack, Recipe
 from robustray.models import list_models
 from robustray.registry import KINDS
 from robustray.zoo import load_records
-from scripts.pages import attacks, benchmarks, commands, manifests, networks, zoo
+from scripts.pages import attacks, commands, manifests, measured, networks, zoo
 from scripts.pages.repository import mend_links
 from scripts.pages.site import expand, find_foreign
 from scripts.pages.values import describe_default, describe_type, spell_number
@@ -108,7 +108,7 @@ def test_what_a_page_would_fetch_from_elsewhere_is_found():
 
 
 def test_benchmarks_are_shown_as_they_were_measured(tmp_path):
-    assert benchmarks.make_pages(tmp_path) == {}
+    assert measured.make_pages(tmp_path) == {}
     rows = {
         "reference": {"wall": [9, 9], "cpu": [4.0, 6.0]},
         "ours": {"wall": [9, 9], "cpu": [2, 2]},
@@ -119,10 +119,10 @@ def test_benchmarks_are_shown_as_they_were_measured(tmp_path):
         "a step": Outcome(TOO_LONG, "python step.py", 9.0),
     }
     write_report(tmp_path, machine, items, "cpu")
-    (page,) = benchmarks.make_pages(tmp_path).values()
+    (page,) = measured.make_pages(tmp_path).values()
     assert "## One CPU\n\ntorch 2.14.1, Python 3.11.7.\n" in page
     assert "`python attack.py`" in page
     assert "| ours | 2 | 2.50 (2.00 to 3.00), 2 runs |" in page, "processor time counts"
     assert "It took too long: what was measured until then counts." in page
     write_report(tmp_path, machine, items, "gpu")
-    assert "CUDA 13.0" in benchmarks.make_pages(tmp_path)["results/benchmarks.md"]
+    assert "CUDA 13.0" in measured.make_pages(tmp_path)["results/benchmarks.md"]
