@@ -3,7 +3,7 @@
 # make test-long    those that want a machine for themselves, one after another
 # make durations    all tests, and which took longest;   make cover   which lines the fast ones enter
 # make lint         ruff, pyright and codespell;   make fix   what ruff can mend by itself
-# make bench        the short benchmarks, about ten minutes of one core; ratios into docs/results/benchmarks
+# make bench        the short benchmarks, about ten minutes of one core; ratios into benchmarks/measured
 # make docs         the documentation's site, into site/; strict: links, anchors and all fields
 # make k8s-render   k8s/*.yaml and k8s/jobs/*.yaml from k8s/base; IMAGE=name:tag names the image
 # make k8s-secret   the cluster's random secrets, once;   make compose-secret   those of compose
@@ -54,7 +54,7 @@ fix: $(VENV)/.dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev
-	$(PYTHON_CACHES) $(BIN)/python benchmarks/short.py
+	$(PYTHON_CACHES) $(BIN)/python benchmarks/short.py --fresh
 
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(PYTHON_CACHES) $(BIN)/python -m mkdocs build --quiet

@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
+import shlex
 import signal
 import statistics
 import subprocess
@@ -114,7 +116,7 @@ def run_item(item: Item, folder: Path, left_s: float) -> Outcome:
         told = log.read()[-_TOLD:].strip()
     state = {None: TOO_LONG if limit == item.limit_s else CUT_OFF, 0: FINISHED}.get(code, FAILED)
     return Outcome(
-        state, " ".join(["python", *item.words]), round(time.monotonic() - began, 1),
+        state, shlex.join(["python", *item.words]), round(time.monotonic() - began, 1),
         _read_figures(figures), told,
     )  # fmt: skip
 
@@ -138,7 +140,7 @@ def compare(
     rows = {name: row[clock] for name, row in figures.items() if row.get(clock)}
     base = next(iter(rows.values()), [])
     for name, walls in rows.items():
-        ratios = [there / own for there, own in zip(base, walls, strict=False)]
+        ratios = [there / (own or math.inf) for there, own in zip(base, walls, strict=False)]
         spread = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         yield name, f"{statistics.median(walls):.4g}", f"{spread}, {len(ratios)} runs"
 

@@ -3,10 +3,9 @@
     make bench
     python benchmarks/short.py --again "AutoAttack, tiny"
 
-It writes cpu.json and cpu.md (see ``benchmarks/items.py``) into docs/results/benchmarks; the site's
-page is made from them. Ratios are of processor time, one thread each: what else runs on the
-machine disturbs them less. Exit code 0 when nothing is left to do, 1 when something is left or
-failed.
+It writes cpu.json and cpu.md (see ``benchmarks/items.py``) into benchmarks/measured; the site's
+page is made from them. Ratios are of processor time, one thread each: what else runs on the machine
+disturbs them less. Exit code 0 when nothing is left to do, 1 when something is left or failed.
 """
 
 # ruff: noqa: E402 - imports follow a change of the path
@@ -51,9 +50,12 @@ def main() -> int:
     )
     add_options(parser, "cpu", 20.0)
     parser.add_argument(
-        "--out", type=Path, default=ROOT / "docs/results/benchmarks", help="folder of cpu.json"
+        "--out", type=Path, default=ROOT / "benchmarks/measured", help="folder of cpu.json"
     )
+    parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     options = parser.parse_args()
+    if options.fresh:
+        (options.out / f"{options.stem}.json").unlink(missing_ok=True)
     os.environ |= {"OMP_NUM_THREADS": "1"}
     items = list_items()
     check_names(parser, options.again, items)

@@ -85,13 +85,19 @@ def conclude_failed(
     return conclude(store, prefix, attempt, kind, error)
 
 
-def conclude_lost(store: ObjectStore, prefix: str, kind: str, message: str) -> None:
-    """Write down the end of an attempt whose worker could not do so itself, if it is open."""
+def conclude_lost(
+    store: ObjectStore, prefix: str, kind: str, message: str, ended_ms: int | None = None
+) -> None:
+    """Write down the end of an attempt whose worker could not do so itself, if it is open.
+
+    It ended now, unless ``ended_ms`` says when.
+    """
     keys = sorted(entry.key for entry in store.list(f"{prefix}/attempts/"))
     for key in keys[-1:]:
         attempt = _read(store, key)
         if attempt.outcome == "running":
-            ended = replace(attempt, ended_ms=_now_ms(), outcome=kind, message=message)
+            time_ms = _now_ms() if ended_ms is None else max(ended_ms, attempt.started_ms)
+            ended = replace(attempt, ended_ms=time_ms, outcome=kind, message=message)
             store.put(_key(prefix, attempt.number), _encode(ended))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import threading
 from collections.abc import Collection, Iterator
@@ -36,7 +37,7 @@ from robustray.sweeps.mending import (
     read_study,
     require_intact,
 )
-from robustray.sweeps.search.choices import read_end
+from robustray.sweeps.search.choices import read_choices, read_end
 from robustray.sweeps.trial import find_result, read_result
 
 logger = logging.getLogger("robustray.sweeps")
@@ -210,6 +211,19 @@ def list_evaluations(store: ObjectStore, study: Study) -> list[tuple[str, str]]:
     ]
 
 
+def last_sign(
+    store: ObjectStore, study: Study, name: str, after_ms: int, before_ms: float = math.inf
+) -> int:
+    """Return when an attempt that began at ``after_ms`` last committed an epoch, in milliseconds.
+
+    Of an attempt that nobody closed that is when it is known to have worked last; ``after_ms``
+    where it committed none before ``before_ms``.
+    """
+    trial = next(trial for trial in study.trials if trial.name == name)
+    times = [event["time_ms"] for event in read_trial(store, study, trial).events()]
+    return max((time for time in times if after_ms < time <= before_ms), default=after_ms)
+
+
 def read_trials(
     store: ObjectStore, study: Study, names: Collection[str] | None = None
 ) -> list[TrialState]:
@@ -233,7 +247,8 @@ def trials_left_out(store: ObjectStore, study: Study) -> set[str]:
     """Return the names of the trials that a search did not begin before its budget was spent."""
     if read_end(store, study) is None:
         return set()
-    return {trial.name for trial in study.trials} - attempted_trials(store, study)
+    chosen = set(read_choices(store, study).values())  # one may be given up before it begins
+    return {trial.name for trial in study.trials} - attempted_trials(store, study) - chosen
 
 
 def finished_trials(store: ObjectStore, study: Study) -> set[str]:

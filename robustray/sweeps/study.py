@@ -32,7 +32,7 @@ from robustray.sweeps.parent_run import (
     study_run,
 )
 from robustray.sweeps.plan import Plan, describe_plan, make_plan
-from robustray.sweeps.records import TrialReader, committed_epochs, stopped_trials
+from robustray.sweeps.records import TrialReader, committed_epochs, last_sign, stopped_trials
 from robustray.sweeps.report import Published, publish
 from robustray.sweeps.runs import trial_run
 from robustray.sweeps.search import make_queue, open_search, require_searcher
@@ -137,6 +137,7 @@ class _Driver(TrialListener):
         self._queue = make_queue(self._remaining_costs(), retries, self._searching)
         self._was_whole = self._queue.finished
         self._begun = set(self._epochs) - self._done - self._stopped
+        self._here: set[str] = set()  # begun by this run
         needs = session.resources
         self._progress = open_progress(plan, needs, results, self._stopped, self._epochs)
 
@@ -195,6 +196,7 @@ class _Driver(TrialListener):
 
     def started(self, name: str) -> None:
         self._begun.add(name)
+        self._here.add(name)
         self._progress.started(name)
 
     def progressed(self, name: str, report: dict[str, Any]) -> None:
@@ -250,9 +252,11 @@ class _Driver(TrialListener):
 
     def _conclude_attempt(self, name: str, outcome: str, message: str) -> None:
         """Close a lost worker's attempt; provenance must not stop a study."""
-        prefix = self._study.trial_prefix(name)
+        store, prefix = self._store.impatient(), self._study.trial_prefix(name)
         with contextlib.suppress(MachineError, ValueError):
-            attempts.conclude_lost(self._store.impatient(), prefix, outcome, message)
+            # One that an earlier run left open ended with it, and not now.
+            ended_ms = None if name in self._here else last_sign(store, self._study, name, 0)
+            attempts.conclude_lost(store, prefix, outcome, message, ended_ms)
 
     def _remaining_costs(self) -> list[tuple[str, float]]:
         total = self._study.manifest.recipe.epochs

@@ -10,13 +10,13 @@ from typing import Any
 from benchmarks.items import FINISHED, compare
 from scripts.pages.markdown import escape, render_table
 
-_FOLDER = Path(__file__).resolve().parents[2] / "docs/results/benchmarks"
+_FOLDER = Path(__file__).resolve().parents[2] / "benchmarks/measured"
 _HEAD = """# Results: benchmarks in one run
 
 | | |
 |---|---|
 | **Asked** | How much faster than others is robustray, on one machine in one run? |
-| **Command** | `make bench`; `python benchmarks/gpu.py --out docs/results/benchmarks` on a GPU |
+| **Command** | `make bench`; `python benchmarks/gpu.py --out benchmarks/measured` on a GPU |
 
 A ratio is how many times faster a contender is than the first of its table: the median over
 rounds, the least and the most. In a round each contender runs once, so that a slow moment of the
@@ -55,4 +55,4 @@ def _render_machine(found: dict[str, Any], on_gpu: bool) -> Iterator[str]:
             yield from render_table(header, [tuple(map(escape, row)) for row in rows])
             yield ""
         if item["state"] != FINISHED:
-            yield f"It {item['state']}: what was measured until then counts.\n"
+            yield f"State: {item['state']}. What was measured until then counts.\n"

@@ -123,6 +123,6 @@ def test_benchmarks_are_shown_as_they_were_measured(tmp_path):
     assert "## One CPU\n\ntorch 2.14.1, Python 3.11.7.\n" in page
     assert "`python attack.py`" in page
     assert "| ours | 2 | 2.50 (2.00 to 3.00), 2 runs |" in page, "processor time counts"
-    assert "It took too long: what was measured until then counts." in page
+    assert "State: took too long. What was measured until then counts." in page
     write_report(tmp_path, machine, items, "gpu")
     assert "CUDA 13.0" in measured.make_pages(tmp_path)["results/benchmarks.md"]

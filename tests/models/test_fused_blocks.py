@@ -258,6 +258,42 @@ def test_a_search_in_float32_has_the_models_gradient() -> None:
     torch.testing.assert_close(mine.logits_BK, theirs.logits_BK)
 
 
+class Reached(nn.Module):
+    """Reaches a block by two names, another by no list, and reads what one says of itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first = RobustResBlock(64, 16)
+        self.twice = nn.ModuleList([first, first])
+        self.plain = [RobustResBlock(64, 16)]
+        self.last = self.plain[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (B, out_channels of the last block)."""
+        for block in (*self.twice, *self.plain):
+            x = block(x)
+        assert self.last.out_channels == x.shape[1]
+        return x.mean((2, 3))
+
+
+def test_blocks_are_fused_however_a_network_reaches_them() -> None:
+    torch.manual_seed(0)
+    model, x = Reached().to(DEVICE), torch.randn(4, 64, 5, 5, device=DEVICE)
+    with torch.no_grad():
+        model(x)  # statistics that are none of a fresh network
+        model.eval()
+        network = Network(model, x.device, fused_blocks=True)
+        torch.testing.assert_close(network.search_logits(x), model(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("act", [nn.LeakyReLU(0.3), nn.ELU(2.0), nn.GELU("tanh"), nn.Softplus(3.0)])
+def test_activations_with_options_of_their_own_have_no_kernel(act: nn.Module) -> None:
+    block = make_block().eval()
+    assert hierarchy.obstacle(block) is None
+    block.act = act
+    assert "its activation is" in str(hierarchy.obstacle(block))
+
+
 def test_what_cannot_be_fused_stays_plain_and_is_said_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -274,8 +310,9 @@ def test_what_cannot_be_fused_stays_plain_and_is_said_once(
         for model in cases.values():
             for _ in range(2):
                 assert fuse_blocks(copy.deepcopy(model), model) == []
-    assert len(caplog.messages) == len(cases)
-    for reason, message in zip(cases, caplog.messages, strict=True):
+    assert len(caplog.messages) == len(cases) + 1
+    told = [one for one in caplog.messages if "the end of a robust block" not in one]
+    for reason, message in zip(cases, told, strict=True):
         assert message.startswith("fused_blocks: ")
         assert reason in message
 

@@ -107,7 +107,7 @@ def test_advice_names_what_to_train_next_and_flags_what_is_far_away():
     assert "next: the most promising trials" in text
     assert "at 20.0G MACs, EXTRAPOLATED" in text
     inside = describe_advice(advise(rows(), JUDGE, macs=3e8), "mine")
-    assert "every trial of the grid is judged" in inside
+    assert "no trial of the grid is left" in inside
     assert "EXTRAPOLATED" not in inside
 
 
@@ -125,3 +125,13 @@ def test_a_report_shows_it_where_there_is_one():
     assert "27 networks" in drawn["fit"].title
     assert len(drawn["fit"].figure.axes) == 2
     assert "fit" not in {one.name for one in study_figures(study(rows()[:11], curves={}))}
+
+
+def test_advice_is_of_networks_that_the_fit_can_tell_of():
+    found = [row if place % 2 else unfinished(row) for place, row in enumerate(rows(noise=0.01))]
+    left = [row for row in found if not row.metrics]
+    stopped = replace(left[0], status="stopped")
+    none = replace(left[1], name="mixture", depths=(), widths=())
+    more = replace(left[2], name="four", depths=(1,) * 4, widths=(1.0,) * 4)
+    told = advise([*(row for row in found if row.metrics), stopped, none, more, left[3]], JUDGE)
+    assert [one["name"] for one in told["next"]] == [left[3].name]

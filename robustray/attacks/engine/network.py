@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from robustray.attacks.engine.inputs import Shapes, check_mixture
 from robustray.attacks.engine.watch import Asked, Watched, watched
-from robustray.models.architectures.robust_block import RobustResBlock
 from robustray.models.fused import fuse_blocks
 from robustray.models.fused.rewriting import Folding, rewrite
 
@@ -293,11 +292,12 @@ def _search_copy(model: Model, search_dtype: str, channels_last: bool, fused: bo
 
 
 def _fuse(twin: nn.Module, model: nn.Module) -> None:
-    """Fuse a copy's robust blocks, and fold normalizations within them."""
-    for fusion in fuse_blocks(twin, model):
-        block = twin.get_submodule(fusion.name)
-        if fusion.name and isinstance(block, RobustResBlock):
-            rewritten = rewrite(block)
-            for conv, norm in rewritten.folded:
-                Folding(fusion.block, block, conv, norm).refresh()
-            twin.set_submodule(fusion.name, rewritten.module)
+    """Fuse a copy's robust blocks, and fold normalizations within them.
+
+    Blocks stay the objects that they are: the network may reach them by several ways.
+    """
+    for name, original in {f.name: f.block for f in fuse_blocks(twin, model)}.items():
+        block = twin.get_submodule(name)
+        for conv, norm in rewrite(block).folded:
+            Folding(original, block, conv, norm).refresh()
+            block.set_submodule(norm, nn.Identity())

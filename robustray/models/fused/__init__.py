@@ -69,6 +69,8 @@ def _fuse(name: str, block: RobustResBlock, model: nn.Module) -> list[Fusion]:
         _say(f"branches of a robust block stay as they are: {reason}")
     if can_fuse_gate(block):
         block.fused_gate = FusedGate(original)
+    elif block.se is not None:
+        _say("the end of a robust block stays as it is: its gate, normalization or number format")
     layers = (block.fused_branches, block.fused_gate)
     return [Fusion(name, original, layer) for layer in layers if isinstance(layer, FusedLayer)]
 

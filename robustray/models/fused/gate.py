@@ -77,7 +77,8 @@ class _Gate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, o: Tensor, skip: Tensor, layer: FusedGate) -> Tensor:
-        o, skip = with_one_stride(o), with_one_stride(skip)
+        last = o.is_contiguous(memory_format=torch.channels_last)
+        o, skip = o if last else o.contiguous(), with_one_stride(skip)
         step = _run_forward if _by_kernel(o, layer) else _compute_forward
         with torch.autocast(o.device.type, enabled=False):
             out, gate_BC, hidden_BK = step(o, skip, layer)
@@ -116,7 +117,7 @@ def _compute_backward(
     whole_BC = grad.sum((2, 3), dtype=torch.float32)
     slope_BC = (layer.scale * along_BC + layer.shift * whole_BC) * gate_BC * (1 - gate_BC)
     slope_BK = (slope_BC @ layer.excite) * (hidden_BK > 0)
-    of_mean_BC = (slope_BK @ layer.squeeze) * layer.scale / o[0, 0].numel()
+    of_mean_BC = (slope_BK @ layer.squeeze) * layer.scale / max(1, o.shape[2] * o.shape[3])
     factor = _over_pixels(layer.kept + layer.scale * gate_BC, o)
     return torch.addcmul(_over_pixels(of_mean_BC, o), grad, factor)
 

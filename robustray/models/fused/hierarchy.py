@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from robustray.models.architectures.layers import activation
 from robustray.models.architectures.robust_block import RobustResBlock
 from robustray.models.fused.layer import (
     DTYPES,
@@ -26,6 +27,7 @@ from robustray.models.fused.layer import (
     with_one_stride,
 )
 
+_OPTIONS = ("negative_slope", "alpha", "beta", "threshold", "approximate")  # of activations
 ACTIVATIONS = ("ReLU", "LeakyReLU", "ELU", "SiLU", "GELU", "Softplus", "Mish")
 _MOST_CHANNELS = 32  # of a group: its tile [channels, pixels] lies in registers
 _MOST_TAPS = 7
@@ -108,8 +110,8 @@ def obstacle(block: RobustResBlock) -> str | None:
         return reason
     if reason := norm_obstacle([norm for _, norm in branches_of(block)]):
         return reason
-    if shape.activation not in ACTIVATIONS:
-        return f"its activation is {shape.activation}"
+    if not _has_kernel(block.act):
+        return f"its activation is {block.act}"
     if conv.weight.dtype not in DTYPES:
         return f"its weights are {str(conv.weight.dtype).removeprefix('torch.')}"
     if shape.channels > _MOST_CHANNELS or shape.kernel > _MOST_TAPS:
@@ -118,6 +120,14 @@ def obstacle(block: RobustResBlock) -> str | None:
             f"at most {_MOST_CHANNELS} and {_MOST_TAPS}"
         )
     return None
+
+
+def _has_kernel(act: nn.Module) -> bool:
+    """Return whether kernels compute an activation: one of theirs, with its usual options."""
+    name = type(act).__name__
+    if name not in ACTIVATIONS or type(act) is not getattr(nn, name):
+        return False
+    return all(getattr(act, o, None) == getattr(activation(name), o, None) for o in _OPTIONS)
 
 
 class FusedHierarchy(FusedLayer):

@@ -54,8 +54,8 @@ def describe_advice(found: dict[str, Any], study: str) -> str:
     """Write what `advise` found as text."""
     if found["fit"] is None:
         return (
-            f"{study}: {found['networks']} networks are judged; a fit takes {FEWEST} that differ. "
-            "Train some more: robustray run MANIFEST"
+            f"{study}: {found['networks']} networks are judged; a fit takes {FEWEST}, and more "
+            "different ones than it has weights. Train some more: robustray run MANIFEST"
         )
     fit, judge = found["fit"], metric_label(found["judged_by"])
     lines = [
@@ -73,8 +73,12 @@ def describe_advice(found: dict[str, Any], study: str) -> str:
 def _next(
     surface: Surface, rows: Sequence[TrialRow], known: Collection[str]
 ) -> list[dict[str, Any]]:
-    """Return the most promising trials that are not judged: the best by expected accuracy."""
-    left = [row for row in rows if row.name not in known]
+    """Return the most promising trials that are not judged: the best by expected accuracy.
+
+    Those that were stopped for good are left out, and those with other stages than the fit's.
+    """
+    left = [row for row in rows if row.name not in known and row.status != "stopped"]
+    left = [row for row in left if surface.fits(Shape.of(row))]
     if not left:
         return []
     shapes = [Shape.of(row) for row in left]
@@ -116,7 +120,7 @@ def _beyond(surface: Surface, macs: float) -> float:
 
 def _next_lines(found: Sequence[dict[str, Any]]) -> list[str]:
     if not found:
-        return ["next: every trial of the grid is judged"]
+        return ["next: no trial of the grid is left that such a fit says anything of"]
     lines = ["next: the most promising trials that are not judged, and what they may have"]
     for one in found:
         lines.append(f"  {one['name']}: {_range(one)}, {amount(one['macs'])} MACs{_warn(one)}")

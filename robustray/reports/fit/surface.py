@@ -92,6 +92,11 @@ class Surface:
         found = [shape.macs for shape in self.shapes]
         return min(found), max(found)
 
+    def fits(self, shape: Shape) -> bool:
+        """Return whether a network has the stages of those that were fitted."""
+        first = self.shapes[0]
+        return all(len(shape.share(by)) == len(first.share(by)) for by in self.axes)
+
     def predict(self, shapes: Sequence[Shape]) -> list[Prediction]:
         """Return what networks of these shapes can be expected to have."""
         design = self._design(shapes)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+import math
+from collections.abc import Collection, Iterable, Sequence
 
-from robustray.runtime.attempts import list_attempts
+from robustray.runtime.attempts import Attempt, list_attempts
 from robustray.store import ObjectStore
 from robustray.sweeps.mending import for_each
 from robustray.sweeps.plan import Plan
+from robustray.sweeps.records import last_sign
 
 _HOUR_MS = 3.6e6
 
@@ -79,5 +81,13 @@ class Budget:
 
     def _read(self, name: str) -> float:
         tries = list_attempts(self._store, self._plan.study.trial_prefix(name))
-        spans = (((one.ended_ms or one.started_ms) - one.started_ms) for one in tries)
+        spans = (self._end(name, tries, place) - one.started_ms for place, one in enumerate(tries))
         return self._share * sum(spans) / _HOUR_MS
+
+    def _end(self, name: str, tries: Sequence[Attempt], place: int) -> int:
+        """Return when an attempt ended: one that nobody closed, with its last committed epoch."""
+        one = tries[place]
+        if one.ended_ms is not None:
+            return one.ended_ms
+        following = tries[place + 1].started_ms if place + 1 < len(tries) else math.inf
+        return last_sign(self._store, self._plan.study, name, one.started_ms, following)
