@@ -17,11 +17,12 @@ from robustray.cli import main
 from robustray.errors import ManifestError, UserError
 from robustray.manifest import Search, Sweep, study_id, validate
 from robustray.runtime.attempts import Attempt
-from robustray.store import LocalStore, read_sealed, seal
+from robustray.store import CheckpointStore, LocalStore, read_sealed, seal
 from robustray.sweeps import Study, describe_plan, make_plan, read_status, run_study
 from robustray.sweeps.plan import Plan
-from robustray.sweeps.records import read_results
+from robustray.sweeps.records import read_results, trials_left_out
 from robustray.sweeps.search import require_searcher
+from robustray.sweeps.search.budget import Budget
 from robustray.sweeps.search.choices import read_choices, read_end
 from robustray.sweeps.search.proposals import (
     Space,
@@ -212,6 +213,41 @@ def test_a_measured_speed_prices_trials_before_any_is_finished(tmp_path):
     assert HOURS[cheapest] <= 1.5 * min(HOURS.values())
     assert searching.choose(searching.left) is None  # what runs is promised the rest
     assert not searching.is_over
+
+
+def test_an_attempt_that_nobody_closed_took_what_it_is_known_to_have_worked(tmp_path):
+    store, plan, name = LocalStore(tmp_path / "store"), plan_for(budget_hours=1), NAMES[0]
+    prefix, hour = plan.study.trial_prefix(name), 3_600_000
+
+    def attempt(number: int, began: int, ended: int | None) -> None:
+        record = Attempt(name, number, began * hour, {"device": "CPU"}, ended and ended * hour)
+        store.put(f"{prefix}/attempts/{number:04d}.json", seal(vars(record)))
+
+    def took() -> float:
+        budget = Budget(plan, store, 1.0)
+        budget.read([name])
+        return budget.taken
+
+    attempt(1, 0, None)
+    assert took() == 0
+    scratch = tmp_path / "scratch"
+    checkpoints = CheckpointStore(store, prefix, scratch)
+    for epoch, hours in ((1, 2), (2, 5)):
+        event = {"event": "epoch", "epoch": epoch, "time_ms": hours * hour, "metrics": {}}
+        checkpoints.commit(epoch, {}, {"journal": [event]})
+    assert took() == 5
+    attempt(2, 80, 81)  # long after, and the first is still open
+    assert took() == 6
+
+
+def test_a_trial_that_was_chosen_is_not_left_out(tmp_path):
+    store, plan = LocalStore(tmp_path), plan_for(budget_hours=0.4 * sum(HOURS.values()))
+    run_all(plan, store)
+    search_on(plan, store).conclude()
+    left = trials_left_out(store, plan.study)
+    given_up = next(iter(left))
+    store.put(f"{plan.study.prefix}/search/{999:06d}.json", seal({"trial": given_up}))
+    assert trials_left_out(store, plan.study) == left - {given_up}
 
 
 def test_a_larger_budget_is_the_same_study_and_goes_on(tmp_path):
