@@ -122,11 +122,13 @@ def run_item(item: Item, folder: Path, left_s: float) -> Outcome:
 
 
 def _read_figures(path: Path) -> dict[str, dict[str, list[float]]]:
-    """Return what an item left; nothing where it was ended while it wrote."""
+    """Return what an item left, and take it away; nothing where it was ended while it wrote."""
     try:
         return json.loads(path.read_text())["rows"]
     except (OSError, ValueError, KeyError):
         return {}
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def compare(

@@ -83,7 +83,10 @@ def test_the_table_of_rooms_names_every_room_and_no_other():
 
 
 # Of the site, made from the code; `make docs` checks links to them.
-MADE = re.compile(r"reference/(manifest|commands|api)/|reference/(networks|attacks|names|zoo)\.md")
+MADE = re.compile(
+    r"reference/(manifest|commands|api)/|reference/(networks|attacks|names|zoo)\.md"
+    r"|results/benchmarks\.md"
+)
 
 
 def test_pages_link_to_what_is_there():

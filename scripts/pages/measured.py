@@ -16,7 +16,9 @@ _HEAD = """# Results: benchmarks in one run
 | | |
 |---|---|
 | **Asked** | How much faster than others is robustray, on one machine in one run? |
+| **Result** | {result} |
 | **Command** | `make bench`; `python benchmarks/gpu.py --out benchmarks/measured` on a GPU |
+| **Machine, versions** | {machines} |
 
 A ratio is how many times faster a contender is than the first of its table: the median over
 rounds, the least and the most. In a round each contender runs once, so that a slow moment of the
@@ -36,21 +38,39 @@ def make_pages(folder: Path = _FOLDER) -> dict[str, str]:
     files = sorted(folder.glob("*.json"))
     if not files:
         return {}
-    lines = [_HEAD]
-    for path in files:
-        lines += _render_machine(json.loads(path.read_text()), path.stem == "gpu")
+    found = {path.stem: json.loads(path.read_text()) for path in files}
+    result = "; ".join(words for stem, one in found.items() for words in _summarise(stem, one))
+    machines = "; ".join(map(_describe_machine, found, found.values()))
+    lines = [_HEAD.format(result=result or "nothing yet", machines=machines)]
+    for stem, one in found.items():
+        lines += _render(stem, one)
     return {"results/benchmarks.md": "\n".join(lines)}
 
 
-def _render_machine(found: dict[str, Any], on_gpu: bool) -> Iterator[str]:
+def _summarise(stem: str, found: dict[str, Any]) -> Iterator[str]:
+    """Yield how many times faster ours is than the first of each item, where one is ours."""
+    for name, item in found["items"].items():
+        rows = _compare(stem, item)
+        ours = next((row for row in rows[1:] if row[0].startswith("ours")), None)
+        if ours:
+            yield f"{escape(name)}: {ours[2].partition(' ')[0]} times"
+
+
+def _compare(stem: str, item: dict[str, Any]) -> list[tuple[str, str, str]]:
+    return list(compare(item["figures"], "wall" if stem == "gpu" else "cpu"))
+
+
+def _describe_machine(stem: str, found: dict[str, Any]) -> str:
     machine = found["machine"]
-    versions = [f"torch {machine['torch']}", f"Python {machine['python']}"]
-    versions += [f"CUDA {machine['cuda']}"] if on_gpu else []
-    yield f"## {escape(machine['device'])}\n\n{', '.join(versions)}.\n"
+    words = [machine["device"], f"torch {machine['torch']}", f"Python {machine['python']}"]
+    return escape(", ".join(words + ([f"CUDA {machine['cuda']}"] if stem == "gpu" else [])))
+
+
+def _render(stem: str, found: dict[str, Any]) -> Iterator[str]:
+    yield f"## {_describe_machine(stem, found)}\n"
     for name, item in found["items"].items():
         yield f"### {escape(name)}\n\n`{item['command']}`\n"
-        rows = list(compare(item["figures"], "wall" if on_gpu else "cpu"))
-        if rows:
+        if rows := _compare(stem, item):
             header = ("contender", "median s", "times faster than the first")
             yield from render_table(header, [tuple(map(escape, row)) for row in rows])
             yield ""

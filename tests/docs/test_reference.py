@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 pytest.importorskip("griffe", reason="the site's tools are not installed")
@@ -120,7 +122,10 @@ def test_benchmarks_are_shown_as_they_were_measured(tmp_path):
     }
     write_report(tmp_path, machine, items, "cpu")
     (page,) = measured.make_pages(tmp_path).values()
-    assert "## One CPU\n\ntorch 2.14.1, Python 3.11.7.\n" in page
+    assert "## One CPU, torch 2.14.1, Python 3.11.7\n" in page
+    assert "| **Result** | an attack: 2.50 times |" in page
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| .+ \|$", page, re.MULTILINE)
+    assert rows == ["Asked", "Result", "Command", "Machine, versions"]
     assert "`python attack.py`" in page
     assert "| ours | 2 | 2.50 (2.00 to 3.00), 2 runs |" in page, "processor time counts"
     assert "State: took too long. What was measured until then counts." in page
