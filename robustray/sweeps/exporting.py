@@ -22,7 +22,7 @@ from robustray.store import (
 )
 from robustray.store.records import FileEntry
 from robustray.sweeps.grid import Study, Trial
-from robustray.sweeps.judging import accuracies_of, find_best
+from robustray.sweeps.judging import find_best, further_accuracies
 from robustray.sweeps.records import read_evaluations, read_results
 from robustray.sweeps.trial import read_result
 
@@ -140,8 +140,7 @@ def export_weights(store: ObjectStore, study: Study, trial: str | None, path: Pa
         raise CorruptObjectError(f"{found.weights['key']} does not have the digest it names")
     accuracies = dict(found.result["metrics"])
     try:
-        for label, entry in read_evaluations(store, study.trial_prefix(name)).items():
-            accuracies |= accuracies_of(label, entry["result"])
+        accuracies |= further_accuracies(read_evaluations(store, study.trial_prefix(name)))
     except CorruptObjectError as error:  # the weights are whole all the same
         logger.warning("%s; accuracies of further suites are left out", error)
     write_atomically(path, content)

@@ -71,6 +71,14 @@ def accuracies_of(label: str, result: Mapping[str, Any]) -> dict[str, float]:
     return {**columns, label: result["robust"]["accuracy"]}
 
 
+def further_accuracies(evaluations: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return the accuracies of all further suites that a trial has met, by their labels."""
+    found: dict[str, float] = {}
+    for label, entry in evaluations.items():
+        found |= accuracies_of(label, entry["result"])
+    return found
+
+
 def find_best(
     store: ObjectStore, study: Study, results: Mapping[str, Mapping[str, Any]]
 ) -> Best | None:

@@ -9,7 +9,7 @@ from robustray.reports import TrialRow
 from robustray.runtime.attempts import describe_attempts
 from robustray.store import canonical_json
 from robustray.sweeps.grid import Study
-from robustray.sweeps.judging import accuracies_of
+from robustray.sweeps.judging import accuracies_of, further_accuracies
 from robustray.sweeps.logged import list_data
 from robustray.sweeps.records import TrialState
 from robustray.tracking import MetricPoint, ModelRecord, RunRecord
@@ -31,7 +31,7 @@ def trial_row(state: TrialState, profile: Profile, failed: bool) -> TrialRow:
         selected_epoch=result.get("selected_epoch"),
         validation_accuracy=ended.get("validation_accuracy", ended.get("score")),
         stopped_epoch=None if state.result or not state.stopped else state.stopped["epoch"],
-        metrics=result.get("metrics", {}) | _further(state),
+        metrics=result.get("metrics", {}) | further_accuracies(state.evaluations),
         weights_sha256=result.get("weights_sha256"),
         seed=state.trial.seed,
     )
@@ -115,15 +115,6 @@ def _metric_points(state: TrialState) -> tuple[MetricPoint, ...]:
             for name, value in accuracies_of(label, entry["result"]).items()
         ]
     return tuple(points)
-
-
-def _further(state: TrialState) -> dict[str, float]:
-    """Return the robust accuracies that further suites found."""
-    return {
-        name: value
-        for label, entry in state.evaluations.items()
-        for name, value in accuracies_of(label, entry["result"]).items()
-    }
 
 
 def _checkpoint_table(state: TrialState, store_uri: str) -> list[dict[str, Any]]:

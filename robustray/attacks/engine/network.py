@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robustray.attacks.engine.inputs import Shapes, check_mixture
 from robustray.attacks.engine.watch import Asked, Watched, watched
 from robustray.models.fused import fuse_blocks
-from robustray.models.fused.rewriting import Folding, rewrite
+from robustray.models.fused.rewriting import Folding, fold
 
 # A model whose forward pass hides or breaks its gradient may offer ``surrogate(x)``, a
 # differentiable stand-in. Gradients then come from it and verdicts still from ``model(x)``:
@@ -298,6 +298,6 @@ def _fuse(twin: nn.Module, model: nn.Module) -> None:
     """
     for name, original in {f.name: f.block for f in fuse_blocks(twin, model)}.items():
         block = twin.get_submodule(name)
-        for conv, norm in rewrite(block).folded:
+        for conv, norm in fold(block):
             Folding(original, block, conv, norm).refresh()
             block.set_submodule(norm, nn.Identity())

@@ -53,6 +53,19 @@ def rewrite(module: nn.Module) -> Rewritten:
     return Rewritten(fx.GraphModule(module, graph), work.folded)
 
 
+def fold(module: nn.Module) -> list[tuple[str, str]]:
+    """Find what `Rewritten.folded` says, and change nothing but give those convolutions biases.
+
+    For whoever sets the products itself, and leaves the normalizations out.
+    """
+    graph = _trace(module)
+    if graph is None:
+        return []
+    work = _Rewriter(module, graph)
+    work.fold()
+    return work.folded
+
+
 def add_over(x: Tensor, other: Tensor) -> Tensor:
     """Return x + other, written over ``x`` where it fits."""
     if x.shape == other.shape and x.dtype == other.dtype:
